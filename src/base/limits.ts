@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+// Every queue, loop, depth and table size has its number here; all are upper bounds.
+
+const KIB = 1024;
+const MIB = 1024 * KIB;
+
+/** Largest byte offset or size that is handled: 2^53 − 1, the safe integers. */
+export const MAX_OFFSET = Number.MAX_SAFE_INTEGER;
+
+export const IO_LIMITS = {
+  /** Reads and writes up to this many bytes run on the event loop. */
+  inlineBytes: 128 * KIB,
+  /** The event loop is yielded to after this many bytes or operations of inline work. */
+  yieldBytes: 256 * KIB,
+  yieldOperations: 64,
+  /** A buffered write slower than this sends its file to the asynchronous path for a while. */
+  slowWriteMs: 5,
+  slowWritePenaltyMs: 1000,
+  /** The pipeline splits requests larger than this. */
+  maxTransfer: 64 * MIB,
+  requestsPerNode: 128,
+} as const;
+
+export const COPY_LIMITS = {
+  batchMinBytes: 256 * KIB,
+  batchMaxBytes: 4 * MIB,
+  batchesPerJob: 16,
+  /** One slice of the rate limiter, in milliseconds. */
+  sliceMs: 100,
+  laneMax: 4,
+} as const;
+
+export const IMAGE_LIMITS = {
+  qcow2L1Bytes: 32 * MIB,
+  qcow2RefcountTableBytes: 8 * MIB,
+  qcow2Snapshots: 65_536,
+  qcow2Bitmaps: 65_535,
+  qcow2HeaderExtensions: 256,
+  backingNameBytes: 1023,
+  backingChainDepth: 200,
+  probeBytes: 2048,
+} as const;
+
+export const NAME_LIMITS = {
+  nodeNameBytes: 31,
+  bitmapNameBytes: 1023,
+} as const;
+
+export const QMP_LIMITS = {
+  jsonDepth: 1024,
+  jsonMessageBytes: 64 * MIB,
+  jsonTokens: 2 * MIB,
+  /** In-band commands queued per session before reading stops. */
+  queuedCommands: 8,
+  /** Bytes of unsent answers and events per session before it is closed as too slow. */
+  unsentBytes: 64 * MIB,
+} as const;
+
+export const BITMAP_LIMITS = {
+  minGranularity: 512,
+  maxGranularity: 2 ** 31,
+} as const;

@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: Apache-2.0
+// Randomness is injected: a seed replays a run. Not for secrets; those come from node:crypto.
+
+export interface Random {
+  /** An integer from 0 to 2^32 − 1. */
+  next(): number;
+  /** An integer from 0 to bound − 1; bound from 1 to 2^32. */
+  below(bound: number): number;
+  /** True with probability `chance` (0 to 1). */
+  chance(chance: number): boolean;
+  fill(buffer: Uint8Array): void;
+}
+
+/** A small, fast, well-mixed generator (splitmix32); the same seed gives the same run everywhere. */
+export class SeededRandom implements Random {
+  #state: number;
+
+  constructor(seed: number) {
+    this.#state = seed >>> 0;
+  }
+
+  next(): number {
+    this.#state = (this.#state + 0x9e3779b9) >>> 0;
+    let mixed = this.#state;
+    mixed = Math.imul(mixed ^ (mixed >>> 16), 0x21f0aaad);
+    mixed = Math.imul(mixed ^ (mixed >>> 15), 0x735a2d97);
+    return (mixed ^ (mixed >>> 15)) >>> 0;
+  }
+
+  below(bound: number): number {
+    return Math.floor((this.next() / 0x1_0000_0000) * bound);
+  }
+
+  chance(chance: number): boolean {
+    return this.next() < chance * 0x1_0000_0000;
+  }
+
+  fill(buffer: Uint8Array): void {
+    for (let index = 0; index < buffer.length; index += 1) buffer[index] = this.next() & 0xff;
+  }
+}

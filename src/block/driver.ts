@@ -1,0 +1,182 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a driver is: one object per format, protocol or filter, and what its open() returns.
+//
+// The pipeline (pipeline.ts) stands in front of every DriverNode: it has checked state, range,
+// alignment, permission and flags, so a driver works only on valid, aligned requests. What a
+// driver does not do is passed to its child or emulated in one place, fallbacks.ts, as `supports`
+// says. All data methods are synchronous first (base/settle.ts).
+
+import type { Eventually, PermissionPair } from '../base/index.js';
+import type { Host, HostFile } from '../host/index.js';
+import type { BlockStatus } from './block-status.js';
+import type { Child } from './child.js';
+import type { Extent, Lease, TargetReservation } from './extent.js';
+import type { Node } from './node.js';
+import type { Request } from './request.js';
+
+/** How a driver answers an operation; `pass` hands it to the filtered or primary child. */
+export type Support = 'native' | 'pass' | 'emulate' | 'none';
+
+/** Every operation of a node: adding one breaks the build of each driver until it answers. */
+export interface DriverSupports {
+  readonly read: 'native' | 'pass';
+  readonly write: Support;
+  readonly writeZeroes: Support;
+  readonly discard: Support;
+  readonly flush: Support;
+  readonly blockStatus: Support;
+  readonly truncate: Support;
+  /** Describe source data as ranges of host files for lanes. */
+  readonly planExtents: Support;
+  /** Reserve host ranges that lanes fill and that are linked afterwards. */
+  readonly reserve: Support;
+  readonly compressedWrite: Support;
+  readonly changeBacking: Support;
+  readonly check: Support;
+}
+
+/**
+ * Role bits of an edge, the spelling of `x-debug-query-block-graph` aside: what the child holds
+ * for its parent.
+ */
+export const ChildRole = {
+  data: 1,
+  metadata: 2,
+  filtered: 4,
+  cow: 8,
+  primary: 16,
+} as const;
+
+export interface ChildDeclaration {
+  readonly role: number;
+  readonly required: boolean;
+}
+
+/** Alignments and sizes that a node asks of its callers, in bytes; powers of two, 0 = no limit. */
+export interface NodeLimits {
+  readonly requestAlignment: number;
+  readonly maxTransfer: number;
+  /** Best size and alignment of zero and discard requests (the cluster size for qcow2). */
+  readonly optimalZeroes: number;
+  readonly optimalDiscard: number;
+}
+
+/** Name and format of a backing file as the image header gives them. */
+export interface BackingLink {
+  readonly file: string;
+  /** Null when the header names none. */
+  readonly format: string | null;
+}
+
+export interface TruncateOptions {
+  /** Fail instead of rounding when the size does not fit the driver. */
+  readonly exact: boolean;
+  readonly preallocation: 'off' | 'metadata' | 'falloc' | 'full';
+}
+
+/** Counters of a check; the JSON names of `check --output=json` are made from them. */
+export interface CheckResult {
+  readonly corruptions: number;
+  readonly leaks: number;
+  readonly checkErrors: number;
+  readonly corruptionsFixed: number;
+  readonly leaksFixed: number;
+  readonly totalClusters: number;
+  readonly allocatedClusters: number;
+  readonly fragmentedClusters: number;
+  readonly compressedClusters: number;
+  /** First byte after the last cluster in use. */
+  readonly imageEndOffset: number;
+  /** One line for each finding, in the order found, capped by the caller. */
+  readonly messages: readonly string[];
+}
+
+/** Facts for info and query-named-block-nodes. */
+export interface DriverInfo {
+  /** Bytes; absent when the driver has no clusters. */
+  readonly clusterSize?: number;
+  readonly dirty?: boolean;
+  readonly corrupt?: boolean;
+  readonly encrypted?: boolean;
+  /** Member `format-specific` as QMP prints it: `{type, data}`. */
+  readonly specific?: { readonly type: string; readonly data: Readonly<Record<string, unknown>> };
+}
+
+/** A driver's open instance, behind the pipeline of its Node. */
+export interface DriverNode {
+  /** Virtual size in bytes. */
+  readonly length: number;
+  readonly limits: NodeLimits;
+  /** Permissions wanted on a child, from what the node's own parents use and share. */
+  childPermissions?(child: Child, parents: PermissionPair): PermissionPair;
+  /** Called after a graph change with the cumulative permissions of the node (file locks). */
+  setPermissions?(cumulative: PermissionPair): void;
+
+  read?(request: Request): Eventually<void>;
+  write?(request: Request): Eventually<void>;
+  writeZeroes?(request: Request): Eventually<void>;
+  discard?(request: Request): Eventually<void>;
+  /** Brings everything acknowledged so far to stable storage, children included. */
+  flush?(): Eventually<void>;
+  /** Status of this layer at `offset`; `exact` asks for zeroes to be told from data at some cost. */
+  blockStatus?(offset: number, length: number, exact: boolean): Eventually<BlockStatus>;
+  truncate?(size: number, options: TruncateOptions): Eventually<void>;
+
+  /** Host ranges behind [offset, offset + length); covers all of it, in order; null = go through read(). */
+  planExtents?(offset: number, length: number): Eventually<readonly Extent[] | null>;
+  /** Held while ranges from planExtents are used: nothing freed meanwhile is reused or punched. */
+  lease?(): Lease;
+  /** Null = go through write(). */
+  reserve?(offset: number, length: number): Eventually<TargetReservation | null>;
+
+  /** What the header says; null when the image has no backing file. */
+  backingLink?(): BackingLink | null;
+  /** Rewrites the header's backing link atomically and makes it durable. */
+  changeBacking?(link: BackingLink | null): Promise<void>;
+  check?(repair: 'none' | 'leaks' | 'all'): Promise<CheckResult>;
+  info?(): DriverInfo;
+  /** Host file of a protocol driver. */
+  readonly hostFile?: HostFile;
+  /** Called with every request drained, before read-write becomes read-only and on a clean close. */
+  prepareReadOnly?(): Promise<void>;
+  /** Flushes what is left and lets go of everything; children are detached by the caller. */
+  close(): Promise<void>;
+}
+
+/** What open() may use. Children that `children` declares are attached before open() is called. */
+export interface OpenContext {
+  readonly host: Host;
+  /** The node being opened: its name, edges and flags. */
+  readonly node: Node;
+  readonly readOnly: boolean;
+  /** Opened only to look (info, check without repair): nothing is written, not even flags. */
+  readonly inspectOnly: boolean;
+  child(name: string): Child;
+}
+
+/** What create() may use; `node` resolves the `file` member of the create options. */
+export interface CreateContext {
+  readonly host: Host;
+  /** A node opened read-write by name or by inline options; closed by the caller afterwards. */
+  node(reference: unknown): Promise<Node>;
+}
+
+export type DriverKind = 'protocol' | 'format' | 'filter';
+
+export interface Driver<Options = Record<string, unknown>> {
+  /** Folder name and QMP name. */
+  readonly name: string;
+  readonly kind: DriverKind;
+  readonly supports: DriverSupports;
+  readonly children: Readonly<Record<string, ChildDeclaration>>;
+  /** 0 (no) to 100 (certain) that a file beginning with `head` (2,048 bytes at most) is of this format. */
+  probe?(head: Uint8Array): number;
+  open(context: OpenContext, options: Options): Promise<DriverNode>;
+  /** `blockdev-create`: makes an empty image from validated options, durable when it resolves. */
+  create?(context: CreateContext, options: Readonly<Record<string, unknown>>): Promise<void>;
+}
+
+/** Erases the option type for registries; open() still only ever sees validated options. */
+export function defineDriver<Options>(driver: Driver<Options>): Driver<Options> {
+  return driver;
+}

@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0
+// Planned extents: what a lane may read or fill directly on a host file, without the graph.
+
+import type { Eventually } from '../base/index.js';
+import type { HostFile } from '../host/index.js';
+
+/** A part of a node's range; the parts of one plan follow each other without gaps. */
+export type Extent =
+  | { readonly kind: 'data'; readonly length: number; readonly file: HostFile; readonly hostOffset: number }
+  | { readonly kind: 'zero'; readonly length: number }
+  /** Not decided by this layer: ask the backing file, or zeroes when there is none. */
+  | { readonly kind: 'backing'; readonly length: number }
+  | {
+      readonly kind: 'compressed';
+      readonly codec: 'deflate' | 'zstd';
+      readonly file: HostFile;
+      readonly hostOffset: number;
+      /** Bytes to read; the stream may end before. */
+      readonly compressedLength: number;
+      /** Size of the whole inflated cluster, and where in it this extent begins. */
+      readonly inflatedLength: number;
+      readonly skip: number;
+      readonly length: number;
+    };
+
+/** Keeps freed clusters from being reused or punched until it is released. Release exactly once. */
+export interface Lease {
+  release(): void;
+}
+
+/** Part of a reservation: a guest range and the host range a lane fills for it. */
+export interface ReservedPiece {
+  /** Guest bytes. */
+  readonly offset: number;
+  readonly length: number;
+  readonly file: HostFile;
+  readonly hostOffset: number;
+  /** Space is new: `zero` and `dropped` give it back; otherwise the range is overwritten in place. */
+  readonly fresh: boolean;
+}
+
+export type PieceOutcome =
+  /** All bytes of the piece are in the host range. */
+  | 'written'
+  /** The piece reads as zeroes; nothing was written. */
+  | 'zero'
+  /** Failed or not wanted: as if never reserved. */
+  | 'dropped';
+
+/**
+ * Host space set aside for a guest range. Nothing is visible before link(); link() is
+ * compare-and-set per cluster: where the guest wrote meanwhile, the guest's data stays.
+ */
+export interface TargetReservation {
+  /** Covers the range asked for, in order; whole clusters but for the end of the node. */
+  readonly pieces: readonly ReservedPiece[];
+  /** One outcome for each piece. */
+  link(outcomes: readonly PieceOutcome[]): Eventually<void>;
+  /** Gives everything back; the same as linking with every piece `dropped`. */
+  abandon(): void;
+}

@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: Apache-2.0
+// The graph as its users (jobs, commands, command lines) see it.
+
+import type { Clock, Eventually, PermissionPair, Random } from '../base/index.js';
+import type { Host } from '../host/index.js';
+import type { BlockStatus } from './block-status.js';
+import type { Child } from './child.js';
+import type { BackingLink, Driver, DriverNode } from './driver.js';
+import type { Node } from './node.js';
+
+/**
+ * Options of one node in the shape of `blockdev-add`, already validated: `driver`, `node-name`,
+ * `read-only`, `file` (a node name or nested options), `backing` (name, nested, or null = none).
+ */
+export type NodeOptions = Readonly<Record<string, unknown>> & { readonly driver: string };
+
+export interface OpenPolicy {
+  /** Nothing is written, not even header flags; backing files are opened unless `noBacking`. */
+  readonly inspectOnly?: boolean;
+  readonly noBacking?: boolean;
+  /** Take no permissions that conflict with others (`-U`). */
+  readonly forceShare?: boolean;
+  /** Cache mode: `noFlush` ignores flushes, `direct` is O_DIRECT, `writeThrough` makes writes FUA. */
+  readonly noFlush?: boolean;
+  readonly direct?: boolean;
+  readonly writeThrough?: boolean;
+}
+
+export interface Graph {
+  readonly host: Host;
+  readonly clock: Clock;
+  readonly random: Random;
+
+  /** Opens a node with its children; on failure everything opened on the way is closed again. */
+  open(options: NodeOptions, policy?: OpenPolicy): Promise<Node>;
+  /**
+   * Opens an image by path as command lines do: `format` null probes (and says which it found);
+   * a probed raw node refuses to gain a known magic in its first sector.
+   */
+  openImage(path: string, format: string | null, readOnly: boolean, policy?: OpenPolicy): Promise<Node>;
+  find(name: string): Node | null;
+  /** Throws kind `device-not-found` naming `name`. */
+  require(name: string): Node;
+  readonly nodes: Iterable<Node>;
+  /** Drops the monitor's reference; a node without parents and references is closed. */
+  close(node: Node): Promise<void>;
+  closeAll(): Promise<void>;
+
+  /** An edge for a user outside the graph: job, export, guest device, command line. */
+  attach(node: Node, description: string, permissions: PermissionPair): Promise<Backend>;
+
+  /** Every parent above the nodes stops; resolves when nothing runs. End it exactly once. */
+  drain(nodes: readonly Node[]): Promise<DrainedSection>;
+
+  /** Refuses to break or replace links from `top` down to `base` (exclusive) while held. */
+  freezeChain(top: Node, base: Node | null, owner: string): () => void;
+
+  /**
+   * Puts an already open DriverNode as a filter above `below`: every parent of `below` moves to
+   * the filter, in one drained transaction. `permissions` conflicts refuse it with nothing changed.
+   */
+  insertFilter(request: InsertFilterRequest): Promise<Node>;
+  /** Takes a filter out again; its parents go back to the filtered node. */
+  removeFilter(filter: Node): Promise<void>;
+
+  /** Replaces the cow child (null detaches) in one drained transaction; header untouched. */
+  setBacking(node: Node, backing: Node | null): Promise<void>;
+}
+
+export interface InsertFilterRequest {
+  readonly driver: Driver<never>;
+  readonly name: string | null;
+  readonly below: Node;
+  /** Typed internal options that go to the driver's open(). */
+  readonly internal: unknown;
+  /** Further edges, by child name (`target` of copy-before-write). */
+  readonly children?: Readonly<Record<string, Node>>;
+}
+
+export interface DrainedSection {
+  end(): void;
+}
+
+/** Requests of one outside user; waits while its edge is quiesced and is counted by drain. */
+export interface Backend {
+  readonly child: Child;
+  readonly node: Node;
+  read(offset: number, buffer: Uint8Array, flags?: number): Eventually<void>;
+  write(offset: number, buffer: Uint8Array, flags?: number): Eventually<void>;
+  writeZeroes(offset: number, length: number, flags?: number): Eventually<void>;
+  discard(offset: number, length: number): Eventually<void>;
+  flush(): Eventually<void>;
+  setPermissions(permissions: PermissionPair): void;
+  /** Called with true when drained, false when it may go on (jobs pause their batches). */
+  onQuiesce(callback: (quiesced: boolean) => void): void;
+  /** Work outside the pipeline that drain must wait for. */
+  enter(): Eventually<() => void>;
+  detach(): Promise<void>;
+}
+
+/** Status looking down the chain from `top` to `base` (exclusive; null = to the end). */
+export interface ChainStatus extends BlockStatus {
+  /** 0 for `top`, 1 for its backing file, … of the layer that decides. */
+  readonly depth: number;
+}
+
+export type { BackingLink, DriverNode };

@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: Apache-2.0
+// One request on a node. The owner of the buffer is the request until it completes; a request
+// always finishes and is never cancelled.
+
+/** Bits of Request.flags. */
+export const RequestFlag = {
+  none: 0,
+  /** Durable before completion, as if followed by a flush of this range. */
+  fua: 1 << 0,
+  /** Zeroes may be made by deallocating. */
+  mayUnmap: 1 << 1,
+  /** Zeroes only if the node can do it without writing data; otherwise kind `unsupported`. */
+  noFallback: 1 << 2,
+  /** Write whole compressed clusters. */
+  compressed: 1 << 3,
+  /** The write does not change what the node reads as (copy-on-read, stream). */
+  unchanged: 1 << 4,
+  /** Wait for every overlapping request, and make later ones wait. */
+  serialising: 1 << 5,
+  /** Fail with kind `busy` instead of waiting for a serialising request. */
+  noWait: 1 << 6,
+} as const;
+
+export type RequestKind = 'read' | 'write' | 'write-zeroes' | 'discard';
+
+export interface Request {
+  readonly kind: RequestKind;
+  /** Bytes from the start of the node. */
+  readonly offset: number;
+  /** Bytes; equals buffer.length for read and write. */
+  readonly length: number;
+  /** Source of a write, destination of a read; null for write-zeroes and discard. */
+  readonly buffer: Uint8Array | null;
+  readonly flags: number;
+}
+
+export function readRequest(offset: number, buffer: Uint8Array, flags = 0): Request {
+  return { kind: 'read', offset, length: buffer.length, buffer, flags };
+}
+
+export function writeRequest(offset: number, buffer: Uint8Array, flags = 0): Request {
+  return { kind: 'write', offset, length: buffer.length, buffer, flags };
+}
+
+export function zeroRequest(offset: number, length: number, flags = 0): Request {
+  return { kind: 'write-zeroes', offset, length, buffer: null, flags };
+}
+
+export function discardRequest(offset: number, length: number, flags = 0): Request {
+  return { kind: 'discard', offset, length, buffer: null, flags };
+}

@@ -1,0 +1,9 @@
+// Lanes and the command line run from dist, so it is built (incrementally) before any test.
+import { execFileSync } from 'node:child_process';
+import { createRequire } from 'node:module';
+
+export default function setup(): void {
+  if (process.env['BLOCKWRIGHT_SKIP_BUILD'] === '1') return;
+  const tsc = createRequire(import.meta.url).resolve('typescript/bin/tsc');
+  execFileSync(process.execPath, [tsc, '-p', 'tsconfig.json'], { stdio: 'inherit' });
+}
