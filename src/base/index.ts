@@ -6,3 +6,4 @@ export * from './limits.js';
 export * from './random.js';
 export * from './settle.js';
 export * from './permission.js';
+export * from './json.js';

@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: Apache-2.0
+// Option types that every driver's options share; pure data.
+//
+// `blockdevOptions` is the union of all drivers' options. It is defined (src/api) from the drivers'
+// own schemas, which refer to it, so it is deferred here. BLOCKDEV_BASE are the members that every
+// node has; a driver's own struct must not repeat them.
+
+import { alternate, bool, deferred, enumeration, nothing, optional, str, struct } from '../schema/index.js';
+import type { AlternateType, Infer } from '../schema/index.js';
+
+export const discardOptions = enumeration('BlockdevDiscardOptions', ['ignore', 'unmap']);
+export const detectZeroesOptions = enumeration('BlockdevDetectZeroesOptions', ['off', 'on', 'unmap']);
+export const cacheOptions = struct('BlockdevCacheOptions', {
+  direct: optional(bool),
+  'no-flush': optional(bool),
+});
+export const preallocMode = enumeration('PreallocMode', ['off', 'metadata', 'falloc', 'full']);
+
+export const BLOCKDEV_BASE = {
+  'node-name': optional(str),
+  discard: optional(discardOptions),
+  cache: optional(cacheOptions),
+  'read-only': optional(bool),
+  'auto-read-only': optional(bool),
+  'force-share': optional(bool),
+  'detect-zeroes': optional(detectZeroesOptions),
+} as const;
+
+interface BlockdevBaseValue {
+  readonly 'node-name'?: string;
+  readonly discard?: Infer<typeof discardOptions>;
+  readonly cache?: Infer<typeof cacheOptions>;
+  readonly 'read-only'?: boolean;
+  readonly 'auto-read-only'?: boolean;
+  readonly 'force-share'?: boolean;
+  readonly 'detect-zeroes'?: Infer<typeof detectZeroesOptions>;
+}
+
+/** One node's options, as validated; members beyond the base belong to the driver. */
+export type BlockdevOptionsValue = BlockdevBaseValue & {
+  readonly driver: string;
+  readonly [member: string]: unknown;
+};
+
+export const blockdevOptions = deferred<BlockdevOptionsValue>('BlockdevOptions');
+
+/** A node name, or the options of a node that is opened in place and closed with its parent. */
+export const blockdevRef: AlternateType<string | BlockdevOptionsValue> = alternate('BlockdevRef', {
+  definition: blockdevOptions,
+  reference: str,
+});
+
+export const blockdevRefOrNull: AlternateType<string | BlockdevOptionsValue | null> = alternate(
+  'BlockdevRefOrNull',
+  { definition: blockdevOptions, reference: str, null: nothing },
+);
