@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+// Tests of every kind, one runner; the build comes first, since lanes run from dist.
 import { defineConfig } from 'vitest/config';
 
 export default defineConfig({

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Lanes and the command line run from dist, so it is built (incrementally) before any test.
 import { execFileSync } from 'node:child_process';
 import { createRequire } from 'node:module';
