@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: Apache-2.0
+// Re-creates the golden images with the real tools and writes manifest.json.
+//
+//   node images/generate.mjs                 makes every image anew (needs qemu-img, qemu-io,
+//                                            cryptsetup); LUKS keys and snapshot dates differ
+//   node images/generate.mjs --unpack DIR    unpacks the stored images into DIR
+//
+// Images are stored gzipped, since qcow2 files are mostly zeroes; every sha256 is that of the
+// unpacked file. Commands run inside one folder, so that backing names are relative.
+import { execFileSync } from 'node:child_process';
+import { createHash } from 'node:crypto';
+import {
+  closeSync, mkdirSync, mkdtempSync, openSync, readFileSync, readdirSync, rmSync, statSync,
+  truncateSync, writeFileSync, writeSync,
+} from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { gunzipSync, gzipSync } from 'node:zlib';
+import { HOSTILE, SUPPORTED, UNSUPPORTED } from './recipes.mjs';
+
+const FOLDER = new URL('.', import.meta.url).pathname;
+
+function unpack(target) {
+  mkdirSync(target, { recursive: true });
+  for (const name of readdirSync(FOLDER).filter((entry) => entry.endsWith('.gz'))) {
+    writeFileSync(join(target, name.slice(0, -3)), gunzipSync(readFileSync(join(FOLDER, name))));
+  }
+}
+
+function generate() {
+  const work = mkdtempSync(join(tmpdir(), 'golden-'));
+  try {
+    writeFileSync(join(work, 'key'), 'golden');
+    const entries = [
+      ...SUPPORTED.map((recipe) => make(work, { status: 'supported', ...recipe })),
+      ...UNSUPPORTED.map((recipe) => make(work, { status: 'unsupported', ...recipe })),
+      ...HOSTILE.map((recipe) => make(work, { status: 'hostile', ...recipe })),
+    ];
+    for (const name of readdirSync(FOLDER)) {
+      if (name.endsWith('.gz')) rmSync(join(FOLDER, name));
+    }
+    for (const { file } of entries) {
+      const bytes = readFileSync(join(work, file));
+      writeFileSync(join(FOLDER, `${file}.gz`), gzipSync(bytes, { level: 9 }));
+    }
+    const manifest = { tools: toolVersions(), images: entries };
+    writeFileSync(join(FOLDER, 'manifest.json'), `${JSON.stringify(manifest, null, 2)}\n`);
+  } finally {
+    rmSync(work, { recursive: true, force: true });
+  }
+}
+
+function toolVersions() {
+  return Object.fromEntries(
+    ['qemu-img', 'qemu-io', 'cryptsetup'].map((tool) => {
+      const [line] = execFileSync(tool, ['--version'], { encoding: 'utf8' }).split('\n');
+      return [tool, line.replace(/\s*\(.*\)/, '')];
+    }),
+  );
+}
+
+/** Runs a recipe and gives its manifest entry. */
+function make(work, recipe) {
+  for (const command of recipe.commands) run(work, command);
+  const { file, format, status, proves } = recipe;
+  const bytes = readFileSync(join(work, file));
+  const entry = { file, format, status, proves, commands: recipe.commands };
+  if (recipe.needs !== undefined) entry.needs = recipe.needs;
+  if (recipe.refusal !== undefined) entry.refusal = recipe.refusal;
+  if (recipe.readOnlyWorks !== undefined) entry.readOnlyWorks = recipe.readOnlyWorks;
+  entry.bytes = bytes.length;
+  entry.sha256 = sha256(bytes);
+  if (status !== 'hostile') Object.assign(entry, contentFacts(work, recipe));
+  return entry;
+}
+
+function contentFacts(work, { file, format, imageOptions }) {
+  const content = join(work, 'content.raw');
+  const source = imageOptions ?? ['-f', format, file];
+  const secret = ['--object', 'secret,id=key,file=key'];
+  execFileSync('qemu-img', ['convert', ...secret, '-O', 'raw', ...source, 'content.raw'], {
+    cwd: work,
+  });
+  const facts = {
+    virtualSize: statSync(content).size,
+    contentSha256: sha256(readFileSync(content)),
+  };
+  rmSync(content);
+  return facts;
+}
+
+const sha256 = (bytes) => createHash('sha256').update(bytes).digest('hex');
+
+/** A command is one line: words, '…' quoting, and the built-in verbs of BUILT_IN. */
+function run(work, command) {
+  const words = [...command.matchAll(/'([^']*)'|(\S+)/g)].map(([, quoted, bare]) => quoted ?? bare);
+  const [program, ...args] = words;
+  const builtIn = BUILT_IN[program];
+  if (builtIn !== undefined) return builtIn(work, ...args);
+  for (let attempt = 0; ; attempt += 1) {
+    try {
+      execFileSync(program, args, { cwd: work, stdio: ['ignore', 'ignore', 'pipe'] });
+      return undefined;
+    } catch (error) {
+      // `abort` in qemu-io ends by a signal: that is the point of the command.
+      if (error.signal === 'SIGABRT') return undefined;
+      // A busy machine upsets the reference's calibration of key iterations.
+      if (attempt === 20 || !String(error.stderr).includes('CPU usage')) throw error;
+    }
+  }
+}
+
+const BUILT_IN = {
+  /** poke FILE OFFSET HEX: overwrites bytes. */
+  poke(work, file, offset, hex) {
+    const descriptor = openSync(join(work, file), 'r+');
+    writeSync(descriptor, Buffer.from(hex, 'hex'), 0, hex.length / 2, Number(offset));
+    closeSync(descriptor);
+  },
+  /** pattern FILE LENGTH SEED: bytes that do not compress, the same on every machine. */
+  pattern(work, file, length, seed) {
+    const bytes = new Uint8Array(Number(length));
+    let state = Number(seed) >>> 0;
+    for (let index = 0; index < bytes.length; index += 1) {
+      state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
+      bytes[index] = state >>> 24;
+    }
+    writeFileSync(join(work, file), bytes);
+  },
+  /** zero FILE OFFSET LENGTH */
+  zero(work, file, offset, length) {
+    BUILT_IN.poke(work, file, offset, '00'.repeat(Number(length)));
+  },
+  cp(work, from, to) {
+    writeFileSync(join(work, to), readFileSync(join(work, from)));
+  },
+  truncate(work, file, size) {
+    closeSync(openSync(join(work, file), 'a'));
+    truncateSync(join(work, file), Number(size));
+  },
+};
+
+if (process.argv[2] === '--unpack') unpack(process.argv[3] ?? '.');
+else generate();
