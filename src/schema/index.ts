@@ -1,3 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 export * from './declare.js';
+export * from './keyval.js';
+export { parseIntegerText, parseSizeText } from './keyval-values.js';
 export * from './types.js';
+export * from './validate.js';
