@@ -7,3 +7,6 @@ export * from './random.js';
 export * from './settle.js';
 export * from './permission.js';
 export * from './json.js';
+export * from './bitfield.js';
+export * from './struct.js';
+export * from './units.js';
