@@ -54,7 +54,7 @@ export const SUPPORTED = [
   {
     file: 'compressed.qcow2',
     format: 'qcow2',
-    proves: 'deflate-compressed clusters that share host clusters, incompressible ones stored plain',
+    proves: 'deflate-compressed clusters that share host clusters, some stored plain',
     commands: [
       'pattern source.raw 40000 3',
       'truncate source.raw 524288',
@@ -306,8 +306,8 @@ export const HOSTILE = [
     [8, '0000000000000ff0'],
     [16, '00000040'],
   ]),
-  hostile('backing-escape', 'a terminal escape in the backing name', backingName('\x1b[31m\x07red')),
-  hostile('backing-self', 'an image that backs itself', backingName('./hostile-backing-self.qcow2')),
+  hostile('backing-escape', 'an escape in the backing name', backingName('\x1b[31m\x07red')),
+  hostile('backing-self', 'it backs itself', backingName('./hostile-backing-self.qcow2')),
   {
     ...hostile('backing-loop', 'two images that back each other', backingName(
       'hostile-backing-loop-b.qcow2',

@@ -133,6 +133,17 @@ export const sizesAreKept: Rule = (tree) =>
     return breaches;
   });
 
+const OTHER_CODE = /^(native|images)\/.*\.(mjs|cjs|cc|h)$/;
+
+export const otherCodeIsKept: Rule = (tree) =>
+  tree.files.filter((path) => OTHER_CODE.test(path)).flatMap((path) => {
+    const lines = readText(tree, path).split('\n');
+    const long = lines.flatMap((line, index) =>
+      line.length > LIMITS.lineColumns ? [`${path}:${index + 1} has ${line.length} columns`] : [],
+    );
+    return lines.length - 1 > LIMITS.fileLines ? [...long, `${path} is too long`] : long;
+  });
+
 export const foldersAreSmall: Rule = (tree) => {
   const counts = new Map<string, number>();
   for (const path of tree.files.filter((name) => /^(src|bench|native)\//.test(name))) {
