@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: Apache-2.0
+// What of a node is still to be copied, in copy units: shared by the backup job and its
+// copy-before-write filter.
+//
+// A unit is dirty (to be copied), taken (a copy is in flight) or clean. Whoever takes a run clears
+// its dirty bits at once and gives them back when the copy failed; everyone else waits for the
+// run to end. So no unit is ever copied twice at the same time, nor after it was copied well.
+// Pages of bits exist only where dirty and clean units are mixed.
+
+import { assert } from '../../base/index.js';
+import { RangeLocks } from './range-locks.js';
+
+const PAGE_UNITS = 32_768;
+
+export class CopyBitmap {
+  readonly length: number;
+  /** Bytes; a power of two. */
+  readonly unit: number;
+  readonly locks = new RangeLocks();
+  readonly #unitCount: number;
+  /** 'dirty' and 'clean' pages need no bits. */
+  readonly #pages: ('dirty' | 'clean' | Uint8Array)[];
+  #dirtyUnits: number;
+
+  constructor(length: number, unit: number, initially: 'dirty' | 'clean' = 'dirty') {
+    this.length = length;
+    this.unit = unit;
+    this.#unitCount = Math.ceil(length / unit);
+    this.#dirtyUnits = initially === 'dirty' ? this.#unitCount : 0;
+    this.#pages = new Array<'dirty' | 'clean' | Uint8Array>(
+      Math.ceil(this.#unitCount / PAGE_UNITS),
+    ).fill(initially);
+  }
+
+  get dirtyUnits(): number {
+    return this.#dirtyUnits;
+  }
+
+  isDirty(offset: number): boolean {
+    const unit = Math.floor(offset / this.unit);
+    const page = this.#pages[Math.floor(unit / PAGE_UNITS)];
+    if (typeof page === 'string') return page === 'dirty';
+    const bit = unit % PAGE_UNITS;
+    return page !== undefined && ((page[bit >> 3] ?? 0) & (1 << (bit & 7))) !== 0;
+  }
+
+  /** Offset of the first dirty unit at or after `offset`, or −1. */
+  nextDirty(offset: number): number {
+    let unit = Math.ceil(offset / this.unit);
+    while (unit < this.#unitCount) {
+      const page = this.#pages[Math.floor(unit / PAGE_UNITS)];
+      if (page === 'clean') unit = (Math.floor(unit / PAGE_UNITS) + 1) * PAGE_UNITS;
+      else if (this.isDirty(unit * this.unit)) return unit * this.unit;
+      else unit += 1;
+    }
+    return -1;
+  }
+
+  /** Bytes of dirty units that follow `offset` (a dirty unit's) without a gap, at most `limit`. */
+  dirtyRun(offset: number, limit: number): number {
+    let end = offset;
+    const stop = Math.min(this.length, offset + Math.max(limit, this.unit));
+    while (end < stop && this.isDirty(end)) end += this.unit;
+    return Math.min(end, stop) - offset;
+  }
+
+  set(offset: number, length: number): void {
+    this.#change(offset, length, true);
+  }
+
+  clear(offset: number, length: number): void {
+    this.#change(offset, length, false);
+  }
+
+  #change(offset: number, length: number, dirty: boolean): void {
+    const first = Math.floor(offset / this.unit);
+    const end = Math.min(this.#unitCount, Math.ceil((offset + length) / this.unit));
+    for (let unit = first; unit < end; ) {
+      const index = Math.floor(unit / PAGE_UNITS);
+      const pageEnd = Math.min((index + 1) * PAGE_UNITS, this.#unitCount, end);
+      const wholePage =
+        unit === index * PAGE_UNITS &&
+        pageEnd === Math.min((index + 1) * PAGE_UNITS, this.#unitCount);
+      if (wholePage) this.#changePage(index, dirty);
+      else for (let each = unit; each < pageEnd; each += 1) this.#changeUnit(each, dirty);
+      unit = pageEnd;
+    }
+  }
+
+  #changePage(index: number, dirty: boolean): void {
+    const start = index * PAGE_UNITS;
+    const count = Math.min(PAGE_UNITS, this.#unitCount - start);
+    let before = 0;
+    for (let unit = start; unit < start + count; unit += 1) {
+      if (this.isDirty(unit * this.unit)) before += 1;
+    }
+    this.#pages[index] = dirty ? 'dirty' : 'clean';
+    this.#dirtyUnits += (dirty ? count : 0) - before;
+  }
+
+  #changeUnit(unit: number, dirty: boolean): void {
+    if (this.isDirty(unit * this.unit) === dirty) return;
+    const index = Math.floor(unit / PAGE_UNITS);
+    let page = this.#pages[index];
+    assert(page !== undefined, `unit ${unit} is beyond the bitmap`);
+    if (typeof page === 'string') {
+      page = new Uint8Array(PAGE_UNITS / 8).fill(page === 'dirty' ? 0xff : 0);
+      this.#pages[index] = page;
+    }
+    const bit = unit % PAGE_UNITS;
+    page[bit >> 3] = (page[bit >> 3] ?? 0) ^ (1 << (bit & 7));
+    this.#dirtyUnits += dirty ? 1 : -1;
+  }
+}

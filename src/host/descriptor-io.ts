@@ -1,0 +1,25 @@
+// SPDX-License-Identifier: Apache-2.0
+// Blocking reads and writes on a descriptor that another thread opened and holds: what a lane's
+// thread uses. The caller makes sure that the descriptor stays open and tells its file afterwards
+// (HostFile.hold, noteForeignWrite).
+
+import { readSync, writeSync } from 'node:fs';
+
+/** Bytes read; fewer than asked only at the end of the file. */
+export function readDescriptor(descriptor: number, buffer: Uint8Array, offset: number): number {
+  let done = 0;
+  while (done < buffer.length) {
+    const count = readSync(descriptor, buffer, done, buffer.length - done, offset + done);
+    if (count === 0) break;
+    done += count;
+  }
+  return done;
+}
+
+/** Writes all of `buffer`. */
+export function writeDescriptor(descriptor: number, buffer: Uint8Array, offset: number): void {
+  let done = 0;
+  while (done < buffer.length) {
+    done += writeSync(descriptor, buffer, done, buffer.length - done, offset + done);
+  }
+}

@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: Apache-2.0
+// Jobs that end together; a single job is its own transaction.
+//
+// All members must be WAITING before they become PENDING together; prepare runs in order, and the
+// first failure (also of a running member) cancels the others. Every member becomes ABORTING or
+// has committed before the first is concluded, and each is concluded exactly once. Once the end
+// has begun, a cancel comes too late and changes nothing.
+
+import { assert, BlockError } from '../base/index.js';
+import type { Job } from './job.js';
+
+export class JobTransaction {
+  readonly #jobs: Job[] = [];
+  #ending: Promise<void> | null = null;
+
+  /** The end has begun and cannot be turned any more. */
+  get ending(): boolean {
+    return this.#ending !== null;
+  }
+
+  add(job: Job): void {
+    assert(this.#ending === null, 'the transaction is ending');
+    this.#jobs.push(job);
+  }
+
+  remove(job: Job): void {
+    const index = this.#jobs.indexOf(job);
+    if (index >= 0) this.#jobs.splice(index, 1);
+  }
+
+  /** A member's work is done well; goes on when it was the last. */
+  async jobDone(job: Job): Promise<void> {
+    job.becomeWaiting();
+    if (this.#jobs.some((member) => member.status !== 'waiting')) return;
+    for (const member of this.#jobs) member.becomePending();
+    if (this.#jobs.every((member) => member.autoFinalize)) await this.finalize();
+  }
+
+  async finalize(): Promise<void> {
+    this.#ending ??= this.#finalizeAll();
+    await this.#ending;
+  }
+
+  /** A member has failed (it is ABORTING): cancels the others and concludes all. */
+  async settleFailure(): Promise<void> {
+    this.#ending ??= this.#abortAll();
+    await this.#ending;
+  }
+
+  async #finalizeAll(): Promise<void> {
+    for (const job of this.#jobs) {
+      try {
+        await job.prepare();
+      } catch (error) {
+        if (!(error instanceof BlockError)) throw error;
+        job.fail(error);
+        await this.#abortAll();
+        return;
+      }
+    }
+    for (const job of this.#jobs) await job.conclude();
+  }
+
+  async #abortAll(): Promise<void> {
+    for (const job of this.#jobs) {
+      if (job.status !== 'aborting') job.cancelWithOthers();
+    }
+    await Promise.all(this.#jobs.map((job) => job.aborted));
+    for (const job of this.#jobs) await job.conclude();
+  }
+}

@@ -1,0 +1,514 @@
+// SPDX-License-Identifier: Apache-2.0
+// One background job: its status, its verbs, its pause points and the events it sends.
+//
+// The work itself is a JobWork. It yields at pausePoint(), sleep() and rest() only: there the job is
+// "parked", and a pause, a resume or a cancel takes effect at once, before the verb returns; a job
+// with batches in flight reacts at its next pause point. Ending belongs to the transaction
+// (job-transaction.ts): run → waiting → pending → prepare → commit or abort → clean → concluded.
+
+import { assert, BlockError, errnoText } from '../base/index.js';
+import type { Clock } from '../base/index.js';
+import { assertTransition, requireVerb, VERBS } from './job-states.js';
+import type { JobStatus, JobType } from './job-states.js';
+import { JobTransaction } from './job-transaction.js';
+import type { OnError } from './options.js';
+
+/** What a job does; every method but run() may be left out. */
+export interface JobWork {
+  /** Resolves with everything it wrote flushed; throws to fail the job. */
+  run(job: Job): Promise<void>;
+  /** At PENDING: changes links; a throw fails the whole transaction. */
+  prepare?(): Promise<void>;
+  commit?(): void;
+  abort?(): void;
+  /** Last, however the job ended, also when it never started: lets go of filters and edges. */
+  clean?(): Promise<void>;
+  setSpeed?(bytesPerSecond: number): void;
+}
+
+export interface JobEvent {
+  readonly name: string;
+  readonly data: Readonly<Record<string, unknown>>;
+}
+
+export interface JobInfo {
+  readonly id: string;
+  readonly type: JobType;
+  readonly status: JobStatus;
+  readonly 'current-progress': number;
+  readonly 'total-progress': number;
+  readonly error?: string;
+}
+
+export type IoStatus = 'ok' | 'failed' | 'nospace';
+
+export interface BlockJobInfo {
+  readonly type: JobType;
+  readonly device: string;
+  readonly len: number;
+  readonly offset: number;
+  readonly busy: boolean;
+  readonly paused: boolean;
+  readonly speed: number;
+  readonly 'io-status': IoStatus;
+  readonly ready: boolean;
+  readonly status: JobStatus;
+  readonly 'auto-finalize': boolean;
+  readonly 'auto-dismiss': boolean;
+  readonly error?: string;
+}
+
+export interface JobSetup {
+  readonly id: string;
+  readonly type: JobType;
+  /** False for create and amend: no BLOCK_JOB_* events, unknown to block-job-* verbs. */
+  readonly blockJob: boolean;
+  readonly autoFinalize: boolean;
+  readonly autoDismiss: boolean;
+  readonly transaction?: JobTransaction;
+}
+
+export interface JobSurroundings {
+  readonly clock: Clock;
+  emit(event: JobEvent): void;
+  /** The job left the list. */
+  forget(job: Job): void;
+}
+
+interface Parked {
+  readonly wake: () => void;
+}
+
+export class Job {
+  readonly id: string;
+  readonly type: JobType;
+  readonly blockJob: boolean;
+  readonly autoFinalize: boolean;
+  readonly autoDismiss: boolean;
+  readonly transaction: JobTransaction;
+  readonly #surroundings: JobSurroundings;
+  #work: JobWork | null = null;
+  #status: JobStatus = 'undefined';
+  #pauseCount = 0;
+  #userPaused = false;
+  #cancelRequested = false;
+  #parked: Parked | null = null;
+  #error: string | null = null;
+  #progress = 0;
+  #total = 0;
+  #speed = 0;
+  #ioStatus: IoStatus = 'ok';
+  #started = false;
+  #ended: (() => void) | null = null;
+  #hasAborted: (() => void) | null = null;
+  /** Resolves once the job is concluded (or was thrown away before it started). */
+  readonly ended: Promise<void>;
+
+  constructor(setup: JobSetup, surroundings: JobSurroundings) {
+    this.id = setup.id;
+    this.type = setup.type;
+    this.blockJob = setup.blockJob;
+    this.autoFinalize = setup.autoFinalize;
+    this.autoDismiss = setup.autoDismiss;
+    this.transaction = setup.transaction ?? new JobTransaction();
+    this.transaction.add(this);
+    this.#surroundings = surroundings;
+    this.ended = new Promise((resolve) => {
+      this.#ended = resolve;
+    });
+    this.aborted = new Promise((resolve) => {
+      this.#hasAborted = resolve;
+    });
+    this.#become('created');
+  }
+
+  get status(): JobStatus {
+    return this.#status;
+  }
+
+  get speed(): number {
+    return this.#speed;
+  }
+
+  get cancelled(): boolean {
+    return this.#cancelRequested;
+  }
+
+  get failed(): boolean {
+    return this.#error !== null;
+  }
+
+  get pauseRequested(): boolean {
+    return this.#pauseCount > 0;
+  }
+
+  // ---- What the work calls
+
+  /** Bytes (or steps) done so far; never goes back. */
+  progressTo(done: number): void {
+    this.#progress = Math.max(this.#progress, done);
+  }
+
+  advance(amount: number): void {
+    this.#progress += amount;
+  }
+
+  get progress(): number {
+    return this.#progress;
+  }
+
+  setTotal(total: number): void {
+    this.#total = total;
+  }
+
+  /** Stays here while the job is paused; throws kind `cancelled` once it is cancelled. */
+  async pausePoint(): Promise<void> {
+    while (this.#pauseCount > 0 && !this.#cancelRequested) {
+      this.#enterPause();
+      await this.#park(() => undefined);
+    }
+    this.#leavePause();
+    this.#requireNotCancelled();
+  }
+
+  /** Waits `ms` milliseconds at most; pause, resume, cancel and a new speed end it early. */
+  async sleep(ms: number): Promise<void> {
+    if (this.#cancelRequested || this.#pauseCount > 0) return this.pausePoint();
+    await this.#park((wake) => this.#surroundings.clock.after(ms, wake));
+    return this.pausePoint();
+  }
+
+  /** Waits until someone wakes the job (`wake`), pauses or cancels it. */
+  async rest(): Promise<void> {
+    if (this.#cancelRequested || this.#pauseCount > 0) return this.pausePoint();
+    await this.#park(() => undefined);
+    return this.pausePoint();
+  }
+
+  wake(): void {
+    this.#parked?.wake();
+  }
+
+  /**
+   * Applies an error policy to a failed read (source) or write (target) and says what follows.
+   * `stop` has paused the job as its user would; it goes on after a resume.
+   */
+  decideOnError(
+    policy: OnError,
+    operation: 'read' | 'write',
+    error: BlockError,
+  ): 'report' | 'ignore' | 'stop' {
+    const noSpace = error.errno === 'ENOSPC';
+    const action =
+      policy === 'enospc' || policy === 'auto' ? (noSpace ? 'stop' : 'report') : policy;
+    this.#surroundings.emit({
+      name: 'BLOCK_JOB_ERROR',
+      data: { device: this.id, operation, action },
+    });
+    if (action === 'stop') {
+      if (!this.#userPaused) {
+        this.#userPaused = true;
+        this.#pauseCount += 1;
+      }
+      this.#ioStatus = noSpace ? 'nospace' : 'failed';
+    }
+    return action;
+  }
+
+  // ---- What the starter calls
+
+  attachWork(work: JobWork): void {
+    assert(this.#work === null, `job ${this.id} has its work already`);
+    this.#work = work;
+  }
+
+  start(): void {
+    assert(this.#work !== null, `job ${this.id} has no work`);
+    this.#become('running');
+    void this.#runWork(this.#work);
+  }
+
+  /** Throws a job away that was created and could not be started. */
+  discard(): void {
+    this.transaction.remove(this);
+    this.#become('null');
+    this.#surroundings.forget(this);
+    this.#ended?.();
+  }
+
+  /** A drained section begins around the job; nests with the user's pause. */
+  quiesce(): void {
+    this.#pauseCount += 1;
+    if (this.#parked !== null) this.#enterPause();
+  }
+
+  unquiesce(): void {
+    assert(this.#pauseCount > 0, `job ${this.id} is not quiesced`);
+    this.#pauseCount -= 1;
+    this.#goOn();
+  }
+
+  // ---- Verbs of the user
+
+  pause(): void {
+    requireVerb(this.id, this.#status, 'pause');
+    if (this.#userPaused) throw new BlockError('invalid-state', 'Job is already paused');
+    this.#userPaused = true;
+    this.#pauseCount += 1;
+    if (this.#parked !== null) this.#enterPause();
+  }
+
+  resume(): void {
+    if (!this.#userPaused) {
+      throw new BlockError('invalid-state', "Can't resume a job that was not paused");
+    }
+    requireVerb(this.id, this.#status, 'resume');
+    this.#userPaused = false;
+    this.#ioStatus = 'ok';
+    this.#pauseCount -= 1;
+    this.#goOn();
+  }
+
+  /**
+   * Asks the job to end. A job at rest has ended when the promise resolves; one with work in
+   * flight ends at its next pause point, and the promise does not wait for it.
+   */
+  async cancel(): Promise<void> {
+    requireVerb(this.id, this.#status, 'cancel');
+    if (this.transaction.ending) return;
+    this.#markCancelled();
+    if (!this.#mayRun()) {
+      this.fail(cancelledError());
+      await this.transaction.settleFailure();
+    } else if (this.#parked !== null) {
+      this.wake();
+      await this.ended;
+    }
+  }
+
+  /** `block-job-cancel`: without `force` a job that its user paused refuses. */
+  async cancelBlock(force: boolean): Promise<void> {
+    if (this.#userPaused && !force) {
+      throw new BlockError(
+        'invalid-state',
+        `The block job for device '${this.id}' is currently paused`,
+      );
+    }
+    await this.cancel();
+  }
+
+  /** For the end of the program: cancels what can still be cancelled. */
+  async cancelForExit(): Promise<void> {
+    if (VERBS.cancel.includes(this.#status)) await this.cancel();
+  }
+
+  complete(): void {
+    requireVerb(this.id, this.#status, 'complete');
+    throw new BlockError(
+      'invalid-state',
+      `The active block job '${this.id}' cannot be completed`,
+    );
+  }
+
+  /** Resolves when every job of the transaction is concluded. */
+  async finalize(): Promise<void> {
+    requireVerb(this.id, this.#status, 'finalize');
+    await this.transaction.finalize();
+  }
+
+  dismiss(): void {
+    requireVerb(this.id, this.#status, 'dismiss');
+    this.#become('null');
+    this.#surroundings.forget(this);
+  }
+
+  /** Bytes per second, 0 = unlimited. */
+  setSpeed(bytesPerSecond: number | bigint): void {
+    requireVerb(this.id, this.#status, 'set-speed');
+    if (bytesPerSecond < 0) {
+      throw new BlockError('invalid-option', "Parameter 'speed' expects a non-negative value");
+    }
+    this.#speed = Number(bytesPerSecond);
+    this.#work?.setSpeed?.(this.#speed);
+    if (this.#pauseCount === 0) this.wake();
+  }
+
+  info(): JobInfo {
+    return {
+      id: this.id,
+      type: this.type,
+      status: this.#status,
+      'current-progress': this.#progress,
+      'total-progress': this.#total,
+      ...(this.#error === null ? {} : { error: this.#error }),
+    };
+  }
+
+  blockInfo(): BlockJobInfo {
+    return {
+      type: this.type,
+      device: this.id,
+      len: this.#total,
+      offset: this.#progress,
+      busy: this.#status === 'running' && this.#parked === null,
+      paused: this.#pauseCount > 0,
+      speed: this.#speed,
+      'io-status': this.#ioStatus,
+      ready: this.#status === 'ready' || this.#status === 'standby',
+      status: this.#status,
+      'auto-finalize': this.autoFinalize,
+      'auto-dismiss': this.autoDismiss,
+      ...(this.#error === null ? {} : { error: this.#error }),
+    };
+  }
+
+  // ---- What the transaction calls
+
+  /** Resolves once the job is ABORTING. */
+  readonly aborted: Promise<void>;
+
+  /** Another member failed: ends this one as if cancelled, now or at its next pause point. */
+  cancelWithOthers(): void {
+    this.#markCancelled();
+    if (this.#mayRun()) this.wake();
+    else this.fail(cancelledError());
+  }
+
+  becomeWaiting(): void {
+    this.#become('waiting');
+  }
+
+  becomePending(): void {
+    this.#become('pending');
+    if (this.blockJob && !this.autoFinalize) {
+      this.#surroundings.emit({
+        name: 'BLOCK_JOB_PENDING',
+        data: { type: this.type, id: this.id },
+      });
+    }
+  }
+
+  /** Becomes ABORTING with its first error. */
+  fail(error: unknown): void {
+    this.#error ??= this.#cancelRequested ? errnoText('ECANCELED') : messageOf(error);
+    if (this.#status === 'aborting') return;
+    this.#become('aborting');
+    this.#hasAborted?.();
+  }
+
+  async prepare(): Promise<void> {
+    await this.#work?.prepare?.();
+  }
+
+  /** Commits or aborts, cleans up, tells the world and dismisses itself when it may. */
+  async conclude(): Promise<void> {
+    const neverStarted = !this.#started;
+    if (this.#error === null) this.#work?.commit?.();
+    else this.#work?.abort?.();
+    try {
+      await this.#work?.clean?.();
+    } catch (error) {
+      // Too late to fail a committed change; an assertion still surfaces.
+      if (!(error instanceof BlockError)) throw error;
+    }
+    if (this.blockJob && !neverStarted) this.#emitEnd();
+    this.#become('concluded');
+    if (this.autoDismiss || neverStarted) {
+      this.#become('null');
+      this.#surroundings.forget(this);
+    }
+    this.#ended?.();
+  }
+
+  async #runWork(work: JobWork): Promise<void> {
+    this.#started = true;
+    try {
+      await work.run(this);
+      this.#requireNotCancelled();
+    } catch (error) {
+      if (!(error instanceof BlockError)) throw error;
+      this.#leavePause();
+      this.fail(error);
+      await this.transaction.settleFailure();
+      return;
+    }
+    await this.transaction.jobDone(this);
+  }
+
+  #emitEnd(): void {
+    const cancelled = this.#cancelRequested;
+    this.#surroundings.emit({
+      name: cancelled ? 'BLOCK_JOB_CANCELLED' : 'BLOCK_JOB_COMPLETED',
+      data: {
+        device: this.id,
+        len: this.#total,
+        offset: this.#progress,
+        speed: this.#speed,
+        type: this.type,
+        ...(this.#error === null || cancelled ? {} : { error: this.#error }),
+      },
+    });
+  }
+
+  async #park(arm: (wake: () => void) => (() => void) | undefined): Promise<void> {
+    assert(this.#parked === null, `job ${this.id} is parked twice`);
+    await new Promise<void>((resolve) => {
+      let disarm: (() => void) | undefined = undefined;
+      const wake = (): void => {
+        if (this.#parked === null) return;
+        this.#parked = null;
+        disarm?.();
+        resolve();
+      };
+      this.#parked = { wake };
+      disarm = arm(wake);
+    });
+  }
+
+  #goOn(): void {
+    if (this.#pauseCount > 0) return;
+    this.#leavePause();
+    this.wake();
+  }
+
+  /** The work has started and not yet returned. */
+  #mayRun(): boolean {
+    return !['created', 'waiting', 'pending'].includes(this.#status);
+  }
+
+  #markCancelled(): void {
+    this.#cancelRequested = true;
+    if (!this.#userPaused) return;
+    this.#userPaused = false;
+    this.#pauseCount -= 1;
+    this.#leavePause();
+  }
+
+  #enterPause(): void {
+    if (this.#status === 'running') this.#become('paused');
+    else if (this.#status === 'ready') this.#become('standby');
+  }
+
+  #leavePause(): void {
+    if (this.#status === 'paused') this.#become('running');
+    else if (this.#status === 'standby') this.#become('ready');
+  }
+
+  #requireNotCancelled(): void {
+    if (this.#cancelRequested) throw cancelledError();
+  }
+
+  #become(status: JobStatus): void {
+    assertTransition(this.#status, status);
+    this.#status = status;
+    this.#surroundings.emit({ name: 'JOB_STATUS_CHANGE', data: { id: this.id, status } });
+  }
+}
+
+function cancelledError(): BlockError {
+  return new BlockError('cancelled', errnoText('ECANCELED'));
+}
+
+function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}

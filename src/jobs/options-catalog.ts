@@ -1,0 +1,9 @@
+// SPDX-License-Identifier: Apache-2.0
+// Names of the jobs that exist and the schema of their arguments; pure data.
+//
+// `create` is not listed: its arguments are the union of the drivers' create options.
+
+import { backupOptions } from './backup/options.js';
+import { streamOptions } from './stream/options.js';
+
+export const jobOptions = { stream: streamOptions, backup: backupOptions } as const;

@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: Apache-2.0
+// The list of jobs: unique ids, lookups worded as the two families of verbs want them, and the
+// nodes that running jobs keep busy.
+
+import { BlockError } from '../base/index.js';
+import type { Driver, Graph, Node } from '../block/index.js';
+import type { CopyEngine } from '../block/copy/index.js';
+import { Job } from './job.js';
+import type { JobEvent, JobSetup } from './job.js';
+import type { JobType } from './job-states.js';
+
+export interface JobRegistryOptions {
+  readonly graph: Graph;
+  readonly engine: CopyEngine;
+  /** A driver by its name: how a job gets its filter. */
+  driver(name: string): Promise<Driver>;
+  emit(event: JobEvent): void;
+}
+
+const JOB_ID = /^[A-Za-z][A-Za-z0-9\-._]*$/;
+
+export class JobRegistry {
+  readonly graph: Graph;
+  readonly engine: CopyEngine;
+  readonly #options: JobRegistryOptions;
+  readonly #jobs = new Map<string, Job>();
+  /** Nodes that a job relies on, with the jobs that do. */
+  readonly #busy = new Map<Node, Set<Job>>();
+
+  constructor(options: JobRegistryOptions) {
+    this.#options = options;
+    this.graph = options.graph;
+    this.engine = options.engine;
+  }
+
+  driver(name: string): Promise<Driver> {
+    return this.#options.driver(name);
+  }
+
+  get(id: string): Job | null {
+    return this.#jobs.get(id) ?? null;
+  }
+
+  /** In order of creation. */
+  list(): readonly Job[] {
+    return [...this.#jobs.values()];
+  }
+
+  listBlockJobs(): readonly Job[] {
+    return this.list().filter((job) => job.blockJob);
+  }
+
+  /** For job-* verbs: class GenericError. */
+  require(id: string): Job {
+    const job = this.#jobs.get(id);
+    if (job === undefined) throw new BlockError('not-found', 'Job not found');
+    return job;
+  }
+
+  /** For block-job-* verbs: class DeviceNotActive. */
+  requireBlockJob(id: string): Job {
+    const job = this.#jobs.get(id);
+    if (job === undefined || !job.blockJob) {
+      throw new BlockError('device-not-active', `Block job '${id}' not found`);
+    }
+    return job;
+  }
+
+  /** Throws unless `id` may name a new job. */
+  requireFreeId(id: string): void {
+    if (!JOB_ID.test(id)) throw new BlockError('invalid-option', `Invalid job ID '${id}'`);
+    if (this.#jobs.has(id)) {
+      throw new BlockError('exists', `Job ID '${id}' already in use`);
+    }
+  }
+
+  create(setup: JobSetup): Job {
+    this.requireFreeId(setup.id);
+    const job = new Job(setup, {
+      clock: this.graph.clock,
+      emit: (event) => this.#options.emit(event),
+      forget: (forgotten) => this.#forget(forgotten),
+    });
+    this.#jobs.set(job.id, job);
+    return job;
+  }
+
+  /** Keeps the nodes from other jobs and from deletion until the result is called. */
+  occupy(job: Job, nodes: Iterable<Node>): () => void {
+    const held = [...nodes];
+    for (const node of held) {
+      const holders = this.#busy.get(node) ?? new Set();
+      this.#busy.set(node, holders.add(job));
+    }
+    return () => {
+      for (const node of held) {
+        const holders = this.#busy.get(node);
+        holders?.delete(job);
+        if (holders?.size === 0) this.#busy.delete(node);
+      }
+    };
+  }
+
+  /** Type of a job that keeps the node busy, or null. */
+  blockerOf(node: Node): JobType | null {
+    for (const job of this.#busy.get(node) ?? []) return job.type;
+    return null;
+  }
+
+  /** Throws kind `busy` when a job relies on the node. */
+  requireIdle(node: Node): void {
+    const type = this.blockerOf(node);
+    if (type === null) return;
+    throw new BlockError(
+      'busy',
+      `Node '${node.name}' is busy: block device is in use by block job: ${type}`,
+    );
+  }
+
+  /** For commands: a node by name, worded as the reference does for a device argument. */
+  node(name: string, argument: 'device' | 'node-name' = 'device'): Node {
+    const node = this.graph.find(name);
+    if (node !== null) return node;
+    const device = argument === 'device' ? name : '';
+    throw new BlockError(
+      'not-found',
+      `Cannot find device='${device}' nor node-name='${name}'`,
+    );
+  }
+
+  /** Cancels every job and waits for its end: the way out of the program. */
+  async cancelAll(): Promise<void> {
+    for (const job of this.list()) {
+      if (job.status === 'concluded') continue;
+      await job.cancelForExit();
+      await job.ended;
+    }
+  }
+
+  #forget(job: Job): void {
+    this.#jobs.delete(job.id);
+  }
+}
