@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
+export * from './buffer-pool.js';
+export * from './default-host.js';
 export * from './file-locks.js';
 export type * from './host.js';
+export { type NativeAddon, nativeAddon } from './native/addon.js';
 export { CrashDisk, type PowerLossChoice, type UnsyncedChange } from './simulated/crash-disk.js';
 export type { HostFault, HostOperation } from './simulated/fault-plan.js';
 export { MemoryHost, type MemoryHostOptions } from './simulated/memory-host.js';
-export { readDescriptor, writeDescriptor } from './descriptor-io.js';
-export { createWorkerPool, type WorkerPool, type WorkerPoolOptions } from './worker-pool.js';
+export * from './sockets.js';
+export * from './worker-pool.js';

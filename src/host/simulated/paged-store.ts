@@ -72,7 +72,7 @@ export class PagedStore {
     if (last - first <= this.#pages.size) {
       for (let index = first; index < last; index += 1) this.#zeroPage(index, offset, end);
     } else {
-      for (const index of [...this.#pages.keys()]) {
+      for (const index of this.#pages.keys()) {
         if (index >= first && index < last) this.#zeroPage(index, offset, end);
       }
     }

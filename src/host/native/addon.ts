@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: Apache-2.0
+// Loads the addon, once, and gives its entry points their types.
+//
+// Numbers returned are results from 0 up, or minus errno. Without the addon (not built, another
+// platform, an older build, BLOCKWRIGHT_NATIVE=0) everything works through the portable host.
+
+import { createRequire } from 'node:module';
+
+export interface NativeAddon {
+  /** Bytes read, 0 at the end; -EAGAIN when it would wait for the disk. */
+  readNoWait(descriptor: number, buffer: Uint8Array, offset: number): number;
+  /** Writes all of the buffer. */
+  writeAll(descriptor: number, buffer: Uint8Array, offset: number): number;
+  /** fallocate(2), on this thread. */
+  allocateNow(descriptor: number, mode: number, offset: number, length: number): number;
+  /** fallocate(2), on a thread of the pool. */
+  allocateLater(descriptor: number, mode: number, offset: number, length: number): Promise<number>;
+  seekData(descriptor: number, offset: number): number;
+  seekHole(descriptor: number, offset: number): number;
+  /** Sets a shared lock of the open file description. */
+  lockShared(descriptor: number, start: number, length: number): number;
+  unlock(descriptor: number, start: number, length: number): number;
+  /** 1 if another description holds a lock in the range. */
+  testLock(descriptor: number, start: number, length: number): number;
+  /** How many leading bytes are zero. */
+  zeroPrefix(buffer: Uint8Array): number;
+}
+
+const ENTRY_POINTS = [
+  'readNoWait',
+  'writeAll',
+  'allocateNow',
+  'allocateLater',
+  'seekData',
+  'seekHole',
+  'lockShared',
+  'unlock',
+  'testLock',
+  'zeroPrefix',
+] as const satisfies readonly (keyof NativeAddon)[];
+
+let loaded: NativeAddon | null | undefined;
+
+/** The addon, or null when it is not to be had. */
+export function nativeAddon(): NativeAddon | null {
+  loaded ??= process.env['BLOCKWRIGHT_NATIVE'] === '0' ? null : load();
+  return loaded;
+}
+
+function load(): NativeAddon | null {
+  try {
+    const require = createRequire(import.meta.url);
+    const addon = require('../../../native/build/blockwright.node') as Partial<NativeAddon>;
+    const whole = ENTRY_POINTS.every((name) => typeof addon[name] === 'function');
+    return whole ? (addon as NativeAddon) : null;
+  } catch {
+    return null;
+  }
+}

@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: Apache-2.0
+// Byte locks that running QEMU processes see, by open file description (F_OFD_SETLK).
+//
+// Only shared locks are set, so setting never fails; conflicts are found by testing for what an
+// exclusive lock would meet. Order: own new bytes first, then the test, then the release of bytes
+// that are no longer wanted. A conflict takes the new bytes back and leaves the old ones.
+
+import { PERMISSION_NAMES } from '../../base/index.js';
+import { type LockRequest, TAKEN_BASE, UNSHARED_BASE } from '../file-locks.js';
+import { lockConflict } from '../locks/lock-table.js';
+import type { NativeAddon } from './addon.js';
+
+export class OfdLocks {
+  readonly #addon: NativeAddon;
+  readonly #descriptor: number;
+  readonly #path: string;
+  #unavailable = false;
+
+  constructor(addon: NativeAddon, file: { readonly descriptor: number; readonly path: string }) {
+    this.#addon = addon;
+    this.#descriptor = file.descriptor;
+    this.#path = file.path;
+  }
+
+  /** False once the file system turned out to have no such locks. */
+  get available(): boolean {
+    return !this.#unavailable;
+  }
+
+  /** Replaces `held` by `next`; throws kind `locked` and keeps `held` on a conflict. */
+  change(next: LockRequest, held: LockRequest): void {
+    if (this.#unavailable) return;
+    const { taken, unshared } = next;
+    const added = { taken: taken & ~held.taken, unshared: unshared & ~held.unshared };
+    if (!this.#set(added)) {
+      this.#unavailable = true;
+      return;
+    }
+    const conflict = this.#conflict(next);
+    if (conflict !== null) {
+      this.#clear(added);
+      throw lockConflict(conflict, this.#path);
+    }
+    this.#clear({ taken: held.taken & ~taken, unshared: held.unshared & ~unshared });
+  }
+
+  #conflict(wanted: LockRequest): { permission: string; shared: boolean } | null {
+    for (let bit = 0; bit < PERMISSION_NAMES.length; bit += 1) {
+      const permission = PERMISSION_NAMES[bit] ?? '';
+      const isTaken = (wanted.taken & (1 << bit)) !== 0;
+      const isUnshared = (wanted.unshared & (1 << bit)) !== 0;
+      if (isTaken && this.#isHeld(UNSHARED_BASE + bit)) return { permission, shared: false };
+      if (isUnshared && this.#isHeld(TAKEN_BASE + bit)) return { permission, shared: true };
+    }
+    return null;
+  }
+
+  #isHeld(byte: number): boolean {
+    return this.#addon.testLock(this.#descriptor, byte, 1) === 1;
+  }
+
+  #set(request: LockRequest): boolean {
+    return this.#each(request, (byte) => this.#addon.lockShared(this.#descriptor, byte, 1));
+  }
+
+  #clear(request: LockRequest): void {
+    this.#each(request, (byte) => this.#addon.unlock(this.#descriptor, byte, 1));
+  }
+
+  #each(request: LockRequest, act: (byte: number) => number): boolean {
+    let succeeded = true;
+    for (let bit = 0; bit < PERMISSION_NAMES.length; bit += 1) {
+      if (request.taken & (1 << bit)) succeeded = act(TAKEN_BASE + bit) === 0 && succeeded;
+      if (request.unshared & (1 << bit)) succeeded = act(UNSHARED_BASE + bit) === 0 && succeeded;
+    }
+    return succeeded;
+  }
+}
