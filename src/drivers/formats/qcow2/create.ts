@@ -1,0 +1,294 @@
+// SPDX-License-Identifier: Apache-2.0
+// blockdev-create for qcow2: an empty image, byte for byte as the reference lays it out.
+//
+// Layout: header, refcount table, first refcount block, L1 table, then the refcount blocks that
+// the L1 table's own clusters need. Order: old header wiped and flushed, tables, flush, header,
+// flush; a power cut before the last step leaves a file that is no qcow2 image.
+
+import { BlockError, IMAGE_LIMITS, MAX_OFFSET, NO_BITS } from '../../../base/index.js';
+import type { CreateContext, Node } from '../../../block/index.js';
+import { RequestFlag, writeRequest, zeroRequest } from '../../../block/index.js';
+import type { HeaderExtension } from './header.js';
+import { encodeExtensions, encodeHeaderFields } from './header.js';
+import {
+  CompressionType,
+  DEFAULT_CLUSTER_SIZE,
+  ExtensionType,
+  FEATURE_ENTRY_SIZE,
+  FEATURE_NAMES,
+  geometryOf,
+  l1EntriesFor,
+  LAZY_REFCOUNTS_BIT,
+  MAX_CLUSTER_BITS,
+  MIN_CLUSTER_BITS,
+  QCOW2_MAGIC,
+  V2_HEADER_LENGTH,
+  V3_HEADER_LENGTH,
+} from './layout.js';
+import type { Geometry, HeaderFields } from './layout.js';
+import type { Qcow2CreateOptions } from './options.js';
+
+/** Everything that decides the bytes of an empty image. */
+export interface EmptyImage {
+  readonly size: number;
+  readonly version: 2 | 3;
+  readonly geometry: Geometry;
+  readonly lazyRefcounts: boolean;
+  readonly backingFile: string | null;
+  readonly backingFormat: string | null;
+}
+
+interface Piece {
+  readonly offset: number;
+  readonly bytes: Uint8Array;
+}
+
+/** Validated options of `blockdev-create`; throws naming the option that cannot be honoured. */
+export async function createQcow2(
+  context: CreateContext,
+  options: Qcow2CreateOptions,
+): Promise<void> {
+  const image = emptyImage(options);
+  const { header, tables, fileLength } = layOut(image);
+  const file = await context.node(options.file);
+  await file.truncate(0);
+  await file.truncate(fileLength);
+  if (file.length < fileLength) {
+    throw new BlockError('no-space', `The file is too small: ${fileLength} bytes are needed`);
+  }
+  // A block device or fixed-size node keeps its old bytes: no old header may be found meanwhile.
+  await wipe(file, { offset: 0, length: image.geometry.clusterSize });
+  await file.flush();
+  for (const { offset, bytes } of tables) await file.write(writeRequest(offset, bytes));
+  await file.flush();
+  await file.write(writeRequest(0, header));
+  await file.flush();
+}
+
+async function wipe(file: Node, range: { offset: number; length: number }): Promise<void> {
+  await file.writeZeroes(zeroRequest(range.offset, range.length, RequestFlag.mayUnmap));
+}
+
+/** The options as facts of an image, every refusal in the reference's words where it has some. */
+export function emptyImage(options: Qcow2CreateOptions): EmptyImage {
+  refuseUnsupported(options);
+  const version = options.version === 'v2' ? 2 : 3;
+  const { size } = options;
+  const clusterSize = options['cluster-size'] ?? DEFAULT_CLUSTER_SIZE;
+  const clusterBits = Math.log2(clusterSize);
+  if (
+    !Number.isInteger(clusterBits) ||
+    clusterBits < MIN_CLUSTER_BITS ||
+    clusterBits > MAX_CLUSTER_BITS
+  ) {
+    throw invalid('Cluster size must be a power of two between 512 and 2048k');
+  }
+  if (size % 512 !== 0) throw invalid('Image size must be a multiple of 512 bytes');
+  const refcountBits = options['refcount-bits'] ?? 16;
+  const refcountOrder = Math.log2(refcountBits);
+  if (!Number.isInteger(refcountOrder) || refcountOrder > 6) {
+    throw invalid('Refcount width must be a power of two and may not exceed 64 bits');
+  }
+  if (version < 3 && refcountBits !== 16) {
+    throw invalid(
+      'Different refcount widths than 16 bits require compatibility level 1.1 or above ' +
+        '(use version=v3 or greater)',
+    );
+  }
+  const lazyRefcounts = options['lazy-refcounts'] === true;
+  if (version < 3 && lazyRefcounts) {
+    throw invalid(
+      'Lazy refcounts only supported with compatibility level 1.1 and above ' +
+        '(use version=v3 or greater)',
+    );
+  }
+  const geometry = geometryOf(clusterBits, refcountOrder);
+  if (size > MAX_OFFSET || l1EntriesFor(size, geometry) * 8 > IMAGE_LIMITS.qcow2L1Bytes) {
+    throw new BlockError(
+      'too-large',
+      "The image size is too large for file format 'qcow2' (try using a larger cluster size)",
+    );
+  }
+  return { size, version, geometry, lazyRefcounts, ...backing(options) };
+}
+
+function backing(
+  options: Qcow2CreateOptions,
+): Pick<EmptyImage, 'backingFile' | 'backingFormat'> {
+  const backingFile = options['backing-file'] ?? null;
+  const backingFormat = options['backing-fmt'] ?? null;
+  if (backingFormat !== null && backingFile === null) {
+    throw invalid('Backing format cannot be used without backing file');
+  }
+  if (backingFile !== null) {
+    const bytes = Buffer.byteLength(backingFile, 'utf8');
+    if (bytes > IMAGE_LIMITS.backingNameBytes) throw invalid('Backing file name too long');
+  }
+  return { backingFile, backingFormat };
+}
+
+function refuseUnsupported(options: Qcow2CreateOptions): void {
+  const refuse = (name: string, value: unknown): never => {
+    throw new BlockError(
+      'unsupported',
+      `Creating qcow2 images with ${name} '${String(value)}' is not supported`,
+    );
+  };
+  if (options.encrypt !== undefined) refuse('encrypt', 'luks');
+  if (options['data-file'] !== undefined) refuse('data-file', options['data-file']);
+  if (options['data-file-raw'] === true) refuse('data-file-raw', true);
+  if (options['extended-l2'] === true) refuse('extended-l2', true);
+  if (options['compression-type'] === 'zstd') refuse('compression-type', 'zstd');
+  const preallocation = options.preallocation ?? 'off';
+  if (preallocation !== 'off') refuse('preallocation', preallocation);
+}
+
+function invalid(message: string): BlockError {
+  return new BlockError('invalid-option', message);
+}
+
+/** The bytes of an empty image: header cluster, tables, and the length of the file. */
+export function layOut(image: EmptyImage): {
+  header: Uint8Array;
+  tables: readonly Piece[];
+  fileLength: number;
+} {
+  const { geometry } = image;
+  const { clusterSize } = geometry;
+  const l1Bytes = l1EntriesFor(image.size, geometry) * 8;
+  const places = placeTables(geometry, Math.ceil(l1Bytes / clusterSize));
+  const { tableClusters, l1Cluster, blocks, endCluster } = places;
+  const table = new Uint8Array(tableClusters * clusterSize);
+  const tableView = new DataView(table.buffer);
+  const tables: Piece[] = [{ offset: clusterSize, bytes: table }];
+  for (const [index, cluster] of blocks) {
+    const offset = cluster * clusterSize;
+    tableView.setUint32(index * 8, Math.floor(offset / 0x1_0000_0000));
+    tableView.setUint32(index * 8 + 4, offset % 0x1_0000_0000);
+    tables.push({ offset, bytes: refcountBlock(geometry, index, endCluster) });
+  }
+  const l1TableOffset = l1Bytes === 0 ? 0 : l1Cluster * clusterSize;
+  if (l1Bytes > 0) tables.push({ offset: l1TableOffset, bytes: new Uint8Array(l1Bytes) });
+  const header = encodeHeaderCluster(image, { l1TableOffset, tableClusters });
+  // The file ends with the last byte written, as the reference leaves it.
+  const fileLength = Math.max(...tables.map(({ offset, bytes }) => offset + bytes.length));
+  return { header, tables, fileLength };
+}
+
+interface TablePlaces {
+  readonly tableClusters: number;
+  readonly l1Cluster: number;
+  /** Refcount block index → cluster, in the order in which they were allocated. */
+  readonly blocks: ReadonlyMap<number, number>;
+  /** All clusters below are in use. */
+  readonly endCluster: number;
+}
+
+/**
+ * Places the tables as an allocator does that takes the L1 table's clusters in one piece first and
+ * then, cluster by cluster, the refcount blocks that are missing to count them (a new block may
+ * itself need another one).
+ */
+function placeTables(geometry: Geometry, l1Clusters: number): TablePlaces {
+  const perBlock = geometry.refcountBlockEntries;
+  for (let tableClusters = 1; ; tableClusters += 1) {
+    const firstBlock = 1 + tableClusters;
+    const l1Cluster = firstBlock + 1;
+    const blocks = new Map<number, number>();
+    let next = l1Cluster + l1Clusters;
+    const cover = (cluster: number): void => {
+      const index = Math.floor(cluster / perBlock);
+      if (blocks.has(index)) return;
+      const place = next;
+      next += 1;
+      blocks.set(index, place);
+      cover(place);
+    };
+    blocks.set(Math.floor(firstBlock / perBlock), firstBlock);
+    for (let cluster = 0; cluster < l1Cluster + l1Clusters; cluster += 1) cover(cluster);
+    const room = (tableClusters * geometry.clusterSize) / 8;
+    if (Math.max(...blocks.keys()) < room) {
+      return { tableClusters, l1Cluster, blocks, endCluster: next };
+    }
+  }
+}
+
+/** A refcount block in which every cluster below `endCluster` has refcount one. */
+function refcountBlock(geometry: Geometry, index: number, endCluster: number): Uint8Array {
+  const bytes = new Uint8Array(geometry.clusterSize);
+  const first = index * geometry.refcountBlockEntries;
+  const count = Math.min(geometry.refcountBlockEntries, endCluster - first);
+  const { refcountBits } = geometry;
+  for (let entry = 0; entry < count; entry += 1) {
+    if (refcountBits >= 8) {
+      const width = refcountBits / 8;
+      bytes[entry * width + width - 1] = 1;
+    } else {
+      const bit = entry * refcountBits;
+      bytes[bit >>> 3] = (bytes[bit >>> 3] ?? 0) | (1 << (bit & 7));
+    }
+  }
+  return bytes;
+}
+
+function encodeHeaderCluster(
+  image: EmptyImage,
+  places: { readonly l1TableOffset: number; readonly tableClusters: number },
+): Uint8Array {
+  const { geometry, version } = image;
+  const headerLength = version === 2 ? V2_HEADER_LENGTH : V3_HEADER_LENGTH;
+  const name = Buffer.from(image.backingFile ?? '', 'utf8');
+  const room = geometry.clusterSize - headerLength - name.length;
+  let stream = encodeExtensions(extensionsOf(image, true));
+  // The feature name table is a comfort; small clusters may have no room for it.
+  if (stream.length > room) stream = encodeExtensions(extensionsOf(image, false));
+  if (stream.length > room) {
+    throw invalid(`Backing file name too long (backing_file_size ${name.length})`);
+  }
+  const nameOffset = headerLength + stream.length;
+  const fields: HeaderFields = {
+    magic: QCOW2_MAGIC,
+    version,
+    backingFileOffset: name.length === 0 ? 0 : nameOffset,
+    backingFileSize: name.length,
+    clusterBits: geometry.clusterBits,
+    size: image.size,
+    cryptMethod: 0,
+    l1Size: l1EntriesFor(image.size, geometry),
+    l1TableOffset: places.l1TableOffset,
+    refcountTableOffset: geometry.clusterSize,
+    refcountTableClusters: places.tableClusters,
+    nbSnapshots: 0,
+    snapshotsOffset: 0,
+    incompatibleFeatures: NO_BITS,
+    compatibleFeatures: image.lazyRefcounts ? LAZY_REFCOUNTS_BIT : NO_BITS,
+    autoclearFeatures: NO_BITS,
+    refcountOrder: geometry.refcountOrder,
+    headerLength,
+    compressionType: CompressionType.deflate,
+  };
+  const bytes = new Uint8Array(geometry.clusterSize);
+  bytes.set(encodeHeaderFields(fields), 0);
+  bytes.set(stream, headerLength);
+  bytes.set(name, nameOffset);
+  return bytes;
+}
+
+function extensionsOf(image: EmptyImage, withNames: boolean): HeaderExtension[] {
+  const extensions: HeaderExtension[] = [];
+  if (image.backingFormat !== null) {
+    const data = new Uint8Array(Buffer.from(image.backingFormat, 'utf8'));
+    extensions.push({ type: ExtensionType.backingFormat, data });
+  }
+  if (withNames && image.version >= 3) {
+    const data = new Uint8Array(FEATURE_NAMES.length * FEATURE_ENTRY_SIZE);
+    FEATURE_NAMES.forEach(({ type, bit, name }, index) => {
+      const at = index * FEATURE_ENTRY_SIZE;
+      data[at] = type;
+      data[at + 1] = bit;
+      data.set(Buffer.from(name, 'latin1'), at + 2);
+    });
+    extensions.push({ type: ExtensionType.featureNames, data });
+  }
+  return extensions;
+}

@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: Apache-2.0
+// The qcow2 format driver: versions 2 and 3, read and write.
+
+import { defineDriver } from '../../../block/index.js';
+import { ChildRole } from '../../../block/index.js';
+import { createQcow2 } from './create.js';
+import { QCOW2_MAGIC } from './layout.js';
+import { openQcow2 } from './open.js';
+import type { Qcow2CreateOptions, Qcow2Options } from './options.js';
+
+export const driver = defineDriver<Qcow2Options>({
+  name: 'qcow2',
+  kind: 'format',
+  supports: {
+    read: 'native',
+    write: 'native',
+    writeZeroes: 'native',
+    discard: 'native',
+    flush: 'native',
+    blockStatus: 'native',
+    truncate: 'native',
+    planExtents: 'native',
+    reserve: 'native',
+    compressedWrite: 'native',
+    changeBacking: 'native',
+    check: 'native',
+  },
+  children: {
+    file: {
+      role: ChildRole.data | ChildRole.metadata | ChildRole.primary,
+      required: true,
+    },
+    backing: { role: ChildRole.cow, required: false },
+  },
+  probe(head) {
+    if (head.length < 8) return 0;
+    const view = new DataView(head.buffer, head.byteOffset, head.byteLength);
+    return view.getUint32(0) === QCOW2_MAGIC && view.getUint32(4) >= 2 ? 100 : 0;
+  },
+  open: openQcow2,
+  create: (context, options) => createQcow2(context, options as unknown as Qcow2CreateOptions),
+});

@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0
+// Options of the qcow2 driver: blockdev-add and blockdev-create. Pure data.
+//
+// Members in `QCOW2_REFUSED_OPTIONS` and `QCOW2_REFUSED_CREATE_OPTIONS` are part of the command
+// but not supported; opening and creating refuse them by name when they ask for something.
+
+import { blockdevRef, blockdevRefOrNull, preallocMode } from '../../../block/options.js';
+import { any, bool, enumeration, optional, size, str, struct } from '../../../schema/index.js';
+import type { Infer } from '../../../schema/index.js';
+
+export const qcow2Options = struct('BlockdevOptionsQcow2', {
+  file: blockdevRef,
+  backing: optional(blockdevRefOrNull),
+  'lazy-refcounts': optional(bool),
+  'pass-discard-request': optional(bool),
+  'pass-discard-snapshot': optional(bool),
+  'pass-discard-other': optional(bool),
+  'overlap-check': optional(any),
+  'cache-size': optional(size),
+  'l2-cache-size': optional(size),
+  'l2-cache-entry-size': optional(size),
+  'refcount-cache-size': optional(size),
+  'cache-clean-interval': optional(size),
+  encrypt: optional(any),
+  'data-file': optional(blockdevRef),
+});
+export type Qcow2Options = Infer<typeof qcow2Options>;
+
+/** Cache sizes are hints and are accepted; these change what the image does. */
+export const QCOW2_REFUSED_OPTIONS = [
+  'pass-discard-request',
+  'pass-discard-snapshot',
+  'pass-discard-other',
+  'overlap-check',
+  'encrypt',
+  'data-file',
+] as const;
+
+export const qcow2Version = enumeration('BlockdevQcow2Version', ['v2', 'v3']);
+export const qcow2CompressionType = enumeration('Qcow2CompressionType', ['zlib', 'zstd']);
+
+export const qcow2CreateOptions = struct('BlockdevCreateOptionsQcow2', {
+  file: blockdevRef,
+  'data-file': optional(blockdevRef),
+  'data-file-raw': optional(bool),
+  'extended-l2': optional(bool),
+  size,
+  version: optional(qcow2Version),
+  'backing-file': optional(str),
+  'backing-fmt': optional(str),
+  encrypt: optional(any),
+  'cluster-size': optional(size),
+  preallocation: optional(preallocMode),
+  'lazy-refcounts': optional(bool),
+  'refcount-bits': optional(size),
+  'compression-type': optional(qcow2CompressionType),
+});
+export type Qcow2CreateOptions = Infer<typeof qcow2CreateOptions>;
