@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: Apache-2.0
+// Block jobs timed over QMP: ours and the real storage daemon get the same command line and the
+// same typed client. A job's time runs from its command to the event that says it concluded;
+// starting the daemon and opening the images happen before.
+import { spawn } from 'node:child_process';
+import { existsSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import { connectQmp, type QmpClient } from 'blockwright/client';
+import type { BenchContext } from './harness.js';
+
+export type Who = 'ours' | 'peer';
+
+export interface Daemon {
+  readonly client: QmpClient;
+  /** Seconds from spawn to the first answer. */
+  readonly startSeconds: number;
+  stop(): Promise<void>;
+}
+
+const START_TIMEOUT_MS = 20_000;
+const POLL_MS = 2;
+
+/** Starts a storage daemon with the given nodes (`--blockdev` values) and connects to it. */
+export async function startDaemon(
+  context: BenchContext,
+  who: Who,
+  blockdevs: readonly string[],
+): Promise<Daemon> {
+  const socket = join(context.folder, `${who}.sock`);
+  const pidFile = join(context.folder, `${who}.pid`);
+  for (const path of [socket, pidFile]) rmSync(path, { force: true });
+  const tool = who === 'ours' ? [...context.ours, 'storage-daemon'] : [storageDaemon(context)];
+  const [program = '', ...first] = tool;
+  const args = [
+    ...first,
+    '--chardev', `socket,id=monitor,path=${socket},server=on,wait=off`,
+    '--monitor', 'chardev=monitor',
+    '--pidfile', pidFile,
+    ...blockdevs.flatMap((value) => ['--blockdev', value]),
+  ];
+  const begin = performance.now();
+  const child = spawn(program, args, { stdio: ['ignore', 'ignore', 'inherit'] });
+  const ended = new Promise<void>((resolve) => child.once('exit', () => resolve()));
+  try {
+    while (!existsSync(pidFile)) {
+      if (child.exitCode !== null) throw new Error(`${program} ended with ${child.exitCode}`);
+      if (performance.now() - begin > START_TIMEOUT_MS) throw new Error(`${program} is not ready`);
+      await delay(POLL_MS);
+    }
+    const client = await connectQmp({ path: socket });
+    const startSeconds = (performance.now() - begin) / 1000;
+    return {
+      client,
+      startSeconds,
+      async stop() {
+        await client.execute('quit');
+        await client.close();
+        await ended;
+      },
+    };
+  } catch (error) {
+    child.kill('SIGKILL');
+    await ended;
+    throw error;
+  }
+}
+
+function storageDaemon(context: BenchContext): string {
+  const path = context.peer('qemu-storage-daemon');
+  if (path === null) throw new Error('no qemu-storage-daemon');
+  return path;
+}
+
+/** Seconds from `start` to the conclusion of job `id`; throws when the job failed. */
+export async function timeJob(
+  client: QmpClient,
+  id: string,
+  start: () => Promise<unknown>,
+): Promise<number> {
+  const concluded = new Promise<void>((resolve) => {
+    client.on('JOB_STATUS_CHANGE', (event) => {
+      if (event.data.id === id && event.data.status === 'concluded') resolve();
+    });
+  });
+  const begin = performance.now();
+  await start();
+  await concluded;
+  const seconds = (performance.now() - begin) / 1000;
+  const jobs = await client.execute('query-jobs');
+  const error = jobs.find((job) => job.id === id)?.error;
+  if (error !== undefined) throw new Error(`job ${id}: ${error}`);
+  await client.execute('job-dismiss', { id });
+  return seconds;
+}

@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: Apache-2.0
+// `blockwright bench`: runs the questions one after another, prints a table, writes JSON.
+import { execFileSync } from 'node:child_process';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { parseArgs } from 'node:util';
+import { bench as backup } from './backup.js';
+import { bench as convert } from './convert.js';
+import type { Bench, BenchContext, Result } from './harness.js';
+import { findProgram, ourCommand } from './harness.js';
+import { json, table } from './report.js';
+import { bench as stream } from './stream.js';
+
+const BENCHES: readonly Bench[] = [convert, stream, backup];
+const PEERS = ['qemu-img', 'qemu-storage-daemon'];
+const MIB = 1024 * 1024;
+
+const USAGE = `usage: npm run bench -- [question…] [options]
+questions: ${BENCHES.map(({ name }) => name).join(', ')} (all of them unless named)
+  --size MIB     virtual size of the disks (default 512, a multiple of 8)
+  --rounds N     timed rounds of each contestant (default 5)
+  --dir DIR      where the scratch folder is made (default: the system's)
+  --json FILE    also write every figure to FILE
+  --no-peers     measure Blockwright alone
+`;
+
+/** Runs the benches that the arguments name; gives the exit status. */
+export async function main(args: readonly string[]): Promise<number> {
+  const request = parse(args);
+  if (typeof request === 'string') {
+    process.stderr.write(request);
+    return 1;
+  }
+  const folder = mkdtempSync(join(request.parent, 'blockwright-bench-'));
+  const remove = (): void => rmSync(folder, { recursive: true, force: true });
+  const interrupt = (): never => {
+    remove();
+    process.exit(130);
+  };
+  process.once('SIGINT', interrupt);
+  try {
+    return await runAll(request, folder);
+  } finally {
+    process.off('SIGINT', interrupt);
+    remove();
+  }
+}
+
+interface BenchRequest {
+  readonly benches: readonly Bench[];
+  readonly size: number;
+  readonly rounds: number;
+  readonly parent: string;
+  readonly jsonFile: string | undefined;
+  readonly peers: boolean;
+}
+
+const OPTIONS = {
+  size: { type: 'string', default: '512' },
+  rounds: { type: 'string', default: '5' },
+  dir: { type: 'string' },
+  json: { type: 'string' },
+  'no-peers': { type: 'boolean', default: false },
+  help: { type: 'boolean', default: false },
+} as const;
+
+/** The request, or what to print instead. */
+function parse(args: readonly string[]): BenchRequest | string {
+  let parsed;
+  try {
+    parsed = parseArgs({ args: [...args], options: OPTIONS, allowPositionals: true });
+  } catch (error) {
+    return `blockwright bench: ${(error as Error).message}\n${USAGE}`;
+  }
+  const { values, positionals } = parsed;
+  if (values.help) return USAGE;
+  const unknown = positionals.find((name) => !BENCHES.some((item) => item.name === name));
+  if (unknown !== undefined) return `blockwright bench: no question '${unknown}'\n${USAGE}`;
+  const mib = Number(values.size);
+  const rounds = Number(values.rounds);
+  if (!Number.isInteger(mib) || mib < 8 || mib % 8 !== 0 || mib > 1 << 20) {
+    return `blockwright bench: --size ${values.size}: a multiple of 8 is wanted, in MiB\n`;
+  }
+  if (!Number.isInteger(rounds) || rounds < 1 || rounds > 1000) {
+    return `blockwright bench: --rounds ${values.rounds}: a number from 1 to 1000 is wanted\n`;
+  }
+  const named = BENCHES.filter((item) => positionals.includes(item.name));
+  return {
+    benches: named.length > 0 ? named : BENCHES,
+    size: mib * MIB,
+    rounds,
+    parent: values.dir ?? tmpdir(),
+    jsonFile: values.json,
+    peers: !values['no-peers'],
+  };
+}
+
+async function runAll(request: BenchRequest, folder: string): Promise<number> {
+  const peers = new Map(
+    PEERS.map((name) => [name, request.peers ? findProgram(name) : null] as const),
+  );
+  const context: BenchContext = {
+    folder,
+    size: request.size,
+    rounds: request.rounds,
+    ours: ourCommand(),
+    peer: (name) => peers.get(name) ?? null,
+    log: (line) => process.stderr.write(`${line}\n`),
+  };
+  for (const [name, path] of peers) {
+    if (path === null) context.log(`${name}: not used, only Blockwright is measured`);
+  }
+  const results: Result[] = [];
+  for (const bench of request.benches) results.push(...(await bench.run(context)));
+  report(results, peers, request.jsonFile);
+  return results.some((result) => result.verified === false) ? 1 : 0;
+}
+
+function report(
+  results: readonly Result[],
+  peers: ReadonlyMap<string, string | null>,
+  jsonFile: string | undefined,
+): void {
+  process.stdout.write(`${table(results)}\n\n`);
+  process.stdout.write(
+    'Medians of wall time; ratio = peer ÷ ours, above 1 Blockwright is faster. Sources are in\n' +
+      'the page cache, targets are new, and everything is written back between runs.\n',
+  );
+  const starts = new Set(
+    results.map(({ startUpIncluded: { ours, peer } }) => {
+      const ms = (seconds: number): string => `${(seconds * 1000).toFixed(0)} ms`;
+      return `${ms(ours)} ours${peer === null ? '' : `, ${ms(peer)} peer`}`;
+    }),
+  );
+  process.stdout.write(`Start-up inside the figures: ${[...starts].join('; ')}.\n`);
+  if (jsonFile === undefined) return;
+  const tools = Object.fromEntries(
+    [...peers].flatMap(([name, path]) => (path === null ? [] : [[name, version(path)]])),
+  );
+  writeFileSync(jsonFile, json(results, tools));
+}
+
+function version(path: string): string {
+  return execFileSync(path, ['--version'], { encoding: 'utf8' }).split('\n')[0] ?? '';
+}
