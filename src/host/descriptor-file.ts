@@ -4,7 +4,7 @@
 // Transfers up to IO_LIMITS.inlineBytes run inline on buffered files. A write that took longer
 // than IO_LIMITS.slowWriteMs sends the file's transfers to the thread pool for a while. Flushes,
 // O_DIRECT transfers and whatever the subclass cannot do at once always go there, and hold the
-// descriptor meanwhile. A direct transfer whose buffer is not aligned in memory goes through a slab.
+// descriptor meanwhile. A direct transfer whose buffer is not aligned goes through a slab.
 
 import { close, fdatasync, fstatSync, ftruncate, read, write } from 'node:fs';
 
@@ -279,7 +279,8 @@ export abstract class DescriptorFile extends FileBase {
 async function readAll(descriptor: number, buffer: Uint8Array, offset: number): Promise<number> {
   let done = 0;
   while (done < buffer.length) {
-    const count = await readSome(descriptor, done === 0 ? buffer : buffer.subarray(done), offset + done);
+    const part = done === 0 ? buffer : buffer.subarray(done);
+    const count = await readSome(descriptor, part, offset + done);
     if (count === 0) break;
     done += count;
   }

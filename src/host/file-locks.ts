@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Which bytes of an image stand for which permission, as QEMU's programs lay them down.
 
-import { PERMISSION_NAMES } from '../base/permission.js';
+import { PERMISSION_NAMES } from '../base/index.js';
 
 /** Masks of Permission bits. */
 export interface LockRequest {

@@ -70,7 +70,7 @@ export interface HostFile {
 
   /** Present size in bytes. */
   size(): number;
-  /** Fills `buffer` from `offset`; gives the bytes read, fewer than asked only at the end of file. */
+  /** Fills `buffer` from `offset`; gives the bytes read, fewer only at the end of the file. */
   read(buffer: Uint8Array, offset: number): Eventually<number>;
   /** Writes all of `buffer` at `offset`, growing the file when needed. */
   write(buffer: Uint8Array, offset: number): Eventually<void>;

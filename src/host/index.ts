@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 export * from './buffer-pool.js';
 export * from './default-host.js';
+export { readDescriptor, writeDescriptor } from './descriptor-io.js';
 export * from './file-locks.js';
 export type * from './host.js';
 export { type NativeAddon, nativeAddon } from './native/addon.js';

@@ -120,10 +120,8 @@ async function removeStale(path: string): Promise<void> {
 function socketError(verb: string, address: SocketAddress, error: Error): BlockError {
   const errno = (error as NodeJS.ErrnoException).code ?? 'EIO';
   const text = SOCKET_ERRNO_TEXT[errno] ?? errnoText(errno);
-  return new BlockError(kindOfErrno(errno), `Failed to ${verb} '${describeAddress(address)}': ${text}`, {
-    errno,
-    cause: error,
-  });
+  const message = `Failed to ${verb} '${describeAddress(address)}': ${text}`;
+  return new BlockError(kindOfErrno(errno), message, { errno, cause: error });
 }
 
 const SOCKET_ERRNO_TEXT: Readonly<Record<string, string>> = {

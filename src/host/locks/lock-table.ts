@@ -30,7 +30,11 @@ export class LockTable {
   readonly #files = new Map<string, Map<LockOwner, LockRequest>>();
 
   /** Throws kind `locked` when an owner other than `owner` conflicts; changes nothing. */
-  check(file: { identity: FileIdentity; path: string }, owner: LockOwner, wanted: LockRequest): void {
+  check(
+    file: { readonly identity: FileIdentity; readonly path: string },
+    owner: LockOwner,
+    wanted: LockRequest,
+  ): void {
     const holders = this.#files.get(keyOf(file.identity));
     if (holders === undefined) return;
     for (const [holder, held] of holders) {

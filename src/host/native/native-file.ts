@@ -153,7 +153,8 @@ export class NativeFile extends DescriptorFile {
     if (length <= IO_LIMITS.inlineBytes && !this.direct) {
       return -this.#addon.allocateNow(this.descriptor, mode, offset, length);
     }
-    return this.#addon.allocateLater(this.descriptor, mode, offset, length).then((result) => -result);
+    const done = this.#addon.allocateLater(this.descriptor, mode, offset, length);
+    return done.then((result) => -result);
   }
 
   #check(errno: number, operation: string, offset: number): void {

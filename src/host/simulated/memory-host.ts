@@ -77,7 +77,8 @@ export class MemoryHost implements Host {
 
   async removeFile(path: string): Promise<void> {
     if (this.volume.remove(path)) return;
-    throw new BlockError('not-found', `Could not remove '${path}': ${errnoText('ENOENT')}`, { path });
+    const message = `Could not remove '${path}': ${errnoText('ENOENT')}`;
+    throw new BlockError('not-found', message, { path });
   }
 
   /** Puts a file in place, durable at once; replaces one of that name. Size in bytes. */

@@ -109,7 +109,9 @@ export class PagedStore {
   #zeroPage(index: number, offset: number, end: number): void {
     if (!this.#pages.has(index)) return;
     const start = index * PAGE_BYTES;
-    if (offset <= start && end >= start + PAGE_BYTES) this.#pages.delete(index);
-    else this.#ownedPage(index).fill(0, Math.max(0, offset - start), Math.min(PAGE_BYTES, end - start));
+    const from = Math.max(0, offset - start);
+    const to = Math.min(PAGE_BYTES, end - start);
+    if (from === 0 && to === PAGE_BYTES) this.#pages.delete(index);
+    else this.#ownedPage(index).fill(0, from, to);
   }
 }
