@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: Apache-2.0
+// `blockwright tour` (`npm start`): the main job in under a minute, on images in a temporary
+// folder that is removed on success, failure and SIGINT. The engine runs in this process and
+// serves QMP on a unix socket; a typed client drives it over that socket, as any other client
+// would. The guest is a seeded writer on the node, because there is no NBD export yet.
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { parseArgs } from 'node:util';
+import { createDisplay, type Display } from './tour/display.js';
+import { playTour } from './tour/scene.js';
+
+const USAGE = `usage: blockwright tour [--progress auto|bars|lines|json] [--size MIB] [--seed N]
+`;
+
+interface TourRequest {
+  readonly mode: 'bars' | 'lines' | 'json';
+  /** Virtual size of the disks, in bytes. */
+  readonly size: number;
+  readonly seed: number;
+}
+
+const OPTIONS = {
+  progress: { type: 'string', default: 'auto' },
+  size: { type: 'string', default: '64' },
+  seed: { type: 'string', default: '1' },
+  help: { type: 'boolean', default: false },
+} as const;
+
+/** Largest disk of the tour, in MiB: its model is kept in memory several times. */
+const LARGEST_MIB = 1024;
+
+/** The request, or what to print instead. */
+function parse(args: readonly string[]): TourRequest | string {
+  let values;
+  try {
+    ({ values } = parseArgs({ args: [...args], options: OPTIONS }));
+  } catch (error) {
+    return `blockwright tour: ${(error as Error).message}\n${USAGE}`;
+  }
+  if (values.help) return USAGE;
+  const mib = Number(values.size);
+  const seed = Number(values.seed);
+  if (!Number.isInteger(mib) || mib < 1 || mib > LARGEST_MIB) {
+    return `blockwright tour: --size ${values.size}: 1 to ${LARGEST_MIB} is wanted, in MiB\n`;
+  }
+  if (!Number.isInteger(seed) || seed < 0) {
+    return `blockwright tour: --seed ${values.seed}: a whole number is wanted\n`;
+  }
+  const auto = process.stdout.isTTY ? 'bars' : 'lines';
+  const mode = values.progress === 'auto' ? auto : values.progress;
+  if (mode !== 'bars' && mode !== 'lines' && mode !== 'json') return USAGE;
+  return { mode, size: mib * 1024 * 1024, seed };
+}
+
+/** Runs the tour; 0 only if every result was verified. */
+export async function runTour(args: readonly string[]): Promise<number> {
+  const request = parse(args);
+  if (typeof request === 'string') {
+    process.stderr.write(request);
+    return 1;
+  }
+  const folder = mkdtempSync(join(tmpdir(), 'blockwright-tour-'));
+  const remove = (): void => rmSync(folder, { recursive: true, force: true });
+  const stop = (signal: NodeJS.Signals): void => {
+    remove();
+    process.exit(signal === 'SIGINT' ? 130 : 143);
+  };
+  process.once('SIGINT', stop);
+  process.once('SIGTERM', stop);
+  const display = createDisplay(request.mode, (text) => void process.stdout.write(text));
+  try {
+    return await tourIn(folder, request, display);
+  } finally {
+    process.off('SIGINT', stop);
+    process.off('SIGTERM', stop);
+    remove();
+  }
+}
+
+async function tourIn(folder: string, request: TourRequest, display: Display): Promise<number> {
+  try {
+    const results = await playTour({ folder, size: request.size, seed: request.seed, display });
+    display.results(results);
+    const failed = results.filter((result) => result.verified === null);
+    if (failed.length === 0) return 0;
+    process.stderr.write(
+      `blockwright tour: wrong bytes after ${failed.map(({ job }) => job).join(', ')}; ` +
+        `seed ${request.seed} replays the guest\n`,
+    );
+  } catch (error) {
+    process.stderr.write(`blockwright tour: ${(error as Error).message}\n`);
+  }
+  return 1;
+}

@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: Apache-2.0
+// Files of the tour: the raw file that everything begins with, command lines that run as
+// processes of their own, and the byte-by-byte look at each result.
+import { execFile, spawn } from 'node:child_process';
+import { accessSync, closeSync, constants, openSync, readSync, writeSync } from 'node:fs';
+import { delimiter, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
+import { SeededRandom } from '../../base/index.js';
+import { DiskModel } from '../../testing/index.js';
+
+const MIB = 1024 * 1024;
+const SECTOR = 512;
+
+/** Three quarters of the disk hold data, each sector unlike the others; the rest is zero. */
+export function makeContent(size: number, seed: number): DiskModel {
+  const model = new DiskModel(size);
+  const block = Buffer.alloc(MIB);
+  new SeededRandom(seed).fill(block);
+  for (let offset = 0, index = 0; offset < size; offset += MIB, index += 1) {
+    if (index % 4 === 3) continue;
+    for (let at = 0; at < MIB; at += SECTOR) block.writeUInt32LE((offset + at) / SECTOR, at);
+    model.write(offset, block.subarray(0, Math.min(MIB, size - offset)));
+  }
+  return model;
+}
+
+export function writeRaw(path: string, model: DiskModel): void {
+  const file = openSync(path, 'w');
+  try {
+    writeSync(file, model.bytes);
+  } finally {
+    closeSync(file);
+  }
+}
+
+/** Offset of the first wrong byte of a raw file, its size when that is wrong, or null. */
+export function compareRaw(path: string, model: DiskModel): number | null {
+  const file = openSync(path, 'r');
+  try {
+    const buffer = new Uint8Array(MIB);
+    let offset = 0;
+    for (;;) {
+      const count = readSync(file, buffer, 0, MIB, offset);
+      if (count === 0) return offset === model.length ? null : offset;
+      const wrong = model.firstDifference(buffer.subarray(0, count), offset);
+      if (wrong !== null) return wrong;
+      offset += count;
+    }
+  } finally {
+    closeSync(file);
+  }
+}
+
+const MAIN = fileURLToPath(new URL('../blockwright.js', import.meta.url));
+const run = promisify(execFile);
+
+/** Runs `blockwright img …` as its own process. */
+export async function runImg(...args: readonly string[]): Promise<void> {
+  await run(process.execPath, [MAIN, 'img', ...args]);
+}
+
+/** Runs `blockwright img convert -p …` and tells its progress, 0 to 1. */
+export function convertWithProgress(
+  args: readonly string[],
+  onProgress: (fraction: number) => void,
+): Promise<void> {
+  const child = spawn(process.execPath, [MAIN, 'img', 'convert', '-p', ...args], {
+    stdio: ['ignore', 'pipe', 'pipe'],
+  });
+  const kill = (): void => void child.kill('SIGKILL');
+  process.once('exit', kill);
+  let complaint = '';
+  child.stderr.setEncoding('utf8').on('data', (text: string) => {
+    complaint += text;
+  });
+  child.stdout.setEncoding('utf8').on('data', (text: string) => {
+    const percent = [...text.matchAll(/\((\d+\.\d+)\/100%\)/g)].at(-1)?.[1];
+    if (percent !== undefined) onProgress(Number(percent) / 100);
+  });
+  return new Promise((resolve, reject) => {
+    child.once('error', reject);
+    child.once('close', (status) => {
+      process.off('exit', kill);
+      if (status === 0) resolve();
+      else reject(new Error(`convert: ${complaint.trim() || `exit status ${status}`}`));
+    });
+  });
+}
+
+/** Path of the real qemu-img, or null. */
+export function findQemuImg(): string | null {
+  for (const folder of (process.env['PATH'] ?? '').split(delimiter)) {
+    const path = join(folder, 'qemu-img');
+    try {
+      accessSync(path, constants.X_OK);
+      return path;
+    } catch {
+      continue;
+    }
+  }
+  return null;
+}
+
+/**
+ * Who found the image to hold exactly the model's bytes: `blockwright`, and `qemu-img` too when it
+ * is there; null when a byte differs or a check finds anything wrong.
+ */
+export async function verifyImage(
+  path: string,
+  format: 'raw' | 'qcow2',
+  model: DiskModel,
+): Promise<string | null> {
+  const plain = `${path}.verify`;
+  await runImg('convert', '-f', format, '-O', 'raw', path, plain);
+  if (compareRaw(plain, model) !== null) return null;
+  const real = findQemuImg();
+  if (real === null) return 'blockwright';
+  if (format === 'qcow2' && !(await isClean(real, path))) return null;
+  await run(real, ['convert', '-f', format, '-O', 'raw', path, plain]);
+  return compareRaw(plain, model) === null ? 'blockwright, qemu-img' : null;
+}
+
+async function isClean(real: string, path: string): Promise<boolean> {
+  try {
+    await run(real, ['check', '-q', '-f', 'qcow2', path]);
+    return true;
+  } catch {
+    return false;
+  }
+}
