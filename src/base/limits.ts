@@ -23,8 +23,12 @@ export const IO_LIMITS = {
 
 export const COPY_LIMITS = {
   batchMinBytes: 256 * KIB,
+  /** Where nothing asks for more or less: what fits a processor's cache. */
+  batchBytes: MIB,
   batchMaxBytes: 4 * MIB,
   batchesPerJob: 16,
+  /** Zeroes are handled in ranges of at most this many bytes. */
+  zeroRangeBytes: 1024 * MIB,
   /** One slice of the rate limiter, in milliseconds. */
   sliceMs: 100,
   laneMax: 4,
@@ -37,8 +41,27 @@ export const IMAGE_LIMITS = {
   qcow2Bitmaps: 65_535,
   qcow2HeaderExtensions: 256,
   backingNameBytes: 1023,
+  /** Findings of a check that are worded; further ones are only counted. */
+  checkMessages: 10_000,
   backingChainDepth: 200,
   probeBytes: 2048,
+} as const;
+
+export const QCOW2_LIMITS = {
+  /** Clean L2 tables and refcount blocks kept in memory, per image; never fewer than four tables. */
+  l2CacheBytes: 32 * MIB,
+  refcountCacheBytes: 8 * MIB,
+  /** Dirty L2 tables that make one whole metadata flush run. */
+  dirtyTables: 1024,
+  dirtyTableBytes: 16 * MIB,
+  /** Adjacent tables go out in one write of at most this size. */
+  tableWriteBytes: 4 * MIB,
+  /** An allocating write up to this size is joined with its copied head and tail. */
+  joinedWriteBytes: 1 * MIB,
+  /** Parts of one request that are read or written at the same time. */
+  parallelRuns: 16,
+  /** Zeroes written at a time where the format cannot say them. */
+  zeroWriteBytes: 1 * MIB,
 } as const;
 
 export const NAME_LIMITS = {
@@ -54,6 +77,10 @@ export const QMP_LIMITS = {
   queuedCommands: 8,
   /** Bytes of unsent answers and events per session before it is closed as too slow. */
   unsentBytes: 64 * MIB,
+  /** Events that a client's reader may leave unread before its reading fails. */
+  clientEvents: 65_536,
+  /** How long a closing server waits for a client to take what it was sent. */
+  farewellMs: 1000,
 } as const;
 
 export const BITMAP_LIMITS = {

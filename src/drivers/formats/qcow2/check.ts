@@ -1,0 +1,316 @@
+// SPDX-License-Identifier: Apache-2.0
+// Consistency check of a qcow2 image: counters and findings as the reference gives them.
+//
+// Sweeps: (1) count a reference for everything that the header, the L1 table and all L2 tables
+// point to; (2) count the refcount table and its blocks; (3) compare with the refcounts on disk;
+// (4) compare copied flags with those refcounts. Nothing is written. Corruption is data that may
+// be lost, a leak is space that is lost. Findings beyond a limit are counted but not worded.
+
+import { BlockError, IMAGE_LIMITS, hexBits } from '../../../base/index.js';
+import type { CheckResult, Child } from '../../../block/index.js';
+import { readWithin, ReferenceCounts, refcountAt, RefcountsOnDisk } from './check-refcounts.js';
+import {
+  compressedHostOffset,
+  compressedLength,
+  EntryKind,
+  entryHostOffset,
+  entryKind,
+  hasReservedL1Bits,
+  hasReservedL2Bits,
+  isCopied,
+} from './entries.js';
+import type { Qcow2Header } from './header.js';
+
+interface Tables {
+  readonly l1: DataView;
+  readonly refcountTable: Uint8Array;
+}
+
+/** Repairs are refused by name; the image is never changed. */
+export async function checkImage(
+  file: Pick<Child, 'node'>,
+  header: Qcow2Header,
+  repair: 'none' | 'leaks' | 'all',
+): Promise<CheckResult> {
+  if (repair !== 'none') {
+    throw new BlockError('unsupported', `Repairing qcow2 images (${repair}) is not supported`);
+  }
+  const { fields, geometry } = header;
+  const l1 = new Uint8Array(fields.l1Size * 8);
+  await readWithin(file, fields.l1TableOffset, l1);
+  const refcountTable = new Uint8Array(fields.refcountTableClusters * geometry.clusterSize);
+  await readWithin(file, fields.refcountTableOffset, refcountTable);
+  const check = new Check(file, header, { l1: new DataView(l1.buffer), refcountTable });
+  return check.run();
+}
+
+class Check {
+  readonly #file: Pick<Child, 'node'>;
+  readonly #header: Qcow2Header;
+  readonly #l1: DataView;
+  readonly #onDisk: RefcountsOnDisk;
+  readonly #references = new ReferenceCounts();
+  readonly #fileLength: number;
+  readonly #clusterCount: number;
+  readonly #messages: string[] = [];
+  /** L2 tables swept; a sound image has fewer than the file has clusters. */
+  #swept = 0;
+  #corruptions = 0;
+  #leaks = 0;
+  #checkErrors = 0;
+  #allocated = 0;
+  #fragmented = 0;
+  #compressed = 0;
+  #endCluster = 0;
+
+  constructor(file: Pick<Child, 'node'>, header: Qcow2Header, tables: Tables) {
+    this.#file = file;
+    this.#header = header;
+    this.#l1 = tables.l1;
+    this.#onDisk = new RefcountsOnDisk(file, header, tables.refcountTable);
+    this.#fileLength = file.node.length;
+    this.#clusterCount = Math.ceil(this.#fileLength / header.geometry.clusterSize);
+  }
+
+  async run(): Promise<CheckResult> {
+    const { fields, geometry } = this.#header;
+    this.#count(0, geometry.clusterSize);
+    await this.#countMappings();
+    this.#count(fields.refcountTableOffset, fields.refcountTableClusters * geometry.clusterSize);
+    this.#countRefcountBlocks();
+    await this.#compareRefcounts();
+    // Without usable refcounts nothing can be said about the flags.
+    if (this.#checkErrors === 0) await this.#compareCopiedFlags();
+    return {
+      corruptions: this.#corruptions,
+      leaks: this.#leaks,
+      checkErrors: this.#checkErrors,
+      corruptionsFixed: 0,
+      leaksFixed: 0,
+      totalClusters: Math.ceil(fields.size / geometry.clusterSize),
+      allocatedClusters: this.#allocated,
+      fragmentedClusters: this.#fragmented,
+      compressedClusters: this.#compressed,
+      imageEndOffset: this.#endCluster * geometry.clusterSize,
+      messages: this.#messages,
+    };
+  }
+
+  #say(message: string): void {
+    if (this.#messages.length < IMAGE_LIMITS.checkMessages) this.#messages.push(message);
+  }
+
+  #corrupt(message: string): void {
+    this.#corruptions += 1;
+    this.#say(message);
+  }
+
+  /** Counts one reference for each cluster that the byte range touches. */
+  #count(offset: number, length: number): void {
+    if (length === 0) return;
+    const { clusterSize } = this.#header.geometry;
+    if (offset + length - this.#fileLength >= clusterSize) {
+      this.#corrupt(
+        'ERROR: counting reference for region exceeding the end of the file by one cluster ' +
+          `or more: offset 0x${offset.toString(16)} size 0x${length.toString(16)}`,
+      );
+      return;
+    }
+    const last = Math.floor((offset + length - 1) / clusterSize);
+    for (let cluster = Math.floor(offset / clusterSize); cluster <= last; cluster += 1) {
+      this.#references.add(cluster);
+    }
+  }
+
+  async #countMappings(): Promise<void> {
+    const { fields, geometry } = this.#header;
+    this.#count(fields.l1TableOffset, fields.l1Size * 8);
+    const bytes = new Uint8Array(geometry.clusterSize);
+    for (let index = 0; index < fields.l1Size; index += 1) {
+      const hi = this.#l1.getUint32(index * 8);
+      const lo = this.#l1.getUint32(index * 8 + 4);
+      if (hi === 0 && lo === 0) continue;
+      if (hasReservedL1Bits(hi, lo)) {
+        this.#corrupt(`ERROR found L1 entry with reserved bits set: ${hexBits({ hi, lo })}`);
+      }
+      const offset = entryHostOffset(hi, lo);
+      this.#count(offset, geometry.clusterSize);
+      if (offset % geometry.clusterSize !== 0) {
+        const place = offset.toString(16);
+        this.#corrupt(
+          `ERROR l2_offset=${place}: Table is not cluster aligned; L1 entry corrupted`,
+        );
+      }
+      // More tables than clusters means tables shared on purpose, to make a check endless.
+      if (offset >= this.#fileLength || this.#swept > this.#clusterCount) continue;
+      this.#swept += 1;
+      await readWithin(this.#file, offset, bytes);
+      this.#countL2Table(bytes);
+    }
+  }
+
+  #countL2Table(bytes: Uint8Array): void {
+    const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+    const { clusterBits, clusterSize } = this.#header.geometry;
+    const { version } = this.#header.fields;
+    let next = 0;
+    for (let at = 0; at < bytes.length; at += 8) {
+      const hi = view.getUint32(at);
+      const lo = view.getUint32(at + 4);
+      if (hi === 0 && lo === 0) continue;
+      const kind = entryKind(hi, lo, 3);
+      if (kind === EntryKind.compressed) {
+        this.#countCompressed(hi, lo, clusterBits);
+        continue;
+      }
+      if (hasReservedL2Bits(hi, lo, version)) {
+        this.#corrupt(`ERROR found l2 entry with reserved bits set: ${hexBits({ hi, lo })}`);
+      }
+      if (kind !== EntryKind.data && kind !== EntryKind.zeroAllocated) continue;
+      const offset = entryHostOffset(hi, lo);
+      this.#allocated += 1;
+      if (next !== 0 && offset !== next) this.#fragmented += 1;
+      next = offset + clusterSize;
+      this.#count(offset, clusterSize);
+      if (offset % clusterSize !== 0) {
+        const what = kind === EntryKind.data ? 'Data' : 'Preallocated';
+        this.#corrupt(
+          `ERROR offset=${offset.toString(16)}: ${what} cluster is not properly aligned; ` +
+            'L2 entry corrupted.',
+        );
+      }
+    }
+  }
+
+  #countCompressed(hi: number, lo: number, clusterBits: number): void {
+    const offset = compressedHostOffset(hi, lo, clusterBits);
+    if (isCopied(hi)) {
+      this.#corrupt(
+        `ERROR: coffset=0x${offset.toString(16)}: copied flag must never be set for ` +
+          'compressed clusters',
+      );
+    }
+    this.#count(offset, compressedLength(hi, lo, clusterBits));
+    this.#allocated += 1;
+    this.#compressed += 1;
+    // Compressed data shares sectors with its neighbours, so it always counts as fragmented.
+    this.#fragmented += 1;
+  }
+
+  #countRefcountBlocks(): void {
+    const { clusterSize } = this.#header.geometry;
+    for (let index = 0; index < this.#onDisk.tableEntries; index += 1) {
+      const offset = this.#onDisk.blockOffset(index);
+      if ((this.#onDisk.entryLo(index) & 0x1ff) !== 0) {
+        this.#corrupt(`ERROR refcount table entry ${index} has reserved bits set`);
+      } else if (offset % clusterSize !== 0) {
+        this.#corrupt(
+          `ERROR refcount block ${index} is not cluster aligned; refcount table entry corrupted`,
+        );
+      } else if (offset / clusterSize >= this.#clusterCount) {
+        this.#corrupt(`ERROR refcount block ${index} is outside image`);
+      } else if (offset !== 0) {
+        this.#count(offset, clusterSize);
+        const count = this.#references.get(offset / clusterSize);
+        if (count !== 1) this.#corrupt(`ERROR refcount block ${index} refcount=${count}`);
+      }
+    }
+  }
+
+  async #compareRefcounts(): Promise<void> {
+    const { refcountBlockEntries, refcountBits } = this.#header.geometry;
+    let cluster = 0;
+    while (cluster < this.#clusterCount) {
+      const index = Math.floor(cluster / refcountBlockEntries);
+      const end = Math.min(this.#clusterCount, (index + 1) * refcountBlockEntries);
+      if (this.#onDisk.blockOffset(index) === 0) {
+        const candidate = this.#references.nextCandidate(cluster);
+        if (candidate >= end) {
+          cluster = this.#skipEmpty(end, candidate);
+          continue;
+        }
+      }
+      const block = await this.#onDisk.block(index);
+      for (; cluster < end; cluster += 1) {
+        if (block === null) {
+          this.#checkErrors += 1;
+          this.#say(`Can't get refcount for cluster ${cluster}: Input/output error`);
+          continue;
+        }
+        const refcount = refcountAt(block, cluster % refcountBlockEntries, refcountBits);
+        this.#compare(cluster, refcount, this.#references.get(cluster));
+      }
+    }
+  }
+
+  /** Beyond the refcount table a sparse file is skipped to the next cluster in use. */
+  #skipEmpty(blockEnd: number, candidate: number): number {
+    const { refcountBlockEntries } = this.#header.geometry;
+    if (blockEnd / refcountBlockEntries < this.#onDisk.tableEntries) return blockEnd;
+    return Math.max(blockEnd, Math.min(candidate, this.#clusterCount));
+  }
+
+  #compare(cluster: number, refcount: number, references: number): void {
+    if (refcount > 0 || references > 0) this.#endCluster = cluster + 1;
+    if (refcount === references) return;
+    const facts = `cluster ${cluster} refcount=${refcount} reference=${references}`;
+    if (refcount > references) {
+      this.#leaks += 1;
+      this.#say(`Leaked ${facts}`);
+    } else {
+      this.#corrupt(`ERROR ${facts}`);
+    }
+  }
+
+  async #compareCopiedFlags(): Promise<void> {
+    const { fields, geometry } = this.#header;
+    const bytes = new Uint8Array(geometry.clusterSize);
+    this.#swept = 0;
+    for (let index = 0; index < fields.l1Size; index += 1) {
+      const hi = this.#l1.getUint32(index * 8);
+      const lo = this.#l1.getUint32(index * 8 + 4);
+      const offset = entryHostOffset(hi, lo);
+      if (offset === 0) continue;
+      const refcount = await this.#refcountOf(offset);
+      if ((refcount === 1) !== isCopied(hi)) {
+        const entry = hexBits({ hi, lo });
+        this.#corrupt(
+          `ERROR OFLAG_COPIED L2 cluster: l1_index=${index} l1_entry=${entry} ` +
+            `refcount=${refcount}`,
+        );
+      }
+      if (offset >= this.#fileLength || this.#swept > this.#clusterCount) continue;
+      this.#swept += 1;
+      await readWithin(this.#file, offset, bytes);
+      await this.#compareL2Flags(bytes);
+    }
+  }
+
+  async #compareL2Flags(bytes: Uint8Array): Promise<void> {
+    const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+    const { clusterSize, refcountBlockEntries, refcountBits } = this.#header.geometry;
+    let blockIndex = -1;
+    let block: Uint8Array | null = null;
+    for (let at = 0; at < bytes.length; at += 8) {
+      const hi = view.getUint32(at);
+      const lo = view.getUint32(at + 4);
+      const kind = entryKind(hi, lo, 3);
+      if (kind !== EntryKind.data && kind !== EntryKind.zeroAllocated) continue;
+      const cluster = Math.floor(entryHostOffset(hi, lo) / clusterSize);
+      const wanted = Math.floor(cluster / refcountBlockEntries);
+      if (wanted !== blockIndex) {
+        blockIndex = wanted;
+        block = await this.#onDisk.block(wanted);
+      }
+      const refcount = block && refcountAt(block, cluster % refcountBlockEntries, refcountBits);
+      if ((refcount === 1) === isCopied(hi)) continue;
+      const entry = hexBits({ hi, lo });
+      this.#corrupt(`ERROR OFLAG_COPIED data cluster: l2_entry=${entry} refcount=${refcount}`);
+    }
+  }
+
+  async #refcountOf(offset: number): Promise<number> {
+    const cluster = Math.floor(offset / this.#header.geometry.clusterSize);
+    return (await this.#onDisk.refcount(cluster)) ?? 0;
+  }
+}
