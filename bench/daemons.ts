@@ -6,7 +6,7 @@ import { spawn } from 'node:child_process';
 import { existsSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
-import { connectQmp, type QmpClient } from 'blockwright/client';
+import { connect, type QmpClient } from 'blockwright/client';
 import type { BenchContext } from './harness.js';
 
 export type Who = 'ours' | 'peer';
@@ -48,7 +48,7 @@ export async function startDaemon(
       if (performance.now() - begin > START_TIMEOUT_MS) throw new Error(`${program} is not ready`);
       await delay(POLL_MS);
     }
-    const client = await connectQmp({ path: socket });
+    const client = await connect({ path: socket });
     const startSeconds = (performance.now() - begin) / 1000;
     return {
       client,
@@ -78,18 +78,11 @@ export async function timeJob(
   id: string,
   start: () => Promise<unknown>,
 ): Promise<number> {
-  const concluded = new Promise<void>((resolve) => {
-    client.on('JOB_STATUS_CHANGE', (event) => {
-      if (event.data.id === id && event.data.status === 'concluded') resolve();
-    });
-  });
+  const job = client.job(id);
   const begin = performance.now();
   await start();
-  await concluded;
+  await job.completed();
   const seconds = (performance.now() - begin) / 1000;
-  const jobs = await client.execute('query-jobs');
-  const error = jobs.find((job) => job.id === id)?.error;
-  if (error !== undefined) throw new Error(`job ${id}: ${error}`);
   await client.execute('job-dismiss', { id });
   return seconds;
 }

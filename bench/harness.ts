@@ -97,9 +97,12 @@ export function median(values: readonly number[]): number {
   return sorted.length % 2 === 1 ? high : ((sorted[middle - 1] ?? NaN) + high) / 2;
 }
 
+/** From dist/bench. */
+const MAIN = '../cli/blockwright.js';
+
 /** The command line of this very build. */
 export function ourCommand(): readonly string[] {
-  const main = fileURLToPath(new URL('../cli/blockwright.js', import.meta.url));
+  const main = fileURLToPath(new URL(MAIN, import.meta.url));
   return [process.execPath, main];
 }
 

@@ -253,7 +253,7 @@ function mentionedPaths(text: string): string[] {
   const links = [...text.matchAll(/\]\(([^)#\s]+)[^)]*\)/g)].map(([, inner]) => inner ?? '');
   return [...new Set([
     ...quoted.filter((item) => REPOSITORY_PATH.test(item) || /^[\w-]+\/(?:[\w.-]+\/)*$/.test(item)),
-    ...quoted.filter((item) => /^[\w./-]+\.(ts|md|mjs|cjs|cc)$/.test(item)),
+    ...quoted.filter((item) => /^[\w.-]+\/[\w./-]+\.(ts|md|mjs|cjs|cc)$/.test(item)),
     ...links.filter((item) => !item.includes('://')),
   ])];
 }

@@ -4,7 +4,7 @@
 // against what the guest's model says: the base, the point in time of the backup, the end.
 import { join } from 'node:path';
 import { systemClock } from '../../base/index.js';
-import { connectQmp, type QmpClient } from '../../client/index.js';
+import { connect, type QmpClient } from '../../client/index.js';
 import { createEngine, type Engine } from '../../engine/index.js';
 import { QmpServer } from '../../qmp/index.js';
 import type { DiskModel } from '../../testing/index.js';
@@ -54,7 +54,7 @@ export async function playTour(plan: TourPlan): Promise<readonly JobResult[]> {
   const server = new QmpServer(engine);
   try {
     await server.listen({ type: 'unix', path: files.socket });
-    const client = await connectQmp({ type: 'unix', path: files.socket });
+    const client = await connect({ path: files.socket });
     display.note('The engine serves QMP on a unix socket; a typed client is connected to it.');
     return await runJobs(plan, files, { engine, client, base });
   } finally {
@@ -76,7 +76,7 @@ async function runJobs(plan: TourPlan, files: Files, stage: Stage): Promise<JobR
   const model = base.snapshot();
   const guest = await TourGuest.attach(engine.graph, engine.graph.require('disk'), { model, seed });
   guest.start();
-  display.note('A guest writes to the overlay from now on (a seeded writer on the node: no NBD yet).');
+  display.note('A guest writes to the overlay from now on (a seeded writer; there is no NBD yet).');
 
   const limit = Math.ceil(plan.size / BACKUP_SECONDS);
   const [convert, backup] = await Promise.all([
@@ -167,19 +167,32 @@ async function runJob(
   id: string,
   start: () => Promise<unknown>,
 ): Promise<number> {
+  const job = client.job(id);
   const begin = systemClock.now();
   await start();
-  for (;;) {
+  let seconds = 0;
+  let over = false;
+  const finished = (): void => {
+    over = true;
+    seconds = (systemClock.now() - begin) / 1000;
+  };
+  const ended = job.completed().finally(finished);
+  const watched = showProgress(plan, client, { id, isOver: () => over });
+  await Promise.all([ended, watched]);
+  await client.execute('job-dismiss', { id });
+  plan.display.progress({ job: id, done: plan.size, total: plan.size });
+  return seconds;
+}
+
+async function showProgress(
+  plan: TourPlan,
+  client: QmpClient,
+  { id, isOver }: { id: string; isOver: () => boolean },
+): Promise<void> {
+  while (!isOver()) {
     const job = (await client.execute('query-jobs')).find((candidate) => candidate.id === id);
-    if (job === undefined) throw new Error(`job ${id} is gone`);
+    if (job === undefined) return;
     const [done, total] = [job['current-progress'], job['total-progress']];
-    if (job.status === 'concluded') {
-      const seconds = (systemClock.now() - begin) / 1000;
-      if (job.error !== undefined) throw new Error(`job ${id}: ${job.error}`);
-      plan.display.progress({ job: id, done: total, total });
-      await client.execute('job-dismiss', { id });
-      return seconds;
-    }
     if (done < total) plan.display.progress({ job: id, done, total });
     await new Promise<void>((resolve) => void systemClock.after(POLL_MS, resolve));
   }
