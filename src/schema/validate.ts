@@ -110,6 +110,7 @@ function checkInteger(
 function outOfRange(type: IntegerType<number | bigint>, value: bigint, place: Place): never {
   const is64Bit = type.name === 'int64' || type.name === 'uint64' || type.name === 'size';
   if (!is64Bit) return fail(`Parameter '${place.leaf ?? 'null'}' expects ${type.name}_t`);
+  if (place.form === 'keyval') return fail(`Parameter '${place.path}' expects integer`);
   if (value < 0n) return fail(`Parameter '${place.path}' expects a non-negative value`);
   return wrongType(place, 'integer');
 }

@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: Apache-2.0
+// Commands of the monitor itself.
+
+import type { Infer } from '../schema/index.js';
+import { command, enumeration, list, optional, str, struct, int32 } from '../schema/index.js';
+
+export const qmpCapability = enumeration('QMPCapability', ['oob']);
+
+export const qmpCapabilities = command({
+  name: 'qmp_capabilities',
+  since: '0.13',
+  doc: 'Ends capability negotiation; until then every other command is refused.',
+  args: { enable: optional(list(qmpCapability)) },
+});
+
+export const versionTriple = struct('VersionTriple', { major: int32, minor: int32, micro: int32 });
+export const versionInfo = struct('VersionInfo', { qemu: versionTriple, package: str });
+
+export const queryVersion = command({
+  name: 'query-version',
+  since: '0.14',
+  doc: 'Version of the protocol that is spoken, and the package that speaks it.',
+  returns: versionInfo,
+});
+
+export const queryCommands = command({
+  name: 'query-commands',
+  since: '0.14',
+  doc: 'Names of all commands.',
+  returns: list(struct('CommandInfo', { name: str })),
+});
+
+export const quit = command({
+  name: 'quit',
+  since: '0.14',
+  doc: 'Ends the program: jobs are cancelled, images closed cleanly.',
+});
+
+/** What query-version and the greeting say: the protocol spoken, and who speaks it. */
+export const VERSION: Infer<typeof versionInfo> = {
+  qemu: { micro: 0, minor: 2, major: 7 },
+  package: 'Blockwright 0.1.0',
+};

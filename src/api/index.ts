@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+// Every QMP command and event, by name: the contract between server and client.
+
+import * as bitmap from './bitmap.js';
+import * as blockCore from './block-core.js';
+import * as blockJob from './block-job.js';
+import * as control from './control.js';
+import * as eventDeclarations from './events.js';
+import * as job from './job.js';
+import type { ArgumentsOf, CommandDeclaration, DataOf, ResultOf } from '../schema/index.js';
+import type { EventDeclaration } from '../schema/index.js';
+
+const { qmpCapabilities, queryVersion, queryCommands, quit } = control;
+const { queryJobs, jobPause, jobResume, jobCancel, jobComplete, jobDismiss, jobFinalize } = job;
+
+const declarations = [
+  qmpCapabilities,
+  queryVersion,
+  queryCommands,
+  quit,
+  queryJobs,
+  jobPause,
+  jobResume,
+  jobCancel,
+  jobComplete,
+  jobDismiss,
+  jobFinalize,
+  blockJob.queryBlockJobs,
+  blockJob.blockJobPause,
+  blockJob.blockJobResume,
+  blockJob.blockJobCancel,
+  blockJob.blockJobComplete,
+  blockJob.blockJobDismiss,
+  blockJob.blockJobFinalize,
+  blockJob.blockJobSetSpeed,
+  blockJob.blockStream,
+  blockJob.blockdevBackup,
+  blockJob.blockdevCreate,
+  blockCore.blockdevAdd,
+  blockCore.blockdevDel,
+  blockCore.queryNamedBlockNodes,
+  blockCore.debugQueryBlockGraph,
+  bitmap.blockDirtyBitmapAdd,
+  bitmap.blockDirtyBitmapRemove,
+  bitmap.blockDirtyBitmapClear,
+  bitmap.blockDirtyBitmapEnable,
+  bitmap.blockDirtyBitmapDisable,
+] as const;
+
+const eventList = Object.values(eventDeclarations).filter(
+  (entry): entry is Extract<typeof entry, { readonly declares: 'event' }> => 'declares' in entry,
+);
+
+type Declared = (typeof declarations)[number];
+type DeclaredEvent = (typeof eventList)[number];
+
+export type CommandName = Declared['name'];
+export type EventName = DeclaredEvent['name'];
+export type Declaration<N extends CommandName> = Extract<Declared, { readonly name: N }>;
+export type CommandArguments<N extends CommandName> = ArgumentsOf<Declaration<N>>;
+export type CommandResult<N extends CommandName> = ResultOf<Declaration<N>>;
+export type EventData<N extends EventName> = DataOf<Extract<DeclaredEvent, { readonly name: N }>>;
+
+/** In the order in which query-commands lists them. */
+export const commands: ReadonlyMap<string, CommandDeclaration> = new Map(
+  declarations.map((entry) => [entry.name, entry as CommandDeclaration]),
+);
+
+export const events: ReadonlyMap<string, EventDeclaration> = new Map(
+  eventList.map((entry) => [entry.name, entry as EventDeclaration]),
+);
+
+export { blockdevCreateOptions, blockdevOptions } from './blockdev-options.js';
+export type { CreateOptionsValue } from './blockdev-options.js';
+export type { ImageInfoValue } from './block-core.js';
+export { jobStatus, jobType } from './job.js';
+export { qmpCapability, VERSION } from './control.js';

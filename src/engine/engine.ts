@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: Apache-2.0
+// The running whole: one graph, its jobs and its events, and how it ends.
+//
+// Commands run one at a time, whichever client sent them (exclusive()), so each sees the graph as
+// the one before left it. The end: jobs are cancelled, then nodes closed, each step once.
+
+import type { Graph } from '../block/index.js';
+import type { JobRegistry } from '../jobs/index.js';
+import type { EventBus } from './events.js';
+
+export interface EngineParts {
+  readonly graph: Graph;
+  readonly jobs: JobRegistry;
+  readonly events: EventBus;
+  /** Called last, with everything closed: lane workers and the like. */
+  readonly release: () => Promise<void>;
+}
+
+export class Engine implements AsyncDisposable {
+  readonly graph: Graph;
+  readonly jobs: JobRegistry;
+  readonly events: EventBus;
+  /** Resolves when a client asked the program to end; who runs the engine then calls close(). */
+  readonly quitRequested: Promise<void>;
+  readonly #release: () => Promise<void>;
+  #requestQuit: (() => void) | null = null;
+  #closing: Promise<void> | null = null;
+  #tail: Promise<void> = Promise.resolve();
+
+  constructor(parts: EngineParts) {
+    this.graph = parts.graph;
+    this.jobs = parts.jobs;
+    this.events = parts.events;
+    this.#release = parts.release;
+    this.quitRequested = new Promise((resolve) => {
+      this.#requestQuit = resolve;
+    });
+  }
+
+  requestQuit(): void {
+    this.#requestQuit?.();
+  }
+
+  /** Runs `work` after all work given before has ended. */
+  exclusive<T>(work: () => Promise<T>): Promise<T> {
+    const result = this.#tail.then(work);
+    this.#tail = result.then(
+      () => undefined,
+      () => undefined,
+    );
+    return result;
+  }
+
+  /** Cancels all jobs, closes all nodes; idempotent. */
+  close(): Promise<void> {
+    this.requestQuit();
+    this.#closing ??= this.#close();
+    return this.#closing;
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+
+  async #close(): Promise<void> {
+    await this.#tail;
+    try {
+      await this.jobs.cancelAll();
+      await this.graph.closeAll();
+    } finally {
+      await this.#release();
+    }
+  }
+}

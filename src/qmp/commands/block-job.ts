@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: Apache-2.0
+// block-job-* verbs, query-block-jobs, and the commands that start jobs.
+
+import { startBackup, startCreate, startStream } from '../../jobs/index.js';
+import type { HandlerFamily } from '../handlers.js';
+
+export const blockJobCommands: HandlerFamily<
+  | 'query-block-jobs'
+  | 'block-job-pause'
+  | 'block-job-resume'
+  | 'block-job-cancel'
+  | 'block-job-complete'
+  | 'block-job-dismiss'
+  | 'block-job-finalize'
+  | 'block-job-set-speed'
+  | 'block-stream'
+  | 'blockdev-backup'
+  | 'blockdev-create'
+> = {
+  'query-block-jobs': (engine) => engine.jobs.listBlockJobs().map((job) => job.blockInfo()),
+  'block-job-pause': (engine, { device }) => engine.jobs.requireBlockJob(device).pause(),
+  'block-job-resume': (engine, { device }) => engine.jobs.requireBlockJob(device).resume(),
+  'block-job-cancel': (engine, { device, force }) =>
+    engine.jobs.requireBlockJob(device).cancelBlock(force ?? false),
+  'block-job-complete': (engine, { device }) => engine.jobs.requireBlockJob(device).complete(),
+  'block-job-dismiss': (engine, { id }) => engine.jobs.requireBlockJob(id).dismiss(),
+  'block-job-finalize': (engine, { id }) => engine.jobs.requireBlockJob(id).finalize(),
+  'block-job-set-speed': (engine, { device, speed }) =>
+    engine.jobs.requireBlockJob(device).setSpeed(speed),
+  'block-stream': async (engine, args) => void (await startStream(engine.jobs, args)),
+  'blockdev-backup': async (engine, args) => void (await startBackup(engine.jobs, args)),
+  'blockdev-create': async (engine, args) => void (await startCreate(engine.jobs, args)),
+};

@@ -1,0 +1,25 @@
+// SPDX-License-Identifier: Apache-2.0
+// All handlers by command name. A declared command without a handler does not build.
+
+import type { Engine } from '../../engine/index.js';
+import type { EngineCommand, HandlerFamily } from '../handlers.js';
+import { bitmapCommands } from './bitmap.js';
+import { blockCoreCommands } from './block-core.js';
+import { blockJobCommands } from './block-job.js';
+import { controlCommands } from './control.js';
+import { jobCommands } from './job.js';
+
+const all: HandlerFamily<EngineCommand> = {
+  ...controlCommands,
+  ...jobCommands,
+  ...blockJobCommands,
+  ...blockCoreCommands,
+  ...bitmapCommands,
+};
+
+/** Arguments were validated by the declaration of the same name before. */
+type ErasedHandler = (engine: Engine, args: unknown) => unknown;
+
+export const engineCommands: ReadonlyMap<string, ErasedHandler> = new Map(
+  Object.entries(all).map(([name, handler]) => [name, handler as ErasedHandler]),
+);

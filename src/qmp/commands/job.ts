@@ -1,0 +1,22 @@
+// SPDX-License-Identifier: Apache-2.0
+// job-* verbs and query-jobs. A verb is awaited, so its events precede its reply.
+
+import type { HandlerFamily } from '../handlers.js';
+
+export const jobCommands: HandlerFamily<
+  | 'query-jobs'
+  | 'job-pause'
+  | 'job-resume'
+  | 'job-cancel'
+  | 'job-complete'
+  | 'job-dismiss'
+  | 'job-finalize'
+> = {
+  'query-jobs': (engine) => engine.jobs.list().map((job) => job.info()),
+  'job-pause': (engine, { id }) => engine.jobs.require(id).pause(),
+  'job-resume': (engine, { id }) => engine.jobs.require(id).resume(),
+  'job-cancel': (engine, { id }) => engine.jobs.require(id).cancel(),
+  'job-complete': (engine, { id }) => engine.jobs.require(id).complete(),
+  'job-dismiss': (engine, { id }) => engine.jobs.require(id).dismiss(),
+  'job-finalize': (engine, { id }) => engine.jobs.require(id).finalize(),
+};

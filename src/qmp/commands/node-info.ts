@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: Apache-2.0
+// What query-named-block-nodes says about one node.
+
+import type { CommandResult, ImageInfoValue } from '../../api/index.js';
+import { IMAGE_LIMITS } from '../../base/index.js';
+import type { Node } from '../../block/index.js';
+import type { Engine } from '../../engine/index.js';
+import { bitmapsOf } from './bitmap.js';
+
+type NodeInfo = CommandResult<'query-named-block-nodes'>[number];
+type CacheOptions = { readonly direct?: boolean; readonly 'no-flush'?: boolean };
+
+/** The node below a format or filter that stores its bytes in a host file, or null. */
+function storageOf(node: Node): Node | null {
+  let current: Node | null = node;
+  for (let depth = 0; current !== null && depth < IMAGE_LIMITS.backingChainDepth; depth += 1) {
+    if (current.driverNode.hostFile !== undefined) return current;
+    current = current.primary ?? current.filtered;
+  }
+  return null;
+}
+
+function backingDepth(node: Node): number {
+  let depth = 0;
+  for (let below = node.backing; below !== null; below = below.backing) depth += 1;
+  return depth;
+}
+
+async function imageInfo(engine: Engine, node: Node, nested: boolean): Promise<ImageInfoValue> {
+  const { info } = node;
+  const link = node.backingLink();
+  const path = storageOf(node)?.driverNode.hostFile?.path;
+  const stat = path === undefined ? null : await engine.graph.host.stat(path);
+  const backing = nested ? node.backing : null;
+  return {
+    'virtual-size': node.length,
+    filename: node.filename,
+    format: node.driver.name,
+    'actual-size': stat?.allocatedBytes ?? 0,
+    ...(info.clusterSize === undefined ? {} : { 'cluster-size': info.clusterSize }),
+    ...(info.encrypted === true ? { encrypted: true } : {}),
+    ...(info.specific === undefined ? {} : { 'format-specific': info.specific }),
+    ...(link === null ? {} : { 'backing-filename': link.file }),
+    ...(link?.format == null ? {} : { 'backing-filename-format': link.format }),
+    ...(node.backing === null ? {} : { 'full-backing-filename': node.backing.filename }),
+    ...(info.dirty === undefined ? {} : { 'dirty-flag': info.dirty }),
+    ...(backing === null ? {} : { 'backing-image': await imageInfo(engine, backing, true) }),
+  };
+}
+
+export async function describeNode(engine: Engine, node: Node, flat: boolean): Promise<NodeInfo> {
+  const cache = (node.options['cache'] ?? {}) as CacheOptions;
+  const detect = node.options['detect-zeroes'] as NodeInfo['detect_zeroes'] | undefined;
+  const bitmaps = bitmapsOf(node);
+  return {
+    'node-name': node.name,
+    drv: node.driver.name,
+    file: node.filename,
+    ...(node.backing === null ? {} : { backing_file: node.backing.filename }),
+    backing_file_depth: backingDepth(node),
+    ro: node.readOnly,
+    encrypted: node.info.encrypted ?? false,
+    detect_zeroes: detect ?? 'off',
+    ...NO_THROTTLING,
+    image: await imageInfo(engine, node, !flat),
+    cache: {
+      writeback: true,
+      direct: cache.direct ?? false,
+      'no-flush': cache['no-flush'] ?? false,
+    },
+    write_threshold: 0,
+    ...(bitmaps.length === 0 ? {} : { 'dirty-bitmaps': bitmaps }),
+  };
+}
+
+const NO_THROTTLING = {
+  bps: 0,
+  bps_rd: 0,
+  bps_wr: 0,
+  iops: 0,
+  iops_rd: 0,
+  iops_wr: 0,
+} as const;

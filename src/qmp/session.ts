@@ -1,0 +1,200 @@
+// SPDX-License-Identifier: Apache-2.0
+// One client: greeting, negotiation, its queue of commands, its replies and events.
+//
+// In-band commands are answered in the order they came. At most QMP_LIMITS.queuedCommands wait;
+// then the stream is not read until one is answered. A client that does not read what it is sent
+// is dropped when QMP_LIMITS.unsentBytes are waiting for it. Losing a client changes nothing else.
+
+import type { Duplex, Readable, Writable } from 'node:stream';
+import { Buffer } from 'node:buffer';
+import { commands, VERSION } from '../api/index.js';
+import { AssertionFailure, QMP_LIMITS } from '../base/index.js';
+import type { Engine, EngineEvent } from '../engine/index.js';
+import { validate } from '../schema/index.js';
+import { JsonStream, writeJson } from '../wire/index.js';
+import type { JsonMessage } from '../wire/index.js';
+import { errorReply, findCommand, readRequest, RequestError, returnReply, runCommand } from './dispatch.js';
+import type { Reply, Request } from './dispatch.js';
+
+export interface SessionOptions {
+  readonly pretty?: boolean;
+  /** Called with what must end the program (an assertion failure). */
+  readonly crash?: (error: unknown) => void;
+}
+
+/** Both directions of a connection; a socket is both. */
+export interface SessionStreams {
+  readonly input: Readable;
+  readonly output: Writable;
+}
+
+export function duplexStreams(stream: Duplex): SessionStreams {
+  return { input: stream, output: stream };
+}
+
+export class QmpSession {
+  readonly #engine: Engine;
+  readonly #streams: SessionStreams;
+  readonly #options: SessionOptions;
+  readonly #queue: JsonMessage[] = [];
+  readonly #parser = new JsonStream((message) => this.#receive(message));
+  readonly #unsubscribe: () => void;
+  #negotiated = false;
+  #oob = false;
+  #working = false;
+  #closed = false;
+  #ended: (() => void) | null = null;
+  /** Resolves when the session is over, whoever ended it. */
+  readonly ended: Promise<void>;
+
+  constructor(engine: Engine, streams: SessionStreams, options: SessionOptions = {}) {
+    this.#engine = engine;
+    this.#streams = streams;
+    this.#options = options;
+    this.ended = new Promise((resolve) => {
+      this.#ended = resolve;
+    });
+    const { input, output } = streams;
+    input.on('data', this.#feed);
+    input.on('end', this.#inputEnded);
+    for (const stream of new Set<Readable | Writable>([input, output])) {
+      stream.on('error', this.#lost);
+      stream.on('close', this.#lost);
+    }
+    this.#unsubscribe = engine.events.subscribe((event) => this.#event(event));
+    this.#send({ QMP: { version: VERSION, capabilities: ['oob'] } });
+  }
+
+  /** Ends the session after what was sent has been handed over. */
+  close(): void {
+    if (this.#closed) return;
+    this.#streams.output.end();
+    this.#finish();
+  }
+
+  readonly #feed = (chunk: Buffer): void => {
+    this.#parser.feed(chunk);
+    if (this.#queue.length >= QMP_LIMITS.queuedCommands) this.#streams.input.pause();
+  };
+
+  readonly #inputEnded = (): void => {
+    if (!this.#working) this.close();
+  };
+
+  readonly #lost = (): void => {
+    this.#queue.length = 0;
+    this.#finish();
+  };
+
+  #finish(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.#unsubscribe();
+    this.#streams.input.off('data', this.#feed);
+    this.#streams.input.off('end', this.#inputEnded);
+    this.#streams.input.resume();
+    this.#ended?.();
+  }
+
+  #receive(message: JsonMessage): void {
+    if (this.#closed) return;
+    const request = this.#oob ? outOfBandRequest(message) : null;
+    if (request !== null) {
+      void this.#answer(message);
+      return;
+    }
+    this.#queue.push(message);
+    if (!this.#working) void this.#work();
+  }
+
+  async #work(): Promise<void> {
+    this.#working = true;
+    for (let next = this.#queue.shift(); next !== undefined; next = this.#queue.shift()) {
+      await this.#answer(next);
+      if (this.#queue.length < QMP_LIMITS.queuedCommands && !this.#closed) {
+        this.#streams.input.resume();
+      }
+    }
+    this.#working = false;
+    if (this.#streams.input.readableEnded) this.close();
+  }
+
+  async #answer(message: JsonMessage): Promise<void> {
+    const idText = message.ok ? message.idText : null;
+    let reply: Reply;
+    try {
+      if (!message.ok) throw new RequestError(message.error);
+      const request = readRequest(message.value, this.#oob);
+      reply = returnReply(await this.#run(request), idText);
+    } catch (error) {
+      if (isMistake(error)) {
+        this.#options.crash?.(error);
+        return;
+      }
+      reply = errorReply(error, idText);
+    }
+    this.#send(reply);
+  }
+
+  async #run(request: Request): Promise<unknown> {
+    if (request.command === 'qmp_capabilities') return this.#negotiate(request);
+    if (!this.#negotiated) {
+      throw new RequestError(
+        "Expecting capabilities negotiation with 'qmp_capabilities'",
+        'CommandNotFound',
+      );
+    }
+    return runCommand(this.#engine, request);
+  }
+
+  #negotiate(request: Request): void {
+    if (this.#negotiated) {
+      throw new RequestError(
+        'Capabilities negotiation is already complete, command ignored',
+        'CommandNotFound',
+      );
+    }
+    const args = validate(findCommand(request).args, request.args) as {
+      readonly enable?: readonly string[];
+    };
+    this.#oob = args.enable?.includes('oob') ?? false;
+    this.#negotiated = true;
+  }
+
+  #event(event: EngineEvent): void {
+    if (!this.#negotiated) return;
+    const seconds = Math.floor(event.at / 1_000_000);
+    const timestamp = { seconds, microseconds: event.at - seconds * 1_000_000 };
+    const hasData = Object.keys(event.data).length > 0;
+    this.#send({ timestamp, event: event.name, ...(hasData ? { data: event.data } : {}) });
+  }
+
+  #send(message: Reply): void {
+    if (this.#closed) return;
+    const { output } = this.#streams;
+    const text = writeJson(message, { pretty: this.#options.pretty ?? false });
+    output.write(this.#options.pretty === true ? `${text.replaceAll('\n', '\r\n')}\r\n` : `${text}\r\n`);
+    if (output.writableLength > QMP_LIMITS.unsentBytes) {
+      output.destroy();
+      this.#lost();
+    }
+  }
+}
+
+/** A request that goes ahead of the queue, or null. */
+function outOfBandRequest(message: JsonMessage): Request | null {
+  if (!message.ok) return null;
+  try {
+    const request = readRequest(message.value, true);
+    const known = commands.get(request.command);
+    return request.outOfBand && (known?.allowOob ?? true) ? request : null;
+  } catch {
+    return null;
+  }
+}
+
+/** Anything but a refusal is a programmer's mistake. */
+function isMistake(error: unknown): boolean {
+  if (error instanceof RequestError) return false;
+  return error instanceof AssertionFailure || error instanceof TypeError || error instanceof RangeError;
+}
