@@ -28,6 +28,9 @@ import {
 import type { Geometry, HeaderFields } from './layout.js';
 import type { Qcow2CreateOptions } from './options.js';
 
+/** Smaller clusters are left to the backing name: the reference gives them no feature names. */
+const FEATURE_NAMES_MIN_CLUSTER = 8192;
+
 /** Everything that decides the bytes of an empty image. */
 export interface EmptyImage {
   readonly size: number;
@@ -239,9 +242,7 @@ function encodeHeaderCluster(
   const headerLength = version === 2 ? V2_HEADER_LENGTH : V3_HEADER_LENGTH;
   const name = Buffer.from(image.backingFile ?? '', 'utf8');
   const room = geometry.clusterSize - headerLength - name.length;
-  let stream = encodeExtensions(extensionsOf(image, true));
-  // The feature name table is a comfort; small clusters may have no room for it.
-  if (stream.length > room) stream = encodeExtensions(extensionsOf(image, false));
+  const stream = encodeExtensions(extensionsOf(image));
   if (stream.length > room) {
     throw invalid(`Backing file name too long (backing_file_size ${name.length})`);
   }
@@ -274,13 +275,13 @@ function encodeHeaderCluster(
   return bytes;
 }
 
-function extensionsOf(image: EmptyImage, withNames: boolean): HeaderExtension[] {
+function extensionsOf(image: EmptyImage): HeaderExtension[] {
   const extensions: HeaderExtension[] = [];
   if (image.backingFormat !== null) {
     const data = new Uint8Array(Buffer.from(image.backingFormat, 'utf8'));
     extensions.push({ type: ExtensionType.backingFormat, data });
   }
-  if (withNames && image.version >= 3) {
+  if (image.version >= 3 && image.geometry.clusterSize >= FEATURE_NAMES_MIN_CLUSTER) {
     const data = new Uint8Array(FEATURE_NAMES.length * FEATURE_ENTRY_SIZE);
     FEATURE_NAMES.forEach(({ type, bit, name }, index) => {
       const at = index * FEATURE_ENTRY_SIZE;

@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: Apache-2.0
+// Makes qcow2 images with this program's own create, on the simulated host.
+import type { CreateContext } from '../../src/block/index.js';
+import { createQcow2 } from '../../src/drivers/formats/qcow2/create.js';
+import type { Qcow2CreateOptions } from '../../src/drivers/formats/qcow2/options.js';
+import { MemoryHost } from '../../src/host/index.js';
+import { fileChild } from './host-file-node.js';
+
+export type CreateOptions = Omit<Qcow2CreateOptions, 'file'>;
+
+/** Creates the image in `host` at `path`. */
+export async function createOn(
+  host: MemoryHost,
+  path: string,
+  options: CreateOptions,
+): Promise<void> {
+  await (await host.createFile(path)).close();
+  const { node } = await fileChild(host, path);
+  const context: CreateContext = { host, node: () => Promise.resolve(node) };
+  await createQcow2(context, { file: 'file-node', ...options });
+}
+
+/** The bytes of a new image. */
+export async function createdBytes(options: CreateOptions): Promise<Uint8Array> {
+  const host = new MemoryHost();
+  await createOn(host, '/image', options);
+  return host.fileContents('/image');
+}

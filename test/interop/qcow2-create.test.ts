@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0
+// New images are byte for byte what the real qemu-img makes.
+import { execFileSync } from 'node:child_process';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { createdBytes } from '../helpers/qcow2-create.js';
+import type { CreateOptions } from '../helpers/qcow2-create.js';
+import { peer } from '../helpers/peers.js';
+
+const qemuImg = peer('qemu-img');
+const KIB = 1024;
+const MIB = 1024 * KIB;
+const GIB = 1024 * MIB;
+
+function qemuOptions(options: CreateOptions): string {
+  const list = [`cluster_size=${options['cluster-size'] ?? 65_536}`];
+  if (options.version === 'v2') list.push('compat=0.10');
+  if (options['refcount-bits'] !== undefined) {
+    list.push(`refcount_bits=${options['refcount-bits']}`);
+  }
+  if (options['lazy-refcounts'] === true) list.push('lazy_refcounts=on');
+  return list.join(',');
+}
+
+function combinations(): CreateOptions[] {
+  const list: CreateOptions[] = [];
+  for (const clusterSize of [512, KIB, 4 * KIB, 8 * KIB, 64 * KIB, 2 * MIB]) {
+    for (const size of [0, 512, 100 * MIB, 3 * GIB]) {
+      list.push({ size, 'cluster-size': clusterSize, version: 'v2' });
+      for (const bits of [1, 2, 8, 16, 64]) {
+        list.push({ size, 'cluster-size': clusterSize, 'refcount-bits': bits });
+      }
+    }
+  }
+  list.push({ size: GIB, 'lazy-refcounts': true });
+  for (const clusterSize of [512, KIB, 64 * KIB]) {
+    for (const file of ['base.img', `./${'./'.repeat(120)}base.img`]) {
+      const backing = { 'backing-file': file, 'backing-fmt': 'raw', size: GIB };
+      list.push({ ...backing, 'cluster-size': clusterSize });
+      list.push({ ...backing, 'cluster-size': clusterSize, version: 'v2' });
+    }
+  }
+  return list;
+}
+
+describe.skipIf(qemuImg === null)('new qcow2 images beside qemu-img create', () => {
+  let folder = '';
+  beforeAll(() => {
+    folder = mkdtempSync(join(tmpdir(), 'blockwright-create-'));
+    writeFileSync(join(folder, 'base.img'), '');
+  });
+  afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
+  function reference(options: CreateOptions): Uint8Array {
+    const path = join(folder, 'reference.qcow2');
+    rmSync(path, { force: true });
+    const args = ['create', '-q', '-f', 'qcow2', '-o', qemuOptions(options)];
+    if (options['backing-file'] !== undefined) {
+      args.push('-b', options['backing-file'], '-F', options['backing-fmt'] ?? 'raw');
+    }
+    execFileSync(qemuImg ?? '', [...args, path, String(options.size)], { stdio: 'pipe' });
+    return readFileSync(path);
+  }
+
+  for (const options of combinations()) {
+    const backing = options['backing-file'];
+    const shown = backing === undefined ? options : { ...options, 'backing-file': backing.length };
+    it(`is the same file for ${JSON.stringify(shown)}`, async () => {
+      const ours = await createdBytes(options);
+      const theirs = reference(options);
+      expect(ours.length).toBe(theirs.length);
+      const different = ours.findIndex((byte, index) => byte !== theirs[index]);
+      expect(different, 'offset of the first different byte').toBe(-1);
+    });
+  }
+
+  it('is accepted by qemu-img check where the refcount table needs more than one cluster', async () => {
+    const bytes = await createdBytes({ size: 100 * GIB, 'cluster-size': 512 });
+    const path = join(folder, 'large.qcow2');
+    writeFileSync(path, bytes);
+    expect(() => execFileSync(qemuImg ?? '', ['check', path], { stdio: 'pipe' })).not.toThrow();
+  });
+});
