@@ -27,8 +27,8 @@ interface Implementation {
 /** A host under test, with files of its own. */
 interface Subject {
   readonly host: Host;
-  newPath(): string;
-  withFile(use: (file: HostFile) => Promise<void>): Promise<void>;
+  readonly newPath: () => string;
+  readonly withFile: (use: (file: HostFile) => Promise<void>) => Promise<void>;
 }
 
 const later = { seed: 7, laterChance: 0.5 };

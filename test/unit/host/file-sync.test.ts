@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: Apache-2.0
+import { expect, it } from 'vitest';
+
+import { BlockError } from '../../../src/base/index.js';
+import { FileBase } from '../../../src/host/file-base.js';
+import { LockTable } from '../../../src/host/locks/lock-table.js';
+
+/** A file whose host syncs end when the test says so. */
+class HandFile extends FileBase {
+  override readonly capabilities = {
+    discard: false,
+    writeZeroes: false,
+    extents: false,
+    locks: false,
+  };
+  override readonly descriptor = null;
+  readonly syncs: { finish(): void; fail(error: unknown): void }[] = [];
+
+  constructor(noFlush = false) {
+    super({
+      path: 'hand',
+      identity: { device: '0', inode: '0' },
+      kind: 'file',
+      readOnly: false,
+      noFlush,
+      alignment: 1,
+      locks: new LockTable(),
+    });
+  }
+
+  override size(): number {
+    return 0;
+  }
+  override read(): number {
+    return 0;
+  }
+  override write(): void {
+    this.assertWritable();
+    this.noteWrite();
+  }
+  override writeZeroes(): void {}
+  override discard(): void {}
+  override extent(): { kind: 'data'; length: number } {
+    return { kind: 'data', length: 0 };
+  }
+  override truncate(): void {}
+  protected override syncHost(): Promise<void> {
+    return new Promise((resolve, reject) => {
+      this.syncs.push({ finish: resolve, fail: reject });
+    });
+  }
+  protected override lockHost(): void {}
+  protected override closeHost(): Promise<void> {
+    return Promise.resolve();
+  }
+}
+
+async function settled(): Promise<void> {
+  for (let turn = 0; turn < 20; turn += 1) await Promise.resolve();
+}
+
+it('the first sync of a file opened for writing reaches the host, a second is skipped', async () => {
+  const file = new HandFile();
+  const first = file.sync();
+  file.syncs[0]?.finish();
+  await first;
+  await file.sync();
+  expect(file.syncs).toHaveLength(1);
+});
+
+it('callers with no write between them share one host sync', async () => {
+  const file = new HandFile();
+  file.write();
+  const calls = [file.sync(), file.sync(), file.sync()];
+  file.syncs[0]?.finish();
+  await Promise.all(calls);
+  expect(file.syncs).toHaveLength(1);
+});
+
+it('a caller whose write came after the start waits for the next, which all later ones share', async () => {
+  const file = new HandFile();
+  let early = false;
+  let late = 0;
+  const calls = [file.sync().then(() => (early = true))];
+  file.write();
+  calls.push(file.sync().then(() => ((late += 1), true)));
+  file.write();
+  calls.push(file.sync().then(() => ((late += 1), true)));
+  file.syncs[0]?.finish();
+  await settled();
+  expect([early, late, file.syncs.length]).toEqual([true, 0, 2]);
+  file.syncs[1]?.finish();
+  await Promise.all(calls);
+  await file.sync();
+  expect(file.syncs).toHaveLength(2);
+});
+
+it('a write during a host sync is not taken as flushed by it', async () => {
+  const file = new HandFile();
+  const first = file.sync();
+  file.write();
+  file.syncs[0]?.finish();
+  await first;
+  const second = file.sync();
+  expect(file.syncs).toHaveLength(2);
+  file.syncs[1]?.finish();
+  await second;
+});
+
+it('bytes written through the descriptor count once they are noted', async () => {
+  const file = new HandFile();
+  const first = file.sync();
+  file.syncs[0]?.finish();
+  await first;
+  file.noteForeignWrite();
+  const second = file.sync();
+  expect(file.syncs).toHaveLength(2);
+  file.syncs[1]?.finish();
+  await second;
+});
+
+it('a failed sync fails every later sync and write, and is never tried again', async () => {
+  const file = new HandFile();
+  const first = file.sync();
+  file.write();
+  const queued = file.sync();
+  file.syncs[0]?.fail(new BlockError('no-space', 'No space left on device'));
+  await expect(first).rejects.toMatchObject({ kind: 'no-space' });
+  await expect(queued).rejects.toMatchObject({ kind: 'io' });
+  await expect(file.sync()).rejects.toMatchObject({ kind: 'io' });
+  expect(() => file.write()).toThrow('An earlier flush of \'hand\' failed: No space left');
+  expect(file.syncs).toHaveLength(1);
+  await file.close();
+});
+
+it('sync does nothing on a file opened without flushing', async () => {
+  const file = new HandFile(true);
+  file.write();
+  await file.sync();
+  expect(file.syncs).toHaveLength(0);
+});
+
+it('close waits for a running sync', async () => {
+  const file = new HandFile();
+  const sync = file.sync();
+  let closed = false;
+  const closing = file.close().then(() => (closed = true));
+  await settled();
+  expect(closed).toBe(false);
+  file.syncs[0]?.finish();
+  await Promise.all([sync, closing]);
+});
