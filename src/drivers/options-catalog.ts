@@ -1,0 +1,22 @@
+// SPDX-License-Identifier: Apache-2.0
+// Names of all drivers and the schema of their options; pure data.
+//
+// engine/catalog.ts has a loader for each name, or does not build.
+
+import { qcow2CreateOptions, qcow2Options } from './formats/qcow2/options.js';
+import { rawOptions } from './formats/raw/options.js';
+import { fileCreateOptions, fileOptions } from './protocols/file/options.js';
+import { nullOptions } from './protocols/null-co/options.js';
+
+export const driverOptions = {
+  file: fileOptions,
+  'null-co': nullOptions,
+  raw: rawOptions,
+  qcow2: qcow2Options,
+} as const;
+
+/** Drivers that create images. */
+export const driverCreateOptions = {
+  file: fileCreateOptions,
+  qcow2: qcow2CreateOptions,
+} as const;

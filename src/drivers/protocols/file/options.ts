@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: Apache-2.0
+// Options of the file driver: blockdev-add and blockdev-create. Pure data.
+
+import { preallocMode } from '../../../block/options.js';
+import { bool, enumeration, int, optional, size, str, struct } from '../../../schema/index.js';
+import type { Infer } from '../../../schema/index.js';
+
+export const onOffAuto = enumeration('OnOffAuto', ['auto', 'on', 'off']);
+export const aioOption = enumeration('BlockdevAioOptions', ['threads', 'native', 'io_uring']);
+
+export const fileOptions = struct('BlockdevOptionsFile', {
+  filename: str,
+  locking: optional(onOffAuto),
+  aio: optional(aioOption),
+  'aio-max-batch': optional(int),
+  'drop-cache': optional(bool),
+  'x-check-cache-dropped': optional(bool, { features: ['unstable'] }),
+});
+export type FileOptions = Infer<typeof fileOptions>;
+
+export const fileCreateOptions = struct('BlockdevCreateOptionsFile', {
+  filename: str,
+  size,
+  preallocation: optional(preallocMode),
+  nocow: optional(bool),
+  'extent-size-hint': optional(size),
+});
+export type FileCreateOptions = Infer<typeof fileCreateOptions>;
