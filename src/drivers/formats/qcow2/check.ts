@@ -106,13 +106,13 @@ class Check {
   }
 
   /** Counts one reference for each cluster that the byte range touches. */
-  #count(offset: number, length: number): void {
+  #count(offset: number, length: number, shown = offset.toString(16)): void {
     if (length === 0) return;
     const { clusterSize } = this.#header.geometry;
     if (offset + length - this.#fileLength >= clusterSize) {
       this.#corrupt(
         'ERROR: counting reference for region exceeding the end of the file by one cluster ' +
-          `or more: offset 0x${offset.toString(16)} size 0x${length.toString(16)}`,
+          `or more: offset 0x${shown} size 0x${length.toString(16)}`,
       );
       return;
     }
@@ -183,14 +183,16 @@ class Check {
   }
 
   #countCompressed(hi: number, lo: number, clusterBits: number): void {
-    const offset = compressedHostOffset(hi, lo, clusterBits);
+    // Such an offset may have more digits than a number holds; then only the message needs them.
+    const shown = hexBits({ hi: hi & (2 ** (38 - clusterBits) - 1), lo });
     if (isCopied(hi)) {
       this.#corrupt(
-        `ERROR: coffset=0x${offset.toString(16)}: copied flag must never be set for ` +
+        `ERROR: coffset=0x${shown}: copied flag must never be set for ` +
           'compressed clusters',
       );
     }
-    this.#count(offset, compressedLength(hi, lo, clusterBits));
+    const offset = compressedHostOffset(hi, lo, clusterBits);
+    this.#count(offset, compressedLength(hi, lo, clusterBits), shown);
     this.#allocated += 1;
     this.#compressed += 1;
     // Compressed data shares sectors with its neighbours, so it always counts as fragmented.
