@@ -56,6 +56,9 @@ describe('the repository', () => {
   it('has the agreed top level', () => {
     expect(rules.topLevelIsAgreed(tree)).toEqual([]);
   });
+  it('has a lock file that npm ci accepts on every platform', () => {
+    expect(rules.lockFileIsWhole(tree)).toEqual([]);
+  });
   it('keeps the golden images under 5 MiB', () => {
     expect(rules.goldenImagesAreSmall(tree)).toEqual([]);
   });

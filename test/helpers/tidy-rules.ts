@@ -297,3 +297,20 @@ export const goldenImagesAreSmall: Rule = (tree) => {
   const total = golden.reduce((sum, path) => sum + statSync(join(tree.root, path)).size, 0);
   return total > GOLDEN_BYTES ? [`images hold ${total} bytes, more than ${GOLDEN_BYTES}`] : [];
 };
+
+interface LockedPackage {
+  readonly optionalDependencies?: Readonly<Record<string, string>>;
+}
+
+/** `npm ci` refuses a lock file that lacks the optional packages of other platforms. */
+export const lockFileIsWhole: Rule = (tree) => {
+  const lock = JSON.parse(readText(tree, 'package-lock.json')) as {
+    packages: Readonly<Record<string, LockedPackage>>;
+  };
+  return Object.entries(lock.packages).flatMap(([path, entry]) =>
+    Object.keys(entry.optionalDependencies ?? {})
+      .filter((name) => !(`node_modules/${name}` in lock.packages))
+      .filter((name) => !(`${path}/node_modules/${name}` in lock.packages))
+      .map((name) => `package-lock.json lacks ${name} of ${path}`),
+  );
+};
