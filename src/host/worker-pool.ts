@@ -19,7 +19,10 @@ export interface WorkerPoolOptions {
 
 export interface WorkerPool {
   readonly threads: number;
-  /** Runs the script's default export, or its export `name`, on a thread. */
+  /**
+   * Runs the script's default export, or its export `name`, on a thread. What it throws arrives as
+   * an Error with the message alone; errno and the like must be part of the result.
+   */
   run<R>(task: unknown, options?: { readonly name?: string }): Promise<R>;
   /** Resolves when every thread has loaded the script, after its export `warmUp` if it has one. */
   warmUp(): Promise<void>;
