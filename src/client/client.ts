@@ -4,9 +4,9 @@
 // Commands may overlap; replies find their command by id. Losing the connection fails everything
 // that waits. An AbortSignal ends the waiting, never the command.
 
-import { Buffer } from 'node:buffer';
+import type { Buffer } from 'node:buffer';
 import type { Duplex } from 'node:stream';
-import type { CommandArguments, CommandName, CommandResult } from '../api/index.js';
+import type { CommandName, CommandResult } from '../api/index.js';
 import { BlockError, JsonDouble } from '../base/index.js';
 import type { JsonObject, JsonValue, QmpErrorClass } from '../base/index.js';
 import { connectSocket } from '../host/index.js';
@@ -15,14 +15,12 @@ import type { JsonMessage } from '../wire/index.js';
 import { EventStream } from './event-stream.js';
 import type { QmpEvent } from './event-stream.js';
 import { JobHandle } from './job-handle.js';
+import { abortable } from './runner.js';
+import type { CommandRunner, ExecuteRest, WaitOptions } from './runner.js';
 
 export type ClientAddress =
   | { readonly path: string }
   | { readonly host: string; readonly port: number };
-
-export interface WaitOptions {
-  readonly signal?: AbortSignal;
-}
 
 /** The server refused a command. */
 export class QmpError extends Error {
@@ -51,14 +49,9 @@ interface Pending {
   reject(error: unknown): void;
 }
 
-type RequiredKeys<T> = { [K in keyof T]-?: Record<never, never> extends Pick<T, K> ? never : K }[keyof T];
-type ExecuteRest<N extends CommandName> = [RequiredKeys<CommandArguments<N>>] extends [never]
-  ? [args?: CommandArguments<N>, options?: WaitOptions]
-  : [args: CommandArguments<N>, options?: WaitOptions];
-
 const CONNECTION_LOST = 'The QMP connection was closed';
 
-export class QmpClient implements AsyncDisposable {
+export class QmpClient implements CommandRunner, AsyncDisposable {
   readonly #stream: Duplex;
   readonly #pending = new Map<number, Pending>();
   readonly #events = new Set<EventStream>();
@@ -230,20 +223,6 @@ export async function connect(
     'path' in address ? { type: 'unix', ...address } : { type: 'inet', ...address },
   );
   return QmpClient.over(socket, options);
-}
-
-/** The promise, or the signal's reason if that comes first. */
-export function abortable<T>(promise: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
-  if (signal === undefined) return promise;
-  return new Promise((resolve, reject) => {
-    const abort = (): void => reject(signal.reason as Error);
-    if (signal.aborted) abort();
-    signal.addEventListener('abort', abort, { once: true });
-    promise
-      .then(resolve, reject)
-      .finally(() => signal.removeEventListener('abort', abort))
-      .catch(() => undefined);
-  });
 }
 
 /** Doubles as numbers, objects as ordinary ones; depth is bounded by the stream. */

@@ -32,9 +32,9 @@ export class EventStream implements AsyncIterableIterator<QmpEvent, undefined>, 
   push(event: QmpEvent): void {
     if (this.#end !== null) return;
     if (this.#waiting !== null) {
-      const { resolve } = this.#waiting;
+      const waiting = this.#waiting;
       this.#waiting = null;
-      resolve({ done: false, value: event });
+      waiting.resolve({ done: false, value: event });
     } else if (this.#queue.length < QMP_LIMITS.clientEvents) {
       this.#queue.push(event);
     } else {

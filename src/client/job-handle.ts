@@ -2,13 +2,13 @@
 // One job as a client follows it: from events, so that a job which ends and is dismissed between
 // two looks is not missed.
 //
-// The handle watches from its creation: make it before the command that starts the job. A job that
+// The handle watches from its creation until the job is gone: make it before the command that starts the job. A job that
 // was concluded already is found by query-jobs. `done` never leaves an unhandled rejection.
 
 import type { CommandResult } from '../api/index.js';
-import type { QmpClient, WaitOptions } from './client.js';
-import { abortable } from './client.js';
 import type { QmpEvent } from './event-stream.js';
+import { abortable } from './runner.js';
+import type { CommandRunner, WaitOptions } from './runner.js';
 
 export type JobState = CommandResult<'query-jobs'>[number]['status'];
 
@@ -28,16 +28,17 @@ export class JobHandle {
   readonly id: string;
   /** Resolves once the job is concluded; rejects when the connection is lost before. */
   readonly done: Promise<JobOutcome>;
-  readonly #client: QmpClient;
+  readonly #client: CommandRunner;
+  readonly #stop: () => void;
   readonly #history: JobState[] = [];
   #waiters: Waiter[] = [];
   #blockEnd: { readonly cancelled: boolean; readonly error: string | null } | null = null;
 
-  constructor(client: QmpClient, id: string) {
+  constructor(client: CommandRunner, id: string) {
     this.id = id;
     this.#client = client;
-    const stop = client.onEvent((event) => this.#see(event));
-    this.done = this.#watch().finally(stop);
+    this.#stop = client.onEvent((event) => this.#see(event));
+    this.done = this.#watch();
     this.done.catch(() => undefined);
   }
 
@@ -140,6 +141,7 @@ export class JobHandle {
 
   #reached(status: JobState): void {
     if (status === 'created') this.#blockEnd = null;
+    if (status === 'null') this.#stop();
     this.#history.push(status);
     const [reached, waiting] = partition(this.#waiters, (waiter) => waiter.states.includes(status));
     this.#waiters = waiting;

@@ -4,7 +4,7 @@
 // Commands run one at a time, whichever client sent them (exclusive()), so each sees the graph as
 // the one before left it. The end: jobs are cancelled, then nodes closed, each step once.
 
-import type { Graph } from '../block/index.js';
+import type { Graph, Node } from '../block/index.js';
 import type { JobRegistry } from '../jobs/index.js';
 import type { EventBus } from './events.js';
 
@@ -22,6 +22,8 @@ export class Engine implements AsyncDisposable {
   readonly events: EventBus;
   /** Resolves when a client asked the program to end; who runs the engine then calls close(). */
   readonly quitRequested: Promise<void>;
+  /** Nodes that blockdev-add (or a command line) opened, and that blockdev-del may close. */
+  readonly monitorNodes = new Set<Node>();
   readonly #release: () => Promise<void>;
   #requestQuit: (() => void) | null = null;
   #closing: Promise<void> | null = null;

@@ -39,9 +39,7 @@ export class QmpServer implements AsyncDisposable {
 
   /** Hands over what was sent, ends all sessions and stops listening. */
   async close(): Promise<void> {
-    const sessions = [...this.#sessions];
-    for (const session of sessions) session.close();
-    await Promise.all(sessions.map((session) => session.flushed));
+    await Promise.all([...this.#sessions].map((session) => session.close()));
     await Promise.all(this.#listeners.splice(0).map((listener) => listener.close()));
   }
 

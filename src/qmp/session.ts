@@ -6,7 +6,7 @@
 // is dropped when QMP_LIMITS.unsentBytes are waiting for it. Losing a client changes nothing else.
 
 import type { Duplex, Readable, Writable } from 'node:stream';
-import { Buffer } from 'node:buffer';
+import type { Buffer } from 'node:buffer';
 import { commands, VERSION } from '../api/index.js';
 import { AssertionFailure, QMP_LIMITS } from '../base/index.js';
 import type { Engine, EngineEvent } from '../engine/index.js';
@@ -44,6 +44,7 @@ export class QmpSession {
   #working = false;
   #closed = false;
   #ended: (() => void) | null = null;
+  #farewell: Promise<void> | null = null;
   /** Resolves when the session is over, whoever ended it. */
   readonly ended: Promise<void>;
 
@@ -65,11 +66,24 @@ export class QmpSession {
     this.#send({ QMP: { version: VERSION, capabilities: ['oob'] } });
   }
 
-  /** Ends the session after what was sent has been handed over. */
-  close(): void {
-    if (this.#closed) return;
-    this.#streams.output.end();
+  /** Ends the session; resolves when what was sent has been handed over (or will not be taken). */
+  close(): Promise<void> {
+    this.#farewell ??= this.#close();
+    return this.#farewell;
+  }
+
+  #close(): Promise<void> {
     this.#finish();
+    const { output } = this.#streams;
+    if (output.writableFinished || output.destroyed) return Promise.resolve();
+    return new Promise((resolve) => {
+      const cancel = this.#engine.graph.clock.after(QMP_LIMITS.farewellMs, resolve);
+      output.once('close', resolve);
+      output.end(() => {
+        cancel();
+        resolve();
+      });
+    });
   }
 
   readonly #feed = (chunk: Buffer): void => {
@@ -78,7 +92,7 @@ export class QmpSession {
   };
 
   readonly #inputEnded = (): void => {
-    if (!this.#working) this.close();
+    if (!this.#working) void this.close();
   };
 
   readonly #lost = (): void => {
@@ -116,7 +130,7 @@ export class QmpSession {
       }
     }
     this.#working = false;
-    if (this.#streams.input.readableEnded) this.close();
+    if (this.#streams.input.readableEnded) void this.close();
   }
 
   async #answer(message: JsonMessage): Promise<void> {

@@ -29,6 +29,7 @@ function backingDepth(node: Node): number {
 async function imageInfo(engine: Engine, node: Node, nested: boolean): Promise<ImageInfoValue> {
   const { info } = node;
   const link = node.backingLink();
+  const format = link?.format ?? null;
   const path = storageOf(node)?.driverNode.hostFile?.path;
   const stat = path === undefined ? null : await engine.graph.host.stat(path);
   const backing = nested ? node.backing : null;
@@ -41,7 +42,7 @@ async function imageInfo(engine: Engine, node: Node, nested: boolean): Promise<I
     ...(info.encrypted === true ? { encrypted: true } : {}),
     ...(info.specific === undefined ? {} : { 'format-specific': info.specific }),
     ...(link === null ? {} : { 'backing-filename': link.file }),
-    ...(link?.format == null ? {} : { 'backing-filename-format': link.format }),
+    ...(format === null ? {} : { 'backing-filename-format': format }),
     ...(node.backing === null ? {} : { 'full-backing-filename': node.backing.filename }),
     ...(info.dirty === undefined ? {} : { 'dirty-flag': info.dirty }),
     ...(backing === null ? {} : { 'backing-image': await imageInfo(engine, backing, true) }),
