@@ -41,6 +41,7 @@ export const IMAGE_LIMITS = {
   qcow2Bitmaps: 65_535,
   qcow2HeaderExtensions: 256,
   backingNameBytes: 1023,
+  backingFormatBytes: 15,
   /** Findings of a check that are worded; further ones are only counted. */
   checkMessages: 10_000,
   backingChainDepth: 200,

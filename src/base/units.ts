@@ -20,7 +20,7 @@ export type ParsedSize =
  */
 export function parseSize(text: string, unit = 1): ParsedSize {
   const trimmed = text.trimStart();
-  if (/^-/.test(trimmed)) return { ok: false, reason: 'negative' };
+  if (trimmed.startsWith('-')) return { ok: false, reason: 'negative' };
   const hex = /^\+?(0x[0-9a-f]+)$/i.exec(trimmed);
   if (hex !== null) return bounded(Number(hex[1]) * unit);
   const match = /^\+?(\d+)(\.\d*)?([bkmgtpe]?)$/i.exec(trimmed);

@@ -10,6 +10,7 @@ import type { CreateContext, Node } from '../../../block/index.js';
 import { RequestFlag, writeRequest, zeroRequest } from '../../../block/index.js';
 import type { HeaderExtension } from './header.js';
 import { encodeExtensions, encodeHeaderFields } from './header.js';
+import { requireShortFormat } from './header-update.js';
 import {
   CompressionType,
   DEFAULT_CLUSTER_SIZE,
@@ -123,6 +124,7 @@ function backing(
   if (backingFormat !== null && backingFile === null) {
     throw invalid('Backing format cannot be used without backing file');
   }
+  requireShortFormat(backingFormat);
   if (backingFile !== null) {
     const bytes = Buffer.byteLength(backingFile, 'utf8');
     if (bytes > IMAGE_LIMITS.backingNameBytes) throw invalid('Backing file name too long');

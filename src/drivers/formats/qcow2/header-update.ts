@@ -48,6 +48,7 @@ export function planBackingChange(
       `Backing file name too long (backing_file_size ${name.length})`,
     );
   }
+  requireShortFormat(link?.format ?? null);
   for (const extensions of extensionVariants(withBackingFormat(header, link), header)) {
     const stream = encodeExtensions(extensions);
     const end = header.fields.headerLength + stream.length;
@@ -63,6 +64,14 @@ export function planBackingChange(
     `Backing file name of ${name?.length ?? 0} bytes cannot be put into the qcow2 header ` +
       `in one atomic step (cluster size ${header.geometry.clusterSize})`,
   );
+}
+
+/** Readers refuse a backing format of more than 15 bytes. Throws kind `invalid-option`. */
+export function requireShortFormat(format: string | null): void {
+  const bytes = Buffer.byteLength(format ?? '', 'utf8');
+  if (bytes <= IMAGE_LIMITS.backingFormatBytes) return;
+  const text = `Backing format name too long (backing_fmt ${bytes} bytes)`;
+  throw new BlockError('invalid-option', text);
 }
 
 function withBackingFormat(header: Qcow2Header, link: BackingLink | null): HeaderExtension[] {

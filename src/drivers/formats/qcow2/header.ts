@@ -153,6 +153,9 @@ function decodeExtensions(
     if (extensions.length >= IMAGE_LIMITS.qcow2HeaderExtensions) {
       throw corrupt(`Too many header extensions (more than ${extensions.length})`);
     }
+    if (type === ExtensionType.backingFormat && length > IMAGE_LIMITS.backingFormatBytes) {
+      throw corrupt(`ERROR: ext_backing_format: len=${length} too large (>=16)`);
+    }
     extensions.push({ type, data: head.slice(offset, offset + length) });
     offset += Math.ceil(length / 8) * 8;
   }

@@ -1,14 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // The qcow2 format driver: versions 2 and 3, read and write.
 
-import { defineDriver } from '../../../block/index.js';
-import { ChildRole } from '../../../block/index.js';
+import { ChildRole, defineDriver } from '../../../block/index.js';
 import { createQcow2 } from './create.js';
 import { QCOW2_MAGIC } from './layout.js';
 import { openQcow2 } from './open.js';
 import type { Qcow2CreateOptions, Qcow2Options } from './options.js';
 
-export const driver = defineDriver<Qcow2Options>({
+export const qcow2Driver = defineDriver<Qcow2Options>({
   name: 'qcow2',
   kind: 'format',
   supports: {

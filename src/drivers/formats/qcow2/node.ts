@@ -1,0 +1,244 @@
+// SPDX-License-Identifier: Apache-2.0
+// The open instance of a qcow2 image: joins metadata, data path and header behind DriverNode.
+//
+// Nothing here decides an order: metadata/flush.ts does. close() and prepareReadOnly() bring out
+// everything, freed clusters included, so that a clean close leaves no leak. The backing link is
+// rewritten only after all tables that rely on the old one are on stable storage.
+
+import { BlockError, Permission, settle } from '../../../base/index.js';
+import type { Eventually, PermissionPair } from '../../../base/index.js';
+import { ChildRole, RequestFlag } from '../../../block/index.js';
+import type {
+  BackingLink,
+  BlockStatus,
+  CheckResult,
+  Child,
+  DriverInfo,
+  DriverNode,
+  Extent,
+  Lease,
+  NodeLimits,
+  Request,
+  TargetReservation,
+  TruncateOptions,
+} from '../../../block/index.js';
+import { Compressor, Eraser, Mapper, Reader, reserve, Writer } from './data/index.js';
+import { l1EntriesFor } from './layout.js';
+import { growL1, MetadataStore } from './metadata/index.js';
+import type { ImageOptions, Qcow2Image } from './metadata/index.js';
+
+/** Smallest unit of a request, in bytes. */
+const REQUEST_ALIGNMENT = 1;
+
+export class Qcow2Node implements DriverNode {
+  readonly limits: NodeLimits;
+  readonly #store: MetadataStore;
+  readonly #reader: Reader;
+  readonly #writer: Writer;
+  readonly #eraser: Eraser;
+  readonly #compressor: Compressor;
+  readonly #mapper: Mapper;
+  #closed = false;
+
+  constructor(options: ImageOptions) {
+    this.#store = new MetadataStore(options);
+    this.#reader = new Reader(this.#store);
+    this.#writer = new Writer(this.#store, this.#reader);
+    this.#eraser = new Eraser(this.#store, this.#writer);
+    this.#compressor = new Compressor(this.#store, this.#writer);
+    this.#mapper = new Mapper(this.#store);
+    const { clusterSize } = this.image;
+    this.limits = {
+      requestAlignment: REQUEST_ALIGNMENT,
+      maxTransfer: 0,
+      optimalZeroes: clusterSize,
+      optimalDiscard: clusterSize,
+    };
+  }
+
+  get image(): Qcow2Image {
+    return this.#store.image;
+  }
+
+  get length(): number {
+    return this.image.size;
+  }
+
+  childPermissions(child: Child, parents: PermissionPair): PermissionPair {
+    return childPermissions(child, parents, this.image.readOnly);
+  }
+
+  read(request: Request): Eventually<void> {
+    return this.#reader.read(request.offset, bufferOf(request));
+  }
+
+  write(request: Request): Eventually<void> {
+    const buffer = bufferOf(request);
+    const written =
+      (request.flags & RequestFlag.compressed) === 0
+        ? this.#writer.write(request.offset, buffer)
+        : this.#compressor.write(request.offset, buffer);
+    return this.#finish(written, request);
+  }
+
+  /** One deflated cluster (see DriverNode.writeDeflated). */
+  writeDeflated(offset: number, payload: Uint8Array): Eventually<void> {
+    return this.#compressor.writeDeflated(offset, payload);
+  }
+
+  writeZeroes(request: Request): Eventually<void> {
+    const zeroed = this.#eraser.writeZeroes(request.offset, request.length, request.flags);
+    return this.#finish(zeroed, request);
+  }
+
+  discard(request: Request): Eventually<void> {
+    return this.#finish(this.#eraser.discard(request.offset, request.length), request);
+  }
+
+  flush(): Eventually<void> {
+    const { flusher } = this.#store;
+    return flusher.isClean ? this.image.sync() : flusher.flush(true);
+  }
+
+  blockStatus(offset: number, length: number): Eventually<BlockStatus> {
+    return this.#mapper.blockStatus(offset, length);
+  }
+
+  planExtents(offset: number, length: number): Eventually<readonly Extent[] | null> {
+    return this.#mapper.planExtents(offset, length);
+  }
+
+  lease(): Lease {
+    const { leases, file } = this.image;
+    const epoch = leases.enter();
+    const below = file.lease();
+    return {
+      release: () => {
+        below.release();
+        leases.leave(epoch);
+      },
+    };
+  }
+
+  reserve(offset: number, length: number): Eventually<TargetReservation | null> {
+    const context = { store: this.#store, writer: this.#writer, eraser: this.#eraser };
+    return reserve(context, offset, length);
+  }
+
+  /**
+   * Grows the virtual size; the new part reads as zeroes whatever the backing file holds there.
+   * Throws kind `unsupported` for shrinking and for preallocation.
+   */
+  async truncate(size: number, options: TruncateOptions): Promise<void> {
+    const { image } = this;
+    image.assertWritable();
+    if (size < image.size) {
+      throw new BlockError('unsupported', 'qcow2 does not support shrinking images yet');
+    }
+    if (options.preallocation !== 'off') {
+      throw new BlockError(
+        'unsupported',
+        `Preallocation mode '${options.preallocation}' is not supported when resizing qcow2`,
+      );
+    }
+    if (size % 512 !== 0) {
+      throw new BlockError('invalid-option', 'The new size must be a multiple of 512');
+    }
+    if (size === image.size) return;
+    await growL1(this.#store, l1EntriesFor(size, image.geometry));
+    await this.#hideNewRange(size);
+    await this.#store.flusher.flush(true);
+    await image.structures.patchHeader({ size });
+    await image.sync();
+    image.size = size;
+  }
+
+  backingLink(): BackingLink | null {
+    return this.image.structures.backingLink();
+  }
+
+  async changeBacking(link: BackingLink | null): Promise<void> {
+    await this.#store.flusher.flush(true);
+    await this.image.structures.changeBacking(link);
+  }
+
+  async check(repair: 'none' | 'leaks' | 'all'): Promise<CheckResult> {
+    const writable = !this.image.readOnly && !this.image.corrupt;
+    if (writable) await this.#store.flusher.flushAll();
+    const result = await this.image.structures.check(repair);
+    if (repair !== 'none') {
+      await this.#store.reload();
+      this.#reader.reset();
+      this.image.corrupt = this.image.structures.info().corrupt === true;
+    }
+    return result;
+  }
+
+  info(): DriverInfo {
+    return this.image.structures.info();
+  }
+
+  async prepareReadOnly(): Promise<void> {
+    await this.#flushOut();
+  }
+
+  async close(): Promise<void> {
+    if (this.#closed) return;
+    this.#closed = true;
+    await this.#flushOut();
+  }
+
+  async #flushOut(): Promise<void> {
+    if (this.image.readOnly || this.image.corrupt) return;
+    await this.#store.flusher.flushAll();
+  }
+
+  /** Makes what lies between the present size and `size` read as zeroes. */
+  async #hideNewRange(size: number): Promise<void> {
+    const { image } = this;
+    const { clusterSize, backing } = image;
+    const partial = image.size % clusterSize;
+    const start = image.size + (partial === 0 ? 0 : clusterSize - partial);
+    const old = image.size;
+    const covered = backing === null ? start : Math.min(size, backing.length);
+    if (covered > start) {
+      if (image.version < 3) await this.#writer.writeZeroData(start, covered - start);
+      else await this.#eraser.zeroClusters(start, covered - start);
+    }
+    // The rest of the last cluster may hold what a lane left there or what the backing file shows.
+    if (partial !== 0) await this.#writer.writeZeroData(old, Math.min(size, start) - old);
+  }
+
+  #finish(done: Eventually<void>, request: Request): Eventually<void> {
+    if ((request.flags & RequestFlag.fua) === 0) return done;
+    return settle(done, () => this.flush());
+  }
+}
+
+export function openQcow2Node(options: ImageOptions): Qcow2Node {
+  return new Qcow2Node(options);
+}
+
+/**
+ * The file is used to read always, to write and resize when the image is writable; nobody else may
+ * write or resize it. A backing file is read, and may not be written while it is one.
+ */
+function childPermissions(child: Child, parents: PermissionPair, readOnly: boolean): PermissionPair {
+  if ((child.role & ChildRole.cow) !== 0) {
+    return {
+      taken: Permission.consistentRead,
+      shared: Permission.consistentRead | Permission.writeUnchanged,
+    };
+  }
+  const written = readOnly ? 0 : Permission.write | Permission.resize;
+  const kept = Permission.consistentRead | Permission.writeUnchanged;
+  return {
+    taken: Permission.consistentRead | written | (parents.taken & Permission.writeUnchanged),
+    shared: kept & ~(readOnly ? 0 : Permission.none),
+  };
+}
+
+function bufferOf(request: Request): Uint8Array {
+  if (request.buffer === null) throw new BlockError('invalid-state', 'request has no buffer');
+  return request.buffer;
+}
