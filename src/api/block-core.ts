@@ -1,7 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 // Commands for nodes: adding, deleting, looking at them.
 
-import { any, bool, command, enumeration, list, optional, str, struct, uint } from '../schema/index.js';
+import {
+  any,
+  bool,
+  command,
+  enumeration,
+  list,
+  optional,
+  str,
+  struct,
+  uint,
+} from '../schema/index.js';
 import { uint32 } from '../schema/index.js';
 import type { Type, UnionType } from '../schema/index.js';
 import type { BlockdevOptionsValue } from '../block/options.js';

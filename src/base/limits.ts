@@ -49,7 +49,9 @@ export const IMAGE_LIMITS = {
 } as const;
 
 export const QCOW2_LIMITS = {
-  /** Clean L2 tables and refcount blocks kept in memory, per image; never fewer than four tables. */
+  /**
+   * Clean L2 tables and refcount blocks kept in memory, per image; never fewer than four tables.
+   */
   l2CacheBytes: 32 * MIB,
   refcountCacheBytes: 8 * MIB,
   /** Dirty L2 tables that make one whole metadata flush run. */

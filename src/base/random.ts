@@ -11,7 +11,9 @@ export interface Random {
   fill(buffer: Uint8Array): void;
 }
 
-/** A small, fast, well-mixed generator (splitmix32); the same seed gives the same run everywhere. */
+/**
+ * A small, fast, well-mixed generator (splitmix32); the same seed gives the same run everywhere.
+ */
 export class SeededRandom implements Random {
   #state: number;
 

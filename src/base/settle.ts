@@ -10,7 +10,10 @@ export function isPromise<T>(value: Eventually<T>): value is Promise<T> {
 }
 
 /** Calls `done` with the result, at once if it is there already. */
-export function settle<T, R>(result: Eventually<T>, done: (value: T) => Eventually<R>): Eventually<R> {
+export function settle<T, R>(
+  result: Eventually<T>,
+  done: (value: T) => Eventually<R>,
+): Eventually<R> {
   return result instanceof Promise ? result.then(done) : done(result);
 }
 
@@ -32,7 +35,10 @@ export function settleFinally<T>(start: () => Eventually<T>, cleanup: () => void
 }
 
 /** Runs the steps one after another, without a promise as long as each finishes inline. */
-export function sequence(count: number, step: (index: number) => Eventually<void>): Eventually<void> {
+export function sequence(
+  count: number,
+  step: (index: number) => Eventually<void>,
+): Eventually<void> {
   for (let index = 0; index < count; index += 1) {
     const result = step(index);
     if (result instanceof Promise) return continueSequence(result, index + 1, count, step);

@@ -6,7 +6,12 @@ import type { HostFile } from '../host/index.js';
 
 /** A part of a node's range; the parts of one plan follow each other without gaps. */
 export type Extent =
-  | { readonly kind: 'data'; readonly length: number; readonly file: HostFile; readonly hostOffset: number }
+  | {
+      readonly kind: 'data';
+      readonly length: number;
+      readonly file: HostFile;
+      readonly hostOffset: number;
+    }
   | { readonly kind: 'zero'; readonly length: number }
   /** Not decided by this layer: ask the backing file, or zeroes when there is none. */
   | { readonly kind: 'backing'; readonly length: number }
@@ -35,7 +40,9 @@ export interface ReservedPiece {
   readonly length: number;
   readonly file: HostFile;
   readonly hostOffset: number;
-  /** Space is new: `zero` and `dropped` give it back; otherwise the range is overwritten in place. */
+  /**
+   * Space is new: `zero` and `dropped` give it back; otherwise the range is overwritten in place.
+   */
   readonly fresh: boolean;
 }
 

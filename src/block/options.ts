@@ -5,11 +5,24 @@
 // own schemas, which refer to it, so it is deferred here. BLOCKDEV_BASE are the members that every
 // node has; a driver's own struct must not repeat them.
 
-import { alternate, bool, deferred, enumeration, nothing, optional, str, struct } from '../schema/index.js';
+import {
+  alternate,
+  bool,
+  deferred,
+  enumeration,
+  nothing,
+  optional,
+  str,
+  struct,
+} from '../schema/index.js';
 import type { AlternateType, Infer } from '../schema/index.js';
 
 export const discardOptions = enumeration('BlockdevDiscardOptions', ['ignore', 'unmap']);
-export const detectZeroesOptions = enumeration('BlockdevDetectZeroesOptions', ['off', 'on', 'unmap']);
+export const detectZeroesOptions = enumeration('BlockdevDetectZeroesOptions', [
+  'off',
+  'on',
+  'unmap',
+]);
 export const cacheOptions = struct('BlockdevCacheOptions', {
   direct: optional(bool),
   'no-flush': optional(bool),

@@ -206,7 +206,11 @@ export class QmpClient implements CommandRunner, AsyncDisposable {
 
   #lose(error: Error | null): void {
     if (this.#closed !== null) return;
-    this.#closed = new BlockError('closed', CONNECTION_LOST, error === null ? {} : { cause: error });
+    this.#closed = new BlockError(
+      'closed',
+      CONNECTION_LOST,
+      error === null ? {} : { cause: error },
+    );
     this.#greet?.reject(this.#closed);
     for (const pending of this.#pending.values()) pending.reject(this.#closed);
     this.#pending.clear();

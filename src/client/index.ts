@@ -6,4 +6,10 @@ export { EventStream } from './event-stream.js';
 export type { QmpEvent } from './event-stream.js';
 export { JobHandle } from './job-handle.js';
 export type { JobOutcome, JobState } from './job-handle.js';
-export type { CommandArguments, CommandName, CommandResult, EventData, EventName } from '../api/index.js';
+export type {
+  CommandArguments,
+  CommandName,
+  CommandResult,
+  EventData,
+  EventName,
+} from '../api/index.js';

@@ -2,7 +2,8 @@
 // One job as a client follows it: from events, so that a job which ends and is dismissed between
 // two looks is not missed.
 //
-// The handle watches from its creation until the job is gone: make it before the command that starts the job. A job that
+// The handle watches from its creation until the job is gone: make it before the command that
+// starts the job. A job that
 // was concluded already is found by query-jobs. `done` never leaves an unhandled rejection.
 
 import type { CommandResult } from '../api/index.js';
@@ -109,7 +110,10 @@ export class JobHandle {
       this.info().then((info) => {
         if (info?.status === 'concluded') this.#reached('concluded');
       }, reject);
-      this.#client.closed.then(() => reject(new Error(`Job '${this.id}': connection lost`)), reject);
+      this.#client.closed.then(
+        () => reject(new Error(`Job '${this.id}': connection lost`)),
+        reject,
+      );
     });
     const status = await Promise.race([concluded, lost]);
     if (this.#blockEnd !== null) {

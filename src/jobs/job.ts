@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // One background job: its status, its verbs, its pause points and the events it sends.
 //
-// The work itself is a JobWork. It yields at pausePoint(), sleep() and rest() only: there the job is
+// The work itself is a JobWork. It yields at pausePoint(), sleep() and rest() only: there the job
+// is
 // "parked", and a pause, a resume or a cancel takes effect at once, before the verb returns; a job
 // with batches in flight reacts at its next pause point. Ending belongs to the transaction
 // (job-transaction.ts): run → waiting → pending → prepare → commit or abort → clean → concluded.

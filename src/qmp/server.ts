@@ -24,7 +24,10 @@ export class QmpServer implements AsyncDisposable {
 
   /** Listens; gives the address bound (the real port when 0 was asked for). */
   async listen(address: SocketAddress): Promise<SocketAddress> {
-    const listener = await listenSocket(address, (socket) => void this.serve(duplexStreams(socket)));
+    const listener = await listenSocket(
+      address,
+      (socket) => void this.serve(duplexStreams(socket)),
+    );
     this.#listeners.push(listener);
     return listener.address;
   }

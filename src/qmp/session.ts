@@ -13,7 +13,14 @@ import type { Engine, EngineEvent } from '../engine/index.js';
 import { validate } from '../schema/index.js';
 import { JsonStream, writeJson } from '../wire/index.js';
 import type { JsonMessage } from '../wire/index.js';
-import { errorReply, findCommand, readRequest, RequestError, returnReply, runCommand } from './dispatch.js';
+import {
+  errorReply,
+  findCommand,
+  readRequest,
+  RequestError,
+  returnReply,
+  runCommand,
+} from './dispatch.js';
 import type { Reply, Request } from './dispatch.js';
 
 export interface SessionOptions {
@@ -187,7 +194,9 @@ export class QmpSession {
     if (this.#closed) return;
     const { output } = this.#streams;
     const text = writeJson(message, { pretty: this.#options.pretty ?? false });
-    output.write(this.#options.pretty === true ? `${text.replaceAll('\n', '\r\n')}\r\n` : `${text}\r\n`);
+    output.write(
+      this.#options.pretty === true ? `${text.replaceAll('\n', '\r\n')}\r\n` : `${text}\r\n`,
+    );
     if (output.writableLength > QMP_LIMITS.unsentBytes) {
       output.destroy();
       this.#lost();
@@ -210,5 +219,7 @@ function outOfBandRequest(message: JsonMessage): Request | null {
 /** Anything but a refusal is a programmer's mistake. */
 function isMistake(error: unknown): boolean {
   if (error instanceof RequestError) return false;
-  return error instanceof AssertionFailure || error instanceof TypeError || error instanceof RangeError;
+  return (
+    error instanceof AssertionFailure || error instanceof TypeError || error instanceof RangeError
+  );
 }

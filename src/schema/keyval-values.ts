@@ -35,7 +35,9 @@ const SUFFIX_BITS: Readonly<Record<string, bigint>> = {
 const SIZE = /^([0-9]{1,20})(?:\.([0-9]{1,18}))?([bkmgtpe]?)$/i;
 const HEX_SIZE = /^0x[0-9a-f]{1,16}$/i;
 
-/** Bytes: digits, a fraction where a suffix gives it meaning, one of b k M G T P E; or 0x digits. */
+/**
+ * Bytes: digits, a fraction where a suffix gives it meaning, one of b k M G T P E; or 0x digits.
+ */
 export function parseSizeText(text: string): bigint | undefined {
   if (HEX_SIZE.test(text)) return BigInt(text);
   const match = SIZE.exec(text);

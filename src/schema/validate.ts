@@ -23,7 +23,12 @@ interface Place {
 type Fields = Readonly<Record<string, unknown>>;
 
 /** `path` names the value in errors; members are `path.member`, or plain when it is empty. */
-export function validate<T>(type: Type<T>, value: unknown, path = '', form: SourceForm = 'json'): T {
+export function validate<T>(
+  type: Type<T>,
+  value: unknown,
+  path = '',
+  form: SourceForm = 'json',
+): T {
   return check(type, value, { path, leaf: path === '' ? null : path, form }) as T;
 }
 
@@ -37,7 +42,10 @@ function wrongType(place: Place, expected: string): never {
 
 function isFields(value: unknown): value is Fields {
   return (
-    typeof value === 'object' && value !== null && !Array.isArray(value) && !(value instanceof JsonDouble)
+    typeof value === 'object' &&
+    value !== null &&
+    !Array.isArray(value) &&
+    !(value instanceof JsonDouble)
   );
 }
 
@@ -73,7 +81,8 @@ function check(type: Type, value: unknown, place: Place): unknown {
 }
 
 function checkBool(value: unknown, place: Place): boolean {
-  if (place.form === 'json') return typeof value === 'boolean' ? value : wrongType(place, 'boolean');
+  if (place.form === 'json')
+    return typeof value === 'boolean' ? value : wrongType(place, 'boolean');
   if (typeof value !== 'string') return wrongType(place, 'string');
   return parseBoolText(value) ?? fail(`Parameter '${place.path}' expects 'on' or 'off'`);
 }

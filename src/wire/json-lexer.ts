@@ -55,7 +55,12 @@ function isLetter(byte: number): boolean {
 }
 function isStructure(byte: number): boolean {
   return (
-    byte === 0x7b || byte === 0x7d || byte === 0x5b || byte === 0x5d || byte === 0x2c || byte === 0x3a
+    byte === 0x7b ||
+    byte === 0x7d ||
+    byte === 0x5b ||
+    byte === 0x5d ||
+    byte === 0x2c ||
+    byte === 0x3a
   );
 }
 function isSpace(byte: number): boolean {

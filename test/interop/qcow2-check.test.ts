@@ -16,7 +16,9 @@ const qemuIo = peer('qemu-io');
 interface Broken {
   readonly name: string;
   /** Offset and new 64-bit value, or offset and 16-bit value. */
-  readonly poke: (image: Places) => readonly (readonly [offset: number, value: bigint, bytes: 2 | 4 | 8])[];
+  readonly poke: (
+    image: Places,
+  ) => readonly (readonly [offset: number, value: bigint, bytes: 2 | 4 | 8])[];
 }
 
 /** Where the tables of the image under test are. */
@@ -51,11 +53,17 @@ const BROKEN: readonly Broken[] = [
   { name: 'an L2 table beyond the end', poke: (p) => [[p.l1, COPIED | 0x1000_0000n, 8]] },
   { name: 'an L2 table in the header', poke: (p) => [[p.l1, COPIED, 8]] },
   { name: 'reserved bits in an L1 entry', poke: (p) => [[p.l1, p.entry(p.l1) | 1n, 8]] },
-  { name: 'reserved bits in a refcount table entry', poke: (p) => [[p.table, BigInt(p.block) | 1n, 8]] },
+  {
+    name: 'reserved bits in a refcount table entry',
+    poke: (p) => [[p.table, BigInt(p.block) | 1n, 8]],
+  },
   { name: 'a refcount block outside the image', poke: (p) => [[p.table, 0x1000_0000n, 8]] },
   { name: 'no refcount block', poke: (p) => [[p.table, 0n, 8]] },
   { name: 'a refcount block used twice', poke: (p) => [[p.table + 8, BigInt(p.block), 8]] },
-  { name: 'a refcount block with refcount 0', poke: (p) => [[p.block + (p.block / CLUSTER) * 2, 0n, 2]] },
+  {
+    name: 'a refcount block with refcount 0',
+    poke: (p) => [[p.block + (p.block / CLUSTER) * 2, 0n, 2]],
+  },
   { name: 'a header with refcount 0', poke: (p) => [[p.block, 0n, 2]] },
   { name: 'refcounts beyond the end of the file', poke: (p) => [[p.block + 1000, 1n, 2]] },
   {

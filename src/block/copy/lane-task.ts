@@ -12,7 +12,12 @@ import { deflateCluster, inflateCluster, isZero } from '../../codec/index.js';
 
 /** Files by their index in the batch; offsets and lengths in bytes. */
 export type LanePart =
-  | { readonly kind: 'data'; readonly length: number; readonly file: number; readonly offset: number }
+  | {
+      readonly kind: 'data';
+      readonly length: number;
+      readonly file: number;
+      readonly offset: number;
+    }
   | { readonly kind: 'zero'; readonly length: number }
   | { readonly kind: 'slab'; readonly length: number; readonly offset: number }
   | {

@@ -77,7 +77,10 @@ describe('validation', () => {
     ],
     [{ driver: 'format', file: 1 }, "Invalid parameter type for 'file', expected: NodeRef"],
     [{ driver: 'format', file: null }, "Invalid parameter type for 'file', expected: NodeRef"],
-    [{ driver: 'file', filename: 'x', tags: 1 }, "Invalid parameter type for 'tags', expected: array"],
+    [
+      { driver: 'file', filename: 'x', tags: 1 },
+      "Invalid parameter type for 'tags', expected: array",
+    ],
     [
       { driver: 'file', filename: 'x', tags: ['a', 2] },
       "Invalid parameter type for 'tags[1]', expected: string",
@@ -97,7 +100,10 @@ describe('validation', () => {
   it('accepts every branch of an alternate', () => {
     const nested = { driver: 'format', file: { driver: 'empty' }, backing: null };
     expect(validate(node, nested)).toEqual(nested);
-    expect(validate(node, { driver: 'format', file: 'n' })).toEqual({ driver: 'format', file: 'n' });
+    expect(validate(node, { driver: 'format', file: 'n' })).toEqual({
+      driver: 'format',
+      file: 'n',
+    });
   });
 
   it('takes no member from the prototype', () => {
@@ -118,7 +124,9 @@ describe('validation', () => {
   it('checks the range of integers', () => {
     expect(refusal(int, 2n ** 63n)).toBe("Invalid parameter type for 'null', expected: integer");
     expect(refusal(struct('S', { g: uint32 }), { g: -1 })).toBe("Parameter 'g' expects uint32_t");
-    expect(refusal(struct('S', { g: uint32 }), { g: 2 ** 32 })).toBe("Parameter 'g' expects uint32_t");
+    expect(refusal(struct('S', { g: uint32 }), { g: 2 ** 32 })).toBe(
+      "Parameter 'g' expects uint32_t",
+    );
     expect(refusal(struct('S', { g: uint }), { g: 2n ** 63n })).toContain('too large');
     expect(refusal(struct('S', { g: uint }), { g: -1 })).toContain('non-negative');
   });
@@ -132,7 +140,12 @@ describe('static types', () => {
       readonly a: string;
       readonly b?: readonly ('off' | 'on')[];
     }>();
-    const declared = command({ name: 'do-it', since: '0', doc: '', args: { id: str, n: optional(int) } });
+    const declared = command({
+      name: 'do-it',
+      since: '0',
+      doc: '',
+      args: { id: str, n: optional(int) },
+    });
     expectTypeOf<ArgumentsOf<typeof declared>>().toEqualTypeOf<{
       readonly id: string;
       readonly n?: number | bigint;

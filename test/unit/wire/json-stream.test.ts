@@ -128,13 +128,16 @@ describe('a broken message', () => {
     const got = outcome(text, '[2]');
     expect(got.at(-1)).toEqual([2]);
     const wording = expected.map((item) =>
-      typeof item === 'string' && item.startsWith('\\u12') ? expect.stringContaining('\\u12"') : item,
+      typeof item === 'string' && item.startsWith('\\u12')
+        ? expect.stringContaining('\\u12"')
+        : item,
     );
     expect(got.slice(0, -1)).toEqual(wording);
   });
 
   it('with bytes that are no UTF-8 is refused', () => {
-    const bad = (bytes: readonly number[]): Uint8Array => Uint8Array.of(0x5b, 0x22, ...bytes, 0x22, 0x5d);
+    const bad = (bytes: readonly number[]): Uint8Array =>
+      Uint8Array.of(0x5b, 0x22, ...bytes, 0x22, 0x5d);
     expect(outcome(bad([0xc3, 0x28]))).toEqual(['invalid UTF-8 sequence in string']);
     expect(outcome(bad([0xed, 0xa0, 0x80]))).toEqual(['invalid UTF-8 sequence in string']);
     expect(outcome(bad([0xf0, 0x9f, 0x98, 0x80]))).toEqual([['😀']]);

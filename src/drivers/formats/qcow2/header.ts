@@ -128,7 +128,9 @@ function checkBackingPlace(fields: HeaderFields, clusterSize: number, available:
     throw corrupt(`Backing file name too long (backing_file_size ${size})`);
   }
   if (offset + size > available) {
-    throw corrupt(`Backing file name is beyond the end of the file (backing_file_offset ${offset})`);
+    throw corrupt(
+      `Backing file name is beyond the end of the file (backing_file_offset ${offset})`,
+    );
   }
 }
 

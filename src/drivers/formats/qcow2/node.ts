@@ -223,7 +223,11 @@ export function openQcow2Node(options: ImageOptions): Qcow2Node {
  * The file is used to read always, to write and resize when the image is writable; nobody else may
  * write or resize it. A backing file is read, and may not be written while it is one.
  */
-function childPermissions(child: Child, parents: PermissionPair, readOnly: boolean): PermissionPair {
+function childPermissions(
+  child: Child,
+  parents: PermissionPair,
+  readOnly: boolean,
+): PermissionPair {
   if ((child.role & ChildRole.cow) !== 0) {
     return {
       taken: Permission.consistentRead,

@@ -10,7 +10,12 @@ import { readRequest, writeRequest } from '../../../block/index.js';
 import type { BackingLink, CheckResult, Child, DriverInfo, Node } from '../../../block/index.js';
 import { checkImage } from './check.js';
 import type { Qcow2Header } from './header.js';
-import { decodeHeader, decodeHeaderFields, encodeHeaderFields, HEADER_PEEK_BYTES } from './header.js';
+import {
+  decodeHeader,
+  decodeHeaderFields,
+  encodeHeaderFields,
+  HEADER_PEEK_BYTES,
+} from './header.js';
 import { buildFirstSector, planBackingChange } from './header-update.js';
 import { infoOf } from './info.js';
 import { CORRUPT_BIT, DIRTY_BIT } from './layout.js';
