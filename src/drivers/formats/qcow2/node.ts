@@ -5,14 +5,13 @@
 // everything, freed clusters included, so that a clean close leaves no leak. The backing link is
 // rewritten only after all tables that rely on the old one are on stable storage.
 
-import { BlockError, Permission, settle } from '../../../base/index.js';
-import type { Eventually, PermissionPair } from '../../../base/index.js';
-import { ChildRole, RequestFlag } from '../../../block/index.js';
+import { BlockError, settle } from '../../../base/index.js';
+import type { Eventually } from '../../../base/index.js';
+import { RequestFlag } from '../../../block/index.js';
 import type {
   BackingLink,
   BlockStatus,
   CheckResult,
-  Child,
   DriverInfo,
   DriverNode,
   Extent,
@@ -62,10 +61,6 @@ export class Qcow2Node implements DriverNode {
 
   get length(): number {
     return this.image.size;
-  }
-
-  childPermissions(child: Child, parents: PermissionPair): PermissionPair {
-    return childPermissions(child, parents, this.image.readOnly);
   }
 
   read(request: Request): Eventually<void> {
@@ -217,29 +212,6 @@ export class Qcow2Node implements DriverNode {
 
 export function openQcow2Node(options: ImageOptions): Qcow2Node {
   return new Qcow2Node(options);
-}
-
-/**
- * The file is used to read always, to write and resize when the image is writable; nobody else may
- * write or resize it. A backing file is read, and may not be written while it is one.
- */
-function childPermissions(
-  child: Child,
-  parents: PermissionPair,
-  readOnly: boolean,
-): PermissionPair {
-  if ((child.role & ChildRole.cow) !== 0) {
-    return {
-      taken: Permission.consistentRead,
-      shared: Permission.consistentRead | Permission.writeUnchanged,
-    };
-  }
-  const written = readOnly ? 0 : Permission.write | Permission.resize;
-  const kept = Permission.consistentRead | Permission.writeUnchanged;
-  return {
-    taken: Permission.consistentRead | written | (parents.taken & Permission.writeUnchanged),
-    shared: kept & ~(readOnly ? 0 : Permission.none),
-  };
 }
 
 function bufferOf(request: Request): Uint8Array {

@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: Apache-2.0
+// Discards and zeroes: changes of L2 entries without data.
+//
+// Version 3 says "reads as zeroes" in the entry. Version 2 cannot: without a backing file an
+// unallocated entry reads as zeroes, with one only written zeroes do, and a discard does nothing
+// (it would uncover the backing file). A discard touches whole clusters only; the image's last
+// cluster counts as whole when the range reaches the end. All entries of one L2 table change in
+// one turn, so no lock is held, but held locks are waited for.
+
+import { BlockError, settle } from '../../../../base/index.js';
+import type { Eventually } from '../../../../base/index.js';
+import { RequestFlag } from '../../../../block/index.js';
+import { EntryKind, entryKind, entryLo } from '../entries.js';
+import type { MetadataStore, Qcow2Image, Table } from '../metadata/index.js';
+import { RunPlan } from './plan.js';
+import { nothing, runSteps } from './steps.js';
+import type { Stepper } from './steps.js';
+import type { Writer } from './write.js';
+
+interface Change {
+  /** Discarded: an entry that is not allocated here and has no backing file stays as it is. */
+  readonly discard: boolean;
+  /** Host clusters are given up; otherwise they stay with the entry, preallocated. */
+  readonly unmap: boolean;
+}
+
+const DISCARD: Change = { discard: true, unmap: true };
+const ZERO_UNMAP: Change = { discard: false, unmap: true };
+const ZERO_KEEP: Change = { discard: false, unmap: false };
+
+export class Eraser implements Stepper<Change> {
+  stepLength = 0;
+  readonly #store: MetadataStore;
+  readonly #image: Qcow2Image;
+  readonly #writer: Writer;
+  readonly #plan: RunPlan;
+
+  constructor(store: MetadataStore, writer: Writer) {
+    this.#store = store;
+    this.#image = store.image;
+    this.#writer = writer;
+    this.#plan = new RunPlan(store.image);
+  }
+
+  discard(offset: number, length: number): Eventually<void> {
+    const image = this.#image;
+    image.assertWritable();
+    if (image.version < 3 && image.backing !== null) return undefined;
+    const { start, end } = this.#wholeClusters(offset, length);
+    if (start >= end) return undefined;
+    return this.#change({ offset: start, length: end - start }, DISCARD);
+  }
+
+  writeZeroes(offset: number, length: number, flags: number): Eventually<void> {
+    const image = this.#image;
+    image.assertWritable();
+    const unmap = (flags & RequestFlag.mayUnmap) !== 0;
+    const { start, end } = this.#wholeClusters(offset, length);
+    const sayable = image.version >= 3 || (image.backing === null && unmap);
+    if (!sayable || start >= end) return this.#zeroEdge(offset, length, flags);
+    const change = unmap ? ZERO_UNMAP : ZERO_KEEP;
+    const head = this.#zeroEdge(offset, start - offset, flags);
+    const middle = settle(head, () => this.#change({ offset: start, length: end - start }, change));
+    return settle(middle, () => this.#zeroEdge(end, offset + length - end, flags));
+  }
+
+  /** Makes whole clusters read as zeroes where the format can say so (v3, or no backing file). */
+  zeroClusters(offset: number, length: number): Eventually<void> {
+    return this.#change({ offset, length }, ZERO_UNMAP);
+  }
+
+  step(offset: number, length: number, change: Change): Eventually<void> {
+    this.stepLength = 0;
+    const image = this.#image;
+    const { clusterSize, geometry } = image;
+    const room = this.#store.makeRoom();
+    if (room !== undefined) return room;
+    const reach = Math.min(length, geometry.l2Coverage - (offset % geometry.l2Coverage));
+    const first = offset / clusterSize;
+    const end = Math.ceil((offset + reach) / clusterSize);
+    const conflict = image.locks.conflict(first, end);
+    if (conflict !== null) return conflict;
+    const present = this.#store.lookup(offset);
+    if (present instanceof Promise) return present.then(nothing);
+    if (present !== null || this.#needsEntry(EntryKind.unallocated, change)) {
+      const table = this.#store.forWriting(offset);
+      if (table instanceof Promise) return table.then(nothing);
+      if (table === undefined) return undefined;
+      for (let cluster = first; cluster < end; cluster += 1) this.#apply(table, cluster, change);
+    }
+    this.stepLength = reach;
+    return undefined;
+  }
+
+  #change(range: { offset: number; length: number }, change: Change): Eventually<void> {
+    return runSteps(this, range, { leases: this.#image.leases, context: change });
+  }
+
+  #needsEntry(kind: EntryKind, change: Change): boolean {
+    const { version, backing } = this.#image;
+    if (kind === EntryKind.zero) return false;
+    if (kind !== EntryKind.unallocated) return true;
+    return version >= 3 && (!change.discard || backing !== null);
+  }
+
+  #apply(table: Table, cluster: number, change: Change): void {
+    const image = this.#image;
+    const at = (cluster % image.geometry.l2Entries) * 8;
+    const hi = table.view.getUint32(at);
+    const lo = table.view.getUint32(at + 4);
+    const kind = entryKind(hi, lo, image.version);
+    if (!this.#needsEntry(kind, change)) return;
+    if (image.version < 3) {
+      this.#store.setEntry(table, cluster, { hi: 0, lo: 0 });
+      this.#store.freeEntry(hi, lo, this.#punches(change));
+      return;
+    }
+    const keeps = kind === EntryKind.data || kind === EntryKind.zeroAllocated;
+    if (!change.unmap && keeps) {
+      if (kind === EntryKind.data) this.#store.setEntry(table, cluster, { hi, lo: (lo | 1) >>> 0 });
+      return;
+    }
+    this.#store.setEntry(table, cluster, { hi: 0, lo: entryLo(0, true) });
+    this.#store.freeEntry(hi, lo, this.#punches(change));
+  }
+
+  #punches(change: Change): boolean {
+    const { passDiscardRequest } = this.#image;
+    return change.unmap && passDiscardRequest;
+  }
+
+  #wholeClusters(offset: number, length: number): { start: number; end: number } {
+    const { clusterSize, size } = this.#image;
+    const end = offset + length;
+    return {
+      start: Math.ceil(offset / clusterSize) * clusterSize,
+      end: end === size ? end : Math.floor(end / clusterSize) * clusterSize,
+    };
+  }
+
+  /** A range that the entries cannot say: nothing where it reads as zeroes, else written zeroes. */
+  #zeroEdge(offset: number, length: number, flags: number): Eventually<void> {
+    if (length <= 0) return undefined;
+    const zero = this.#readsAsZeroes(offset, length);
+    if (zero instanceof Promise) return zero.then((known) => this.#writeEdge(offset, length, known ? null : flags));
+    return this.#writeEdge(offset, length, zero ? null : flags);
+  }
+
+  #writeEdge(offset: number, length: number, flags: number | null): Eventually<void> {
+    if (flags === null) return undefined;
+    if ((flags & RequestFlag.noFallback) !== 0) {
+      throw new BlockError('unsupported', `${this.#image.label}: zeroes need data to be written`, {
+        node: this.#image.name,
+        offset,
+      });
+    }
+    return this.#writer.writeZeroData(offset, length);
+  }
+
+  #readsAsZeroes(offset: number, length: number): Eventually<boolean> {
+    const plan = this.#plan;
+    for (let at = offset; at < offset + length; at += plan.length) {
+      const table = this.#store.lookup(at);
+      if (table instanceof Promise) return table.then(() => this.#readsAsZeroes(offset, length));
+      plan.find(table, at, offset + length - at);
+      const zero = plan.kind === EntryKind.zero || plan.kind === EntryKind.zeroAllocated;
+      const hole = plan.kind === EntryKind.unallocated && this.#image.backing === null;
+      if (!zero && !hole) return false;
+    }
+    return true;
+  }
+}

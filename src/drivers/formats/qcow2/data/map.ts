@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: Apache-2.0
+// Where guest bytes are: block status of this layer, and extents lowered to host files for lanes.
+//
+// Compressed clusters lower to the bytes of their stream; what lies past the end of the file reads
+// as zeroes. Lowering gives up (null) as soon as the file child cannot name the host file.
+
+import type { Eventually } from '../../../../base/index.js';
+import type { BlockStatus, Extent } from '../../../../block/index.js';
+import { EntryKind } from '../entries.js';
+import type { MetadataStore, Qcow2Image } from '../metadata/index.js';
+import { RunPlan } from './plan.js';
+
+export class Mapper {
+  readonly #store: MetadataStore;
+  readonly #image: Qcow2Image;
+  readonly #plan: RunPlan;
+
+  constructor(store: MetadataStore) {
+    this.#store = store;
+    this.#image = store.image;
+    this.#plan = new RunPlan(store.image);
+  }
+
+  blockStatus(offset: number, length: number): Eventually<BlockStatus> {
+    const table = this.#store.lookup(offset);
+    if (table instanceof Promise) return table.then(() => this.blockStatus(offset, length));
+    const plan = this.#plan;
+    plan.find(table, offset, length);
+    return this.#describe(plan);
+  }
+
+  async planExtents(offset: number, length: number): Promise<readonly Extent[] | null> {
+    const extents: Extent[] = [];
+    const end = offset + length;
+    for (let at = offset; at < end; ) {
+      const table = this.#store.lookup(at);
+      if (table instanceof Promise) {
+        await table;
+        continue;
+      }
+      this.#plan.find(table, at, end - at);
+      const run = this.#plan.length;
+      const lowered = this.#lower(at);
+      const parts = lowered instanceof Promise ? await lowered : lowered;
+      if (parts === null) return null;
+      for (const part of parts) append(extents, part);
+      at += run;
+    }
+    return extents;
+  }
+
+  #describe(plan: RunPlan): BlockStatus {
+    const { length, kind } = plan;
+    const base = { length, allocated: true, data: false, zero: false, compressed: false };
+    switch (kind) {
+      case EntryKind.unallocated:
+        return { ...base, allocated: false, zero: this.#image.backing === null };
+      case EntryKind.zero:
+        return { ...base, zero: true };
+      case EntryKind.compressed:
+        return { ...base, data: true, compressed: true };
+      case EntryKind.zeroAllocated:
+        return { ...base, zero: true, hostOffset: plan.hostOffset, file: this.#image.file };
+      default:
+        return { ...base, data: true, hostOffset: plan.hostOffset, file: this.#image.file };
+    }
+  }
+
+  #lower(at: number): Eventually<readonly Extent[] | null> {
+    const { kind, length, hostOffset, compressedLength } = this.#plan;
+    switch (kind) {
+      case EntryKind.unallocated:
+        return [{ kind: 'backing', length }];
+      case EntryKind.data:
+        return this.#lowerData(hostOffset, length);
+      case EntryKind.compressed: {
+        const skip = at % this.#image.clusterSize;
+        return this.#lowerCompressed({ hostOffset, compressedLength }, { skip, length });
+      }
+      default:
+        return [{ kind: 'zero', length }];
+    }
+  }
+
+  async #lowerData(hostOffset: number, length: number): Promise<readonly Extent[] | null> {
+    const { file } = this.#image;
+    const there = Math.min(length, Math.max(0, file.length - hostOffset));
+    const extents = there === 0 ? [] : await file.planExtents(hostOffset, there);
+    if (extents === null || extents.some((extent) => extent.kind === 'backing')) return null;
+    return there === length ? extents : [...extents, { kind: 'zero', length: length - there }];
+  }
+
+  async #lowerCompressed(
+    stored: { readonly hostOffset: number; readonly compressedLength: number },
+    part: { readonly skip: number; readonly length: number },
+  ): Promise<readonly Extent[] | null> {
+    const { file, clusterSize } = this.#image;
+    const there = Math.min(stored.compressedLength, file.length - stored.hostOffset);
+    if (there <= 0) return null;
+    const extents = await file.planExtents(stored.hostOffset, there);
+    const only = extents?.[0];
+    if (only?.kind !== 'data' || only.length !== there) return null;
+    return [
+      {
+        kind: 'compressed',
+        codec: 'deflate',
+        file: only.file,
+        hostOffset: only.hostOffset,
+        compressedLength: there,
+        inflatedLength: clusterSize,
+        skip: part.skip,
+        length: part.length,
+      },
+    ];
+  }
+}
+
+/** Joins what follows on. */
+function append(extents: Extent[], next: Extent): void {
+  const last = extents[extents.length - 1];
+  if (last !== undefined && last.kind === next.kind) {
+    if (last.kind === 'zero' || last.kind === 'backing') {
+      extents[extents.length - 1] = { kind: last.kind, length: last.length + next.length };
+      return;
+    }
+    if (last.kind === 'data' && next.kind === 'data' && last.file === next.file) {
+      if (last.hostOffset + last.length === next.hostOffset) {
+        extents[extents.length - 1] = { ...last, length: last.length + next.length };
+        return;
+      }
+    }
+  }
+  extents.push(next);
+}

@@ -1,0 +1,262 @@
+// SPDX-License-Identifier: Apache-2.0
+// Host space for lanes to fill, and linking it afterwards by compare-and-set.
+//
+// Whole clusters that are not ours alone get fresh host clusters; data clusters that are get
+// written in place. Nothing is visible before link(). While a reservation is open every change of
+// an L2 entry under it is noticed (EntryWatcher): that cluster is lost, the guest's state stays and
+// the fresh cluster is given back. link() waits for writes in flight, then decides cluster by
+// cluster in one turn. The reservation holds a lease until then.
+
+import { BlockError } from '../../../../base/index.js';
+import type { PieceOutcome, ReservedPiece, TargetReservation } from '../../../../block/index.js';
+import { EntryKind, entryHi, entryLo } from '../entries.js';
+import type { EntryWatcher, MetadataStore, Table } from '../metadata/index.js';
+import type { Eraser } from './discard.js';
+import { RunPlan } from './plan.js';
+import type { Writer } from './write.js';
+
+/** Guest clusters with contiguous host clusters; becomes one piece or more when lowered. */
+interface Span {
+  readonly offset: number;
+  readonly length: number;
+  readonly hostOffset: number;
+  readonly fresh: boolean;
+}
+
+interface Lowered {
+  readonly piece: ReservedPiece;
+  /** Offset in the file child. */
+  readonly hostOffset: number;
+}
+
+export interface ReserveContext {
+  readonly store: MetadataStore;
+  readonly writer: Writer;
+  readonly eraser: Eraser;
+}
+
+/** Null when the range cannot be lowered to host files: it goes through write(). */
+export async function reserve(
+  context: ReserveContext,
+  offset: number,
+  length: number,
+): Promise<TargetReservation | null> {
+  const { image } = context.store;
+  image.assertWritable();
+  const reservation = new Reservation(context);
+  try {
+    const fits = await reservation.fill(offset, offset + length);
+    if (fits) return reservation;
+  } catch (error) {
+    reservation.abandon();
+    throw error;
+  }
+  reservation.abandon();
+  return null;
+}
+
+class Reservation implements TargetReservation, EntryWatcher {
+  readonly pieces: ReservedPiece[] = [];
+  readonly #context: ReserveContext;
+  readonly #lowered: Lowered[] = [];
+  readonly #spans: Span[] = [];
+  /** Guest clusters that changed under the reservation. */
+  readonly #lost = new Set<number>();
+  readonly #below: TargetReservation[] = [];
+  readonly #lease: number;
+  #first = 0;
+  #end = 0;
+  #open = true;
+
+  constructor(context: ReserveContext) {
+    this.#context = context;
+    this.#lease = context.store.image.leases.enter();
+  }
+
+  entryChanged(guestCluster: number): void {
+    if (guestCluster >= this.#first && guestCluster < this.#end) this.#lost.add(guestCluster);
+  }
+
+  async fill(offset: number, end: number): Promise<boolean> {
+    const { store } = this.#context;
+    const { image } = store;
+    this.#first = Math.floor(offset / image.clusterSize);
+    this.#end = Math.ceil(end / image.clusterSize);
+    image.watchers.add(this);
+    const plan = new RunPlan(image);
+    for (let at = offset; at < end; ) {
+      const room = store.makeRoom();
+      if (room !== undefined) await room;
+      const table = store.lookup(at);
+      if (table instanceof Promise) {
+        await table;
+        continue;
+      }
+      plan.find(table, at, end - at);
+      const span = this.#span(plan, at, end);
+      if (span === null) return false;
+      if (span instanceof Promise) {
+        await span;
+        continue;
+      }
+      this.#spans.push(span);
+      at += span.length;
+    }
+    for (const span of this.#spans) if (!(await this.#lower(span))) return false;
+    return true;
+  }
+
+  async link(outcomes: readonly PieceOutcome[]): Promise<void> {
+    if (!this.#open) throw new BlockError('invalid-state', 'reservation is linked already');
+    try {
+      for (let index = 0; index < this.#lowered.length; index += 1) {
+        const lowered = this.#lowered[index] as Lowered;
+        const outcome = outcomes[index] ?? 'dropped';
+        if (outcome === 'written' && lowered.piece.fresh) await this.#linkPiece(lowered);
+        else if (outcome === 'zero') await this.#zeroPiece(lowered);
+      }
+      for (const below of this.#below) await below.link(below.pieces.map(() => 'written'));
+    } finally {
+      this.abandon();
+    }
+  }
+
+  /** Gives back every fresh cluster that was not linked. */
+  abandon(): void {
+    if (!this.#open) return;
+    this.#open = false;
+    const { store } = this.#context;
+    const { image, refcounts } = store;
+    image.watchers.delete(this);
+    for (const span of this.#spans) {
+      if (!span.fresh) continue;
+      const clusters = Math.ceil(span.length / image.clusterSize);
+      const first = span.offset / image.clusterSize;
+      for (let index = 0; index < clusters; index += 1) {
+        if (this.#linked.has(first + index)) continue;
+        refcounts.undo(span.hostOffset + index * image.clusterSize, 1);
+      }
+    }
+    image.leases.leave(this.#lease);
+  }
+
+  /** Guest clusters whose fresh host cluster the image uses now. */
+  readonly #linked = new Set<number>();
+
+  #span(plan: RunPlan, at: number, end: number): Span | Promise<void> | null {
+    const { store } = this.#context;
+    const { image } = store;
+    const { clusterSize, geometry } = image;
+    if (plan.kind === EntryKind.data && plan.copied) {
+      const hit = image.overlaps.hit(plan.hostOffset, plan.length);
+      if (hit !== null) {
+        throw image.markCorrupt(`data cluster at offset ${plan.hostOffset} overlaps ${hit}`);
+      }
+      return { offset: at, length: plan.length, hostOffset: plan.hostOffset, fresh: false };
+    }
+    const inTable = geometry.l2Coverage - (at % geometry.l2Coverage);
+    const most = Math.min(plan.length, inTable, end - at);
+    const last = at + most === image.size;
+    const whole = last ? most : Math.floor(most / clusterSize) * clusterSize;
+    if (at % clusterSize !== 0 || whole === 0) return null;
+    const run = store.allocator.take(Math.ceil(whole / clusterSize));
+    if (run instanceof Promise) return run;
+    const length = Math.min(whole, run.clusters * clusterSize);
+    return { offset: at, length, hostOffset: run.offset, fresh: true };
+  }
+
+  async #lower(span: Span): Promise<boolean> {
+    const below = await this.#context.store.image.file.reserve(span.hostOffset, span.length);
+    if (below === null) return false;
+    this.#below.push(below);
+    for (const part of below.pieces) {
+      const piece: ReservedPiece = {
+        offset: span.offset + part.offset - span.hostOffset,
+        length: part.length,
+        file: part.file,
+        hostOffset: part.hostOffset,
+        fresh: span.fresh,
+      };
+      // A fresh space below would need its own linking in order with ours.
+      if (part.fresh) return false;
+      this.pieces.push(piece);
+      this.#lowered.push({ piece, hostOffset: part.offset });
+    }
+    return true;
+  }
+
+  async #linkPiece(lowered: Lowered): Promise<void> {
+    const { store } = this.#context;
+    const { image } = store;
+    const { clusterSize } = image;
+    const first = lowered.piece.offset / clusterSize;
+    const end = first + Math.ceil(lowered.piece.length / clusterSize);
+    for (let cluster = first; cluster < end; ) {
+      const wait = store.makeRoom() ?? image.locks.conflict(cluster, cluster + 1);
+      if (wait !== null && wait !== undefined) {
+        await wait;
+        continue;
+      }
+      if (this.#lost.has(cluster)) {
+        cluster += 1;
+        continue;
+      }
+      const table = store.forWriting(cluster * clusterSize);
+      if (table instanceof Promise) await table;
+      else if (table !== undefined) {
+        this.#linkCluster(table, cluster, lowered.hostOffset + (cluster - first) * clusterSize);
+        cluster += 1;
+      }
+    }
+  }
+
+  #linkCluster(table: Table, cluster: number, hostOffset: number): void {
+    const { store } = this.#context;
+    const { image } = store;
+    image.assertWritable();
+    const at = (cluster % image.geometry.l2Entries) * 8;
+    const hi = table.view.getUint32(at);
+    const lo = table.view.getUint32(at + 4);
+    this.#linked.add(cluster);
+    store.setEntry(table, cluster, { hi: entryHi(hostOffset, true), lo: entryLo(hostOffset, false) });
+    store.freeEntry(hi, lo, image.passDiscardOther);
+  }
+
+  /** The piece reads as zeroes, wherever nobody wrote meanwhile. */
+  async #zeroPiece(lowered: Lowered): Promise<void> {
+    const { store, writer, eraser } = this.#context;
+    const { image } = store;
+    const { clusterSize } = image;
+    const { offset, length } = lowered.piece;
+    for (let at = offset; at < offset + length; ) {
+      const cluster = Math.floor(at / clusterSize);
+      const part = Math.min((cluster + 1) * clusterSize, offset + length) - at;
+      const conflict = image.locks.conflict(cluster, cluster + 1);
+      if (conflict !== null) {
+        await conflict;
+        continue;
+      }
+      const present = store.lookup(at);
+      if (present instanceof Promise) {
+        await present;
+        continue;
+      }
+      if (!this.#lost.has(cluster) && !this.#isHole(present, at)) {
+        const whole = at % clusterSize === 0 && (part === clusterSize || at + part === image.size);
+        const sayable = image.version >= 3 || image.backing === null;
+        if (whole && sayable) await eraser.zeroClusters(at, part);
+        else await writer.writeZeroData(at, part);
+      }
+      at += part;
+    }
+  }
+
+  /** Reads as zeroes already: not allocated and nothing behind it. */
+  #isHole(table: Table | null, at: number): boolean {
+    const { image } = this.#context.store;
+    const plan = new RunPlan(image);
+    plan.find(table, at, 1);
+    if (plan.kind === EntryKind.zero || plan.kind === EntryKind.zeroAllocated) return true;
+    return plan.kind === EntryKind.unallocated && image.backing === null;
+  }
+}

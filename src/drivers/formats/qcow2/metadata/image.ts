@@ -1,0 +1,291 @@
+// SPDX-License-Identifier: Apache-2.0
+// The shared state of one open qcow2 image: geometry, the raw L1 and refcount tables, the caches.
+//
+// Tables stay in memory as the big-endian bytes that are on disk, so that writing one is a copy.
+// The L1 and refcount tables are always complete in memory and dirty by sectors of 512 bytes; L2
+// tables and refcount blocks live in table caches. Everything here is changed synchronously; the
+// order in which it reaches the disk is flush.ts alone.
+
+import { BlockError, QCOW2_LIMITS } from '../../../../base/index.js';
+import type { Eventually } from '../../../../base/index.js';
+import { readRequest, writeRequest } from '../../../../block/index.js';
+import type { BackingLink, CheckResult, Child, DriverInfo, Node } from '../../../../block/index.js';
+import { entryHi, entryHostOffset, entryLo, hasReservedL1Bits } from '../entries.js';
+import { geometryOf, SECTOR_SIZE } from '../layout.js';
+import type { Geometry } from '../layout.js';
+import { Leases, RangeLocks } from './leases.js';
+import { Overlaps } from './overlap.js';
+import { TableCache } from './table-cache.js';
+
+/** Fields of the header's first sector that the data path changes, all in one write. */
+export interface HeaderPatch {
+  readonly size?: number;
+  readonly l1Offset?: number;
+  readonly l1Entries?: number;
+  readonly refcountTableOffset?: number;
+  readonly refcountTableClusters?: number;
+  readonly corrupt?: boolean;
+  readonly dirty?: boolean;
+}
+
+/** The two top-level tables as they are on disk. */
+export interface TopTables {
+  readonly l1Offset: number;
+  /** Exactly 8 bytes for each L1 entry. */
+  readonly l1: Uint8Array;
+  readonly refcountTableOffset: number;
+  /** Whole clusters. */
+  readonly refcountTable: Uint8Array;
+}
+
+/** What the header side of the driver does for the data path. */
+export interface Structures {
+  /** One write of the header's first sector; does not sync. */
+  patchHeader(patch: HeaderPatch): Promise<void>;
+  backingLink(): BackingLink | null;
+  changeBacking(link: BackingLink | null): Promise<void>;
+  /** Called with everything flushed and no request running. */
+  check(repair: 'none' | 'leaks' | 'all'): Promise<CheckResult>;
+  info(): DriverInfo;
+  /** Reads the header and both top-level tables again after a repair. */
+  reload(): Promise<TopTables>;
+}
+
+export interface ImageOptions extends TopTables {
+  /** File name as messages give it. */
+  readonly label: string;
+  readonly version: number;
+  readonly clusterBits: number;
+  readonly refcountOrder: number;
+  readonly readOnly: boolean;
+  /** Virtual size in bytes. */
+  readonly size: number;
+  readonly corrupt: boolean;
+  /** Discards of guest requests go down to the file; default true. */
+  readonly passDiscardRequest?: boolean;
+  /** Clusters freed for other reasons are discarded in the file; default false. */
+  readonly passDiscardOther?: boolean;
+  /** The node being opened: its backing child is looked up there each time. */
+  readonly node: Pick<Node, 'backing' | 'name'>;
+  readonly file: Pick<Child, 'node'>;
+  readonly structures: Structures;
+}
+
+/** Sees L2 entries change, so that a reservation knows what it lost. */
+export interface EntryWatcher {
+  entryChanged(guestCluster: number): void;
+}
+
+export class Qcow2Image {
+  readonly label: string;
+  readonly version: number;
+  readonly geometry: Geometry;
+  readonly clusterSize: number;
+  readonly structures: Structures;
+  readonly leases = new Leases();
+  readonly locks = new RangeLocks();
+  readonly overlaps: Overlaps;
+  readonly l2: TableCache;
+  readonly refcountBlocks: TableCache;
+  /** Reservations not linked yet. */
+  readonly watchers = new Set<EntryWatcher>();
+  readonly dirtyL1Sectors = new Set<number>();
+  readonly dirtyRefcountTableSectors = new Set<number>();
+  readonly passDiscardRequest: boolean;
+  readonly passDiscardOther: boolean;
+
+  /** Grows whenever a host cluster became free: what was read of it before is stale. */
+  freedCount = 0;
+  size: number;
+  corrupt: boolean;
+  readOnly: boolean;
+  l1Offset: number;
+  l1: Uint8Array;
+  l1View: DataView;
+  refcountTableOffset: number;
+  refcountTable: Uint8Array;
+  refcountTableView: DataView;
+
+  readonly #node: Pick<Node, 'backing' | 'name'>;
+  readonly #file: Pick<Child, 'node'>;
+
+  constructor(options: ImageOptions) {
+    this.label = options.label;
+    this.version = options.version;
+    this.geometry = geometryOf(options.clusterBits, options.refcountOrder);
+    this.clusterSize = this.geometry.clusterSize;
+    this.structures = options.structures;
+    this.size = options.size;
+    this.corrupt = options.corrupt;
+    this.readOnly = options.readOnly;
+    this.passDiscardRequest = options.passDiscardRequest ?? true;
+    this.passDiscardOther = options.passDiscardOther ?? false;
+    this.#node = options.node;
+    this.#file = options.file;
+    this.l1Offset = options.l1Offset;
+    this.l1 = options.l1;
+    this.l1View = viewOf(options.l1);
+    this.refcountTableOffset = options.refcountTableOffset;
+    this.refcountTable = options.refcountTable;
+    this.refcountTableView = viewOf(options.refcountTable);
+    this.overlaps = new Overlaps(this);
+    const tableBytes = this.clusterSize;
+    this.l2 = new TableCache({
+      tableBytes,
+      cacheBytes: QCOW2_LIMITS.l2CacheBytes,
+      fill: (bytes, offset) => this.#loadTable('L2 table', bytes, offset),
+    });
+    this.refcountBlocks = new TableCache({
+      tableBytes,
+      cacheBytes: QCOW2_LIMITS.refcountCacheBytes,
+      fill: (bytes, offset) => this.#loadTable('refcount block', bytes, offset),
+    });
+  }
+
+  get name(): string {
+    return this.#node.name;
+  }
+
+  /** Looked up each time: graph changes replace it. */
+  get file(): Node {
+    return this.#file.node;
+  }
+
+  get backing(): Node | null {
+    return this.#node.backing;
+  }
+
+  /** Takes other top-level tables (after a repair, with nothing dirty). */
+  adopt(tables: TopTables): void {
+    this.l2.clear();
+    this.refcountBlocks.clear();
+    this.replaceL1(tables.l1Offset, tables.l1);
+    this.replaceRefcountTable(tables.refcountTableOffset, tables.refcountTable);
+    this.overlaps.rebuild();
+  }
+
+  replaceL1(offset: number, bytes: Uint8Array): void {
+    this.l1Offset = offset;
+    this.l1 = bytes;
+    this.l1View = viewOf(bytes);
+    this.dirtyL1Sectors.clear();
+  }
+
+  replaceRefcountTable(offset: number, bytes: Uint8Array): void {
+    this.refcountTableOffset = offset;
+    this.refcountTable = bytes;
+    this.refcountTableView = viewOf(bytes);
+    this.dirtyRefcountTableSectors.clear();
+  }
+
+  /** Offset of the L2 table of L1 entry `index`, 0 when there is none. Throws on a bad entry. */
+  l2Offset(index: number): number {
+    if (index * 8 >= this.l1.length) return 0;
+    const hi = this.l1View.getUint32(index * 8);
+    const lo = this.l1View.getUint32(index * 8 + 4);
+    const offset = entryHostOffset(hi, lo);
+    if (hasReservedL1Bits(hi, lo) || offset % this.clusterSize !== 0) {
+      throw this.corruptError(`L1 entry ${index}: L2 table offset ${hex(hi, lo)} is invalid`);
+    }
+    return offset;
+  }
+
+  setL1(index: number, hostOffset: number): void {
+    this.l1View.setUint32(index * 8, entryHi(hostOffset, true));
+    this.l1View.setUint32(index * 8 + 4, entryLo(hostOffset, false));
+    this.dirtyL1Sectors.add(Math.floor((index * 8) / SECTOR_SIZE));
+    this.overlaps.addL2(hostOffset);
+  }
+
+  setRefcountBlock(index: number, hostOffset: number): void {
+    const view = this.refcountTableView;
+    view.setUint32(index * 8, Math.floor(hostOffset / 0x1_0000_0000));
+    view.setUint32(index * 8 + 4, hostOffset % 0x1_0000_0000 >>> 0);
+    this.dirtyRefcountTableSectors.add(Math.floor((index * 8) / SECTOR_SIZE));
+    this.overlaps.addRefcountBlock(hostOffset);
+  }
+
+  entryChanged(guestCluster: number): void {
+    for (const watcher of this.watchers) watcher.entryChanged(guestCluster);
+  }
+
+  /** Reads the file child; what lies past its end reads as zeroes. */
+  readFile(offset: number, buffer: Uint8Array): Eventually<void> {
+    const file = this.file;
+    const there = file.length - offset;
+    if (there >= buffer.length) return file.read(readRequest(offset, buffer));
+    if (there <= 0) {
+      buffer.fill(0);
+      return undefined;
+    }
+    buffer.fill(0, there);
+    return file.read(readRequest(offset, buffer.subarray(0, there)));
+  }
+
+  writeFile(offset: number, buffer: Uint8Array): Eventually<void> {
+    return this.file.write(writeRequest(offset, buffer));
+  }
+
+  sync(): Eventually<void> {
+    return this.file.flush();
+  }
+
+  /** Guest-visible error for what the image says; the image itself stays as it is. */
+  corruptError(finding: string): BlockError {
+    return new BlockError('corrupt-image', `${this.label}: ${finding}`, {
+      node: this.name,
+      errno: 'EIO',
+    });
+  }
+
+  /**
+   * A structure would be overwritten or contradicts another: no write goes on from here, and a
+   * version 3 header says so. Gives the error to throw.
+   */
+  markCorrupt(finding: string): BlockError {
+    if (!this.corrupt) {
+      this.corrupt = true;
+      if (this.version >= 3 && !this.readOnly) {
+        this.structures.patchHeader({ corrupt: true }).catch(ignore);
+      }
+    }
+    return this.corruptError(finding);
+  }
+
+  assertWritable(): void {
+    if (this.corrupt) {
+      throw new BlockError('corrupt-image', `${this.label}: image is marked corrupt`, {
+        node: this.name,
+        errno: 'EIO',
+      });
+    }
+    if (this.readOnly) {
+      throw new BlockError('read-only', `${this.label}: image is read-only`, { node: this.name });
+    }
+  }
+
+  #loadTable(what: 'L2 table' | 'refcount block', bytes: Uint8Array, offset: number) {
+    if (offset + bytes.length > this.file.length) {
+      throw this.corruptError(`${what} at offset ${offset} is beyond the end of the file`);
+    }
+    const hit = this.overlaps.structureAt(offset, what);
+    if (hit !== null) throw this.corruptError(`${what} at offset ${offset} overlaps ${hit}`);
+    return this.readFile(offset, bytes);
+  }
+}
+
+export function viewOf(bytes: Uint8Array): DataView {
+  return new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+}
+
+/** A 64-bit field as messages print it. */
+export function hex(hi: number, lo: number): string {
+  const high = (hi >>> 0).toString(16);
+  const low = (lo >>> 0).toString(16);
+  return high === '0' ? `0x${low}` : `0x${high}${low.padStart(8, '0')}`;
+}
+
+/** The image is out of use already; a header that cannot be marked changes nothing. */
+function ignore(): void {
+  return undefined;
+}
