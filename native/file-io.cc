@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -131,6 +132,15 @@ napi_value SeekHole(napi_env env, napi_callback_info info) {
   return MakeNumber(env, found < 0 ? -errno : found);
 }
 
+// (descriptor): size of a regular file, or minus errno.
+napi_value FileSize(napi_env env, napi_callback_info info) {
+  Arguments arguments(env, info);
+  struct stat found;
+  int descriptor = arguments.Descriptor(0);
+  if (!arguments.ok()) return nullptr;
+  return MakeNumber(env, fstat(descriptor, &found) < 0 ? -errno : found.st_size);
+}
+
 }  // namespace
 
 bool RegisterFileIo(napi_env env, napi_value exports) {
@@ -138,6 +148,7 @@ bool RegisterFileIo(napi_env env, napi_value exports) {
          Export(env, exports, "writeAll", WriteAll) &&
          Export(env, exports, "allocateNow", AllocateNow) &&
          Export(env, exports, "allocateLater", AllocateLater) &&
+         Export(env, exports, "fileSize", FileSize) &&
          Export(env, exports, "seekData", SeekData) &&
          Export(env, exports, "seekHole", SeekHole);
 }

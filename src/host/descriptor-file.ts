@@ -2,7 +2,7 @@
 // What the native and the portable host share: an open file behind a descriptor.
 //
 // Transfers up to IO_LIMITS.inlineBytes run inline on buffered files. A write that took longer
-// than IO_LIMITS.slowWriteMs sends the file's transfers to the thread pool for a while. Flushes,
+// than IO_LIMITS.slowWriteMs sends the file's writes to the thread pool for a while. Flushes,
 // O_DIRECT transfers and whatever the subclass cannot do at once always go there, and hold the
 // descriptor meanwhile. A direct transfer whose buffer is not aligned goes through a slab.
 
@@ -55,13 +55,13 @@ export abstract class DescriptorFile extends FileBase {
 
   size(): number {
     this.assertOpen();
-    return this.#deviceSize ?? fstatSync(this.descriptor).size;
+    return this.#deviceSize ?? this.fileSize();
   }
 
   read(buffer: Uint8Array, offset: number): Eventually<number> {
     this.assertOpen();
     this.assertAligned(offset, buffer.length);
-    if (this.#isInline(buffer.length)) {
+    if (!this.direct && buffer.length <= IO_LIMITS.inlineBytes) {
       try {
         const count = this.readNow(buffer, offset);
         if (count !== NOT_NOW) return count;
@@ -75,7 +75,9 @@ export abstract class DescriptorFile extends FileBase {
   write(buffer: Uint8Array, offset: number): Eventually<void> {
     this.assertWritable();
     this.assertAligned(offset, buffer.length);
-    if (!this.#isInline(buffer.length)) return this.#writeLater(buffer, offset);
+    if (this.direct || buffer.length > IO_LIMITS.inlineBytes || this.#isSlow()) {
+      return this.#writeLater(buffer, offset);
+    }
     const begun = this.#clock.now();
     try {
       this.writeNow(buffer, offset);
@@ -125,6 +127,11 @@ export abstract class DescriptorFile extends FileBase {
     });
   }
 
+  /** Present size of a regular file in bytes. */
+  protected fileSize(): number {
+    return fstatSync(this.descriptor).size;
+  }
+
   protected failure(error: unknown, operation: string, offset?: number): BlockError {
     return toBlockError(error, {
       path: this.path,
@@ -148,15 +155,11 @@ export abstract class DescriptorFile extends FileBase {
     });
   }
 
-  #isInline(length: number): boolean {
-    if (this.direct || length > IO_LIMITS.inlineBytes) return false;
-    return this.#slowUntil === 0 || this.#slowIsOver();
-  }
-
-  #slowIsOver(): boolean {
-    if (this.#clock.now() < this.#slowUntil) return false;
+  #isSlow(): boolean {
+    if (this.#slowUntil === 0) return false;
+    if (this.#clock.now() < this.#slowUntil) return true;
     this.#slowUntil = 0;
-    return true;
+    return false;
   }
 
   async #readLater(buffer: Uint8Array, offset: number): Promise<number> {

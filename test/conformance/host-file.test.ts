@@ -51,6 +51,10 @@ async function readBytes(file: HostFile, offset: number, length: number): Promis
   return buffer.subarray(0, count);
 }
 
+function expectSame(actual: Uint8Array, expected: Uint8Array): void {
+  expect(Buffer.compare(actual, expected)).toBe(0);
+}
+
 async function refusal(action: () => unknown): Promise<BlockError> {
   try {
     await action();
@@ -141,10 +145,11 @@ function rangeCases({ withFile }: Subject): void {
       await file.discard(65_536, 131_072);
       await file.discard(290_000, 50_000);
       expect(file.size()).toBe(300_000);
-      expect(await readBytes(file, 0, 65_536)).toEqual(pattern(300_000, 8).subarray(0, 65_536));
+      const before = pattern(300_000, 8);
+      expectSame(await readBytes(file, 0, 65_536), before.subarray(0, 65_536));
       const inside = await readBytes(file, 65_536, 131_072);
       if (file.capabilities.discard) expect(Buffer.alloc(131_072).compare(inside)).toBe(0);
-      else expect(inside).toEqual(pattern(300_000, 8).subarray(65_536, 196_608));
+      else expectSame(inside, before.subarray(65_536, 196_608));
     }));
 
   it('extents cover the file without gaps, and a hole reads zeroes', () =>

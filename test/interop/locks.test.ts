@@ -157,9 +157,13 @@ function runTool(tool: string | null, ...options: string[]): { status: number; t
   return { status: status ?? -1, text: stderr };
 }
 
+function refusedFor(path: string, lock: string): RegExp {
+  return new RegExp(
+    `Failed to get ${lock} lock\nIs another process using the image \\[${path}\\]\\?`,
+  );
+}
+
 describe.skipIf(native === null || qemuImg === null || qemuIo === null)('the native host', () => {
-  const refusedFor = (path: string, lock: string): RegExp =>
-    new RegExp(`Failed to get ${lock} lock\nIs another process using the image \\[${path}\\]\\?`);
   let path = '';
   let target = '';
   let counter = 0;
@@ -212,7 +216,6 @@ describe.skipIf(native === null || qemuImg === null || qemuIo === null)('the nat
     await holdAs(WRITER);
     file?.lock(READER);
     expect(runTool(qemuImg, 'info', path).status).toBe(0);
-    expect(runTool(qemuImg, 'resize', path, '2M').status).toBe(1);
     file?.lock(UNSAFE);
     expect(runTool(qemuImg, 'resize', path, '2M').status).toBe(0);
     file?.lock(WRITER);

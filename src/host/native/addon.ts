@@ -15,6 +15,7 @@ export interface NativeAddon {
   allocateNow(descriptor: number, mode: number, offset: number, length: number): number;
   /** fallocate(2), on a thread of the pool. */
   allocateLater(descriptor: number, mode: number, offset: number, length: number): Promise<number>;
+  fileSize(descriptor: number): number;
   seekData(descriptor: number, offset: number): number;
   seekHole(descriptor: number, offset: number): number;
   /** Sets a shared lock of the open file description. */
@@ -31,6 +32,7 @@ const ENTRY_POINTS = [
   'writeAll',
   'allocateNow',
   'allocateLater',
+  'fileSize',
   'seekData',
   'seekHole',
   'lockShared',

@@ -78,6 +78,12 @@ export class NativeFile extends DescriptorFile {
     return { kind: 'data', length: end - offset };
   }
 
+  protected override fileSize(): number {
+    const size = this.#addon.fileSize(this.descriptor);
+    if (size < 0) this.#check(-size, 'stat', 0);
+    return size;
+  }
+
   protected override readNow(buffer: Uint8Array, offset: number): number {
     if (!this.#canReadNow) return NOT_NOW;
     let done = 0;

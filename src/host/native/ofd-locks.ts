@@ -1,14 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 // Byte locks that running QEMU processes see, by open file description (F_OFD_SETLK).
 //
-// Only shared locks are set, so setting never fails; conflicts are found by testing for what an
-// exclusive lock would meet. Order: own new bytes first, then the test, then the release of bytes
-// that are no longer wanted. A conflict takes the new bytes back and leaves the old ones.
+// Only shared locks are set; conflicts are found by testing for what an exclusive lock would meet.
+// Order: own new bytes first, then the test, then the release of bytes that are no longer wanted.
+// A conflict takes the new bytes back and leaves the old ones. Where the file system has no such
+// locks the file goes without.
 
-import { PERMISSION_NAMES } from '../../base/index.js';
+import { constants } from 'node:os';
+
+import { BlockError, PERMISSION_NAMES } from '../../base/index.js';
 import { type LockRequest, TAKEN_BASE, UNSHARED_BASE } from '../file-locks.js';
 import { lockConflict } from '../locks/lock-table.js';
 import type { NativeAddon } from './addon.js';
+
+const { EACCES, EAGAIN } = constants.errno;
 
 export class OfdLocks {
   readonly #addon: NativeAddon;
@@ -32,10 +37,7 @@ export class OfdLocks {
     if (this.#unavailable) return;
     const { taken, unshared } = next;
     const added = { taken: taken & ~held.taken, unshared: unshared & ~held.unshared };
-    if (!this.#set(added)) {
-      this.#unavailable = true;
-      return;
-    }
+    if (!this.#set(added)) return;
     const conflict = this.#conflict(next);
     if (conflict !== null) {
       this.#clear(added);
@@ -59,20 +61,34 @@ export class OfdLocks {
     return this.#addon.testLock(this.#descriptor, byte, 1) === 1;
   }
 
+  /** False when there are no such locks here; throws when a byte is locked exclusively. */
   #set(request: LockRequest): boolean {
-    return this.#each(request, (byte) => this.#addon.lockShared(this.#descriptor, byte, 1));
+    for (const byte of bytesOf(request)) {
+      const result = this.#addon.lockShared(this.#descriptor, byte, 1);
+      if (result === 0) continue;
+      this.#clear(request);
+      if (result === -EAGAIN || result === -EACCES) {
+        throw new BlockError('locked', `Failed to lock byte ${byte}`, {
+          path: this.#path,
+          hint: `Is another process using the image [${this.#path}]?`,
+        });
+      }
+      this.#unavailable = true;
+      return false;
+    }
+    return true;
   }
 
   #clear(request: LockRequest): void {
-    this.#each(request, (byte) => this.#addon.unlock(this.#descriptor, byte, 1));
+    for (const byte of bytesOf(request)) this.#addon.unlock(this.#descriptor, byte, 1);
   }
+}
 
-  #each(request: LockRequest, act: (byte: number) => number): boolean {
-    let succeeded = true;
-    for (let bit = 0; bit < PERMISSION_NAMES.length; bit += 1) {
-      if (request.taken & (1 << bit)) succeeded = act(TAKEN_BASE + bit) === 0 && succeeded;
-      if (request.unshared & (1 << bit)) succeeded = act(UNSHARED_BASE + bit) === 0 && succeeded;
-    }
-    return succeeded;
+function bytesOf(request: LockRequest): number[] {
+  const bytes: number[] = [];
+  for (let bit = 0; bit < PERMISSION_NAMES.length; bit += 1) {
+    if (request.taken & (1 << bit)) bytes.push(TAKEN_BASE + bit);
+    if (request.unshared & (1 << bit)) bytes.push(UNSHARED_BASE + bit);
   }
+  return bytes;
 }

@@ -59,7 +59,7 @@ async function settled(): Promise<void> {
   for (let turn = 0; turn < 20; turn += 1) await Promise.resolve();
 }
 
-it('the first sync of a file opened for writing reaches the host, a second is skipped', async () => {
+it('the first sync of a file opened for writing is done, a second is skipped', async () => {
   const file = new HandFile();
   const first = file.sync();
   file.syncs[0]?.finish();
@@ -77,7 +77,7 @@ it('callers with no write between them share one host sync', async () => {
   expect(file.syncs).toHaveLength(1);
 });
 
-it('a caller whose write came after the start waits for the next, which all later ones share', async () => {
+it('callers whose writes came after the start of a sync share the next', async () => {
   const file = new HandFile();
   let early = false;
   let late = 0;
