@@ -44,8 +44,8 @@ export interface Contestants {
   /** Puts everything back to the state before a run. */
   reset(who: 'ours' | 'peer'): void | Promise<void>;
   /** One timed run; gives its seconds. */
-  ours(): Promise<number>;
-  peer: (() => Promise<number>) | null;
+  readonly ours: () => Promise<number>;
+  readonly peer: (() => Promise<number>) | null;
 }
 
 /** One untimed run of each, then `rounds` timed ones, changing who goes first. */

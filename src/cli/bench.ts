@@ -8,7 +8,7 @@ import { fileURLToPath } from 'node:url';
 const BENCH_MAIN = '../bench/main.js';
 
 interface BenchMain {
-  main(args: readonly string[]): Promise<number>;
+  readonly main: (args: readonly string[]) => Promise<number>;
 }
 
 /** Runs the benches; gives the exit status. */

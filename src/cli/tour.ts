@@ -8,6 +8,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { createDisplay, type Display } from './tour/display.js';
+import { killChildren } from './tour/images.js';
 import { playTour } from './tour/scene.js';
 
 const USAGE = `usage: blockwright tour [--progress auto|bars|lines|json] [--size MIB] [--seed N]
@@ -61,8 +62,10 @@ export async function runTour(args: readonly string[]): Promise<number> {
     return 1;
   }
   const folder = mkdtempSync(join(tmpdir(), 'blockwright-tour-'));
-  const remove = (): void => rmSync(folder, { recursive: true, force: true });
+  const remove = (): void => 
+    rmSync(folder, { recursive: true, force: true, maxRetries: 3 });
   const stop = (signal: NodeJS.Signals): void => {
+    killChildren();
     remove();
     process.exit(signal === 'SIGINT' ? 130 : 143);
   };
@@ -72,6 +75,7 @@ export async function runTour(args: readonly string[]): Promise<number> {
   try {
     return await tourIn(folder, request, display);
   } finally {
+    killChildren();
     process.off('SIGINT', stop);
     process.off('SIGTERM', stop);
     remove();

@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // Files of the tour: the raw file that everything begins with, command lines that run as
 // processes of their own, and the byte-by-byte look at each result.
-import { execFile, spawn } from 'node:child_process';
+import { type ChildProcess, spawn } from 'node:child_process';
 import { accessSync, closeSync, constants, openSync, readSync, writeSync } from 'node:fs';
 import { delimiter, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { promisify } from 'node:util';
 import { SeededRandom } from '../../base/index.js';
 import { DiskModel } from '../../testing/index.js';
 
@@ -53,11 +52,39 @@ export function compareRaw(path: string, model: DiskModel): number | null {
 }
 
 const MAIN = fileURLToPath(new URL('../blockwright.js', import.meta.url));
-const run = promisify(execFile);
+const children = new Set<ChildProcess>();
+
+/** Ends what still runs, so that nothing writes to a folder that is being removed. */
+export function killChildren(): void {
+  for (const child of children) child.kill('SIGKILL');
+}
+
+/** Runs a program to its end; throws with its error output when it fails. */
+function run(
+  program: string,
+  args: readonly string[],
+  onOutput: (text: string) => void = () => undefined,
+): Promise<void> {
+  const child = spawn(program, args, { stdio: ['ignore', 'pipe', 'pipe'] });
+  children.add(child);
+  let complaint = '';
+  child.stdout.setEncoding('utf8').on('data', onOutput);
+  child.stderr.setEncoding('utf8').on('data', (text: string) => {
+    complaint += text;
+  });
+  return new Promise((resolve, reject) => {
+    child.once('error', reject);
+    child.once('close', (status) => {
+      children.delete(child);
+      if (status === 0) resolve();
+      else reject(new Error(`${args.join(' ')}: ${complaint.trim() || `exit status ${status}`}`));
+    });
+  });
+}
 
 /** Runs `blockwright img …` as its own process. */
-export async function runImg(...args: readonly string[]): Promise<void> {
-  await run(process.execPath, [MAIN, 'img', ...args]);
+export function runImg(...args: readonly string[]): Promise<void> {
+  return run(process.execPath, [MAIN, 'img', ...args]);
 }
 
 /** Runs `blockwright img convert -p …` and tells its progress, 0 to 1. */
@@ -65,26 +92,9 @@ export function convertWithProgress(
   args: readonly string[],
   onProgress: (fraction: number) => void,
 ): Promise<void> {
-  const child = spawn(process.execPath, [MAIN, 'img', 'convert', '-p', ...args], {
-    stdio: ['ignore', 'pipe', 'pipe'],
-  });
-  const kill = (): void => void child.kill('SIGKILL');
-  process.once('exit', kill);
-  let complaint = '';
-  child.stderr.setEncoding('utf8').on('data', (text: string) => {
-    complaint += text;
-  });
-  child.stdout.setEncoding('utf8').on('data', (text: string) => {
+  return run(process.execPath, [MAIN, 'img', 'convert', '-p', ...args], (text) => {
     const percent = [...text.matchAll(/\((\d+\.\d+)\/100%\)/g)].at(-1)?.[1];
     if (percent !== undefined) onProgress(Number(percent) / 100);
-  });
-  return new Promise((resolve, reject) => {
-    child.once('error', reject);
-    child.once('close', (status) => {
-      process.off('exit', kill);
-      if (status === 0) resolve();
-      else reject(new Error(`convert: ${complaint.trim() || `exit status ${status}`}`));
-    });
   });
 }
 
