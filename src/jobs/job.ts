@@ -102,6 +102,7 @@ export class Job {
   #started = false;
   #ended: (() => void) | null = null;
   #hasAborted: (() => void) | null = null;
+  readonly #parkWaiters: (() => void)[] = [];
   /** Resolves once the job is concluded (or was thrown away before it started). */
   readonly ended: Promise<void>;
 
@@ -227,6 +228,12 @@ export class Job {
     assert(this.#work !== null, `job ${this.id} has no work`);
     this.#become('running');
     void this.#runWork(this.#work);
+  }
+
+  /** Resolves when the job rests: it is parked, waits for its user to finalize it, or is over. */
+  async restsOrEnds(): Promise<void> {
+    if (this.#parked !== null || this.#status === 'concluded' || this.#status === 'null') return;
+    await new Promise<void>((resolve) => void this.#parkWaiters.push(resolve));
   }
 
   /** Throws a job away that was created and could not be started. */
@@ -387,6 +394,7 @@ export class Job {
         data: { type: this.type, id: this.id },
       });
     }
+    if (!this.autoFinalize) this.#tellRest();
   }
 
   /** Becomes ABORTING with its first error. */
@@ -419,6 +427,7 @@ export class Job {
       this.#surroundings.forget(this);
     }
     this.#ended?.();
+    this.#tellRest();
   }
 
   async #runWork(work: JobWork): Promise<void> {
@@ -463,7 +472,12 @@ export class Job {
       };
       this.#parked = { wake };
       disarm = arm(wake);
+      this.#tellRest();
     });
+  }
+
+  #tellRest(): void {
+    for (const resolve of this.#parkWaiters.splice(0)) resolve();
   }
 
   #goOn(): void {

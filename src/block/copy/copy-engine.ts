@@ -1,0 +1,388 @@
+// SPDX-License-Identifier: Apache-2.0
+// The one way in which bulk data goes from node to node: plan, lanes, link.
+//
+// A CopySession copies ranges of a source's view into a target. Each range is one bounded batch:
+// every layer of the source is leased and entered, its host ranges are planned, target space is
+// reserved, lanes fill it, and linking (compare-and-set: a guest's write wins) makes it visible.
+// Where a node says "no", the same bytes go through read() and write(). Zeroes are never read or
+// written as data. Failures are values that name their side; the caller's policy decides.
+
+import { assert, BlockError, must, toBlockError } from '../../base/index.js';
+import type { PieceOutcome, ReservedPiece, TargetReservation } from '../extent.js';
+import type { Node } from '../node.js';
+import { RequestFlag, writeRequest, zeroRequest } from '../request.js';
+import { nodesOfView, planView } from './chain.js';
+import { copyThroughGraph } from './graph-copy.js';
+import type { LaneExecutor } from './lane-executor.js';
+import {
+  allZero,
+  cutParts,
+  dataSpans,
+  FileTable,
+  gapsBetween,
+  laneParts,
+  pieceStep,
+} from './lane-plan.js';
+import type { PlannedRange, Span } from './lane-plan.js';
+import type { LaneFailure, LaneResult, LaneStep } from './lane-task.js';
+
+/** Looked up again after every await, since graph changes replace nodes (a Child or a Backend). */
+export interface NodeRef {
+  readonly node: Node;
+}
+
+export interface CopyFailure {
+  readonly side: 'source' | 'target';
+  readonly error: BlockError;
+}
+
+export interface CopySpec {
+  /** What to copy is the whole view of this node, its backing chain included. */
+  readonly source: NodeRef;
+  readonly target: NodeRef;
+  /** Bytes; ranges are multiples of it but for the end: the target's cluster size. */
+  readonly unit: number;
+  /** Zeroes in data are found in units of this many bytes (power of two); 0 = not looked for. */
+  readonly zeroGranularity: number;
+  /** The target reads as zeroes wherever nothing was copied yet: zeroes need no writing. */
+  readonly targetIsZero?: boolean;
+  /** Write compressed clusters, in the order of the calls. */
+  readonly compress?: boolean;
+  /**
+   * The target is an overlay whose unallocated clusters are filled with what they read as; a
+   * guest that writes meanwhile wins. Called instead when lanes cannot do it.
+   */
+  readonly fill?: (offset: number, length: number) => Promise<CopyFailure | null>;
+}
+
+export class CopyEngine {
+  readonly lanes: LaneExecutor;
+
+  constructor(options: { readonly lanes: LaneExecutor }) {
+    this.lanes = options.lanes;
+  }
+
+  open(spec: CopySpec): CopySession {
+    return new CopySession(this.lanes, spec);
+  }
+
+  close(): Promise<void> {
+    return this.lanes.close();
+  }
+}
+
+export class CopySession {
+  readonly spec: CopySpec;
+  readonly #lanes: LaneExecutor;
+  readonly #cancel = new Int32Array(new SharedArrayBuffer(4));
+  /** Ends when the compressed clusters of every earlier range are written. */
+  #packed: Promise<void> = Promise.resolve();
+
+  constructor(lanes: LaneExecutor, spec: CopySpec) {
+    this.#lanes = lanes;
+    this.spec = spec;
+  }
+
+  /** Batches in flight stop before their next step, with kind `cancelled`; files stay whole. */
+  cancel(): void {
+    Atomics.store(this.#cancel, 0, 1);
+  }
+
+  /** Copies one batch; `offset` is a multiple of the unit. Null when all of it is copied. */
+  async copy(offset: number, length: number): Promise<CopyFailure | null> {
+    const earlier = this.#packed;
+    let endTurn = (): void => undefined;
+    if (this.spec.compress === true) {
+      this.#packed = new Promise((resolve) => {
+        endTurn = resolve;
+      });
+    }
+    const leave = this.#enterSource(offset, length);
+    try {
+      return await this.#copyEntered({ offset, length }, earlier);
+    } catch (error) {
+      return { side: 'source', error: toBlockError(error) };
+    } finally {
+      leave();
+      endTurn();
+    }
+  }
+
+  /** Makes the range of the target read as zeroes, however long it is. */
+  async zero(offset: number, length: number): Promise<CopyFailure | null> {
+    if (this.spec.targetIsZero === true) return null;
+    try {
+      const request = zeroRequest(offset, length, RequestFlag.mayUnmap);
+      const result = this.spec.target.node.writeZeroes(request);
+      if (result instanceof Promise) await result;
+      return null;
+    } catch (error) {
+      return { side: 'target', error: toBlockError(error) };
+    }
+  }
+
+  async #copyEntered(span: Span, earlier: Promise<void>): Promise<CopyFailure | null> {
+    const { spec } = this;
+    const parts = await planView(spec.source.node, span.offset, span.length);
+    if (spec.compress === true) return this.#copyCompressed({ span, parts, earlier });
+    if (parts === null) return this.#fallBack(span);
+    const range: PlannedRange = { ...span, parts };
+    if (spec.fill !== undefined) return this.#copySpan(range, span);
+    const spans = dataSpans(range, spec.unit);
+    for (const gap of gapsBetween(span, spans)) {
+      const failure = await this.zero(gap.offset, gap.length);
+      if (failure !== null) return failure;
+    }
+    for (const data of spans) {
+      const failure = await this.#copySpan(range, data);
+      if (failure !== null) return failure;
+    }
+    return null;
+  }
+
+  /** Reserve, fill, link. */
+  async #copySpan(range: PlannedRange, span: Span): Promise<CopyFailure | null> {
+    const target = this.spec.target.node;
+    const leave = target.enterBatch(span.offset, span.length, true);
+    let filled: Filled | null = null;
+    try {
+      const reserved = target.reserve(span.offset, span.length);
+      const reservation = reserved instanceof Promise ? await reserved : reserved;
+      if (reservation !== null) filled = await this.#fillReservation(range, reservation);
+    } catch (error) {
+      return { side: 'target', error: toBlockError(error) };
+    } finally {
+      leave();
+    }
+    if (filled === null) return this.#fallBack(span);
+    if (filled.failure !== null) return filled.failure;
+    // A piece may be several clusters of which the guest wrote only some: the rest is due still.
+    if (filled.lost) return this.#fallBack(span);
+    return this.#zeroAll(filled.zeroes);
+  }
+
+  async #zeroAll(spans: readonly Span[]): Promise<CopyFailure | null> {
+    for (const span of spans) {
+      const failure = await this.zero(span.offset, span.length);
+      if (failure !== null) return failure;
+    }
+    return null;
+  }
+
+  async #fillReservation(
+    range: PlannedRange,
+    reservation: TargetReservation,
+  ): Promise<Filled> {
+    const lost = await this.#piecesOfGuest(reservation);
+    const table = new FileTable();
+    const steps: LaneStep[] = [];
+    const stepOf: number[] = [];
+    for (const piece of reservation.pieces) {
+      if (lost.has(piece)) {
+        stepOf.push(LOST);
+        continue;
+      }
+      const isZero = allZero(cutParts(range, piece.offset, piece.length));
+      stepOf.push(isZero ? ZERO : steps.length);
+      if (isZero) continue;
+      steps.push(
+        pieceStep(range, piece, { table, zeroGranularity: this.spec.zeroGranularity }),
+      );
+    }
+    const results = await this.#runSteps(steps, table, reservation);
+    const zeroes: Span[] = [];
+    let failure: CopyFailure | null = null;
+    const outcomes = reservation.pieces.map((piece, index): PieceOutcome => {
+      const at = must(stepOf[index], 'each piece has its step');
+      if (at === LOST) return 'dropped';
+      const result = at === ZERO ? ZERO_RESULT : must(results[at], 'each step has a result');
+      if (result.outcome === 'zero') {
+        if (piece.fresh) return 'zero';
+        zeroes.push(piece);
+        return 'dropped';
+      }
+      if (result.outcome !== 'written') {
+        failure ??= failureOf(result.failure);
+        return 'dropped';
+      }
+      for (let each = 0; each < result.zeroRanges.length; each += 2) {
+        zeroes.push({
+          offset: piece.offset + (result.zeroRanges[each] ?? 0),
+          length: result.zeroRanges[each + 1] ?? 0,
+        });
+      }
+      return 'written';
+    });
+    const linked = reservation.link(outcomes);
+    if (linked instanceof Promise) await linked;
+    return { failure, zeroes, lost: lost.size > 0 };
+  }
+
+  /**
+   * When filling: pieces whose clusters a guest has written since the range was chosen. Looked
+   * for after reserving, so a later write is seen by the compare-and-set of link().
+   */
+  async #piecesOfGuest(reservation: TargetReservation): Promise<Set<ReservedPiece>> {
+    const lost = new Set<ReservedPiece>();
+    if (this.spec.fill === undefined) return lost;
+    for (const piece of reservation.pieces) {
+      const end = piece.offset + piece.length;
+      for (let at = piece.offset; at < end; ) {
+        const asked = this.spec.target.node.blockStatus(at, end - at, false);
+        const status = asked instanceof Promise ? await asked : asked;
+        if (status.allocated) lost.add(piece);
+        at += status.length;
+      }
+    }
+    return lost;
+  }
+
+  async #runSteps(
+    steps: readonly LaneStep[],
+    table: FileTable,
+    reservation: TargetReservation,
+  ): Promise<LaneResult[]> {
+    if (steps.length === 0) return [];
+    try {
+      return await this.#lanes.run(
+        { task: { steps, slab: null, cancel: this.#cancel }, files: table.files },
+        this,
+      );
+    } catch (error) {
+      reservation.abandon();
+      throw error;
+    }
+  }
+
+  /** The bytes go through the nodes: some driver must see them. */
+  async #fallBack(span: Span): Promise<CopyFailure | null> {
+    const { spec } = this;
+    if (spec.fill !== undefined) return spec.fill(span.offset, span.length);
+    return copyThroughGraph(spec, span);
+  }
+
+  async #copyCompressed(copy: {
+    readonly span: Span;
+    readonly parts: PlannedRange['parts'] | null;
+    readonly earlier: Promise<void>;
+  }): Promise<CopyFailure | null> {
+    const { span } = copy;
+    const packs = this.spec.target.node.driverNode.writeDeflated !== undefined;
+    if (copy.parts === null || !packs) {
+      await copy.earlier;
+      return copyThroughGraph(this.spec, span);
+    }
+    const range: PlannedRange = { ...span, parts: copy.parts };
+    const { unit } = this.spec;
+    const table = new FileTable();
+    const steps: LaneStep[] = [];
+    for (let at = span.offset; at < span.offset + span.length; at += unit) {
+      steps.push(compressStep(range, at, { unit, table, index: steps.length }));
+    }
+    const slab = new SharedArrayBuffer(steps.length * unit);
+    const results = await this.#lanes.run(
+      { task: { steps, slab, cancel: this.#cancel }, files: table.files },
+      this,
+    );
+    await copy.earlier;
+    try {
+      return await this.#pack({ span, slab, results });
+    } catch (error) {
+      return { side: 'target', error: toBlockError(error) };
+    }
+  }
+
+  /** Writes the clusters of a batch in guest order, compressed where that made them smaller. */
+  async #pack(batch: {
+    readonly span: Span;
+    readonly slab: SharedArrayBuffer;
+    readonly results: readonly LaneResult[];
+  }): Promise<CopyFailure | null> {
+    const { unit } = this.spec;
+    for (const [index, result] of batch.results.entries()) {
+      const offset = batch.span.offset + index * unit;
+      const length = Math.min(unit, batch.span.offset + batch.span.length - offset);
+      if (result.outcome === 'zero') {
+        const failure = await this.zero(offset, length);
+        if (failure !== null) return failure;
+        continue;
+      }
+      if (result.outcome !== 'written') return failureOf(result.failure);
+      const bytes = new Uint8Array(batch.slab, index * unit, result.bytes);
+      if (result.deflated) await this.#packCluster(offset, length, bytes);
+      else await this.spec.target.node.write(writeRequest(offset, bytes.subarray(0, length)));
+    }
+    return null;
+  }
+
+  async #packCluster(offset: number, length: number, payload: Uint8Array): Promise<void> {
+    const target = this.spec.target.node;
+    const leave = target.enterBatch(offset, length, true);
+    try {
+      await target.driverNode.writeDeflated?.(offset, payload);
+    } finally {
+      leave();
+    }
+  }
+
+  /** Counts the batch on every node of the source's view, and keeps freed clusters from reuse. */
+  #enterSource(offset: number, length: number): () => void {
+    const exits: (() => void)[] = [];
+    for (const node of nodesOfView(this.spec.source.node)) {
+      exits.push(node.enterBatch(offset, length, false));
+      const lease = node.lease();
+      exits.push(() => lease.release());
+    }
+    return () => {
+      for (const exit of exits) exit();
+    };
+  }
+}
+
+interface Filled {
+  readonly failure: CopyFailure | null;
+  /** Found to be zero in space that is overwritten in place. */
+  readonly zeroes: readonly Span[];
+  /** A guest's write came first somewhere. */
+  readonly lost: boolean;
+}
+
+/** In place of a step's number: nothing to write, or not ours any more. */
+const ZERO = -1;
+const LOST = -2;
+
+const ZERO_RESULT: LaneResult = {
+  outcome: 'zero',
+  bytes: 0,
+  zeroRanges: [],
+  deflated: false,
+  failure: null,
+};
+
+function compressStep(
+  range: PlannedRange,
+  offset: number,
+  place: { readonly unit: number; readonly table: FileTable; readonly index: number },
+): LaneStep {
+  const { unit } = place;
+  const length = Math.min(unit, range.offset + range.length - offset);
+  const parts = laneParts(cutParts(range, offset, length), place.table);
+  assert(length > 0, `a cluster at ${offset} lies in the range`);
+  return {
+    // A compressed cluster is always a whole one; past the end of the image it is zero.
+    parts: length < unit ? [...parts, { kind: 'zero', length: unit - length }] : parts,
+    length: unit,
+    target: { kind: 'slab', offset: place.index * unit },
+    zeroGranularity: unit,
+    skipZeroes: false,
+    deflate: true,
+  };
+}
+
+function failureOf(failure: LaneFailure | null): CopyFailure {
+  if (failure === null) {
+    return { side: 'source', error: new BlockError('cancelled', 'Operation canceled') };
+  }
+  const { side, kind, message, errno } = failure;
+  return { side, error: new BlockError(kind, message, { errno }) };
+}

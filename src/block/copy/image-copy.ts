@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copies a whole view into a target with several batches in flight: what `convert` does.
+//
+// Long zero ranges cost one request each, never a scan. Nothing is flushed here.
+
+import { COPY_LIMITS, toBlockError } from '../../base/index.js';
+import type { Clock } from '../../base/index.js';
+import { viewStatus } from './chain.js';
+import type { CopyEngine, CopyFailure, CopySession, CopySpec } from './copy-engine.js';
+import type { Span } from './lane-plan.js';
+import { RateLimiter } from './rate-limit.js';
+
+export interface ImageCopyOptions extends CopySpec {
+  /** Bytes to copy from the start; the source's length unless given. */
+  readonly length?: number;
+  /** Batches in flight, 1 to COPY_LIMITS.batchesPerJob; 1 writes the target in order. */
+  readonly inFlight?: number;
+  /** Bytes per second; 0 or absent = no limit. */
+  readonly speed?: number;
+  /** Bytes settled so far, rising to `length`. */
+  onProgress?(bytes: number): void;
+  /** Asked before each batch; true ends the copy early with kind `cancelled`. */
+  cancelled?(): boolean;
+}
+
+interface Step extends Span {
+  readonly zero: boolean;
+}
+
+/** Null when everything was copied, else the first failure; nothing is in flight afterwards. */
+export async function copyImage(
+  engine: CopyEngine,
+  clock: Clock,
+  options: ImageCopyOptions,
+): Promise<CopyFailure | null> {
+  const session = engine.open(options);
+  const length = options.length ?? options.source.node.length;
+  const window = Math.min(options.inFlight ?? engine.lanes.width * 2, COPY_LIMITS.batchesPerJob);
+  const limiter = new RateLimiter(clock);
+  limiter.setSpeed(options.speed ?? 0);
+  const inFlight = new Set<Promise<void>>();
+  let failure: CopyFailure | null = null;
+  let done = 0;
+  const steps = new StepPlanner(options, length);
+  const start = (step: Step): void => {
+    const running = runStep(session, step).then((result) => {
+      failure ??= result;
+      done += step.length;
+      inFlight.delete(running);
+      if (result === null) options.onProgress?.(done);
+    });
+    inFlight.add(running);
+  };
+  for (let offset = 0; offset < length && failure === null; ) {
+    if (options.cancelled?.() === true) {
+      session.cancel();
+      break;
+    }
+    if (inFlight.size >= window) {
+      await Promise.race(inFlight);
+      continue;
+    }
+    const delay = limiter.delayMs();
+    if (delay > 0) {
+      await new Promise<void>((resolve) => void clock.after(delay, resolve));
+    }
+    try {
+      const step = await steps.next(offset, limiter.sliceBytes);
+      if (!step.zero) limiter.charge(step.length);
+      start(step);
+      offset += step.length;
+    } catch (error) {
+      failure = { side: 'source', error: toBlockError(error) };
+    }
+    await yieldToLoop();
+  }
+  await Promise.all(inFlight);
+  return failure;
+}
+
+async function runStep(session: CopySession, step: Step): Promise<CopyFailure | null> {
+  return step.zero
+    ? session.zero(step.offset, step.length)
+    : session.copy(step.offset, step.length);
+}
+
+/** Cuts the view into steps: zeroes as far as they go, data in batches. */
+class StepPlanner {
+  readonly #spec: CopySpec;
+  readonly #length: number;
+  /** Up to here the view is known to hold data. */
+  #dataUntil = 0;
+
+  constructor(spec: CopySpec, length: number) {
+    this.#spec = spec;
+    this.#length = length;
+  }
+
+  async next(offset: number, sliceBytes: number): Promise<Step> {
+    const { unit } = this.#spec;
+    const left = this.#length - offset;
+    if (offset >= this.#dataUntil) {
+      const asked = Math.min(left, COPY_LIMITS.zeroRangeBytes);
+      const status = await viewStatus(this.#spec.source.node, offset, asked);
+      const whole = status.length >= left ? left : floorTo(status.length, unit);
+      if (status.zero && whole > 0) return { offset, length: whole, zero: true };
+      this.#dataUntil = offset + Math.max(unit, whole);
+    }
+    const known = Math.min(left, this.#dataUntil - offset);
+    return { offset, length: Math.min(known, batchBytes(unit, sliceBytes)), zero: false };
+  }
+}
+
+/** Bytes of one batch: a slice of quota at most, whole units, at least one. */
+export function batchBytes(unit: number, sliceBytes: number, limit = Infinity): number {
+  const bytes = Math.min(COPY_LIMITS.batchBytes, sliceBytes, limit);
+  return Math.max(unit, floorTo(bytes, unit));
+}
+
+function floorTo(value: number, unit: number): number {
+  return Math.floor(value / unit) * unit;
+}
+
+/** Lets timers and sockets have their turn. */
+export function yieldToLoop(): Promise<void> {
+  return new Promise((resolve) => {
+    setImmediate(resolve);
+  });
+}

@@ -1,0 +1,14 @@
+// SPDX-License-Identifier: Apache-2.0
+export * from './before-write.js';
+export * from './chain.js';
+export * from './copy-bitmap.js';
+export * from './copy-engine.js';
+export * from './copy-on-read.js';
+export { readView } from './graph-copy.js';
+export * from './image-copy.js';
+export { createLanes, FairLanes, inProcessLanes } from './lane-executor.js';
+export type { LaneBatch, LaneExecutor } from './lane-executor.js';
+export type { Span } from './lane-plan.js';
+export * from './lane-task.js';
+export * from './range-locks.js';
+export * from './rate-limit.js';

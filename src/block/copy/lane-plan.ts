@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: Apache-2.0
+// From planned source parts and reserved target pieces to the steps of a lane task. Pure.
+
+import type { HostFile } from '../../host/index.js';
+import type { ReservedPiece } from '../extent.js';
+import type { SourcePart } from './chain.js';
+import type { LanePart, LaneStep } from './lane-task.js';
+
+export interface Span {
+  readonly offset: number;
+  readonly length: number;
+}
+
+/** A range of a node and the parts that it is made of. */
+export interface PlannedRange extends Span {
+  readonly parts: readonly SourcePart[];
+}
+
+/** The files of a batch, each named once by its place. */
+export class FileTable {
+  readonly files: HostFile[] = [];
+
+  indexOf(file: HostFile): number {
+    const known = this.files.indexOf(file);
+    return known >= 0 ? known : this.files.push(file) - 1;
+  }
+}
+
+/** The parts of a sub-range, cut to it. */
+export function cutParts(range: PlannedRange, offset: number, length: number): SourcePart[] {
+  const parts: SourcePart[] = [];
+  let position = range.offset;
+  for (const part of range.parts) {
+    const start = Math.max(position, offset);
+    const end = Math.min(position + part.length, offset + length);
+    if (start < end) parts.push(cutPart(part, start - position, end - start));
+    position += part.length;
+    if (position >= offset + length) break;
+  }
+  return parts;
+}
+
+function cutPart(part: SourcePart, skip: number, length: number): SourcePart {
+  if (part.kind === 'zero') return { kind: 'zero', length };
+  if (part.kind === 'data') return { ...part, hostOffset: part.hostOffset + skip, length };
+  return { ...part, skip: part.skip + skip, length };
+}
+
+/** Ranges that hold data, rounded out to `unit`, merged, inside the range; the rest is zero. */
+export function dataSpans(range: PlannedRange, unit: number): Span[] {
+  const spans: { offset: number; length: number }[] = [];
+  const rangeEnd = range.offset + range.length;
+  let position = range.offset;
+  for (const part of range.parts) {
+    const partEnd = position + part.length;
+    if (part.kind !== 'zero') {
+      const start = Math.max(range.offset, Math.floor(position / unit) * unit);
+      const end = Math.min(rangeEnd, Math.ceil(partEnd / unit) * unit);
+      const last = spans.at(-1);
+      if (last !== undefined && last.offset + last.length >= start) {
+        last.length = Math.max(last.length, end - last.offset);
+      } else spans.push({ offset: start, length: end - start });
+    }
+    position = partEnd;
+  }
+  return spans;
+}
+
+/** What of the range no span covers. */
+export function gapsBetween(range: Span, spans: readonly Span[]): Span[] {
+  const gaps: Span[] = [];
+  let position = range.offset;
+  for (const span of spans) {
+    if (span.offset > position) gaps.push({ offset: position, length: span.offset - position });
+    position = span.offset + span.length;
+  }
+  const end = range.offset + range.length;
+  if (end > position) gaps.push({ offset: position, length: end - position });
+  return gaps;
+}
+
+export function laneParts(parts: readonly SourcePart[], table: FileTable): LanePart[] {
+  return parts.map((part): LanePart => {
+    if (part.kind === 'zero') return part;
+    const file = table.indexOf(part.file);
+    if (part.kind === 'data') {
+      return { kind: 'data', length: part.length, file, offset: part.hostOffset };
+    }
+    return {
+      kind: 'compressed',
+      length: part.length,
+      file,
+      offset: part.hostOffset,
+      compressedLength: part.compressedLength,
+      inflatedLength: part.inflatedLength,
+      skip: part.skip,
+    };
+  });
+}
+
+/** Fills one reserved piece from the range's parts. */
+export function pieceStep(
+  range: PlannedRange,
+  piece: ReservedPiece,
+  context: { readonly table: FileTable; readonly zeroGranularity: number },
+): LaneStep {
+  const parts = cutParts(range, piece.offset, piece.length);
+  return {
+    parts: laneParts(parts, context.table),
+    length: piece.length,
+    target: {
+      kind: 'file',
+      file: context.table.indexOf(piece.file),
+      offset: piece.hostOffset,
+    },
+    zeroGranularity: context.zeroGranularity,
+    // New space may hold old bytes: it is written whole or not at all.
+    skipZeroes: !piece.fresh,
+    deflate: false,
+  };
+}
+
+export function allZero(parts: readonly SourcePart[]): boolean {
+  return parts.every((part) => part.kind === 'zero');
+}
+

@@ -1,0 +1,17 @@
+// SPDX-License-Identifier: Apache-2.0
+// Options of `copy-before-write`; pure data.
+
+import { blockdevRef } from '../../../block/options.js';
+import { enumeration, optional, struct, uint32 } from '../../../schema/index.js';
+import type { Infer } from '../../../schema/index.js';
+
+export const onCbwError = enumeration('OnCbwError', ['break-guest-write', 'break-snapshot']);
+
+export const copyBeforeWriteOptions = struct('BlockdevOptionsCbw', {
+  file: blockdevRef,
+  target: blockdevRef,
+  'on-cbw-error': optional(onCbwError),
+  'cbw-timeout': optional(uint32),
+});
+
+export type CopyBeforeWriteOptions = Infer<typeof copyBeforeWriteOptions>;

@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: Apache-2.0
+// The filter `copy-on-read`: what is read from below the overlay is written into it.
+//
+// Writes pass. `bottom` names the last layer that is copied from; without it the whole chain is.
+// A job gives its own copier, so that its fills and those of readers exclude each other.
+
+import { BlockError, Permission, settle } from '../../../base/index.js';
+import type { Eventually, PermissionPair } from '../../../base/index.js';
+import { ChildRole, defineDriver } from '../../../block/index.js';
+import type { Child, DriverNode, Node, OpenContext, Request } from '../../../block/index.js';
+import { backingOf, CopyOnRead, nodesOfView } from '../../../block/copy/index.js';
+import type { CopyOnReadInternal } from '../../../block/copy/index.js';
+import type { CopyOnReadOptions } from './options.js';
+
+/** Where an overlay tells no cluster size. */
+const DEFAULT_UNIT = 65_536;
+
+export const copyOnRead = defineDriver<CopyOnReadOptions | CopyOnReadInternal>({
+  name: 'copy-on-read',
+  kind: 'filter',
+  children: { file: { role: ChildRole.filtered | ChildRole.primary, required: true } },
+  supports: {
+    read: 'native',
+    write: 'pass',
+    writeZeroes: 'pass',
+    discard: 'pass',
+    flush: 'pass',
+    blockStatus: 'pass',
+    truncate: 'pass',
+    planExtents: 'none',
+    reserve: 'none',
+    compressedWrite: 'pass',
+    changeBacking: 'none',
+    check: 'none',
+  },
+  open(context, options) {
+    const file = context.child('file');
+    if ('copyOnRead' in options) {
+      return Promise.resolve(new CopyOnReadNode(file, options.copyOnRead, () => undefined));
+    }
+    return Promise.resolve(openAlone(context, file, options));
+  },
+});
+
+function openAlone(context: OpenContext, file: Child, options: CopyOnReadOptions): CopyOnReadNode {
+  const bottom = options.bottom === undefined ? null : findBottom(file.node, options.bottom);
+  const copier = new CopyOnRead({
+    overlay: file,
+    base: () => (bottom === null ? null : backingOf(bottom)),
+    unit: file.node.info.clusterSize ?? DEFAULT_UNIT,
+  });
+  if (context.readOnly || file.node.readOnly) return new CopyOnReadNode(file, null, () => undefined);
+  return new CopyOnReadNode(file, copier, copier.attach(file.node));
+}
+
+function findBottom(top: Node, name: string): Node {
+  for (const node of nodesOfView(top)) {
+    if (node.name !== name) continue;
+    if (node.driver.kind !== 'filter') return node;
+    throw new BlockError('invalid-option', `Bottom node '${name}' is a filter`);
+  }
+  throw new BlockError('invalid-option', `Bottom node '${name}' not found`);
+}
+
+class CopyOnReadNode implements DriverNode {
+  readonly #file: Child;
+  /** Null when the overlay cannot be written: reads just pass. */
+  readonly #copier: CopyOnRead | null;
+  readonly #detach: () => void;
+
+  constructor(file: Child, copier: CopyOnRead | null, detach: () => void) {
+    this.#file = file;
+    this.#copier = copier;
+    this.#detach = detach;
+  }
+
+  get length(): number {
+    return this.#file.node.length;
+  }
+
+  get limits(): DriverNode['limits'] {
+    return this.#file.node.limits;
+  }
+
+  childPermissions(_child: Child, parents: PermissionPair): PermissionPair {
+    const own = this.#copier === null ? 0 : Permission.consistentRead | Permission.writeUnchanged;
+    return {
+      taken: parents.taken | own,
+      shared: parents.shared | Permission.writeUnchanged,
+    };
+  }
+
+  read(request: Request): Eventually<void> {
+    if (this.#copier === null) return this.#file.node.read(request);
+    return settle(this.#copier.fill(request.offset, request.length), (failure) => {
+      if (failure !== null) throw failure.error;
+      return this.#file.node.read(request);
+    });
+  }
+
+  close(): Promise<void> {
+    this.#detach();
+    return Promise.resolve();
+  }
+}

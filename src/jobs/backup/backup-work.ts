@@ -1,0 +1,220 @@
+// SPDX-License-Identifier: Apache-2.0
+// The backup job at work: the source as it was when the filter came in goes to the target.
+//
+// Job and copy-before-write filter share one bitmap, so a unit is copied once, by whoever comes
+// first. A unit that is still dirty has not been written since the start, so what was found out
+// about it stays true while it is dirty. The target is flushed before run() returns.
+
+import { COPY_LIMITS, must, Permission } from '../../base/index.js';
+import type { Backend, Node } from '../../block/index.js';
+import { backingOf, CopyBitmap, layerStatus, viewStatus } from '../../block/copy/index.js';
+import type { CopyBeforeWriteInternal, CopySession } from '../../block/copy/index.js';
+import { CopyLoop } from '../copy-loop.js';
+import type { CopyWork, Hold } from '../copy-loop.js';
+import type { Job } from '../job.js';
+import type { OnError } from '../options.js';
+import { insertJobFilter } from '../start.js';
+import type { StartableWork } from '../start.js';
+import type { JobRegistry } from '../registry.js';
+
+export interface BackupPlan {
+  readonly source: Node;
+  readonly target: Node;
+  readonly sync: 'full' | 'top' | 'none';
+  readonly compress: boolean;
+  /** Bytes of one copy unit. */
+  readonly unit: number;
+  readonly workers: number;
+  /** Bytes of one batch at most; Infinity = no limit of the user's. */
+  readonly maxChunk: number;
+  readonly filterName: string | null;
+  readonly onSourceError: OnError;
+  readonly onTargetError: OnError;
+}
+
+export class BackupWork implements StartableWork {
+  readonly #registry: JobRegistry;
+  readonly #plan: BackupPlan;
+  readonly #bitmap: CopyBitmap;
+  #filter: Node | null = null;
+  #backends: Backend[] = [];
+  #loop: CopyLoop | null = null;
+  #session: CopySession | null = null;
+  #speed = 0;
+  #cursor = 0;
+  /** Up to here the source is known to hold data. */
+  #dataUntil = 0;
+  /** Bytes in flight, and bytes found not to belong to the backup (`sync=top`). */
+  #inFlight = 0;
+  #skipped = 0;
+
+  constructor(registry: JobRegistry, plan: BackupPlan) {
+    this.#registry = registry;
+    this.#plan = plan;
+    this.#bitmap = new CopyBitmap(plan.source.length, plan.unit);
+  }
+
+  /** The filter's coming in, with everything drained, is the point in time. */
+  async attach(job: Job): Promise<void> {
+    const { graph } = this.#registry;
+    const { source, target, filterName } = this.#plan;
+    const internal: CopyBeforeWriteInternal = { bitmap: this.#bitmap };
+    const filter = await insertJobFilter(this.#registry, {
+      driver: 'copy-before-write',
+      name: filterName,
+      below: source,
+      internal,
+      children: { target },
+    });
+    this.#filter = filter;
+    const release = this.#registry.occupy(job, [filter]);
+    void job.ended.then(release);
+    for (const node of [filter, target]) {
+      const backend = await graph.attach(node, job.id, {
+        taken: Permission.none,
+        shared: Permission.all & ~Permission.resize,
+      });
+      this.#backends.push(backend);
+    }
+    const [backend] = this.#backends;
+    backend?.onQuiesce((quiesced) => {
+      if (quiesced) job.quiesce();
+      else job.unquiesce();
+    });
+  }
+
+  setSpeed(bytesPerSecond: number): void {
+    this.#speed = bytesPerSecond;
+    this.#loop?.setSpeed(bytesPerSecond);
+  }
+
+  async run(job: Job): Promise<void> {
+    const { plan, target } = { plan: this.#plan, target: this.#target };
+    job.setTotal(plan.source.length);
+    await job.pausePoint();
+    if (plan.sync === 'none') for (;;) await job.rest();
+    this.#session = this.#registry.engine.open({
+      source: this.#source,
+      target,
+      unit: plan.unit,
+      zeroGranularity: plan.unit,
+      compress: plan.compress,
+    });
+    this.#loop = new CopyLoop({
+      clock: this.#registry.graph.clock,
+      backend: must(this.#backends[0], 'the job is attached'),
+      unit: plan.unit,
+      window: plan.workers,
+      maxBatch: Math.min(plan.maxChunk, COPY_LIMITS.batchMaxBytes),
+      onSourceError: plan.onSourceError,
+      onTargetError: plan.onTargetError,
+      next: (limit) => this.#next(job, limit),
+    });
+    this.#loop.setSpeed(this.#speed);
+    await this.#loop.run(job);
+    job.progressTo(plan.source.length - this.#skipped);
+    await target.node.flush();
+  }
+
+  async clean(): Promise<void> {
+    for (const backend of this.#backends.splice(0)) await backend.detach();
+    if (this.#filter !== null) await this.#registry.graph.removeFilter(this.#filter);
+    this.#filter = null;
+  }
+
+  get #source(): { readonly node: Node } {
+    const filter = must(this.#filter, 'the filter is in place');
+    return must(filter.children.get('file'), 'the filter has a source');
+  }
+
+  get #target(): { readonly node: Node } {
+    const filter = must(this.#filter, 'the filter is in place');
+    return must(filter.children.get('target'), 'the filter has a target');
+  }
+
+  async #next(job: Job, limit: number): Promise<CopyWork | Hold | null> {
+    const bitmap = this.#bitmap;
+    for (;;) {
+      const offset = this.#nextDirty();
+      if (offset < 0) {
+        // A guest's copy that fails gives its units back, so the last of them is waited for.
+        const others = this.#inFlight === 0 ? bitmap.locks.wait(0, bitmap.length) : undefined;
+        return others === undefined ? null : { until: others };
+      }
+      const skip = await this.#unallocatedAt(offset);
+      if (skip > 0) {
+        this.#skip(job, offset, skip);
+        continue;
+      }
+      const zeroes = await this.#zeroesAt(offset);
+      if (!bitmap.isDirty(offset)) continue;
+      if (zeroes > 0) return this.#claim(job, { offset, limit: zeroes, zero: true });
+      return this.#claim(job, { offset, limit, zero: false });
+    }
+  }
+
+  #nextDirty(): number {
+    const ahead = this.#bitmap.nextDirty(this.#cursor);
+    return ahead >= 0 ? ahead : this.#bitmap.nextDirty(0);
+  }
+
+  /** For `sync=top`: bytes of whole units that the source's own layer does not have. */
+  async #unallocatedAt(offset: number): Promise<number> {
+    if (this.#plan.sync !== 'top') return 0;
+    const top = this.#source.node;
+    const left = this.#bitmap.length - offset;
+    const chain = { top, base: backingOf(top) };
+    const status = await layerStatus(chain, offset, Math.min(left, COPY_LIMITS.zeroRangeBytes));
+    return status.where === 'top' ? 0 : this.#wholeUnits(status.length, left);
+  }
+
+  #skip(job: Job, offset: number, length: number): void {
+    const run = this.#bitmap.dirtyRun(offset, length);
+    this.#bitmap.clear(offset, run);
+    this.#skipped += run;
+    job.setTotal(this.#bitmap.length - this.#skipped);
+  }
+
+  /** Bytes of whole units from `offset` that read as zeroes. */
+  async #zeroesAt(offset: number): Promise<number> {
+    if (offset < this.#dataUntil) return 0;
+    const left = this.#bitmap.length - offset;
+    const asked = Math.min(left, COPY_LIMITS.zeroRangeBytes);
+    const status = await viewStatus(this.#source.node, offset, asked);
+    const whole = this.#wholeUnits(status.length, left);
+    if (status.zero && whole > 0) return whole;
+    this.#dataUntil = offset + Math.max(whole, this.#plan.unit);
+    return 0;
+  }
+
+  #wholeUnits(length: number, left: number): number {
+    return length >= left ? left : length - (length % this.#plan.unit);
+  }
+
+  #claim(
+    job: Job,
+    wanted: { readonly offset: number; readonly limit: number; readonly zero: boolean },
+  ): CopyWork {
+    const bitmap = this.#bitmap;
+    const { offset, zero } = wanted;
+    const length = bitmap.dirtyRun(offset, wanted.limit);
+    const release = bitmap.locks.take(offset, length);
+    bitmap.clear(offset, length);
+    this.#cursor = offset + length;
+    this.#inFlight += length;
+    const session = must(this.#session, 'the job runs');
+    return {
+      offset,
+      length,
+      cost: zero ? 0 : length,
+      run: () => (zero ? session.zero(offset, length) : session.copy(offset, length)),
+      over: (failure) => {
+        this.#inFlight -= length;
+        if (failure !== null) bitmap.set(offset, length);
+        release();
+        const due = bitmap.dirtyUnits * bitmap.unit + this.#inFlight;
+        job.progressTo(Math.max(0, bitmap.length - this.#skipped - due));
+      },
+    };
+  }
+}

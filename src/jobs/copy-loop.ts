@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: Apache-2.0
+// The loop that copying jobs share: pause points, speed, a bounded window of batches, and the error
+// policy of each side.
+//
+// A batch is charged when it is dispatched. Nothing is in flight when the job pauses, sleeps, ends
+// or fails; a failed range goes back to whoever gave it, before the policy is asked.
+
+import { COPY_LIMITS } from '../base/index.js';
+import type { Clock, Eventually } from '../base/index.js';
+import type { Backend } from '../block/index.js';
+import { batchBytes, RateLimiter, yieldToLoop } from '../block/copy/index.js';
+import type { CopyFailure, Span } from '../block/copy/index.js';
+import type { Job } from './job.js';
+import type { OnError } from './options.js';
+
+export interface CopyWork extends Span {
+  /** Bytes charged to the speed limit; 0 for what costs nothing, such as zeroes. */
+  readonly cost: number;
+  run(): Promise<CopyFailure | null>;
+  /** The batch is over: progress, or the range becomes due again. */
+  over(failure: CopyFailure | null): void;
+}
+
+/** Nothing can be dispatched before this has happened. */
+export interface Hold {
+  readonly until: Promise<void>;
+}
+
+export interface CopyLoopOptions {
+  readonly clock: Clock;
+  /** Counts the batches, so that drain waits for them and holds back new ones. */
+  readonly backend: Backend;
+  /** Bytes of one copy unit, the least that is dispatched. */
+  readonly unit: number;
+  /** Batches in flight at most. */
+  readonly window: number;
+  /** Upper bound of a batch in bytes. */
+  readonly maxBatch: number;
+  readonly onSourceError: OnError;
+  readonly onTargetError: OnError;
+  /** The next batch of at most `limit` bytes, its range claimed; null when nothing is due. */
+  next(limit: number): Eventually<CopyWork | Hold | null>;
+}
+
+export class CopyLoop {
+  readonly #limiter: RateLimiter;
+  readonly #options: CopyLoopOptions;
+  readonly #inFlight = new Set<Promise<void>>();
+  #fatal: CopyFailure | null = null;
+  /** The first failure that a policy ignored: the job goes on and fails at its end. */
+  #ignored: CopyFailure | null = null;
+
+  constructor(options: CopyLoopOptions) {
+    this.#options = options;
+    this.#limiter = new RateLimiter(options.clock);
+  }
+
+  setSpeed(bytesPerSecond: number): void {
+    this.#limiter.setSpeed(bytesPerSecond);
+  }
+
+  /** Resolves when next() has nothing left; throws for a failure, a cancel included. */
+  async run(job: Job): Promise<void> {
+    try {
+      while (await this.#step(job));
+    } finally {
+      await this.#settleAll();
+    }
+    const failure = this.#fatal ?? this.#ignored;
+    if (failure !== null) throw failure.error;
+  }
+
+  async #step(job: Job): Promise<boolean> {
+    const { window, unit, maxBatch } = this.#options;
+    if (this.#fatal !== null) return false;
+    if (job.pauseRequested || job.cancelled) {
+      await this.#settleAll();
+      await job.pausePoint();
+      return true;
+    }
+    if (this.#inFlight.size >= Math.min(window, COPY_LIMITS.batchesPerJob)) {
+      await Promise.race(this.#inFlight);
+      return true;
+    }
+    const delay = this.#limiter.delayMs();
+    if (delay > 0) {
+      await this.#settleAll();
+      if (this.#fatal === null) await job.sleep(delay);
+      return true;
+    }
+    return this.#dispatch(job, batchBytes(unit, this.#limiter.sliceBytes, maxBatch));
+  }
+
+  async #dispatch(job: Job, limit: number): Promise<boolean> {
+    const leave = await this.#options.backend.enter();
+    let entered = true;
+    try {
+      if (job.pauseRequested || job.cancelled) return true;
+      const work = await this.#options.next(limit);
+      if (work === null) {
+        if (this.#inFlight.size === 0) return false;
+        await Promise.race(this.#inFlight);
+        return true;
+      }
+      if (!('run' in work)) {
+        await work.until;
+        return true;
+      }
+      this.#limiter.charge(work.cost);
+      entered = false;
+      this.#start(job, work, leave);
+    } finally {
+      if (entered) leave();
+    }
+    await yieldToLoop();
+    return true;
+  }
+
+  #start(job: Job, work: CopyWork, leave: () => void): void {
+    const running = work
+      .run()
+      .then((failure) => {
+        work.over(failure);
+        if (failure !== null) this.#judge(job, failure);
+      })
+      .finally(() => {
+        this.#inFlight.delete(running);
+        leave();
+      });
+    this.#inFlight.add(running);
+  }
+
+  #judge(job: Job, failure: CopyFailure): void {
+    if (failure.error.kind === 'cancelled' || this.#fatal !== null) return;
+    const source = failure.side === 'source';
+    const policy = source ? this.#options.onSourceError : this.#options.onTargetError;
+    const action = job.decideOnError(policy, source ? 'read' : 'write', failure.error);
+    if (action === 'report') this.#fatal = failure;
+    else if (action === 'ignore') this.#ignored ??= failure;
+  }
+
+  async #settleAll(): Promise<void> {
+    await Promise.all(this.#inFlight);
+  }
+}

@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: Apache-2.0
+// `blockdev-create`: makes an empty image as a job, which stays in the list until it is dismissed.
+
+import { BlockError, Permission } from '../../base/index.js';
+import type { Backend, Driver, Node, NodeOptions } from '../../block/index.js';
+import type { Job, JobWork } from '../job.js';
+import type { JobRegistry } from '../registry.js';
+import type { CreateOptions } from './options.js';
+
+export async function startCreate(registry: JobRegistry, args: CreateOptions): Promise<Job> {
+  const driver = await registry.driver(args.options.driver);
+  if (driver.create === undefined) {
+    throw new BlockError('unsupported', 'Driver does not support blockdev-create');
+  }
+  const job = registry.create({
+    id: args['job-id'],
+    type: 'create',
+    blockJob: false,
+    autoFinalize: true,
+    autoDismiss: false,
+  });
+  job.attachWork(new CreateWork(registry, driver, args.options));
+  job.start();
+  return job;
+}
+
+class CreateWork implements JobWork {
+  readonly #registry: JobRegistry;
+  readonly #driver: Driver;
+  readonly #options: CreateOptions['options'];
+  readonly #backends: Backend[] = [];
+  readonly #opened: Node[] = [];
+
+  constructor(registry: JobRegistry, driver: Driver, options: CreateOptions['options']) {
+    this.#registry = registry;
+    this.#driver = driver;
+    this.#options = options;
+  }
+
+  async run(job: Job): Promise<void> {
+    job.setTotal(1);
+    const { graph } = this.#registry;
+    try {
+      await this.#driver.create?.(
+        { host: graph.host, node: (reference) => this.#node(reference) },
+        this.#options,
+      );
+    } finally {
+      job.advance(1);
+      await this.#letGo();
+    }
+  }
+
+  /** Write and resize are asked for, so that an image in use is refused and stays whole. */
+  async #node(reference: unknown): Promise<Node> {
+    const { graph } = this.#registry;
+    let node: Node;
+    if (typeof reference === 'string') node = this.#registry.node(reference);
+    else {
+      node = await graph.open(reference as NodeOptions);
+      this.#opened.push(node);
+    }
+    const backend = await graph.attach(node, '', {
+      taken: Permission.write | Permission.resize,
+      shared: Permission.all,
+    });
+    this.#backends.push(backend);
+    return backend.node;
+  }
+
+  async #letGo(): Promise<void> {
+    for (const backend of this.#backends.splice(0)) await backend.detach();
+    for (const node of this.#opened.splice(0)) await this.#registry.graph.close(node);
+  }
+}

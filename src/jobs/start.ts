@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+// Starting a job, in the order that the reference's events show: its filter is in place, the job is
+// created, its speed is set, its edges are attached; a failure from there on throws the job away
+// (JSC null) before the error is reported.
+
+import { BlockError, NAME_LIMITS } from '../base/index.js';
+import type { Driver, InsertFilterRequest, Node } from '../block/index.js';
+import type { Job, JobSetup, JobWork } from './job.js';
+import type { JobRegistry } from './registry.js';
+
+export interface StartableWork extends JobWork {
+  /** Takes the job's edges. */
+  attach(job: Job): Promise<void>;
+  clean(): Promise<void>;
+}
+
+export interface StartOptions {
+  readonly setup: JobSetup;
+  readonly speed: number | bigint;
+  /** Nodes that are busy while the job lives. */
+  readonly nodes: readonly Node[];
+  /** The command holds its nodes drained while it starts the job, which shows as a pause. */
+  readonly startsDrained?: boolean;
+}
+
+export async function startWork(
+  registry: JobRegistry,
+  work: StartableWork,
+  options: StartOptions,
+): Promise<Job> {
+  let job: Job;
+  try {
+    job = registry.create(options.setup);
+  } catch (error) {
+    await work.clean();
+    throw error;
+  }
+  const release = registry.occupy(job, options.nodes);
+  void job.ended.then(release);
+  job.attachWork(work);
+  try {
+    job.setSpeed(options.speed);
+    await work.attach(job);
+  } catch (error) {
+    await work.clean();
+    job.discard();
+    throw error;
+  }
+  if (options.startsDrained === true) job.quiesce();
+  job.start();
+  if (options.startsDrained === true) {
+    await job.restsOrEnds();
+    job.unquiesce();
+  }
+  return job;
+}
+
+const NODE_NAME = /^[A-Za-z][A-Za-z0-9\-._]*$/;
+
+/** Checks a name for the job's filter before anything is changed. */
+export function requireFilterName(registry: JobRegistry, name: string | undefined): void {
+  if (name === undefined) return;
+  if (!NODE_NAME.test(name) || name.length > NAME_LIMITS.nodeNameBytes) {
+    throw new BlockError('invalid-option', `Could not create node: Invalid node-name: '${name}'`);
+  }
+  if (registry.graph.find(name) !== null) {
+    throw new BlockError(
+      'exists',
+      `Could not create node: Duplicate nodes with node-name='${name}'`,
+    );
+  }
+}
+
+export async function insertJobFilter(
+  registry: JobRegistry,
+  filter: Omit<InsertFilterRequest, 'driver'> & { readonly driver: string },
+): Promise<Node> {
+  const driver = await registry.driver(filter.driver);
+  return registry.graph.insertFilter({ ...filter, driver: driver as Driver<never> });
+}

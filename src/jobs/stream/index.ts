@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: Apache-2.0
+// `block-stream`: checks the arguments, freezes the chain, puts the copy-on-read filter in and
+// starts the job. What is refused before the job exists sends no event.
+
+import { BlockError } from '../../base/index.js';
+import type { Node } from '../../block/index.js';
+import { backingOf, nodesOfView, skipFilters } from '../../block/copy/index.js';
+import type { Job } from '../job.js';
+import { requireFilterName, startWork } from '../start.js';
+import type { JobRegistry } from '../registry.js';
+import type { StreamOptions } from './options.js';
+import { StreamWork } from './stream-work.js';
+import type { StreamPlan } from './stream-work.js';
+
+export { streamOptions } from './options.js';
+
+export async function startStream(registry: JobRegistry, args: StreamOptions): Promise<Job> {
+  const plan = planStream(registry, args);
+  const id = args['job-id'] ?? '';
+  registry.requireFreeId(id);
+  const work = new StreamWork(registry, plan);
+  await work.insertFilter(args['filter-node-name'] ?? null);
+  const job = await startWork(registry, work, {
+    setup: {
+      id,
+      type: 'stream',
+      blockJob: true,
+      autoFinalize: args['auto-finalize'] ?? true,
+      autoDismiss: args['auto-dismiss'] ?? true,
+    },
+    speed: args.speed ?? 0,
+    nodes: plan.layers,
+  });
+  // With nothing to copy the reference is through before it answers.
+  if (plan.layers.length === 1) await job.restsOrEnds();
+  return job;
+}
+
+function planStream(registry: JobRegistry, args: StreamOptions): StreamPlan {
+  requireOneBase(args);
+  const top = registry.node(args.device);
+  const base = findBase(registry, top, args);
+  const layers = layersAbove(top, base);
+  for (const node of layers) registry.requireIdle(node);
+  const backingFile = args['backing-file'];
+  if (base === null && backingFile !== undefined) {
+    throw new BlockError(
+      'invalid-option',
+      'backing file specified, but streaming the entire chain',
+    );
+  }
+  requireFilterName(registry, args['filter-node-name']);
+  if (top.readOnly) {
+    throw new BlockError(
+      'unsupported',
+      `Node '${top.name}' is read-only: streaming into a read-only node is not supported`,
+      { node: top.name },
+    );
+  }
+  requireLink(top, base, { layers, backingFile });
+  return {
+    top,
+    base,
+    layers,
+    backingFile: backingFile ?? null,
+    onError: args['on-error'] ?? 'report',
+  };
+}
+
+function requireOneBase(args: StreamOptions): void {
+  const both = (one: 'base' | 'bottom', other: 'base-node' | 'bottom'): void => {
+    if (args[one] === undefined || args[other] === undefined) return;
+    throw new BlockError(
+      'invalid-option',
+      `'${one}' and '${other}' cannot be specified at the same time`,
+    );
+  };
+  both('base', 'base-node');
+  both('base', 'bottom');
+  both('bottom', 'base-node');
+}
+
+/** The first layer that stays below; null when the whole chain is streamed. */
+function findBase(registry: JobRegistry, top: Node, args: StreamOptions): Node | null {
+  if (args.base !== undefined) return findByFile(top, args.base);
+  const baseName = args['base-node'];
+  if (baseName !== undefined) {
+    const base = registry.node(baseName, 'node-name');
+    if (base !== top && isInChain(top, base)) return base;
+    throw new BlockError(
+      'invalid-option',
+      `Node '${baseName}' is not a backing image of '${args.device}'`,
+    );
+  }
+  if (args.bottom === undefined) return null;
+  const bottom = registry.node(args.bottom, 'node-name');
+  if (!isInChain(top, bottom)) {
+    throw new BlockError(
+      'invalid-option',
+      `Node '${args.bottom}' is not in a chain starting from '${args.device}'`,
+    );
+  }
+  if (bottom.driver.kind === 'filter') {
+    throw new BlockError(
+      'invalid-option',
+      `Node '${args.bottom}' is a filter, use a non-filter node as 'bottom'`,
+    );
+  }
+  return backingOf(bottom);
+}
+
+function findByFile(top: Node, file: string): Node {
+  for (let node = backingOf(top); node !== null; node = backingOf(node)) {
+    if (node.filename === file) return node;
+  }
+  // A header may spell the same file in another way than it was opened with.
+  for (let node: Node | null = top; node !== null; node = backingOf(node)) {
+    const below = backingOf(node);
+    if (below !== null && skipFilters(node).backingLink()?.file === file) return below;
+  }
+  throw new BlockError('not-found', `Can't find '${file}' in the backing chain`);
+}
+
+function isInChain(top: Node, wanted: Node): boolean {
+  for (const node of nodesOfView(top)) if (node === wanted) return true;
+  return false;
+}
+
+/** Nodes from `top` down to `base` (exclusive), filters included. */
+function layersAbove(top: Node, base: Node | null): Node[] {
+  const layers: Node[] = [];
+  for (const node of nodesOfView(top)) {
+    if (node === base) break;
+    layers.push(node);
+  }
+  return layers;
+}
+
+/** The new link must be known before anything is copied. */
+function requireLink(
+  top: Node,
+  base: Node | null,
+  facts: { readonly layers: readonly Node[]; readonly backingFile: string | undefined },
+): void {
+  if (facts.layers.length === 1 && facts.backingFile === undefined) return;
+  if (skipFilters(top).driver.supports.changeBacking !== 'native') {
+    throw new BlockError(
+      'unsupported',
+      `Driver '${skipFilters(top).driver.name}' of node '${top.name}' has no backing link to change`,
+      { node: top.name },
+    );
+  }
+  if (base === null || facts.backingFile !== undefined || base.filename !== '') return;
+  throw new BlockError(
+    'invalid-option',
+    `Node '${base.name}' has no file name to write into '${top.name}': give 'backing-file'`,
+    { node: base.name },
+  );
+}

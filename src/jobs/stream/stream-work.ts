@@ -1,0 +1,204 @@
+// SPDX-License-Identifier: Apache-2.0
+// The stream job at work: what lies between top and base (exclusive) is copied into top while
+// guests go on writing; then top is linked to base.
+//
+// Order of safety: copied data and its metadata are flushed at the end of run() and again in
+// prepare(), then the header's link is rewritten and durable, then the graph follows. A failed
+// header write leaves chain and guest as they were, and what was copied reads the same.
+
+import { COPY_LIMITS, must, Permission } from '../../base/index.js';
+import type { BackingLink, Backend, Node } from '../../block/index.js';
+import { CopyOnRead, layerStatus, skipFilters } from '../../block/copy/index.js';
+import type { CopyOnReadInternal, CopySession } from '../../block/copy/index.js';
+import { CopyLoop } from '../copy-loop.js';
+import type { CopyWork } from '../copy-loop.js';
+import type { Job, JobWork } from '../job.js';
+import type { OnError } from '../options.js';
+import { insertJobFilter } from '../start.js';
+import type { JobRegistry } from '../registry.js';
+
+export interface StreamPlan {
+  readonly top: Node;
+  readonly base: Node | null;
+  /** From top down to base (exclusive), filters included. */
+  readonly layers: readonly Node[];
+  readonly backingFile: string | null;
+  readonly onError: OnError;
+}
+
+/** Where an overlay tells no cluster size. */
+const DEFAULT_UNIT = 65_536;
+
+export class StreamWork implements JobWork {
+  readonly #registry: JobRegistry;
+  readonly #plan: StreamPlan;
+  readonly #unit: number;
+  readonly #copier: CopyOnRead;
+  #filter: Node | null = null;
+  #backend: Backend | null = null;
+  #loop: CopyLoop | null = null;
+  #session: CopySession | null = null;
+  #detachCopier: (() => void) | null = null;
+  #unfreeze: (() => void) | null = null;
+  /** Ranges claimed and not yet copied; those that failed are in `#failed` until tried again. */
+  readonly #due = new Set<number>();
+  readonly #failed = new Map<number, number>();
+  #cursor = 0;
+  #speed = 0;
+
+  constructor(registry: JobRegistry, plan: StreamPlan) {
+    this.#registry = registry;
+    this.#plan = plan;
+    const top = skipFilters(plan.top);
+    this.#unit = top.info.clusterSize ?? DEFAULT_UNIT;
+    this.#copier = new CopyOnRead({
+      overlay: { node: top },
+      base: () => plan.base,
+      unit: this.#unit,
+    });
+  }
+
+  get #empty(): boolean {
+    return this.#plan.layers.length === 1;
+  }
+
+  /** Also freezes the chain; on failure everything is as before. */
+  async insertFilter(name: string | null): Promise<void> {
+    const { graph } = this.#registry;
+    const { top, base } = this.#plan;
+    const internal: CopyOnReadInternal = { copyOnRead: this.#copier };
+    this.#detachCopier = this.#copier.attach(skipFilters(top));
+    this.#unfreeze = graph.freezeChain(top, base, 'stream');
+    try {
+      this.#filter = await insertJobFilter(this.#registry, {
+        driver: 'copy-on-read',
+        name,
+        below: top,
+        internal,
+      });
+    } catch (error) {
+      await this.clean();
+      throw error;
+    }
+  }
+
+  async attach(job: Job): Promise<void> {
+    const filter = must(this.#filter, 'the filter is in place');
+    this.#backend = await this.#registry.graph.attach(filter, job.id, {
+      taken: Permission.none,
+      shared: Permission.all & ~Permission.resize,
+    });
+    this.#backend.onQuiesce((quiesced) => {
+      if (quiesced) job.quiesce();
+      else job.unquiesce();
+    });
+  }
+
+  setSpeed(bytesPerSecond: number): void {
+    this.#speed = bytesPerSecond;
+    this.#loop?.setSpeed(bytesPerSecond);
+  }
+
+  async run(job: Job): Promise<void> {
+    if (this.#empty) return;
+    const { engine, graph } = this.#registry;
+    const top = skipFilters(this.#plan.top);
+    job.setTotal(top.length);
+    this.#session = engine.open({
+      source: { node: must(top.backing, 'there is something to stream') },
+      target: { node: top },
+      unit: this.#unit,
+      zeroGranularity: this.#unit,
+      fill: (offset, length) => this.#copier.fill(offset, length),
+    });
+    this.#loop = new CopyLoop({
+      clock: graph.clock,
+      backend: must(this.#backend, 'the job is attached'),
+      unit: this.#unit,
+      window: COPY_LIMITS.batchesPerJob,
+      maxBatch: COPY_LIMITS.batchMaxBytes,
+      onSourceError: this.#plan.onError,
+      onTargetError: this.#plan.onError,
+      next: (limit) => this.#next(job, limit),
+    });
+    this.#loop.setSpeed(this.#speed);
+    await this.#loop.run(job);
+    job.progressTo(top.length);
+    await top.flush();
+  }
+
+  async prepare(): Promise<void> {
+    const link = this.#link();
+    if (link === undefined) return;
+    const top = skipFilters(this.#plan.top);
+    await top.flush();
+    await top.changeBacking(link);
+    this.#unfreeze?.();
+    this.#unfreeze = null;
+    await this.#registry.graph.setBacking(top, this.#plan.base);
+  }
+
+  async clean(): Promise<void> {
+    this.#unfreeze?.();
+    this.#unfreeze = null;
+    await this.#backend?.detach();
+    this.#backend = null;
+    if (this.#filter !== null) await this.#registry.graph.removeFilter(this.#filter);
+    this.#filter = null;
+    this.#detachCopier?.();
+    this.#detachCopier = null;
+  }
+
+  /** What the header is to say; undefined when it stays as it is. */
+  #link(): BackingLink | null | undefined {
+    const { base, backingFile } = this.#plan;
+    if (this.#empty && backingFile === null) return undefined;
+    if (base === null) return null;
+    return { file: backingFile ?? base.filename, format: skipFilters(base).driver.name };
+  }
+
+  /** Walks on to the next clusters that top lacks and the layers above the base have. */
+  async #next(job: Job, limit: number): Promise<CopyWork | null> {
+    const top = skipFilters(this.#plan.top);
+    const chain = { top, base: this.#plan.base };
+    while (this.#cursor < top.length) {
+      const asked = Math.min(COPY_LIMITS.zeroRangeBytes, top.length - this.#cursor);
+      const status = await layerStatus(chain, this.#cursor, asked);
+      if (status.where === 'middle') {
+        const start = Math.floor(this.#cursor / this.#unit) * this.#unit;
+        const end = Math.ceil((this.#cursor + status.length) / this.#unit) * this.#unit;
+        const length = Math.min(end - start, limit, top.length - start);
+        return this.#claim(job, start, length);
+      }
+      this.#cursor += status.length;
+      if (this.#due.size === 0) job.progressTo(this.#cursor);
+    }
+    return this.#retry(job);
+  }
+
+  #claim(job: Job, offset: number, length: number): CopyWork {
+    this.#cursor = Math.max(this.#cursor, offset + length);
+    this.#due.add(offset);
+    const session = must(this.#session, 'the job runs');
+    return {
+      offset,
+      length,
+      cost: length,
+      run: () => session.copy(offset, length),
+      over: (failure) => {
+        this.#due.delete(offset);
+        if (failure !== null && this.#plan.onError !== 'ignore') this.#failed.set(offset, length);
+        else job.progressTo(this.#due.size === 0 ? this.#cursor : Math.min(...this.#due));
+      },
+    };
+  }
+
+  /** What failed before a `stop` is tried again after the resume. */
+  #retry(job: Job): CopyWork | null {
+    for (const [offset, length] of this.#failed) {
+      this.#failed.delete(offset);
+      return this.#claim(job, offset, length);
+    }
+    return null;
+  }
+}
