@@ -46,6 +46,8 @@ export const IMAGE_LIMITS = {
   checkMessages: 10_000,
   backingChainDepth: 200,
   probeBytes: 2048,
+  /** Nesting of objects in a `json:` name. */
+  jsonNameDepth: 16,
 } as const;
 
 export const QCOW2_LIMITS = {

@@ -50,6 +50,11 @@ export const ChildRole = {
 export interface ChildDeclaration {
   readonly role: number;
   readonly required: boolean;
+  /**
+   * Default permissions on the child: what a format needs for its metadata, what the parents need
+   * (filters), or what an overlay needs of its backing file. By default the role decides.
+   */
+  readonly permissions?: 'format' | 'filter' | 'cow';
 }
 
 /** Alignments and sizes that a node asks of its callers, in bytes; powers of two, 0 = no limit. */
@@ -107,6 +112,10 @@ export interface DriverNode {
   /** Virtual size in bytes. */
   readonly length: number;
   readonly limits: NodeLimits;
+  /** A write by a holder of the resize permission may go past the end and grows the node. */
+  readonly growsOnWrite?: boolean;
+  /** Opened read-only although more was asked (`auto-read-only`). */
+  readonly readOnly?: boolean;
   /** Permissions wanted on a child, from what the node's own parents use and share. */
   childPermissions?(child: Child, parents: PermissionPair): PermissionPair;
   /** Called after a graph change with the cumulative permissions of the node (file locks). */
@@ -128,6 +137,9 @@ export interface DriverNode {
   lease?(): Lease;
   /** Null = go through write(). */
   reserve?(offset: number, length: number): Eventually<TargetReservation | null>;
+
+  /** Stores one whole cluster that was deflated already; called in guest order. */
+  writeDeflated?(offset: number, payload: Uint8Array): Eventually<void>;
 
   /** What the header says; null when the image has no backing file. */
   backingLink?(): BackingLink | null;
@@ -171,6 +183,8 @@ export interface Driver<Options = Record<string, unknown>> {
   readonly children: Readonly<Record<string, ChildDeclaration>>;
   /** 0 (no) to 100 (certain) that a file beginning with `head` (2,048 bytes at most) is of this format. */
   probe?(head: Uint8Array): number;
+  /** Options that change what is read; with one of them the file name alone does not open it. */
+  readonly strongOptions?: readonly string[];
   open(context: OpenContext, options: Options): Promise<DriverNode>;
   /** `blockdev-create`: makes an empty image from validated options, durable when it resolves. */
   create?(context: CreateContext, options: Readonly<Record<string, unknown>>): Promise<void>;
