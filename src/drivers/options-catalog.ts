@@ -3,6 +3,8 @@
 //
 // engine/catalog.ts has a loader for each name, or does not build.
 
+import { copyBeforeWriteOptions } from './filters/copy-before-write/options.js';
+import { copyOnReadOptions } from './filters/copy-on-read/options.js';
 import { qcow2CreateOptions, qcow2Options } from './formats/qcow2/options.js';
 import { rawOptions } from './formats/raw/options.js';
 import { fileCreateOptions, fileOptions } from './protocols/file/options.js';
@@ -13,6 +15,8 @@ export const driverOptions = {
   'null-co': nullOptions,
   raw: rawOptions,
   qcow2: qcow2Options,
+  'copy-before-write': copyBeforeWriteOptions,
+  'copy-on-read': copyOnReadOptions,
 } as const;
 
 /** Drivers that create images. */

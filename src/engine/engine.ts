@@ -53,24 +53,38 @@ export class Engine implements AsyncDisposable {
     return result;
   }
 
-  /** Cancels all jobs, closes all nodes; idempotent. */
+  /** Ends everything once the work given before has ended; idempotent. */
   close(): Promise<void> {
-    this.requestQuit();
-    this.#closing ??= this.#close();
-    return this.#closing;
+    return this.exclusive(() => this.shutDown());
   }
 
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
   }
 
-  async #close(): Promise<void> {
-    await this.#tail;
+  /**
+   * Cancels all jobs and closes all nodes; idempotent. For close() and for work that runs
+   * exclusively already (the quit command, whose reply follows the last event).
+   */
+  shutDown(): Promise<void> {
+    this.#closing ??= this.#shutDown();
+    return this.#closing;
+  }
+
+  get closing(): boolean {
+    return this.#closing !== null;
+  }
+
+  async #shutDown(): Promise<void> {
     try {
       await this.jobs.cancelAll();
+      for (const job of [...this.jobs.list()].reverse()) {
+        if (job.status === 'concluded') job.dismiss();
+      }
       await this.graph.closeAll();
     } finally {
       await this.#release();
+      this.requestQuit();
     }
   }
 }

@@ -1,4 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
+export { DRIVER_LOADERS } from './catalog.js';
+export type { DriverName } from './catalog.js';
+export { createEngine } from './create.js';
+export type { EngineOptions } from './create.js';
 export { Engine } from './engine.js';
 export type { EngineParts } from './engine.js';
 export { EventBus } from './events.js';

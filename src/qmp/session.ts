@@ -48,7 +48,8 @@ export class QmpSession {
   readonly #unsubscribe: () => void;
   #negotiated = false;
   #oob = false;
-  #working = false;
+  /** The queue being worked off; null while it is empty. */
+  #work: Promise<void> | null = null;
   #closed = false;
   #ended: (() => void) | null = null;
   #farewell: Promise<void> | null = null;
@@ -73,17 +74,20 @@ export class QmpSession {
     this.#send({ QMP: { version: VERSION, capabilities: ['oob'] } });
   }
 
-  /** Ends the session; resolves when what was sent has been handed over (or will not be taken). */
+  /** Ends the session after the answer that is under way; resolves when it was handed over. */
   close(): Promise<void> {
     this.#farewell ??= this.#close();
     return this.#farewell;
   }
 
-  #close(): Promise<void> {
+  async #close(): Promise<void> {
+    this.#queue.length = 0;
+    this.#streams.input.off('data', this.#feed);
+    await this.#work;
     this.#finish();
     const { output } = this.#streams;
-    if (output.writableFinished || output.destroyed) return Promise.resolve();
-    return new Promise((resolve) => {
+    if (output.writableFinished || output.destroyed) return;
+    await new Promise<void>((resolve) => {
       const cancel = this.#engine.graph.clock.after(QMP_LIMITS.farewellMs, resolve);
       output.once('close', resolve);
       output.end(() => {
@@ -99,7 +103,7 @@ export class QmpSession {
   };
 
   readonly #inputEnded = (): void => {
-    if (!this.#working) void this.close();
+    if (this.#work === null) void this.close();
   };
 
   readonly #lost = (): void => {
@@ -125,18 +129,18 @@ export class QmpSession {
       return;
     }
     this.#queue.push(message);
-    if (!this.#working) void this.#work();
+    this.#work ??= this.#workOff();
   }
 
-  async #work(): Promise<void> {
-    this.#working = true;
+  async #workOff(): Promise<void> {
+    // Messages of one packet are all queued before the first is answered.
+    await null;
     for (let next = this.#queue.shift(); next !== undefined; next = this.#queue.shift()) {
       await this.#answer(next);
-      if (this.#queue.length < QMP_LIMITS.queuedCommands && !this.#closed) {
-        this.#streams.input.resume();
-      }
+      if (this.#engine.closing) this.#queue.length = 0;
+      else if (this.#queue.length < QMP_LIMITS.queuedCommands) this.#streams.input.resume();
     }
-    this.#working = false;
+    this.#work = null;
     if (this.#streams.input.readableEnded) void this.close();
   }
 

@@ -17,7 +17,8 @@ export const blockJobCommands: HandlerFamily<
   | 'blockdev-backup'
   | 'blockdev-create'
 > = {
-  'query-block-jobs': (engine) => engine.jobs.listBlockJobs().map((job) => job.blockInfo()),
+  'query-block-jobs': (engine) =>
+    [...engine.jobs.listBlockJobs()].reverse().map((job) => job.blockInfo()),
   'block-job-pause': (engine, { device }) => engine.jobs.requireBlockJob(device).pause(),
   'block-job-resume': (engine, { device }) => engine.jobs.requireBlockJob(device).resume(),
   'block-job-cancel': (engine, { device, force }) =>

@@ -7,5 +7,5 @@ import type { HandlerFamily } from '../handlers.js';
 export const controlCommands: HandlerFamily<'query-version' | 'query-commands' | 'quit'> = {
   'query-version': () => VERSION,
   'query-commands': () => [...commands.keys()].map((name) => ({ name })),
-  quit: (engine) => engine.requestQuit(),
+  quit: (engine) => engine.shutDown(),
 };

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// job-* verbs and query-jobs. A verb is awaited, so its events precede its reply.
+// job-* verbs and query-jobs (the newest job first, as clients know it). A verb is awaited, so its events precede its reply.
 
 import type { HandlerFamily } from '../handlers.js';
 
@@ -12,7 +12,7 @@ export const jobCommands: HandlerFamily<
   | 'job-dismiss'
   | 'job-finalize'
 > = {
-  'query-jobs': (engine) => engine.jobs.list().map((job) => job.info()),
+  'query-jobs': (engine) => [...engine.jobs.list()].reverse().map((job) => job.info()),
   'job-pause': (engine, { id }) => engine.jobs.require(id).pause(),
   'job-resume': (engine, { id }) => engine.jobs.require(id).resume(),
   'job-cancel': (engine, { id }) => engine.jobs.require(id).cancel(),

@@ -58,7 +58,7 @@ export async function describeNode(engine: Engine, node: Node, flat: boolean): P
     drv: node.driver.name,
     file: node.filename,
     ...(node.backing === null ? {} : { backing_file: node.backing.filename }),
-    backing_file_depth: backingDepth(node),
+    backing_file_depth: flat ? 0 : backingDepth(node),
     ro: node.readOnly,
     encrypted: node.info.encrypted ?? false,
     detect_zeroes: detect ?? 'off',

@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: Apache-2.0
+// Every driver by name, and how its code is loaded: when it is first used.
+//
+// The names are those of the options catalog; one without a loader here does not build.
+
+import type { Driver } from '../block/index.js';
+import type { driverOptions } from '../drivers/options-catalog.js';
+
+/** A registry opens drivers with options that were validated by the driver's own schema. */
+function erased<Options>(driver: Driver<Options>): Driver {
+  return driver as unknown as Driver;
+}
+
+export type DriverName = keyof typeof driverOptions;
+
+export const DRIVER_LOADERS: { readonly [N in DriverName]: () => Promise<Driver> } = {
+  file: async () => erased((await import('../drivers/protocols/file/index.js')).fileDriver),
+  'null-co': async () => erased((await import('../drivers/protocols/null-co/index.js')).nullDriver),
+  raw: async () => erased((await import('../drivers/formats/raw/index.js')).rawDriver),
+  qcow2: async () => erased((await import('../drivers/formats/qcow2/index.js')).qcow2Driver),
+  'copy-before-write': async () =>
+    erased((await import('../drivers/filters/copy-before-write/index.js')).copyBeforeWrite),
+  'copy-on-read': async () => erased((await import('../drivers/filters/copy-on-read/index.js')).copyOnRead),
+};

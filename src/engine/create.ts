@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: Apache-2.0
+// Puts an engine together from a host.
+
+import { createGraph, createRegistry } from '../block/index.js';
+import { CopyEngine, createLanes } from '../block/copy/index.js';
+import type { Clock, Random } from '../base/index.js';
+import type { Host } from '../host/index.js';
+import { JobRegistry } from '../jobs/index.js';
+import { DRIVER_LOADERS } from './catalog.js';
+import { Engine } from './engine.js';
+import { EventBus } from './events.js';
+
+export interface EngineOptions {
+  readonly host: Host;
+  /** Those of the host unless given. */
+  readonly clock?: Clock;
+  readonly random?: Random;
+  /** Threads for copying; as many as the processors allow unless given, 0 = this thread only. */
+  readonly lanes?: number;
+}
+
+export function createEngine(options: EngineOptions): Promise<Engine> {
+  const { host } = options;
+  const clock = options.clock ?? host.clock;
+  const random = options.random ?? host.random;
+  const registry = createRegistry({ drivers: DRIVER_LOADERS, probed: ['qcow2'] });
+  const graph = createGraph({ host, registry, clock, random });
+  const events = new EventBus(clock);
+  const copying = new CopyEngine({ lanes: createLanes(host, options.lanes) });
+  const jobs = new JobRegistry({
+    graph,
+    engine: copying,
+    driver: (name) => registry.load(name),
+    emit: ({ name, data }) => events.emit(name, data),
+  });
+  const release = (): Promise<void> => copying.close();
+  return Promise.resolve(new Engine({ graph, jobs, events, release }));
+}
