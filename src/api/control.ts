@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Commands of the monitor itself.
 
-import type { Infer } from '../schema/index.js';
-import { command, enumeration, list, optional, str, struct, int32 } from '../schema/index.js';
+import type { Infer, SchemaEntry, Type } from '../schema/index.js';
+import { any, command, enumeration, int32, list, optional, str, struct } from '../schema/index.js';
 
 export const qmpCapability = enumeration('QMPCapability', ['oob']);
 
@@ -28,6 +28,13 @@ export const queryCommands = command({
   since: '0.14',
   doc: 'Names of all commands.',
   returns: list(struct('CommandInfo', { name: str })),
+});
+
+export const queryQmpSchema = command({
+  name: 'query-qmp-schema',
+  since: '2.5',
+  doc: 'Commands, events and their types, for clients that probe; names of types are masked.',
+  returns: list(any as Type<SchemaEntry>),
 });
 
 export const quit = command({

@@ -10,13 +10,14 @@ import * as job from './job.js';
 import type { ArgumentsOf, CommandDeclaration, DataOf, ResultOf } from '../schema/index.js';
 import type { EventDeclaration } from '../schema/index.js';
 
-const { qmpCapabilities, queryVersion, queryCommands, quit } = control;
+const { qmpCapabilities, queryVersion, queryCommands, queryQmpSchema, quit } = control;
 const { queryJobs, jobPause, jobResume, jobCancel, jobComplete, jobDismiss, jobFinalize } = job;
 
 const declarations = [
   qmpCapabilities,
   queryVersion,
   queryCommands,
+  queryQmpSchema,
   quit,
   queryJobs,
   jobPause,

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 export * from './declare.js';
+export * from './document.js';
+export * from './introspect.js';
 export * from './keyval.js';
 export { parseIntegerText, parseSizeText } from './keyval-values.js';
 export * from './types.js';

@@ -1,11 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 // Commands about the monitor and the program.
 
-import { commands, VERSION } from '../../api/index.js';
+import { commands, events, VERSION } from '../../api/index.js';
+import { introspect } from '../../schema/index.js';
 import type { HandlerFamily } from '../handlers.js';
 
-export const controlCommands: HandlerFamily<'query-version' | 'query-commands' | 'quit'> = {
+export const controlCommands: HandlerFamily<
+  'query-version' | 'query-commands' | 'query-qmp-schema' | 'quit'
+> = {
   'query-version': () => VERSION,
   'query-commands': () => [...commands.keys()].map((name) => ({ name })),
+  'query-qmp-schema': () => introspect(commands.values(), events.values()),
   quit: (engine) => engine.shutDown(),
 };

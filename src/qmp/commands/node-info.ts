@@ -5,7 +5,7 @@ import type { CommandResult, ImageInfoValue } from '../../api/index.js';
 import { IMAGE_LIMITS } from '../../base/index.js';
 import type { Node } from '../../block/index.js';
 import type { Engine } from '../../engine/index.js';
-import { bitmapsOf } from './bitmap.js';
+import { describeBitmaps } from './bitmap.js';
 
 type NodeInfo = CommandResult<'query-named-block-nodes'>[number];
 type CacheOptions = { readonly direct?: boolean; readonly 'no-flush'?: boolean };
@@ -52,7 +52,7 @@ async function imageInfo(engine: Engine, node: Node, nested: boolean): Promise<I
 export async function describeNode(engine: Engine, node: Node, flat: boolean): Promise<NodeInfo> {
   const cache = (node.options['cache'] ?? {}) as CacheOptions;
   const detect = node.options['detect-zeroes'] as NodeInfo['detect_zeroes'] | undefined;
-  const bitmaps = bitmapsOf(node);
+  const bitmaps = describeBitmaps(node);
   return {
     'node-name': node.name,
     drv: node.driver.name,
