@@ -8,6 +8,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { BlockError, Permission } from '../../src/base/index.js';
 import type { Graph, Node } from '../../src/block/index.js';
 import { createEngine, type Engine } from '../../src/engine/index.js';
+import { openDefaultHost } from '../../src/host/index.js';
 import { type GoldenFolder, goldenImages, unpackGolden } from '../helpers/golden.js';
 
 const MIB = 1024 * 1024;
@@ -20,7 +21,7 @@ let folder: GoldenFolder;
 let engine: Engine;
 beforeAll(async () => {
   folder = unpackGolden();
-  engine = await createEngine();
+  engine = await createEngine({ host: openDefaultHost(), lanes: 0 });
 });
 afterAll(async () => {
   await engine.close();

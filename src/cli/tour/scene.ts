@@ -50,7 +50,7 @@ export async function playTour(plan: TourPlan): Promise<readonly JobResult[]> {
   await runImg('create', '-q', '-f', 'qcow2', '-b', files.base, '-F', 'qcow2', files.disk);
   await runImg('create', '-q', '-f', 'qcow2', files.backup, String(size));
 
-  const engine = await createEngine({ clock: systemClock });
+  const engine = await createEngine({ host: openDefaultHost() });
   const server = new QmpServer(engine);
   try {
     await server.listen({ type: 'unix', path: files.socket });
