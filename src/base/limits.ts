@@ -40,6 +40,8 @@ export const IMAGE_LIMITS = {
   qcow2Snapshots: 65_536,
   qcow2Bitmaps: 65_535,
   qcow2HeaderExtensions: 256,
+  /** Bytes of a snapshot table or bitmap directory that are looked at. */
+  qcow2ListBytes: 64 * MIB,
   backingNameBytes: 1023,
   backingFormatBytes: 15,
   /** Findings of a check that are worded; further ones are only counted. */

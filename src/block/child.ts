@@ -1,7 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // An edge of the graph: a parent (a node, or a backend for users outside the graph) uses a child.
+//
+// The interfaces are what drivers and jobs see; Edge is the one implementation, changed only by
+// graph operations (graph.ts, graph-changes.ts) in one synchronous go.
 
-import type { PermissionPair } from '../base/index.js';
+import type { Eventually, PermissionPair } from '../base/index.js';
+import type { BlockNode } from './block-node.js';
 import type { Node } from './node.js';
 
 /** What the far end of an edge says of itself, in refusals and in drain. */
@@ -13,6 +17,8 @@ export interface EdgeParent {
   quiesce?(): void;
   /** Requests this parent still has running through the edge. */
   busy?(): boolean;
+  /** Finishes when `busy` is false; needed where `busy` is given. */
+  idle?(): Eventually<void>;
   unquiesce?(): void;
   /** The child changed size or was replaced. */
   childResized?(child: Child): void;
@@ -28,4 +34,34 @@ export interface Child {
   readonly permissions: PermissionPair;
   /** Set while a job relies on this link; replacing it is refused naming the job. */
   readonly frozenBy: string | null;
+}
+
+export interface EdgeFacts {
+  readonly name: string;
+  readonly role: number;
+  readonly parent: EdgeParent;
+  readonly node: BlockNode;
+  readonly permissions: PermissionPair;
+}
+
+export class Edge implements Child {
+  readonly name: string;
+  readonly role: number;
+  readonly parent: EdgeParent;
+  node: BlockNode;
+  permissions: PermissionPair;
+  /** Jobs that froze the link, in order; the first is named in refusals. */
+  readonly freezers: string[] = [];
+
+  constructor(facts: EdgeFacts) {
+    this.name = facts.name;
+    this.role = facts.role;
+    this.parent = facts.parent;
+    this.node = facts.node;
+    this.permissions = facts.permissions;
+  }
+
+  get frozenBy(): string | null {
+    return this.freezers[0] ?? null;
+  }
 }

@@ -96,6 +96,19 @@ export interface CheckResult {
   readonly messages: readonly string[];
 }
 
+/** One internal snapshot as info lists it. */
+export interface SnapshotFacts {
+  readonly id: string;
+  readonly name: string;
+  /** Bytes. */
+  readonly vmStateSize: number;
+  readonly dateSeconds: number;
+  readonly dateNanoseconds: number;
+  readonly vmClockSeconds: number;
+  readonly vmClockNanoseconds: number;
+  readonly icount?: number;
+}
+
 /** Facts for info and query-named-block-nodes. */
 export interface DriverInfo {
   /** Bytes; absent when the driver has no clusters. */
@@ -103,6 +116,7 @@ export interface DriverInfo {
   readonly dirty?: boolean;
   readonly corrupt?: boolean;
   readonly encrypted?: boolean;
+  readonly snapshots?: readonly SnapshotFacts[];
   /** Member `format-specific` as QMP prints it: `{type, data}`. */
   readonly specific?: { readonly type: string; readonly data: Readonly<Record<string, unknown>> };
 }

@@ -24,6 +24,8 @@ export interface OpenPolicy {
   readonly noFlush?: boolean;
   readonly direct?: boolean;
   readonly writeThrough?: boolean;
+  /** Discards reach the image (`discard=unmap`). */
+  readonly unmap?: boolean;
 }
 
 export interface Graph {

@@ -1,8 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-export type * from './block-status.js';
-export type * from './child.js';
+export * from './bitmap/index.js';
+export * from './block-status.js';
+export type { Child, EdgeParent } from './child.js';
 export * from './driver.js';
 export type * from './extent.js';
 export type * from './graph-api.js';
+export { createGraph, type GraphParts } from './graph.js';
 export type * from './node.js';
+export { parseFilename, resolveBackingName } from './open/filename.js';
+export { probeHead } from './open/probe.js';
+export { permissionText } from './permissions.js';
+export * from './registry.js';
 export * from './request.js';
+export * from './transaction.js';

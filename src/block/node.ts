@@ -15,6 +15,8 @@ export interface WriteObserver {
   beforeWrite?(offset: number, length: number, request: Request): Eventually<void>;
   /** Called when the write ended, well or not (dirty bitmaps, write tracking). */
   afterWrite?(offset: number, length: number, request: Request): void;
+  /** The node has a new size in bytes. */
+  afterResize?(length: number): void;
 }
 
 export interface Node {
@@ -37,6 +39,8 @@ export interface Node {
   /** Node that stores this node's own data: the child with role primary, or null. */
   readonly primary: Node | null;
   readonly info: DriverInfo;
+  /** Opened as raw because no format was given and none was recognised. */
+  readonly probedRaw: boolean;
 
   read(request: Request): Eventually<void>;
   write(request: Request): Eventually<void>;
@@ -57,6 +61,15 @@ export interface Node {
   check(repair: 'none' | 'leaks' | 'all'): Promise<CheckResult>;
 
   addObserver(observer: WriteObserver): () => void;
+  /**
+   * Runs `work` while no other request touches the range: earlier ones have ended, later ones
+   * wait. Inside it this node is reached through `perform` alone, with aligned requests in range.
+   */
+  exclusive<T>(
+    offset: number,
+    length: number,
+    work: (perform: (request: Request) => Eventually<void>) => Eventually<T>,
+  ): Eventually<T>;
   /** Requests and batches running on the node now. */
   readonly inFlight: number;
   /** Registers work that bypasses the pipeline (a lane batch); call the result exactly once. */

@@ -1,0 +1,248 @@
+// SPDX-License-Identifier: Apache-2.0
+// Backend: the edge of a user outside the graph (job, export, guest device, command line).
+//
+// This is the outer edge where drain stops requests: while quiesced, new requests wait in order of
+// arrival; requests already inside go on and are counted. An inline request only looks at the
+// counter. Range is checked here against the node's size: outside users never grow a node by
+// writing.
+
+import {
+  assert,
+  BlockError,
+  Permission,
+  settle,
+  type Eventually,
+  type PermissionPair,
+} from '../base/index.js';
+import type { BlockNode } from './block-node.js';
+import { Edge, type Child, type EdgeParent } from './child.js';
+import type { Backend } from './graph-api.js';
+import {
+  discardRequest,
+  readRequest,
+  writeRequest,
+  zeroRequest,
+  type Request,
+} from './request.js';
+
+/** What a backend needs of its graph. */
+export interface BackendOwner {
+  changePermissions(edge: Edge, permissions: PermissionPair): void;
+  detachBackend(backend: GraphBackend): Promise<void>;
+}
+
+export interface BackendFacts {
+  readonly owner: BackendOwner;
+  readonly node: BlockNode;
+  readonly description: string;
+  readonly permissions: PermissionPair;
+}
+
+export class GraphBackend implements Backend {
+  readonly description: string;
+  readonly edge: Edge;
+  readonly #owner: BackendOwner;
+  #quiesced = 0;
+  #running = 0;
+  #detached = false;
+  #waiting: (() => void)[] = [];
+  #idleWaiters: (() => void)[] = [];
+  #callbacks: ((quiesced: boolean) => void)[] = [];
+
+  constructor(facts: BackendFacts) {
+    this.description = facts.description;
+    this.#owner = facts.owner;
+    this.edge = new Edge({
+      name: 'root',
+      role: 0,
+      parent: this.#asParent(),
+      node: facts.node,
+      permissions: facts.permissions,
+    });
+  }
+
+  #asParent(): EdgeParent {
+    return {
+      description: this.description,
+      node: null,
+      quiesce: () => this.quiesce(),
+      busy: () => this.busy(),
+      idle: () => this.idle(),
+      unquiesce: () => this.unquiesce(),
+    };
+  }
+
+  get child(): Child {
+    return this.edge;
+  }
+
+  get node(): BlockNode {
+    return this.edge.node;
+  }
+
+  read(offset: number, buffer: Uint8Array, flags = 0): Eventually<void> {
+    return this.#submit(readRequest(offset, buffer, flags));
+  }
+
+  write(offset: number, buffer: Uint8Array, flags = 0): Eventually<void> {
+    return this.#submit(writeRequest(offset, buffer, flags));
+  }
+
+  writeZeroes(offset: number, length: number, flags = 0): Eventually<void> {
+    return this.#submit(zeroRequest(offset, length, flags));
+  }
+
+  discard(offset: number, length: number): Eventually<void> {
+    return this.#submit(discardRequest(offset, length));
+  }
+
+  flush(): Eventually<void> {
+    return settle(this.enter(), (leave) => {
+      let result: Eventually<void>;
+      try {
+        result = this.edge.node.flush();
+      } catch (error) {
+        leave();
+        throw error;
+      }
+      if (result instanceof Promise) return result.finally(leave);
+      leave();
+      return undefined;
+    });
+  }
+
+  setPermissions(permissions: PermissionPair): void {
+    this.#owner.changePermissions(this.edge, permissions);
+  }
+
+  onQuiesce(callback: (quiesced: boolean) => void): void {
+    this.#callbacks.push(callback);
+    if (this.#quiesced > 0) callback(true);
+  }
+
+  enter(): Eventually<() => void> {
+    this.#checkAttached();
+    if (this.#quiesced !== 0) return this.#wait().then(() => this.enter());
+    this.#running += 1;
+    let left = false;
+    return () => {
+      assert(!left, `backend '${this.description}' left twice`);
+      left = true;
+      this.#leave();
+    };
+  }
+
+  async detach(): Promise<void> {
+    if (this.#detached) return;
+    this.#detached = true;
+    await this.idle();
+    await this.#owner.detachBackend(this);
+  }
+
+  quiesce(): void {
+    this.#quiesced += 1;
+    if (this.#quiesced === 1) for (const callback of this.#callbacks) callback(true);
+  }
+
+  unquiesce(): void {
+    assert(this.#quiesced > 0, `backend '${this.description}' is not quiesced`);
+    this.#quiesced -= 1;
+    if (this.#quiesced > 0) return;
+    const waiting = this.#waiting;
+    this.#waiting = [];
+    for (const wake of waiting) wake();
+    for (const callback of this.#callbacks) callback(false);
+  }
+
+  busy(): boolean {
+    return this.#running > 0;
+  }
+
+  /** Finishes when no request runs through the edge. */
+  idle(): Eventually<void> {
+    if (this.#running === 0) return undefined;
+    return new Promise<void>((resolve) => this.#idleWaiters.push(resolve));
+  }
+
+  #submit(request: Request): Eventually<void> {
+    this.#checkAttached();
+    if (this.#quiesced !== 0) return this.#wait().then(() => this.#submit(request));
+    const node = this.edge.node;
+    this.#checkRequest(request, node);
+    this.#running += 1;
+    let result: Eventually<void>;
+    try {
+      result = dispatch(node, request);
+    } catch (error) {
+      this.#leave();
+      throw error;
+    }
+    if (result instanceof Promise) return this.#leaveAfter(result);
+    this.#leave();
+    return undefined;
+  }
+
+  async #leaveAfter(result: Promise<void>): Promise<void> {
+    try {
+      await result;
+    } finally {
+      this.#leave();
+    }
+  }
+
+  #leave(): void {
+    this.#running -= 1;
+    if (this.#running === 0 && this.#idleWaiters.length > 0) {
+      const waiters = this.#idleWaiters;
+      this.#idleWaiters = [];
+      for (const wake of waiters) wake();
+    }
+  }
+
+  #wait(): Promise<void> {
+    return new Promise<void>((resolve) => this.#waiting.push(resolve));
+  }
+
+  #checkAttached(): void {
+    if (!this.#detached) return;
+    throw new BlockError('closed', `'${this.description}' is not attached to a node any more`);
+  }
+
+  #checkRequest(request: Request, node: BlockNode): void {
+    if (request.kind !== 'read') {
+      if (node.readOnly) {
+        throw new BlockError('read-only', `Node '${node.name}' is read only`, {
+          node: node.name,
+          offset: request.offset,
+          errno: 'EPERM',
+        });
+      }
+      const may = Permission.write | Permission.writeUnchanged;
+      assert(
+        (this.edge.permissions.taken & may) !== 0,
+        `'${this.description}' writes without the permission`,
+      );
+    }
+    if (request.offset < 0 || request.offset + request.length > node.length) {
+      throw new BlockError(
+        'out-of-range',
+        `${request.kind} of ${request.length} bytes at ${request.offset} goes beyond the end of ` +
+          `node '${node.name}' (${node.length} bytes)`,
+        { node: node.name, offset: request.offset, operation: request.kind },
+      );
+    }
+  }
+}
+
+function dispatch(node: BlockNode, request: Request): Eventually<void> {
+  switch (request.kind) {
+    case 'read':
+      return node.read(request);
+    case 'write':
+      return node.write(request);
+    case 'write-zeroes':
+      return node.writeZeroes(request);
+    case 'discard':
+      return node.discard(request);
+  }
+}

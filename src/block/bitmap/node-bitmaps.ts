@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: Apache-2.0
+// The dirty bitmaps of nodes: named ones that users manage, and private ones of jobs. All record
+// writes through one observer each; a bitmap that is busy cannot be changed by users.
+
+import { assert, BlockError, NAME_LIMITS } from '../../base/index.js';
+import type { Node } from '../node.js';
+import { DirtyBitmap, isGranularity, type DirtyBitmapOptions } from './dirty-bitmap.js';
+
+/** Granularity when none is asked for and the image has no clusters, in bytes. */
+const DEFAULT_GRANULARITY = 65_536;
+const MIN_DEFAULT_GRANULARITY = 4096;
+
+interface Attached {
+  readonly bitmap: DirtyBitmap;
+  readonly detach: () => void;
+}
+
+const bitmapsByNode = new WeakMap<Node, Attached[]>();
+
+function attached(node: Node): Attached[] {
+  let list = bitmapsByNode.get(node);
+  if (list === undefined) {
+    list = [];
+    bitmapsByNode.set(node, list);
+  }
+  return list;
+}
+
+/** All named bitmaps of a node, oldest first. */
+export function bitmapsOf(node: Node): DirtyBitmap[] {
+  return attached(node)
+    .map(({ bitmap }) => bitmap)
+    .filter((bitmap) => bitmap.name !== null);
+}
+
+export function findBitmap(node: Node, name: string): DirtyBitmap | null {
+  return bitmapsOf(node).find((bitmap) => bitmap.name === name) ?? null;
+}
+
+/** Throws kind `not-found` naming the bitmap. */
+export function requireBitmap(node: Node, name: string): DirtyBitmap {
+  const bitmap = findBitmap(node, name);
+  if (bitmap !== null) return bitmap;
+  throw new BlockError('not-found', `Dirty bitmap '${name}' not found`, { node: node.name });
+}
+
+export interface AddBitmapOptions {
+  readonly name: string;
+  /** Bytes; by default the cluster size, 4 KiB at least and 64 KiB at most. */
+  readonly granularity?: number;
+  readonly disabled?: boolean;
+}
+
+function defaultGranularity(node: Node): number {
+  const cluster = node.info.clusterSize ?? DEFAULT_GRANULARITY;
+  return Math.max(MIN_DEFAULT_GRANULARITY, Math.min(cluster, DEFAULT_GRANULARITY));
+}
+
+/** Adds a named bitmap, or refuses the name or granularity. */
+export function addBitmap(node: Node, options: AddBitmapOptions): DirtyBitmap {
+  const { name } = options;
+  if (name === '') throw new BlockError('invalid-option', 'Bitmap name cannot be empty');
+  const granularity = options.granularity ?? defaultGranularity(node);
+  if (!isGranularity(granularity)) {
+    throw new BlockError('invalid-option', 'Granularity must be power of 2 and at least 512');
+  }
+  if (Buffer.byteLength(name) > NAME_LIMITS.bitmapNameBytes) {
+    throw new BlockError('invalid-option', `Bitmap name too long: ${name}`);
+  }
+  if (findBitmap(node, name) !== null) {
+    throw new BlockError('exists', `Bitmap already exists: ${name}`, { node: node.name });
+  }
+  return attachBitmap(node, {
+    name,
+    size: node.length,
+    granularity,
+    enabled: options.disabled !== true,
+  });
+}
+
+/** Makes a bitmap that records the node's writes from now on. */
+export function attachBitmap(node: Node, options: DirtyBitmapOptions): DirtyBitmap {
+  const bitmap = new DirtyBitmap(options);
+  const detach = node.addObserver({
+    afterWrite(offset, length) {
+      if (bitmap.enabled) bitmap.set(offset, length);
+    },
+    afterResize: (length) => bitmap.resize(length),
+  });
+  attached(node).push({ bitmap, detach });
+  return bitmap;
+}
+
+/** Ends recording; the bitmap itself stays usable for its owner. */
+export function detachBitmap(node: Node, bitmap: DirtyBitmap): void {
+  const list = attached(node);
+  const at = list.findIndex((entry) => entry.bitmap === bitmap);
+  assert(at >= 0, `bitmap belongs to node '${node.name}'`);
+  list[at]?.detach();
+  list.splice(at, 1);
+}
+
+export type BitmapUse = 'change' | 'remove';
+
+/** Refuses what users may not do with a bitmap that is busy or inconsistent. */
+export function checkBitmapUsable(bitmap: DirtyBitmap, use: BitmapUse): void {
+  const name = bitmap.name ?? '';
+  if (bitmap.busy) {
+    throw new BlockError(
+      'busy',
+      `Bitmap '${name}' is currently in use by another operation and cannot be used`,
+    );
+  }
+  if (bitmap.inconsistent && use !== 'remove') {
+    throw new BlockError(
+      'invalid-state',
+      `Bitmap '${name}' is inconsistent and cannot be used`,
+      { hint: 'Try block-dirty-bitmap-remove to delete this bitmap from disk' },
+    );
+  }
+}
+
+export function removeBitmap(node: Node, name: string): void {
+  const bitmap = requireBitmap(node, name);
+  checkBitmapUsable(bitmap, 'remove');
+  detachBitmap(node, bitmap);
+}
+
+export function clearBitmap(node: Node, name: string): void {
+  const bitmap = requireBitmap(node, name);
+  checkBitmapUsable(bitmap, 'change');
+  bitmap.clearAll();
+}

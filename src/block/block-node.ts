@@ -1,0 +1,256 @@
+// SPDX-License-Identifier: Apache-2.0
+// The one implementation of Node: a driver's open instance, its edges, and the pipeline in front.
+//
+// Data methods go to the pipeline. Edges and permissions are changed by graph operations only, in
+// one synchronous go. A node lives as long as it has a parent or a reference of the monitor.
+
+import {
+  BlockError,
+  must,
+  settle,
+  settleFinally,
+  type Eventually,
+  type PermissionPair,
+} from '../base/index.js';
+import type { BlockStatus } from './block-status.js';
+import { exactStatus } from './block-status.js';
+import type { Child, Edge, EdgeParent } from './child.js';
+import type {
+  BackingLink,
+  CheckResult,
+  Driver,
+  DriverInfo,
+  DriverNode,
+  NodeLimits,
+  TruncateOptions,
+} from './driver.js';
+import { ChildRole } from './driver.js';
+import type { Extent, Lease, TargetReservation } from './extent.js';
+import type { Node, WriteObserver } from './node.js';
+import { NO_PERMISSIONS } from './permissions.js';
+import { layerStatus, performTruncate, planExtents, reserve, takeLease } from './pipeline/fallbacks.js';
+import { Pipeline, type PipelinePolicy } from './pipeline/pipeline.js';
+import type { Request } from './request.js';
+
+export interface NodeFacts {
+  readonly name: string;
+  readonly driver: Driver;
+  readonly options: Readonly<Record<string, unknown>>;
+  readonly policy: PipelinePolicy;
+  /** Opened only to look: nothing is written and nothing is asked of others but to stand still. */
+  readonly inspectOnly: boolean;
+  /** Everything is shared and no lock is held. */
+  readonly forceShare: boolean;
+}
+
+export class BlockNode implements Node {
+  readonly name: string;
+  readonly driver: Driver;
+  readonly pipeline: Pipeline;
+  readonly inspectOnly: boolean;
+  readonly forceShare: boolean;
+  readonly edges = new Map<string, Edge>();
+  readonly parents = new Set<Edge>();
+  options: Readonly<Record<string, unknown>>;
+  filename = '';
+  /** What the parents hold together, as the driver was last told. */
+  cumulative: PermissionPair = NO_PERMISSIONS;
+  /** References that are not edges: the monitor's, or a command line's. */
+  references = 0;
+  closing: Promise<void> | null = null;
+  /** Opened as raw because nothing was recognised. */
+  probedRaw = false;
+  /** Being taken out of the graph: its edges need nothing any more. */
+  retired = false;
+  /** This node as the far end of the edges to its children. */
+  readonly asParent: EdgeParent;
+
+  constructor(facts: NodeFacts) {
+    this.name = facts.name;
+    this.driver = facts.driver;
+    this.options = facts.options;
+    this.inspectOnly = facts.inspectOnly;
+    this.forceShare = facts.forceShare;
+    this.pipeline = new Pipeline(this, facts.driver, facts.policy);
+    this.asParent = {
+      description: `node '${facts.name}'`,
+      node: this,
+      childResized: (child) => this.#childResized(child),
+    };
+  }
+
+  get driverNode(): DriverNode {
+    return this.pipeline.open();
+  }
+
+  get readOnly(): boolean {
+    return this.pipeline.readOnly;
+  }
+
+  get length(): number {
+    return this.pipeline.open().length;
+  }
+
+  get limits(): NodeLimits {
+    return this.pipeline.open().limits;
+  }
+
+  get children(): ReadonlyMap<string, Edge> {
+    return this.edges;
+  }
+
+  get backing(): BlockNode | null {
+    return this.edgeWithRole(ChildRole.cow)?.node ?? null;
+  }
+
+  get filtered(): BlockNode | null {
+    return this.edgeWithRole(ChildRole.filtered)?.node ?? null;
+  }
+
+  get primary(): BlockNode | null {
+    return this.edgeWithRole(ChildRole.primary)?.node ?? null;
+  }
+
+  get info(): DriverInfo {
+    return this.pipeline.open().info?.() ?? {};
+  }
+
+  /** A node whose size is that of its child has a new size too. */
+  #childResized(child: Child): void {
+    const follows =
+      this.driver.kind === 'filter' ||
+      this.driver.children[child.name]?.permissions === 'filter';
+    if (follows && this.pipeline.driverNode !== null) this.notifyResized();
+  }
+
+  edgeWithRole(role: number): Edge | null {
+    for (const edge of this.edges.values()) {
+      if ((edge.role & role) !== 0) return edge;
+    }
+    return null;
+  }
+
+  read(request: Request): Eventually<void> {
+    return this.pipeline.read(request);
+  }
+
+  write(request: Request): Eventually<void> {
+    return this.pipeline.write(request);
+  }
+
+  writeZeroes(request: Request): Eventually<void> {
+    return this.pipeline.writeZeroes(request);
+  }
+
+  discard(request: Request): Eventually<void> {
+    return this.pipeline.discard(request);
+  }
+
+  flush(): Eventually<void> {
+    return this.pipeline.flush();
+  }
+
+  blockStatus(offset: number, length: number, exact: boolean): Eventually<BlockStatus> {
+    const size = this.length;
+    if (!(offset >= 0 && length > 0 && offset + length <= size)) {
+      throw new BlockError(
+        'out-of-range',
+        `status of ${length} bytes at ${offset} is not within node '${this.name}' (${size} bytes)`,
+        { node: this.name, offset, operation: 'block-status' },
+      );
+    }
+    const status = layerStatus(this.pipeline, { offset, length }, exact);
+    return exact ? settle(status, exactStatus) : status;
+  }
+
+  truncate(size: number, options: Partial<TruncateOptions> = {}): Eventually<void> {
+    const pipeline = this.pipeline;
+    const before = pipeline.open().length;
+    if (this.readOnly) {
+      throw new BlockError('read-only', 'Image is read-only', { node: this.name });
+    }
+    if (!Number.isSafeInteger(size) || size < 0) {
+      throw new BlockError('invalid-option', `Size ${size} of node '${this.name}' is out of range`);
+    }
+    const full: TruncateOptions = { exact: true, preallocation: 'off', ...options };
+    const from = Math.min(before, size);
+    const done = pipeline.serialised(from, Math.max(before, size) - from, () =>
+      performTruncate(pipeline, size, full),
+    );
+    return settle(done, () => this.notifyResized());
+  }
+
+  /** Tells observers and parents that the size is another one. */
+  notifyResized(): void {
+    const { length } = this.pipeline.open();
+    for (const observer of this.pipeline.observers) observer.afterResize?.(length);
+    for (const edge of this.parents) edge.parent.childResized?.(edge);
+  }
+
+  planExtents(offset: number, length: number): Eventually<readonly Extent[] | null> {
+    return planExtents(this.pipeline, offset, length);
+  }
+
+  lease(): Lease {
+    return takeLease(this.pipeline);
+  }
+
+  reserve(offset: number, length: number): Eventually<TargetReservation | null> {
+    if (this.pipeline.hasWaitingObserver || this.readOnly) return null;
+    return reserve(this.pipeline, offset, length);
+  }
+
+  backingLink(): BackingLink | null {
+    return this.pipeline.open().backingLink?.() ?? null;
+  }
+
+  async changeBacking(link: BackingLink | null): Promise<void> {
+    const driverNode = this.pipeline.open();
+    if (driverNode.changeBacking === undefined || this.driver.supports.changeBacking !== 'native') {
+      throw new BlockError(
+        'unsupported',
+        `Driver '${this.driver.name}' does not support backing files`,
+        { node: this.name },
+      );
+    }
+    await driverNode.changeBacking(link);
+  }
+
+  async check(repair: 'none' | 'leaks' | 'all'): Promise<CheckResult> {
+    if (this.driver.supports.check === 'pass') {
+      const target = must(this.filtered ?? this.primary, 'child to check');
+      return await target.check(repair);
+    }
+    const driverNode = this.pipeline.open();
+    if (driverNode.check === undefined) {
+      throw new BlockError('unsupported', 'This image format does not support checks', {
+        node: this.name,
+      });
+    }
+    const counted = this.pipeline.tracker;
+    counted.count += 1;
+    const run = driverNode.check.bind(driverNode);
+    return await settleFinally(() => run(repair), () => counted.leaveInline());
+  }
+
+  addObserver(observer: WriteObserver): () => void {
+    return this.pipeline.addObserver(observer);
+  }
+
+  exclusive<T>(
+    offset: number,
+    length: number,
+    work: (perform: (request: Request) => Eventually<void>) => Eventually<T>,
+  ): Eventually<T> {
+    const { pipeline } = this;
+    return pipeline.serialised(offset, length, () => work((request) => pipeline.perform(request)));
+  }
+
+  get inFlight(): number {
+    return this.pipeline.tracker.count;
+  }
+
+  enterBatch(offset: number, length: number, writes: boolean): () => void {
+    return this.pipeline.enterBatch(offset, length, writes);
+  }
+}

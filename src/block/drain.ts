@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: Apache-2.0
+// Drained sections: every user outside the graph that can reach the drained nodes stops sending,
+// then what runs already is waited for. Sections nest and overlap; each holds its own list of the
+// users it stopped, so that graph changes inside a section do not confuse it. A user that is
+// attached while a section covers its node joins the section.
+
+import { assert, type Eventually } from '../base/index.js';
+import type { BlockNode } from './block-node.js';
+import type { EdgeParent } from './child.js';
+import type { DrainedSection } from './graph-api.js';
+
+/** `nodes` and everything above them. */
+export function withAncestors(nodes: Iterable<BlockNode>): Set<BlockNode> {
+  const found = new Set<BlockNode>(nodes);
+  // A Set visits what is added while it is walked.
+  for (const node of found) {
+    for (const edge of node.parents) {
+      const parent = edge.parent.node as BlockNode | null;
+      if (parent !== null) found.add(parent);
+    }
+  }
+  return found;
+}
+
+function reaches(from: BlockNode, targets: ReadonlySet<BlockNode>): boolean {
+  const found = new Set<BlockNode>([from]);
+  for (const node of found) {
+    if (targets.has(node)) return true;
+    for (const edge of node.edges.values()) found.add(edge.node);
+  }
+  return false;
+}
+
+class Section implements DrainedSection {
+  readonly roots: ReadonlySet<BlockNode>;
+  readonly #stopped: EdgeParent[] = [];
+  readonly #sections: Set<Section>;
+  #ended = false;
+
+  constructor(nodes: Iterable<BlockNode>, sections: Set<Section>) {
+    this.roots = new Set(nodes);
+    this.#sections = sections;
+    sections.add(this);
+  }
+
+  stop(parent: EdgeParent): void {
+    this.#stopped.push(parent);
+    parent.quiesce?.();
+  }
+
+  end(): void {
+    assert(!this.#ended, 'a drained section ended twice');
+    this.#ended = true;
+    this.#sections.delete(this);
+    for (const parent of this.#stopped) parent.unquiesce?.();
+  }
+}
+
+export class DrainControl {
+  readonly #sections = new Set<Section>();
+
+  /** Stops all users above `nodes`, and resolves when nothing runs on them or above them. */
+  async drain(nodes: readonly BlockNode[]): Promise<DrainedSection> {
+    const section = new Section(nodes, this.#sections);
+    for (const node of withAncestors(nodes)) {
+      for (const edge of node.parents) {
+        if (edge.parent.node === null) section.stop(edge.parent);
+      }
+    }
+    for (;;) {
+      const waiting = firstBusy(withAncestors(nodes));
+      if (waiting === undefined) break;
+      await waiting;
+    }
+    return section;
+  }
+
+  /** A new outside user of `node` stops with every section that covers the node. */
+  join(node: BlockNode, parent: EdgeParent): void {
+    for (const section of this.#sections) {
+      if (reaches(node, section.roots)) section.stop(parent);
+    }
+  }
+}
+
+/** What to wait for next, or undefined when nothing runs. */
+function firstBusy(nodes: Iterable<BlockNode>): Eventually<void> {
+  for (const node of nodes) {
+    if (node.inFlight > 0) return node.pipeline.tracker.idle();
+    for (const edge of node.parents) {
+      if (edge.parent.node === null && edge.parent.busy?.() === true) {
+        return edge.parent.idle?.();
+      }
+    }
+  }
+  return undefined;
+}

@@ -1,0 +1,220 @@
+// SPDX-License-Identifier: Apache-2.0
+// Changes of a running graph: filters in and out, backing links, frozen chains.
+//
+// Each change drains the nodes it touches, then moves edges and recomputes permissions in one
+// synchronous go; when the permissions are refused the edges go back. Files and nodes that are no
+// longer needed are closed afterwards.
+
+import { assert, BlockError, must } from '../base/index.js';
+import { BlockNode } from './block-node.js';
+import type { Edge } from './child.js';
+import { ChildRole, type Driver } from './driver.js';
+import type { InsertFilterRequest } from './graph-api.js';
+import type { BlockGraph } from './graph.js';
+import { openContextOf } from './open/make-node.js';
+import { refreshPermissions, topologicalOrder } from './permissions.js';
+import { transaction, type Step, type Transaction } from './transaction.js';
+
+function refuseFrozen(edge: Edge, to: string): void {
+  if (edge.frozenBy === null) return;
+  const from = `'${edge.node.name}'`;
+  const parent = edge.parent.node?.name ?? edge.parent.description;
+  throw new BlockError(
+    'busy',
+    `Cannot change '${edge.name}' link from '${parent}' to ${from}: it is frozen by ` +
+      `'${edge.frozenBy}' (wanted: ${to})`,
+    { node: edge.node.name },
+  );
+}
+
+/** Moves `edges` to another node; permissions are not looked at. */
+function moveEdges(edges: readonly Edge[], to: BlockNode): Step {
+  const before = edges.map((edge) => edge.node);
+  const place = (edge: Edge, node: BlockNode): void => {
+    edge.node.parents.delete(edge);
+    edge.node = node;
+    node.parents.add(edge);
+  };
+  for (const edge of edges) refuseFrozen(edge, `'${to.name}'`);
+  for (const edge of edges) place(edge, to);
+  return {
+    commit() {
+      for (const edge of edges) edge.parent.childResized?.(edge);
+    },
+    abort() {
+      edges.forEach((edge, index) => place(edge, must(before[index], 'node of an edge')));
+    },
+  };
+}
+
+function assertIdle(nodes: Iterable<BlockNode>): void {
+  for (const node of nodes) {
+    assert(node.inFlight === 0, `graph change while requests run on node '${node.name}'`);
+  }
+}
+
+/** Runs a synchronous change inside a drained section. */
+async function changeDrained(
+  graph: BlockGraph,
+  nodes: readonly BlockNode[],
+  change: (tx: Transaction) => void,
+): Promise<void> {
+  const section = await graph.drains.drain(nodes);
+  try {
+    await transaction((tx) => {
+      assertIdle(nodes);
+      change(tx);
+    });
+  } finally {
+    section.end();
+  }
+}
+
+export async function insertFilter(
+  graph: BlockGraph,
+  request: InsertFilterRequest,
+): Promise<BlockNode> {
+  const below = request.below as BlockNode;
+  const driver = request.driver as unknown as Driver;
+  const filter = new BlockNode({
+    name: graph.names.claim(request.name ?? undefined),
+    driver,
+    options: { driver: driver.name },
+    policy: {
+      readOnly: below.readOnly,
+      writeThrough: false,
+      unmap: true,
+      detectZeroes: 'off',
+    },
+    inspectOnly: false,
+    forceShare: false,
+  });
+  const section = await graph.drains.drain([below]);
+  try {
+    for (const [name, declaration] of Object.entries(driver.children)) {
+      const child =
+        (declaration.role & ChildRole.filtered) !== 0 ? below : request.children?.[name];
+      if (child === undefined) continue;
+      graph.addEdge({ parent: filter, name, role: declaration.role, child: child as BlockNode });
+    }
+    const context = openContextOf(graph, filter);
+    filter.pipeline.driverNode = await driver.open(
+      context,
+      request.internal as Record<string, unknown>,
+    );
+    filter.filename = below.filename;
+    await transaction((tx) => {
+      assertIdle([below]);
+      const subtree = new Set(topologicalOrder([filter]));
+      const moving = [...below.parents].filter(
+        (edge) => edge.parent.node === null || !subtree.has(edge.parent.node as BlockNode),
+      );
+      tx.add(moveEdges(moving, filter));
+      tx.add(refreshPermissions([filter]));
+    });
+    graph.adopt(filter);
+  } catch (error) {
+    await graph.closeNode(filter).catch(() => undefined);
+    throw error;
+  } finally {
+    section.end();
+  }
+  return filter;
+}
+
+export async function removeFilter(graph: BlockGraph, filter: BlockNode): Promise<void> {
+  const below = must(filter.filtered, 'a filter has a filtered child');
+  await changeDrained(graph, [filter], (tx) => {
+    tx.add({
+      abort() {
+        filter.retired = false;
+      },
+    });
+    filter.retired = true;
+    tx.add(moveEdges([...filter.parents], below));
+    tx.add(refreshPermissions([filter, below]));
+  });
+  filter.references = 0;
+  await graph.closeNode(filter);
+}
+
+export async function setBacking(
+  graph: BlockGraph,
+  node: BlockNode,
+  backing: BlockNode | null,
+): Promise<void> {
+  const declared = Object.entries(node.driver.children).find(
+    ([, declaration]) => (declaration.role & ChildRole.cow) !== 0,
+  );
+  if (declared === undefined) {
+    throw new BlockError(
+      'unsupported',
+      `Driver '${node.driver.name}' of node '${node.name}' does not support backing files`,
+      { node: node.name },
+    );
+  }
+  const [name, { role }] = declared;
+  if (backing !== null && topologicalOrder([backing]).includes(node)) {
+    throw new BlockError(
+      'invalid-option',
+      `Making '${backing.name}' a ${name} child of '${node.name}' would create a cycle`,
+      { node: node.name },
+    );
+  }
+  const old = node.edges.get(name) ?? null;
+  await changeDrained(graph, [node], (tx) => {
+    const wanted = backing === null ? 'none' : `'${backing.name}'`;
+    if (old !== null) {
+      refuseFrozen(old, wanted);
+      detachEdge(tx, node, old);
+    }
+    if (backing !== null) attachEdge(tx, graph, { parent: node, name, role, child: backing });
+    const affected = old === null ? [node] : [node, old.node];
+    tx.add(refreshPermissions(affected));
+    if (old !== null) tx.add({ clean: () => graph.closeIfUnused(old.node) });
+  });
+  node.options = { ...node.options, [name]: backing?.name ?? null };
+}
+
+function detachEdge(tx: Transaction, parent: BlockNode, edge: Edge): void {
+  parent.edges.delete(edge.name);
+  edge.node.parents.delete(edge);
+  tx.add({
+    abort() {
+      parent.edges.set(edge.name, edge);
+      edge.node.parents.add(edge);
+    },
+  });
+}
+
+function attachEdge(
+  tx: Transaction,
+  graph: BlockGraph,
+  request: { parent: BlockNode; name: string; role: number; child: BlockNode },
+): void {
+  const edge = graph.addEdge(request);
+  tx.add({ abort: () => graph.removeEdge(edge) });
+}
+
+/** Freezes every link from `top` down to `base`; the result thaws them. */
+export function freezeChain(top: BlockNode, base: BlockNode | null, owner: string): () => void {
+  const frozen: Edge[] = [];
+  for (let node: BlockNode = top; node !== base; ) {
+    const edge = node.edgeWithRole(ChildRole.filtered) ?? node.edgeWithRole(ChildRole.cow);
+    if (edge === null) {
+      assert(base === null, `node '${base?.name ?? ''}' is in the chain below '${top.name}'`);
+      break;
+    }
+    refuseFrozen(edge, `frozen for '${owner}'`);
+    frozen.push(edge);
+    node = edge.node;
+  }
+  for (const edge of frozen) edge.freezers.push(owner);
+  return () => {
+    for (const edge of frozen) {
+      const at = edge.freezers.indexOf(owner);
+      if (at >= 0) edge.freezers.splice(at, 1);
+    }
+    frozen.length = 0;
+  };
+}

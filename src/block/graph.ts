@@ -1,0 +1,264 @@
+// SPDX-License-Identifier: Apache-2.0
+// The graph: all nodes by name, their edges, and the operations on it.
+//
+// Edges are only ever changed here and in graph-changes.ts, synchronously, together with the
+// permissions that follow; a refused change leaves everything as it was. A node is closed when its
+// last parent and its last reference are gone; closing takes its own children with it.
+
+import {
+  assert,
+  BlockError,
+  type Clock,
+  type PermissionPair,
+  type Random,
+} from '../base/index.js';
+import type { Host } from '../host/index.js';
+import { GraphBackend, type BackendOwner } from './backend.js';
+import { BlockNode } from './block-node.js';
+import { Edge } from './child.js';
+import { DrainControl } from './drain.js';
+import { freezeChain, insertFilter, removeFilter, setBacking } from './graph-changes.js';
+import type {
+  Backend,
+  DrainedSection,
+  Graph,
+  InsertFilterRequest,
+  NodeOptions,
+  OpenPolicy,
+} from './graph-api.js';
+import type { Node } from './node.js';
+import { NodeNames } from './node-names.js';
+import { openImage } from './open/image.js';
+import { rootContext } from './open/make-node.js';
+import { openNode } from './open/open.js';
+import { NO_PERMISSIONS, refreshPermissions } from './permissions.js';
+import type { DriverRegistry } from './registry.js';
+
+export interface GraphParts {
+  readonly host: Host;
+  readonly registry: DriverRegistry;
+  readonly clock: Clock;
+  readonly random: Random;
+}
+
+export function createGraph(parts: GraphParts): Graph {
+  return new BlockGraph(parts);
+}
+
+export interface EdgeRequest {
+  readonly parent: BlockNode;
+  readonly name: string;
+  readonly role: number;
+  readonly child: BlockNode;
+}
+
+/** The class behind a node; nodes of another graph are a programmer's mistake. */
+export function asBlockNode(node: Node): BlockNode {
+  assert(node instanceof BlockNode, 'a node of this block layer');
+  return node;
+}
+
+export class BlockGraph implements Graph, BackendOwner {
+  readonly host: Host;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly registry: DriverRegistry;
+  readonly names: NodeNames;
+  readonly drains = new DrainControl();
+  readonly #nodes = new Map<string, BlockNode>();
+
+  constructor(parts: GraphParts) {
+    this.host = parts.host;
+    this.clock = parts.clock;
+    this.random = parts.random;
+    this.registry = parts.registry;
+    this.names = new NodeNames(parts.random);
+  }
+
+  async open(options: NodeOptions, policy: OpenPolicy = {}): Promise<Node> {
+    const node = await openNode(this, options, rootContext(policy));
+    node.references += 1;
+    return node;
+  }
+
+  async openImage(
+    path: string,
+    format: string | null,
+    readOnly: boolean,
+    policy: OpenPolicy = {},
+  ): Promise<Node> {
+    const node = await openImage(this, { path, format, readOnly }, policy);
+    node.references += 1;
+    return node;
+  }
+
+  find(name: string): BlockNode | null {
+    return this.#nodes.get(name) ?? null;
+  }
+
+  require(name: string): BlockNode {
+    const node = this.find(name);
+    if (node !== null) return node;
+    throw new BlockError(
+      'device-not-found',
+      `Cannot find device='${name}' nor node-name='${name}'`,
+      { node: name },
+    );
+  }
+
+  get nodes(): Iterable<BlockNode> {
+    return this.#nodes.values();
+  }
+
+  /** Makes a fully opened node known by its name. */
+  adopt(node: BlockNode): void {
+    this.#nodes.set(node.name, node);
+  }
+
+  async close(node: Node): Promise<void> {
+    const own = asBlockNode(node);
+    assert(own.references > 0, `node '${own.name}' has no reference to drop`);
+    own.references -= 1;
+    await this.closeIfUnused(own);
+  }
+
+  async closeAll(): Promise<void> {
+    let failure: { error: unknown } | null = null;
+    for (const node of this.#nodes.values()) node.references = 0;
+    for (;;) {
+      const unused = [...this.#nodes.values()].filter((node) => node.parents.size === 0);
+      if (unused.length === 0) break;
+      for (const node of unused) {
+        try {
+          await this.closeNode(node);
+        } catch (error) {
+          failure ??= { error };
+        }
+      }
+    }
+    if (failure !== null) throw failure.error;
+  }
+
+  attach(node: Node, description: string, permissions: PermissionPair): Promise<Backend> {
+    try {
+      return Promise.resolve(this.attachNow(asBlockNode(node), description, permissions));
+    } catch (error) {
+      return Promise.reject(error);
+    }
+  }
+
+  attachNow(node: BlockNode, description: string, permissions: PermissionPair): GraphBackend {
+    const backend = new GraphBackend({ owner: this, node, description, permissions });
+    node.parents.add(backend.edge);
+    try {
+      refreshPermissions([node]).commit?.();
+    } catch (error) {
+      node.parents.delete(backend.edge);
+      throw error;
+    }
+    this.drains.join(node, backend.edge.parent);
+    return backend;
+  }
+
+  changePermissions(edge: Edge, permissions: PermissionPair): void {
+    const before = edge.permissions;
+    edge.permissions = permissions;
+    try {
+      refreshPermissions([edge.node]).commit?.();
+    } catch (error) {
+      edge.permissions = before;
+      throw error;
+    }
+  }
+
+  async detachBackend(backend: GraphBackend): Promise<void> {
+    const node = backend.node;
+    node.parents.delete(backend.edge);
+    refreshPermissions([node]).commit?.();
+    await this.closeIfUnused(node);
+  }
+
+  async drain(nodes: readonly Node[]): Promise<DrainedSection> {
+    return await this.drains.drain(nodes.map(asBlockNode));
+  }
+
+  freezeChain(top: Node, base: Node | null, owner: string): () => void {
+    return freezeChain(asBlockNode(top), base === null ? null : asBlockNode(base), owner);
+  }
+
+  async insertFilter(request: InsertFilterRequest): Promise<Node> {
+    return await insertFilter(this, request);
+  }
+
+  async removeFilter(filter: Node): Promise<void> {
+    await removeFilter(this, asBlockNode(filter));
+  }
+
+  async setBacking(node: Node, backing: Node | null): Promise<void> {
+    const target = backing === null ? null : asBlockNode(backing);
+    await setBacking(this, asBlockNode(node), target);
+  }
+
+  /** Adds an edge with the permissions that follow; refused, nothing is changed. */
+  addEdge(request: EdgeRequest): Edge {
+    const { parent, name, role, child } = request;
+    assert(!parent.edges.has(name), `node '${parent.name}' has a child '${name}' already`);
+    const edge = new Edge({
+      name,
+      role,
+      parent: parent.asParent,
+      node: child,
+      permissions: NO_PERMISSIONS,
+    });
+    parent.edges.set(name, edge);
+    child.parents.add(edge);
+    try {
+      refreshPermissions([parent]).commit?.();
+    } catch (error) {
+      this.removeEdge(edge);
+      throw error;
+    }
+    return edge;
+  }
+
+  /** Only ever lowers permissions, so it cannot be refused. */
+  removeEdge(edge: Edge): void {
+    (edge.parent.node as BlockNode | null)?.edges.delete(edge.name);
+    edge.node.parents.delete(edge);
+    refreshPermissions([edge.node]).commit?.();
+  }
+
+  async closeIfUnused(node: BlockNode): Promise<void> {
+    if (node.parents.size === 0 && node.references === 0) await this.closeNode(node);
+  }
+
+  /** Closes a node without parents; everything is let go of even when a flush fails. */
+  closeNode(node: BlockNode): Promise<void> {
+    node.closing ??= this.#closeNow(node);
+    return node.closing;
+  }
+
+  async #closeNow(node: BlockNode): Promise<void> {
+    let failure: { error: unknown } | null = null;
+    const guard = async (work: () => Promise<void> | undefined): Promise<void> => {
+      try {
+        await work();
+      } catch (error) {
+        failure ??= { error };
+      }
+    };
+    while (node.inFlight > 0) await node.pipeline.tracker.idle();
+    const driverNode = node.pipeline.driverNode;
+    if (driverNode !== null) {
+      if (!node.readOnly) await guard(() => driverNode.prepareReadOnly?.());
+      node.pipeline.driverNode = null;
+      await guard(() => driverNode.close());
+    }
+    const children = [...node.edges.values()];
+    for (const edge of children) this.removeEdge(edge);
+    this.#nodes.delete(node.name);
+    this.names.release(node.name);
+    for (const edge of children) await guard(() => this.closeIfUnused(edge.node));
+    if (failure !== null) throw (failure as { error: unknown }).error;
+  }
+}

@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: Apache-2.0
+// Names of images: `json:` texts, protocol prefixes, and names relative to an overlay.
+
+import { BlockError, IMAGE_LIMITS } from '../../base/index.js';
+
+/** `json:{…}`, `proto:rest` or a plain path. A colon after the first slash is part of a path. */
+export type ParsedName =
+  | { readonly kind: 'path'; readonly path: string }
+  | { readonly kind: 'options'; readonly options: Readonly<Record<string, unknown>> };
+
+const PREFIX = /^([A-Za-z0-9+.-]+):/;
+
+export function parseFilename(name: string): ParsedName {
+  if (name.startsWith('json:')) return { kind: 'options', options: parseJson(name) };
+  const prefix = PREFIX.exec(name)?.[1];
+  if (prefix === undefined) return { kind: 'path', path: name };
+  if (prefix === 'file') return { kind: 'path', path: fileUrlPath(name) };
+  if (prefix === 'nbd' || prefix.startsWith('nbd+')) {
+    return { kind: 'options', options: { driver: 'nbd', filename: name } };
+  }
+  throw new BlockError('invalid-option', `Unknown protocol '${prefix}'`, { path: name });
+}
+
+function fileUrlPath(name: string): string {
+  const rest = name.slice('file:'.length);
+  return rest.startsWith('///') ? rest.slice(2) : rest;
+}
+
+function parseJson(name: string): Readonly<Record<string, unknown>> {
+  let value: unknown;
+  try {
+    value = JSON.parse(name.slice('json:'.length));
+  } catch (error) {
+    throw new BlockError('invalid-option', 'Could not parse the JSON options', {
+      path: name,
+      cause: error,
+    });
+  }
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) {
+    throw new BlockError('invalid-option', 'Invalid JSON object given', { path: name });
+  }
+  return nestDotted(value as Record<string, unknown>, 0);
+}
+
+/** `file.filename` members become nested objects. */
+function nestDotted(value: Record<string, unknown>, depth: number): Record<string, unknown> {
+  if (depth > IMAGE_LIMITS.jsonNameDepth) {
+    throw new BlockError('invalid-option', 'JSON options of an image are nested too deeply');
+  }
+  const result: Record<string, unknown> = {};
+  for (const [key, member] of Object.entries(value)) {
+    const nested =
+      typeof member === 'object' && member !== null && !Array.isArray(member)
+        ? nestDotted(member as Record<string, unknown>, depth + 1)
+        : member;
+    setMember(result, key.split('.'), nested);
+  }
+  return result;
+}
+
+function setMember(target: Record<string, unknown>, path: readonly string[], value: unknown): void {
+  let at = target;
+  for (const part of path.slice(0, -1)) {
+    const present = Object.hasOwn(at, part) ? at[part] : undefined;
+    if (typeof present === 'object' && present !== null) {
+      at = present as Record<string, unknown>;
+    } else {
+      const next: Record<string, unknown> = {};
+      define(at, part, next);
+      at = next;
+    }
+  }
+  define(at, path.at(-1) ?? '', value);
+}
+
+/** Also for names like `__proto__`, which plain assignment would treat specially. */
+function define(target: Record<string, unknown>, key: string, value: unknown): void {
+  Object.defineProperty(target, key, {
+    value,
+    enumerable: true,
+    configurable: true,
+    writable: true,
+  });
+}
+
+/** A backing name as the overlay's header gives it, made relative to where the overlay is. */
+export function resolveBackingName(overlay: string, name: string): string {
+  if (name.startsWith('/') || PREFIX.test(name)) return name;
+  if (overlay === '' || overlay.startsWith('json:')) {
+    throw new BlockError(
+      'invalid-option',
+      `Cannot use relative backing file names for '${overlay}'`,
+      { path: overlay },
+    );
+  }
+  const slash = overlay.lastIndexOf('/');
+  return slash < 0 ? name : overlay.slice(0, slash + 1) + name;
+}

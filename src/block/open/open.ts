@@ -1,0 +1,300 @@
+// SPDX-License-Identifier: Apache-2.0
+// Opening a node with its children, from options in the shape of `blockdev-add`.
+//
+// Order: the name is claimed, children other than the backing file are opened and attached, loops
+// are looked for, the driver opens, permissions follow, then the backing file is opened as the
+// options or the image header say. Whatever fails, everything opened on the way is closed again.
+
+import { BlockError, IMAGE_LIMITS, toBlockError, type Eventually } from '../../base/index.js';
+import type { FileIdentity } from '../../host/index.js';
+import type { BlockNode } from '../block-node.js';
+import { ChildRole } from '../driver.js';
+import type { NodeOptions } from '../graph-api.js';
+import type { BlockGraph } from '../graph.js';
+import { refreshPermissions } from '../permissions.js';
+import { parseFilename, resolveBackingName } from './filename.js';
+import {
+  filenameOf,
+  makeNode,
+  openContextOf,
+  withPrefix,
+  type OpenInheritance,
+} from './make-node.js';
+import { probeHead, RawProbeGuard, readHead } from './probe.js';
+
+type Options = Readonly<Record<string, unknown>>;
+
+/** An image by name or by options; without a format (or `driver`) it is probed. */
+export type ImageReference =
+  | { readonly path: string; readonly format: string | null }
+  | { readonly options: Options; readonly format: string | null };
+
+export async function openNode(
+  graph: BlockGraph,
+  options: NodeOptions,
+  inherited: OpenInheritance,
+): Promise<BlockNode> {
+  const driver = await graph.registry.load(options.driver);
+  const node = makeNode(graph, { driver, options, inherited });
+  try {
+    await openChildren(graph, node, inherited);
+    refuseLoop(node, inherited);
+    node.pipeline.driverNode = await driver.open(openContextOf(graph, node), node.options);
+    node.pipeline.readOnly ||= node.pipeline.driverNode.readOnly === true;
+    node.filename = filenameOf(node);
+    refreshPermissions([node]).commit?.();
+    await openBacking(graph, node, inherited);
+  } catch (error) {
+    await graph.closeNode(node).catch(() => undefined);
+    throw toBlockError(error, { node: node.name });
+  }
+  graph.adopt(node);
+  return node;
+}
+
+/** What a child that is not a backing file gets from its parent. */
+function inheritedByChild(node: BlockNode, inherited: OpenInheritance): OpenInheritance {
+  const cache = node.options['cache'] as { direct: boolean; 'no-flush': boolean };
+  return {
+    ...inherited,
+    policy: {
+      ...inherited.policy,
+      direct: cache.direct,
+      noFlush: cache['no-flush'],
+      forceShare: node.forceShare,
+    },
+    readOnly: node.readOnly,
+    unmap: true,
+    writeThrough: false,
+    guessedBacking: false,
+  };
+}
+
+async function openChildren(
+  graph: BlockGraph,
+  node: BlockNode,
+  inherited: OpenInheritance,
+): Promise<void> {
+  for (const [name, declaration] of Object.entries(node.driver.children)) {
+    if ((declaration.role & ChildRole.cow) !== 0) continue;
+    const value = node.options[name];
+    if (value === undefined || value === null) {
+      if (!declaration.required) continue;
+      throw new BlockError('invalid-option', `Parameter '${name}' is missing`, {
+        node: node.name,
+      });
+    }
+    const child = await openReference(graph, value, inheritedByChild(node, inherited));
+    await attachChild(graph, { parent: node, name, role: declaration.role, child });
+  }
+}
+
+async function attachChild(
+  graph: BlockGraph,
+  edge: { parent: BlockNode; name: string; role: number; child: BlockNode },
+): Promise<void> {
+  const { parent, name, child } = edge;
+  try {
+    graph.addEdge(edge);
+  } catch (error) {
+    await graph.closeIfUnused(child).catch(() => undefined);
+    throw error;
+  }
+  parent.options = { ...parent.options, [name]: child.name };
+}
+
+/** A node name, or options of a node that dies with its parent. */
+async function openReference(
+  graph: BlockGraph,
+  value: unknown,
+  inherited: OpenInheritance,
+): Promise<BlockNode> {
+  if (typeof value === 'string') return graph.require(value);
+  if (typeof value !== 'object' || value === null) {
+    throw new BlockError('invalid-option', 'A child is a node name or the options of a node');
+  }
+  const options = value as Readonly<Record<string, unknown>>;
+  return await openNamed(graph, { options, format: null }, inherited);
+}
+
+function primaryIdentity(node: BlockNode): FileIdentity | null {
+  for (let at: BlockNode | null = node; at !== null; at = at.primary ?? at.filtered) {
+    const identity = at.pipeline.driverNode?.hostFile?.identity;
+    if (identity !== undefined) return identity;
+  }
+  return null;
+}
+
+function sameFile(a: FileIdentity, b: FileIdentity): boolean {
+  return a.device === b.device && a.inode === b.inode;
+}
+
+function refuseLoop(node: BlockNode, inherited: OpenInheritance): void {
+  const identity = primaryIdentity(node);
+  if (identity === null || !inherited.chain.some((above) => sameFile(above, identity))) return;
+  const file = node.primary?.filename ?? node.name;
+  throw new BlockError('corrupt-image', `Backing file '${file}' creates an infinite loop.`, {
+    path: file,
+    operation: 'backing-loop',
+  });
+}
+
+async function openBacking(
+  graph: BlockGraph,
+  node: BlockNode,
+  inherited: OpenInheritance,
+): Promise<void> {
+  const declared = Object.entries(node.driver.children).find(
+    ([, declaration]) => (declaration.role & ChildRole.cow) !== 0,
+  );
+  if (declared === undefined) return;
+  const [name, { role }] = declared;
+  const given = node.options[name];
+  const link = node.pipeline.open().backingLink?.() ?? null;
+  if (inherited.guessedBacking && link !== null) throw guessedTooFar(node);
+  if (given === null || (given === undefined && (link === null || inherited.policy.noBacking))) {
+    return;
+  }
+  try {
+    const below = inheritedByBacking(node, inherited, given === undefined && link?.format === null);
+    const child =
+      given !== undefined || link === null
+        ? await openReference(graph, given, below)
+        : await openNamed(
+            graph,
+            { path: resolveBackingName(node.filename, link.file), format: link.format },
+            below,
+          );
+    await attachChild(graph, { parent: node, name, role, child });
+  } catch (error) {
+    throw withPrefix('Could not open backing file: ', error);
+  }
+}
+
+function guessedTooFar(node: BlockNode): BlockError {
+  return new BlockError(
+    'permission',
+    `'${node.filename}' was guessed to be a '${node.driver.name}' image with a backing file of ` +
+      'its own; the overlay must name its backing format',
+    { path: node.filename },
+  );
+}
+
+function inheritedByBacking(
+  node: BlockNode,
+  inherited: OpenInheritance,
+  guessedBacking: boolean,
+): OpenInheritance {
+  const identity = primaryIdentity(node);
+  if (inherited.chain.length >= IMAGE_LIMITS.backingChainDepth) {
+    throw new BlockError(
+      'corrupt-image',
+      `Backing chain is longer than ${IMAGE_LIMITS.backingChainDepth} files`,
+      { path: node.filename, operation: 'backing-loop' },
+    );
+  }
+  const none: FileIdentity = { device: '', inode: `#${inherited.chain.length}` };
+  return {
+    ...inheritedByChild(node, inherited),
+    readOnly: true,
+    unmap: false,
+    chain: [...inherited.chain, identity ?? none],
+    guessedBacking,
+  };
+}
+
+export async function openNamed(
+  graph: BlockGraph,
+  reference: ImageReference,
+  inherited: OpenInheritance,
+): Promise<BlockNode> {
+  const { format } = reference;
+  const options = optionsOf(graph, reference);
+  const { driver } = options;
+  if (typeof driver === 'string') {
+    const kind = (await graph.registry.load(driver)).kind;
+    const complete = { ...options, driver };
+    if (kind !== 'protocol' || 'options' in reference) {
+      if (format !== null && format !== driver) {
+        throw new BlockError(
+          'invalid-option',
+          `Format '${format}' contradicts the driver '${driver}' that the image's options give`,
+        );
+      }
+      return await openNode(graph, complete, inherited);
+    }
+    return await openOver(graph, { file: complete, format, rest: {} }, inherited);
+  }
+  const { file, ...rest } = options;
+  if (typeof file === 'object' && file !== null) {
+    return await openOver(graph, { file: file as NodeOptions, format, rest }, inherited);
+  }
+  throw new BlockError('invalid-option', "Parameter 'driver' is missing");
+}
+
+function optionsOf(graph: BlockGraph, reference: ImageReference): Options {
+  if ('options' in reference) return reference.options;
+  const parsed = parseFilename(reference.path);
+  if (parsed.kind === 'path') return { driver: 'file', filename: parsed.path };
+  const { driver } = parsed.options;
+  if (driver === 'nbd' && !graph.registry.has('nbd')) {
+    throw new BlockError('unsupported', "Protocol 'nbd' is not supported", {
+      path: reference.path,
+    });
+  }
+  return parsed.options;
+}
+
+interface OverRequest {
+  readonly file: NodeOptions;
+  readonly format: string | null;
+  readonly rest: Options;
+}
+
+/** Opens the protocol node, finds the format unless it is given, and opens that over it. */
+async function openOver(
+  graph: BlockGraph,
+  request: OverRequest,
+  inherited: OpenInheritance,
+): Promise<BlockNode> {
+  if (request.format !== null) {
+    const asked = await graph.registry.load(request.format);
+    if (asked.kind === 'protocol') {
+      return await openNode(graph, { ...request.file, driver: asked.name }, inherited);
+    }
+  }
+  const below: OpenInheritance = {
+    ...inherited,
+    unmap: true,
+    writeThrough: false,
+    guessedBacking: false,
+  };
+  const file = await openNode(graph, request.file, below);
+  return await holding(graph, file, async () => {
+    const probed = request.format === null ? await graph.registry.probed() : [];
+    const head = request.format === null ? await readHead(file) : new Uint8Array(0);
+    const format = request.format ?? probeHead(head, probed)?.name ?? 'raw';
+    const options = { ...request.rest, driver: format, file: file.name };
+    const node = await openNode(graph, options, inherited);
+    if (request.format === null && format === 'raw') {
+      node.probedRaw = true;
+      if (!node.readOnly) node.addObserver(new RawProbeGuard(head, probed, node.name));
+    }
+    return node;
+  });
+}
+
+/** Keeps `node` open during `work`; afterwards it lives only if something else uses it. */
+async function holding<T>(
+  graph: BlockGraph,
+  node: BlockNode,
+  work: () => Eventually<T>,
+): Promise<T> {
+  node.references += 1;
+  try {
+    return await work();
+  } finally {
+    node.references -= 1;
+    await graph.closeIfUnused(node);
+  }
+}

@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0
+// Requests that do not fit the node's alignment: a bounce buffer of whole blocks is read, and for
+// writes merged and written back. The caller holds a serialising entry over the widened range
+// during a write, so that nothing changes the blocks between reading and writing them.
+
+import { must, settle, type Eventually } from '../../base/index.js';
+import type { Request } from '../request.js';
+import type { Pipeline } from './pipeline.js';
+
+export interface ByteRange {
+  readonly offset: number;
+  readonly length: number;
+}
+
+export function isAligned(range: ByteRange, alignment: number): boolean {
+  return alignment <= 1 || (range.offset % alignment === 0 && range.length % alignment === 0);
+}
+
+/** The smallest aligned range around `range`. */
+export function widen(range: ByteRange, alignment: number): ByteRange {
+  const offset = range.offset - (range.offset % alignment);
+  const end = Math.ceil((range.offset + range.length) / alignment) * alignment;
+  return { offset, length: end - offset };
+}
+
+export function padRead(
+  pipeline: Pipeline,
+  request: Request,
+  range: ByteRange,
+): Eventually<void> {
+  const bounce = alignedBuffer(range.length, pipeline.open().limits.requestAlignment);
+  const target = must(request.buffer, 'buffer of a read');
+  return settle(readBlocks(pipeline, range.offset, bounce), () => {
+    const from = request.offset - range.offset;
+    target.set(bounce.subarray(from, from + request.length));
+  });
+}
+
+export function padWrite(
+  pipeline: Pipeline,
+  request: Request,
+  range: ByteRange,
+): Eventually<void> {
+  const alignment = pipeline.open().limits.requestAlignment;
+  const bounce = alignedBuffer(range.length, alignment);
+  const source = must(request.buffer, 'buffer of a write');
+  const head = request.offset !== range.offset;
+  const tailAt = range.length - alignment;
+  const tail = (request.offset + request.length) % alignment !== 0 && !(head && tailAt === 0);
+  const headRead = head ? readBlocks(pipeline, range.offset, bounce.subarray(0, alignment)) : undefined;
+  return settle(headRead, () => {
+    const tailRead = tail
+      ? readBlocks(pipeline, range.offset + tailAt, bounce.subarray(tailAt))
+      : undefined;
+    return settle(tailRead, () => {
+      bounce.set(source, request.offset - range.offset);
+      return pipeline.perform({ ...request, ...range, buffer: bounce });
+    });
+  });
+}
+
+/** Reads whole blocks; a block beyond the end of a growing node is zeroes. */
+function readBlocks(pipeline: Pipeline, offset: number, buffer: Uint8Array): Eventually<void> {
+  if (offset >= pipeline.open().length) return undefined;
+  return pipeline.perform({ kind: 'read', offset, length: buffer.length, buffer, flags: 0 });
+}
+
+/** A zeroed buffer whose address is a multiple of `alignment`, as far as the platform tells. */
+function alignedBuffer(length: number, alignment: number): Uint8Array {
+  // Large array buffers are page-aligned; a small one is cut out of a page-aligned one.
+  const page = Math.max(alignment, 4096);
+  return new Uint8Array(new ArrayBuffer(Math.ceil(length / page) * page), 0, length);
+}

@@ -1,0 +1,237 @@
+// SPDX-License-Identifier: Apache-2.0
+// What happens when a driver does not do an operation itself: the one place where it is handed to
+// the child or emulated, as `supports` says. A native answer of kind `unsupported` falls back too.
+
+import {
+  AssertionFailure,
+  BlockError,
+  must,
+  sequence,
+  settle,
+  type Eventually,
+} from '../../base/index.js';
+import type { BlockStatus } from '../block-status.js';
+import type { TruncateOptions } from '../driver.js';
+import type { Extent, Lease, TargetReservation } from '../extent.js';
+import type { Node } from '../node.js';
+import { RequestFlag, type Request } from '../request.js';
+import { isAligned, widen } from './align.js';
+import type { Pipeline } from './pipeline.js';
+
+/** Bytes of one write when zeroes are written out. */
+const ZERO_BUFFER_BYTES = 1024 * 1024;
+const zeroBuffer = new Uint8Array(ZERO_BUFFER_BYTES);
+
+/** The node that operations are passed to: the filtered child, else the primary one. */
+export function passTarget(pipeline: Pipeline): Node {
+  const target = pipeline.node.filtered ?? pipeline.node.primary;
+  return must(target, `node '${pipeline.node.name}' has a child to pass requests to`);
+}
+
+function unsupported(pipeline: Pipeline, operation: string): BlockError {
+  return new BlockError(
+    'unsupported',
+    `Driver '${pipeline.driver.name}' of node '${pipeline.node.name}' does not support ${operation}`,
+    { node: pipeline.node.name, operation },
+  );
+}
+
+/** A driver that declares an operation native has it. */
+function missing(pipeline: Pipeline, operation: string): AssertionFailure {
+  return new AssertionFailure(`driver '${pipeline.driver.name}' has a native ${operation}`);
+}
+
+function isUnsupported(error: unknown): boolean {
+  return error instanceof BlockError && error.kind === 'unsupported';
+}
+
+export function performRead(pipeline: Pipeline, request: Request): Eventually<void> {
+  if (pipeline.driver.supports.read === 'pass') return passTarget(pipeline).read(request);
+  const driverNode = pipeline.driverNode;
+  if (driverNode?.read === undefined) throw missing(pipeline, 'read');
+  return driverNode.read(request);
+}
+
+export function performWrite(pipeline: Pipeline, request: Request): Eventually<void> {
+  const { write, compressedWrite } = pipeline.driver.supports;
+  if ((request.flags & RequestFlag.compressed) !== 0) {
+    if (compressedWrite === 'pass') return passTarget(pipeline).write(request);
+    if (compressedWrite !== 'native') throw unsupported(pipeline, 'compressed writes');
+  }
+  if (write === 'native') {
+    const driverNode = pipeline.driverNode;
+    if (driverNode?.write === undefined) throw missing(pipeline, 'write');
+    return driverNode.write(request);
+  }
+  if (write === 'pass') return passTarget(pipeline).write(request);
+  throw unsupported(pipeline, 'writing');
+}
+
+export function performZeroes(pipeline: Pipeline, request: Request): Eventually<void> {
+  const support = pipeline.driver.supports.writeZeroes;
+  if (support === 'pass') return passTarget(pipeline).writeZeroes(request);
+  if (support === 'none') throw unsupported(pipeline, 'writing zeroes');
+  if (support === 'emulate') return writeOutZeroes(pipeline, request);
+  const pieces = splitByUnit(request, pipeline.open().limits.optimalZeroes);
+  return sequence(pieces.length, (index) =>
+    nativeZeroes(pipeline, must(pieces[index], 'piece of a zero request')),
+  );
+}
+
+function nativeZeroes(pipeline: Pipeline, request: Request): Eventually<void> {
+  const driverNode = pipeline.open();
+  if (!isAligned(request, driverNode.limits.requestAlignment)) {
+    return writeOutZeroes(pipeline, request);
+  }
+  const recover = (error: unknown): Eventually<void> => {
+    if (!isUnsupported(error)) throw error;
+    return writeOutZeroes(pipeline, request);
+  };
+  let result: Eventually<void>;
+  try {
+    if (driverNode.writeZeroes === undefined) throw missing(pipeline, 'writeZeroes');
+    result = driverNode.writeZeroes(request);
+  } catch (error) {
+    return recover(error);
+  }
+  return result instanceof Promise ? result.catch(recover) : undefined;
+}
+
+function writeOutZeroes(pipeline: Pipeline, request: Request): Eventually<void> {
+  if ((request.flags & RequestFlag.noFallback) !== 0) {
+    throw unsupported(pipeline, 'writing zeroes without data');
+  }
+  const flags = request.flags & RequestFlag.unchanged;
+  const alignment = pipeline.open().limits.requestAlignment;
+  const count = Math.ceil(request.length / ZERO_BUFFER_BYTES);
+  return sequence(count, (index) => {
+    const from = index * ZERO_BUFFER_BYTES;
+    const length = Math.min(ZERO_BUFFER_BYTES, request.length - from);
+    const offset = request.offset + from;
+    const piece: Request = {
+      kind: 'write',
+      offset,
+      length,
+      buffer: zeroBuffer.subarray(0, length),
+      flags,
+    };
+    if (isAligned(piece, alignment)) return performWrite(pipeline, piece);
+    return zeroUnaligned(pipeline, piece, alignment);
+  });
+}
+
+/** Reads, merges and writes the blocks at the ends; the tracked range must be serialising. */
+function zeroUnaligned(pipeline: Pipeline, piece: Request, alignment: number): Eventually<void> {
+  const range = widen(piece, alignment);
+  const bounce = new Uint8Array(range.length);
+  const read: Request = { kind: 'read', ...range, buffer: bounce, flags: 0 };
+  return settle(performRead(pipeline, read), () => {
+    const from = piece.offset - range.offset;
+    bounce.fill(0, from, from + piece.length);
+    return performWrite(pipeline, { ...piece, ...range, buffer: bounce });
+  });
+}
+
+/** Head up to the first multiple of `unit`, whole units, and the rest; empty parts left out. */
+function splitByUnit(request: Request, unit: number): Request[] {
+  if (unit <= 1) return [request];
+  const end = request.offset + request.length;
+  const first = Math.min(end, Math.ceil(request.offset / unit) * unit);
+  const last = Math.max(first, end - (end % unit));
+  return [request.offset, first, last]
+    .map((offset, index, starts) => ({ ...request, offset, length: (starts[index + 1] ?? end) - offset }))
+    .filter((piece) => piece.length > 0);
+}
+
+/** A discard is a hint: parts that do not fit the alignment are left out. */
+export function performDiscard(pipeline: Pipeline, request: Request): Eventually<void> {
+  const support = pipeline.driver.supports.discard;
+  if (support === 'pass') return passTarget(pipeline).discard(request);
+  if (support !== 'native') return undefined;
+  const driverNode = pipeline.open();
+  const alignment = Math.max(1, driverNode.limits.requestAlignment);
+  const offset = Math.ceil(request.offset / alignment) * alignment;
+  const end = request.offset + request.length;
+  const length = end - (end % alignment) - offset;
+  if (length <= 0) return undefined;
+  const forgive = (error: unknown): void => {
+    if (!isUnsupported(error)) throw error;
+  };
+  let result: Eventually<void>;
+  try {
+    if (driverNode.discard === undefined) throw missing(pipeline, 'discard');
+    result = driverNode.discard({ ...request, offset, length });
+  } catch (error) {
+    return forgive(error);
+  }
+  return result instanceof Promise ? result.catch(forgive) : undefined;
+}
+
+export function performFlush(pipeline: Pipeline): Eventually<void> {
+  const support = pipeline.driver.supports.flush;
+  if (support === 'pass') return passTarget(pipeline).flush();
+  if (support !== 'native') return undefined;
+  const driverNode = pipeline.open();
+  if (driverNode.flush === undefined) throw missing(pipeline, 'flush');
+  return driverNode.flush();
+}
+
+/** Status of this layer as the driver tells it, holes below not yet looked at. */
+export function layerStatus(
+  pipeline: Pipeline,
+  range: { readonly offset: number; readonly length: number },
+  exact: boolean,
+): Eventually<BlockStatus> {
+  const support = pipeline.driver.supports.blockStatus;
+  const { offset, length } = range;
+  if (support === 'pass') return passTarget(pipeline).blockStatus(offset, length, exact);
+  if (support !== 'native') {
+    return { length, allocated: true, data: true, zero: false, compressed: false };
+  }
+  const driverNode = pipeline.open();
+  if (driverNode.blockStatus === undefined) throw missing(pipeline, 'blockStatus');
+  return driverNode.blockStatus(offset, length, exact);
+}
+
+export function performTruncate(
+  pipeline: Pipeline,
+  size: number,
+  options: TruncateOptions,
+): Eventually<void> {
+  const support = pipeline.driver.supports.truncate;
+  if (support === 'pass') return passTarget(pipeline).truncate(size, options);
+  if (support !== 'native') throw unsupported(pipeline, 'resizing');
+  const driverNode = pipeline.open();
+  if (driverNode.truncate === undefined) throw missing(pipeline, 'truncate');
+  return driverNode.truncate(size, options);
+}
+
+export function planExtents(
+  pipeline: Pipeline,
+  offset: number,
+  length: number,
+): Eventually<readonly Extent[] | null> {
+  const support = pipeline.driver.supports.planExtents;
+  if (support === 'pass') return passTarget(pipeline).planExtents(offset, length);
+  if (support !== 'native') return null;
+  return pipeline.open().planExtents?.(offset, length) ?? null;
+}
+
+const NO_LEASE: Lease = { release: () => undefined };
+
+export function takeLease(pipeline: Pipeline): Lease {
+  const own = pipeline.open().lease?.();
+  if (own !== undefined) return own;
+  return pipeline.driver.supports.planExtents === 'pass' ? passTarget(pipeline).lease() : NO_LEASE;
+}
+
+export function reserve(
+  pipeline: Pipeline,
+  offset: number,
+  length: number,
+): Eventually<TargetReservation | null> {
+  const support = pipeline.driver.supports.reserve;
+  if (support === 'pass') return passTarget(pipeline).reserve(offset, length);
+  if (support !== 'native') return null;
+  return pipeline.open().reserve?.(offset, length) ?? null;
+}

@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: Apache-2.0
+// Requests in flight on one node, and who waits for whom.
+//
+// A serialising request waits for every earlier request that overlaps it, and every later one that
+// overlaps waits for it. Waiting is only ever for entries that came before, so it cannot deadlock.
+// Requests that finish inline are not entered at all as long as nothing serialising is active: no
+// other request can begin before they end. `count` is what drain looks at; it includes them.
+
+import { settle, type Eventually } from '../../base/index.js';
+
+export interface TrackedRange {
+  readonly offset: number;
+  readonly length: number;
+  readonly serialising: boolean;
+}
+
+class Entry implements TrackedRange {
+  previous: Entry | null = null;
+  next: Entry | null = null;
+  #done: Promise<void> | null = null;
+  #resolve: (() => void) | null = null;
+
+  constructor(
+    readonly offset: number,
+    readonly length: number,
+    readonly serialising: boolean,
+  ) {}
+
+  overlaps(other: TrackedRange): boolean {
+    return this.offset < other.offset + other.length && other.offset < this.offset + this.length;
+  }
+
+  done(): Promise<void> {
+    this.#done ??= new Promise<void>((resolve) => {
+      this.#resolve = resolve;
+    });
+    return this.#done;
+  }
+
+  finish(): void {
+    this.#resolve?.();
+  }
+}
+
+export type Tracked = Entry;
+
+export class RequestTracker {
+  /** Requests and batches running now, those that are not entered included. */
+  count = 0;
+  /** Serialising requests that are waiting or running. */
+  serialising = 0;
+  #last: Entry | null = null;
+  #idleWaiters: (() => void)[] = [];
+
+  enter(range: TrackedRange): Tracked {
+    const entry = new Entry(range.offset, range.length, range.serialising);
+    entry.previous = this.#last;
+    if (this.#last !== null) this.#last.next = entry;
+    this.#last = entry;
+    this.count += 1;
+    if (entry.serialising) this.serialising += 1;
+    return entry;
+  }
+
+  leave(entry: Tracked): void {
+    if (entry.previous !== null) entry.previous.next = entry.next;
+    if (entry.next === null) this.#last = entry.previous;
+    else entry.next.previous = entry.previous;
+    if (entry.serialising) this.serialising -= 1;
+    entry.finish();
+    this.leaveInline();
+  }
+
+  /** Ends a request that was only counted. */
+  leaveInline(): void {
+    this.count -= 1;
+    if (this.count === 0 && this.#idleWaiters.length > 0) {
+      const waiters = this.#idleWaiters;
+      this.#idleWaiters = [];
+      for (const wake of waiters) wake();
+    }
+  }
+
+  /** An earlier entry that this one has to wait for, or null. */
+  blocker(entry: Tracked): Tracked | null {
+    for (let other = entry.previous; other !== null; other = other.previous) {
+      if ((other.serialising || entry.serialising) && other.overlaps(entry)) return other;
+    }
+    return null;
+  }
+
+  /** Finishes when nothing entered earlier is in this entry's way. */
+  waitTurn(entry: Tracked): Eventually<void> {
+    const blocker = this.blocker(entry);
+    if (blocker === null) return undefined;
+    return settle(blocker.done(), () => this.waitTurn(entry));
+  }
+
+  /** Finishes when nothing runs; at once when nothing does. */
+  idle(): Eventually<void> {
+    if (this.count === 0) return undefined;
+    return new Promise<void>((resolve) => this.#idleWaiters.push(resolve));
+  }
+}
