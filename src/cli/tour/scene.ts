@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { systemClock } from '../../base/index.js';
 import { connect, type QmpClient } from '../../client/index.js';
 import { createEngine, type Engine } from '../../engine/index.js';
+import { openDefaultHost } from '../../host/index.js';
 import { QmpServer } from '../../qmp/index.js';
 import type { DiskModel } from '../../testing/index.js';
 import type { Display, JobResult } from './display.js';
