@@ -7,7 +7,11 @@ import { deflateCluster, inflateCluster, isZero } from '../../../src/codec/index
 
 /** Data that compresses somewhat: runs of repeated and random bytes. */
 const cluster = fc
-  .record({ bits: fc.integer({ min: 9, max: 17 }), seed: fc.nat(), runs: fc.integer({ min: 1, max: 40 }) })
+  .record({
+    bits: fc.integer({ min: 9, max: 17 }),
+    seed: fc.nat(),
+    runs: fc.integer({ min: 1, max: 40 }),
+  })
   .map(({ bits, seed, runs }) => {
     const bytes = new Uint8Array(2 ** bits);
     const random = new SeededRandom(seed);

@@ -2,12 +2,21 @@
 // What info and query-named-block-nodes say of a qcow2 image, supported by this program or not.
 
 import { hasBit } from '../../../base/index.js';
-import type { DriverInfo } from '../../../block/index.js';
+import type { DriverInfo, SnapshotFacts } from '../../../block/index.js';
 import type { Qcow2Header } from './header.js';
+import type { BitmapFacts } from './listings.js';
 import { Autoclear, Compatible, ExtensionType, Incompatible } from './layout.js';
 
-/** Facts from the header alone; no other file is looked at. */
-export function infoOf(header: Qcow2Header): DriverInfo {
+/** What listings.ts found; empty for images that are worked on. */
+export interface Listings {
+  readonly snapshots: readonly SnapshotFacts[];
+  readonly bitmaps: readonly BitmapFacts[];
+}
+
+const NOTHING: Listings = { snapshots: [], bitmaps: [] };
+
+/** Facts from the image file alone; no other file is looked at. */
+export function infoOf(header: Qcow2Header, listings: Listings = NOTHING): DriverInfo {
   const { fields, geometry } = header;
   const has = (bit: number): boolean => hasBit(fields.incompatibleFeatures, bit);
   const encrypted = fields.cryptMethod !== 0;
@@ -15,12 +24,20 @@ export function infoOf(header: Qcow2Header): DriverInfo {
     clusterSize: geometry.clusterSize,
     dirty: has(Incompatible.dirty),
     corrupt: has(Incompatible.corrupt),
-    specific: { type: 'qcow2', data: specificData(header) },
+    specific: { type: 'qcow2', data: specificData(header, listings.bitmaps) },
   };
-  return encrypted ? { ...info, encrypted } : info;
+  const { snapshots } = listings;
+  return {
+    ...info,
+    ...(encrypted ? { encrypted } : {}),
+    ...(snapshots.length > 0 ? { snapshots } : {}),
+  };
 }
 
-function specificData(header: Qcow2Header): Record<string, unknown> {
+function specificData(
+  header: Qcow2Header,
+  bitmaps: readonly BitmapFacts[],
+): Record<string, unknown> {
   const { fields, geometry } = header;
   const has = (bit: number): boolean => hasBit(fields.incompatibleFeatures, bit);
   const data: Record<string, unknown> = {
@@ -30,18 +47,19 @@ function specificData(header: Qcow2Header): Record<string, unknown> {
   if (fields.version >= 3) {
     data['lazy-refcounts'] = hasBit(fields.compatibleFeatures, Compatible.lazyRefcounts);
   }
+  if (bitmaps.length > 0) data['bitmaps'] = bitmaps;
   data['refcount-bits'] = geometry.refcountBits;
-  if (fields.version >= 3) {
-    data['corrupt'] = has(Incompatible.corrupt);
-    data['extended-l2'] = has(Incompatible.extendedL2);
+  if (fields.cryptMethod !== 0) {
+    data['encrypt'] = { format: fields.cryptMethod === 2 ? 'luks' : 'aes' };
   }
   if (has(Incompatible.externalDataFile)) {
     const name = header.extensions.find(({ type }) => type === ExtensionType.dataFile);
     if (name !== undefined) data['data-file'] = Buffer.from(name.data).toString('utf8');
     data['data-file-raw'] = hasBit(fields.autoclearFeatures, Autoclear.rawExternalData);
   }
-  if (fields.cryptMethod !== 0) {
-    data['encrypt'] = { format: fields.cryptMethod === 2 ? 'luks' : 'aes' };
+  if (fields.version >= 3) {
+    data['corrupt'] = has(Incompatible.corrupt);
+    data['extended-l2'] = has(Incompatible.extendedL2);
   }
   return data;
 }

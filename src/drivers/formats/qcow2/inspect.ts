@@ -2,7 +2,7 @@
 // A qcow2 image with a feature that is not supported, opened only to be reported by info.
 //
 // Size, header facts and the backing link are there; every attempt at its data is refused by the
-// feature's name. Nothing beyond the header is read.
+// feature's name. Nothing but the header and the lists of snapshots and bitmaps is read.
 
 import { BlockError } from '../../../base/index.js';
 import type {
@@ -16,14 +16,17 @@ import type {
 import { unsupportedFeature } from './features.js';
 import type { Qcow2Header } from './header.js';
 import { infoOf } from './info.js';
+import type { Listings } from './info.js';
 
 export class InspectedQcow2 implements DriverNode {
   readonly length: number;
   readonly limits: NodeLimits;
   readonly #header: Qcow2Header;
+  readonly #listings: Listings;
 
-  constructor(header: Qcow2Header) {
+  constructor(header: Qcow2Header, listings: Listings) {
     this.#header = header;
+    this.#listings = listings;
     this.length = header.fields.size;
     const { clusterSize } = header.geometry;
     this.limits = {
@@ -52,7 +55,7 @@ export class InspectedQcow2 implements DriverNode {
   }
 
   info(): DriverInfo {
-    return infoOf(this.#header);
+    return infoOf(this.#header, this.#listings);
   }
 
   close(): Promise<void> {

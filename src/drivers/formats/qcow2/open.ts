@@ -10,6 +10,7 @@ import type { DriverNode, OpenContext } from '../../../block/index.js';
 import { requireSupported, requireWritable, unsupportedFeature } from './features.js';
 import type { Qcow2Header } from './header.js';
 import { InspectedQcow2 } from './inspect.js';
+import { readBitmaps, readSnapshots } from './listings.js';
 import { openQcow2Node } from './node.js';
 import { QCOW2_REFUSED_OPTIONS } from './options.js';
 import type { Qcow2Options } from './options.js';
@@ -39,7 +40,9 @@ async function openImage(
   const file = context.child('file');
   const header = await readHeader(file.node);
   if (context.inspectOnly && unsupportedFeature(header) !== null) {
-    return new InspectedQcow2(header);
+    const snapshots = await readSnapshots(file.node, header);
+    const bitmaps = await readBitmaps(file.node, header);
+    return new InspectedQcow2(header, { snapshots, bitmaps });
   }
   requireSupported(header, { path });
   requireLazyRefcounts(header, options);
