@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: Apache-2.0
+// An open qcow2 image over one file of a simulated host, without a graph.
+import type { BlockError } from '../../src/base/index.js';
+import { settle } from '../../src/base/index.js';
+import { readRequest } from '../../src/block/index.js';
+import type { Child, Extent, Node, OpenContext, Request } from '../../src/block/index.js';
+import type { Qcow2Node } from '../../src/drivers/formats/qcow2/node.js';
+import { openQcow2 } from '../../src/drivers/formats/qcow2/open.js';
+import type { Host, HostFile } from '../../src/host/index.js';
+import { fileChild } from './host-file-node.js';
+
+export interface OpenedImage {
+  readonly node: Qcow2Node;
+  readonly file: HostFile;
+  read(offset: number, length: number): Promise<Uint8Array>;
+}
+
+/** Bytes that a backing node holds; shorter than the overlay when they are. */
+export function backingNode(bytes: Uint8Array): Node {
+  return {
+    name: 'backing',
+    length: bytes.length,
+    read(request: Request) {
+      request.buffer?.set(bytes.subarray(request.offset, request.offset + request.length));
+    },
+  } as unknown as Node;
+}
+
+export async function openOn(
+  host: Host,
+  path: string,
+  backing: Node | null = null,
+): Promise<OpenedImage> {
+  const { node: plain, file } = await fileChild(host, path);
+  const fileNode = Object.create(plain, {
+    length: { get: () => file.size() },
+    lease: { value: () => ({ release: () => undefined }) },
+    discard: { value: (request: Request) => file.discard(request.offset, request.length) },
+    planExtents: {
+      value: (offset: number, length: number): readonly Extent[] => [
+        { kind: 'data', length, file, hostOffset: offset },
+      ],
+    },
+    reserve: {
+      value: (offset: number, length: number) => ({
+        pieces: [{ offset, length, file, hostOffset: offset, fresh: false }],
+        link: () => undefined,
+        abandon: () => undefined,
+      }),
+    },
+  }) as Node;
+  const children = new Map([['file', { name: 'file', node: fileNode } as unknown as Child]]);
+  const self = { name: 'image', filename: path, backing, children } as unknown as Node;
+  const context: OpenContext = {
+    host,
+    node: self,
+    readOnly: false,
+    inspectOnly: false,
+    child: (name) => children.get(name) as Child,
+  };
+  const node = (await openQcow2(context, { file: 'file' } as never)) as Qcow2Node;
+  return {
+    node,
+    file,
+    async read(offset, length) {
+      const buffer = new Uint8Array(length).fill(0xee);
+      await settle(node.read(readRequest(offset, buffer)), () => undefined);
+      return buffer;
+    },
+  };
+}
+
+/** The kind of the error that `action` ends with, or null. */
+export async function failureOf(action: () => unknown): Promise<BlockError | null> {
+  try {
+    await action();
+    return null;
+  } catch (error) {
+    return error as BlockError;
+  }
+}
