@@ -110,7 +110,10 @@ export class CopySession {
 
   /** Makes the range of the target read as zeroes, however long it is. */
   async zero(offset: number, length: number): Promise<CopyFailure | null> {
-    if (this.spec.targetIsZero === true) return null;
+    return this.spec.targetIsZero === true ? null : this.#writeZeroes({ offset, length });
+  }
+
+  async #writeZeroes({ offset, length }: Span): Promise<CopyFailure | null> {
     try {
       const request = zeroRequest(offset, length, RequestFlag.mayUnmap);
       const result = this.spec.target.node.writeZeroes(request);
@@ -127,10 +130,12 @@ export class CopySession {
     if (spec.compress === true) return this.#copyCompressed({ span, parts, earlier });
     if (parts === null) return this.#fallBack(span);
     const range: PlannedRange = { ...span, parts };
-    if (spec.fill !== undefined) return this.#copySpan(range, span);
     const spans = dataSpans(range, spec.unit);
     for (const gap of gapsBetween(span, spans)) {
-      const failure = await this.zero(gap.offset, gap.length);
+      // Filling goes through a reservation, where the guest's writes are seen.
+      const failure = await (spec.fill === undefined
+        ? this.zero(gap.offset, gap.length)
+        : this.#copySpan(range, gap));
       if (failure !== null) return failure;
     }
     for (const data of spans) {
@@ -163,7 +168,7 @@ export class CopySession {
 
   async #zeroAll(spans: readonly Span[]): Promise<CopyFailure | null> {
     for (const span of spans) {
-      const failure = await this.zero(span.offset, span.length);
+      const failure = await this.#writeZeroes(span);
       if (failure !== null) return failure;
     }
     return null;
@@ -173,6 +178,7 @@ export class CopySession {
     range: PlannedRange,
     reservation: TargetReservation,
   ): Promise<Filled> {
+    const { fill, zeroGranularity } = this.spec;
     const lost = await this.#piecesOfGuest(reservation);
     const table = new FileTable();
     const steps: LaneStep[] = [];
@@ -186,7 +192,7 @@ export class CopySession {
       stepOf.push(isZero ? ZERO : steps.length);
       if (isZero) continue;
       steps.push(
-        pieceStep(range, piece, { table, zeroGranularity: this.spec.zeroGranularity }),
+        pieceStep(range, piece, { table, zeroGranularity, skipZeroes: fill === undefined }),
       );
     }
     const results = await this.#runSteps(steps, table, reservation);
@@ -198,18 +204,21 @@ export class CopySession {
       const result = at === ZERO ? ZERO_RESULT : must(results[at], 'each step has a result');
       if (result.outcome === 'zero') {
         if (piece.fresh) return 'zero';
-        zeroes.push(piece);
+        if (this.spec.targetIsZero !== true) zeroes.push(piece);
         return 'dropped';
       }
       if (result.outcome !== 'written') {
         failure ??= failureOf(result.failure);
         return 'dropped';
       }
-      for (let each = 0; each < result.zeroRanges.length; each += 2) {
-        zeroes.push({
-          offset: piece.offset + (result.zeroRanges[each] ?? 0),
-          length: result.zeroRanges[each + 1] ?? 0,
-        });
+      // What a lane left out of new space may hold old bytes: it is zeroed whatever the target was.
+      if (piece.fresh || this.spec.targetIsZero !== true) {
+        for (let each = 0; each < result.zeroRanges.length; each += 2) {
+          zeroes.push({
+            offset: piece.offset + (result.zeroRanges[each] ?? 0),
+            length: result.zeroRanges[each + 1] ?? 0,
+          });
+        }
       }
       return 'written';
     });
@@ -341,7 +350,7 @@ export class CopySession {
 
 interface Filled {
   readonly failure: CopyFailure | null;
-  /** Found to be zero in space that is overwritten in place. */
+  /** Linked or in place, left out by the lane because they are zero: still to be zeroed. */
   readonly zeroes: readonly Span[];
   /** A guest's write came first somewhere. */
   readonly lost: boolean;

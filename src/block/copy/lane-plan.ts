@@ -102,7 +102,11 @@ export function laneParts(parts: readonly SourcePart[], table: FileTable): LaneP
 export function pieceStep(
   range: PlannedRange,
   piece: ReservedPiece,
-  context: { readonly table: FileTable; readonly zeroGranularity: number },
+  context: {
+    readonly table: FileTable;
+    readonly zeroGranularity: number;
+    readonly skipZeroes: boolean;
+  },
 ): LaneStep {
   const parts = cutParts(range, piece.offset, piece.length);
   return {
@@ -114,8 +118,7 @@ export function pieceStep(
       offset: piece.hostOffset,
     },
     zeroGranularity: context.zeroGranularity,
-    // New space may hold old bytes: it is written whole or not at all.
-    skipZeroes: !piece.fresh,
+    skipZeroes: context.skipZeroes,
     deflate: false,
   };
 }

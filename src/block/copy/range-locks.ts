@@ -29,11 +29,6 @@ export class RangeLocks {
   /** Nothing may overlap. Release exactly once. */
   take(offset: number, length: number): () => void {
     assert(!this.overlaps(offset, length), `range at ${offset} is taken`);
-    return this.takeShared(offset, length);
-  }
-
-  /** Marks a range without asking who else holds it (users that exclude others, not each other). */
-  takeShared(offset: number, length: number): () => void {
     const held: Held = { offset, length, waiters: [] };
     this.#held.add(held);
     return () => {

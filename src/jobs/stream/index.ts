@@ -143,10 +143,11 @@ function requireLink(
   facts: { readonly layers: readonly Node[]; readonly backingFile: string | undefined },
 ): void {
   if (facts.layers.length === 1 && facts.backingFile === undefined) return;
-  if (skipFilters(top).driver.supports.changeBacking !== 'native') {
+  const { driver } = skipFilters(top);
+  if (driver.supports.changeBacking !== 'native') {
     throw new BlockError(
       'unsupported',
-      `Driver '${skipFilters(top).driver.name}' of node '${top.name}' has no backing link to change`,
+      `Driver '${driver.name}' of node '${top.name}' has no backing link to change`,
       { node: top.name },
     );
   }

@@ -38,7 +38,6 @@ export class StreamWork implements JobWork {
   #backend: Backend | null = null;
   #loop: CopyLoop | null = null;
   #session: CopySession | null = null;
-  #detachCopier: (() => void) | null = null;
   #unfreeze: (() => void) | null = null;
   /** Ranges claimed and not yet copied; those that failed are in `#failed` until tried again. */
   readonly #due = new Set<number>();
@@ -67,7 +66,6 @@ export class StreamWork implements JobWork {
     const { graph } = this.#registry;
     const { top, base } = this.#plan;
     const internal: CopyOnReadInternal = { copyOnRead: this.#copier };
-    this.#detachCopier = this.#copier.attach(skipFilters(top));
     this.#unfreeze = graph.freezeChain(top, base, 'stream');
     try {
       this.#filter = await insertJobFilter(this.#registry, {
@@ -145,8 +143,6 @@ export class StreamWork implements JobWork {
     this.#backend = null;
     if (this.#filter !== null) await this.#registry.graph.removeFilter(this.#filter);
     this.#filter = null;
-    this.#detachCopier?.();
-    this.#detachCopier = null;
   }
 
   /** What the header is to say; undefined when it stays as it is. */

@@ -8,7 +8,7 @@
 import { BlockError, Permission, settle } from '../../../base/index.js';
 import type { Eventually, PermissionPair } from '../../../base/index.js';
 import { ChildRole, defineDriver } from '../../../block/index.js';
-import type { Child, DriverNode, Request } from '../../../block/index.js';
+import type { Child, DriverNode, Node, Request } from '../../../block/index.js';
 import { CopyBeforeWrite, CopyBitmap, copyUnit } from '../../../block/copy/index.js';
 import type { CopyBeforeWriteInternal } from '../../../block/copy/index.js';
 import type { CopyBeforeWriteOptions } from './options.js';
@@ -38,18 +38,21 @@ export const copyBeforeWrite = defineDriver<CopyBeforeWriteOptions | CopyBeforeW
     const file = context.child('file');
     const target = context.child('target');
     if ('bitmap' in options) {
-      return Promise.resolve(new CopyBeforeWriteNode({ file, target, bitmap: options.bitmap }));
+      const { bitmap } = options;
+      return Promise.resolve(new CopyBeforeWriteNode({ node: context.node, file, target, bitmap }));
     }
     if ((options['cbw-timeout'] ?? 0) !== 0) {
       throw new BlockError('unsupported', "Parameter 'cbw-timeout' is not supported");
     }
     const bitmap = new CopyBitmap(file.node.length, copyUnit(target.node));
     const onError = options['on-cbw-error'] ?? 'break-guest-write';
-    return Promise.resolve(new CopyBeforeWriteNode({ file, target, bitmap, onError }));
+    const { node } = context;
+    return Promise.resolve(new CopyBeforeWriteNode({ node, file, target, bitmap, onError }));
   },
 });
 
 interface CopyBeforeWriteSetup {
+  readonly node: Node;
   readonly file: Child;
   readonly target: Child;
   readonly bitmap: CopyBitmap;
@@ -57,10 +60,12 @@ interface CopyBeforeWriteSetup {
 }
 
 class CopyBeforeWriteNode implements DriverNode {
+  readonly #node: Node;
   readonly #file: Child;
   readonly #copier: CopyBeforeWrite;
 
   constructor(setup: CopyBeforeWriteSetup) {
+    this.#node = setup.node;
     this.#file = setup.file;
     this.#copier = new CopyBeforeWrite({
       bitmap: setup.bitmap,
@@ -82,6 +87,8 @@ class CopyBeforeWriteNode implements DriverNode {
     if (child.name === 'target') {
       return { taken: Permission.write, shared: Permission.all & ~Permission.resize };
     }
+    // Not in use yet (its users still stand on the node below): nothing to protect.
+    if (this.#node.parents.size === 0) return parents;
     const reads = (parents.taken & Permission.write) === 0 ? 0 : Permission.consistentRead;
     return {
       taken: parents.taken | reads,

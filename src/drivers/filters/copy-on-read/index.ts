@@ -8,7 +8,7 @@ import { BlockError, Permission, settle } from '../../../base/index.js';
 import type { Eventually, PermissionPair } from '../../../base/index.js';
 import { ChildRole, defineDriver } from '../../../block/index.js';
 import type { Child, DriverNode, Node, OpenContext, Request } from '../../../block/index.js';
-import { backingOf, CopyOnRead, nodesOfView } from '../../../block/copy/index.js';
+import { backingOf, CopyOnRead, nodesOfView, skipFilters } from '../../../block/copy/index.js';
 import type { CopyOnReadInternal } from '../../../block/copy/index.js';
 import type { CopyOnReadOptions } from './options.js';
 
@@ -36,7 +36,7 @@ export const copyOnRead = defineDriver<CopyOnReadOptions | CopyOnReadInternal>({
   open(context, options) {
     const file = context.child('file');
     if ('copyOnRead' in options) {
-      return Promise.resolve(new CopyOnReadNode(file, options.copyOnRead, () => undefined));
+      return Promise.resolve(new CopyOnReadNode(file, options.copyOnRead));
     }
     return Promise.resolve(openAlone(context, file, options));
   },
@@ -44,13 +44,13 @@ export const copyOnRead = defineDriver<CopyOnReadOptions | CopyOnReadInternal>({
 
 function openAlone(context: OpenContext, file: Child, options: CopyOnReadOptions): CopyOnReadNode {
   const bottom = options.bottom === undefined ? null : findBottom(file.node, options.bottom);
+  const overlay = skipFilters(file.node);
   const copier = new CopyOnRead({
-    overlay: file,
+    overlay: { node: overlay },
     base: () => (bottom === null ? null : backingOf(bottom)),
-    unit: file.node.info.clusterSize ?? DEFAULT_UNIT,
+    unit: overlay.info.clusterSize ?? DEFAULT_UNIT,
   });
-  if (context.readOnly || file.node.readOnly) return new CopyOnReadNode(file, null, () => undefined);
-  return new CopyOnReadNode(file, copier, copier.attach(file.node));
+  return new CopyOnReadNode(file, context.readOnly || overlay.readOnly ? null : copier);
 }
 
 function findBottom(top: Node, name: string): Node {
@@ -66,12 +66,10 @@ class CopyOnReadNode implements DriverNode {
   readonly #file: Child;
   /** Null when the overlay cannot be written: reads just pass. */
   readonly #copier: CopyOnRead | null;
-  readonly #detach: () => void;
 
-  constructor(file: Child, copier: CopyOnRead | null, detach: () => void) {
+  constructor(file: Child, copier: CopyOnRead | null) {
     this.#file = file;
     this.#copier = copier;
-    this.#detach = detach;
   }
 
   get length(): number {
@@ -99,7 +97,6 @@ class CopyOnReadNode implements DriverNode {
   }
 
   close(): Promise<void> {
-    this.#detach();
     return Promise.resolve();
   }
 }

@@ -1,0 +1,255 @@
+// SPDX-License-Identifier: Apache-2.0
+import { mkdtempSync, readFileSync, rmSync, writeFileSync, openSync, closeSync } from 'node:fs';
+import { existsSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { deflateRawSync, inflateRawSync } from 'node:zlib';
+import fc from 'fast-check';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { SeededRandom } from '../../../src/base/index.js';
+import { createLanes, FairLanes, inProcessLanes } from '../../../src/block/copy/index.js';
+import type { LaneExecutor, LanePart, LaneStep, LaneTask } from '../../../src/block/copy/index.js';
+import { MemoryHost } from '../../../src/host/index.js';
+import type { Host, HostFile } from '../../../src/host/index.js';
+
+const BUILT = existsSync(new URL('../../../dist/block/copy/lane-worker.js', import.meta.url));
+const SIZE = 256 * 1024;
+const GRAIN = 4096;
+
+/** A file of the real host, as far as lanes look at it. */
+function descriptorFile(path: string, descriptor: number): HostFile {
+  const file = {
+    path,
+    descriptor,
+    alignment: 1,
+    hold: () => undefined,
+    release: () => undefined,
+    noteForeignWrite: () => undefined,
+  };
+  return file as unknown as HostFile;
+}
+
+/** Data, zeroes and holes of zeroes inside data, with a deflated cluster at the end. */
+function sourceBytes(seed: number): { readonly bytes: Uint8Array; readonly packed: number } {
+  const random = new SeededRandom(seed);
+  const bytes = new Uint8Array(SIZE);
+  for (let at = 0; at < SIZE / 2; at += GRAIN) {
+    if (random.chance(0.6)) random.fill(bytes.subarray(at, at + GRAIN));
+  }
+  const packed = deflateRawSync(bytes.subarray(0, 65_536), { windowBits: 12 });
+  const at = SIZE / 2;
+  bytes.set(packed.subarray(0, SIZE - at), at);
+  return { bytes, packed: Math.min(packed.length, SIZE - at) };
+}
+
+const part: fc.Arbitrary<LanePart> = fc.oneof(
+  fc.record({
+    kind: fc.constant('data' as const),
+    length: fc.integer({ min: 1, max: 8 }).map((count) => count * GRAIN),
+    file: fc.constant(0),
+    offset: fc.nat({ max: 40 }).map((count) => count * GRAIN),
+  }),
+  fc.record({
+    kind: fc.constant('zero' as const),
+    length: fc.integer({ min: 1, max: 4 }).map((count) => count * GRAIN),
+  }),
+  fc.record({
+    kind: fc.constant('slab' as const),
+    length: fc.constant(GRAIN),
+    offset: fc.nat({ max: 7 }).map((count) => count * GRAIN),
+  }),
+);
+
+interface Wanted {
+  readonly parts: readonly LanePart[];
+  readonly zeroGranularity: number;
+  readonly skipZeroes: boolean;
+  readonly compressed: boolean;
+}
+
+const wanted: fc.Arbitrary<Wanted> = fc.record({
+  parts: fc.array(part, { minLength: 1, maxLength: 4 }),
+  zeroGranularity: fc.constantFrom(0, GRAIN, 65_536),
+  skipZeroes: fc.boolean(),
+  compressed: fc.boolean(),
+});
+
+function makeSteps(wantedSteps: readonly Wanted[], packed: number): LaneStep[] {
+  let offset = 0;
+  return wantedSteps.map(({ parts, zeroGranularity, skipZeroes, compressed }) => {
+    const all: LanePart[] = [...parts];
+    if (compressed) {
+      all.push({
+        kind: 'compressed',
+        length: GRAIN,
+        file: 0,
+        offset: SIZE / 2,
+        compressedLength: packed,
+        inflatedLength: 65_536,
+        skip: GRAIN,
+      });
+    }
+    const length = all.reduce((sum, each) => sum + each.length, 0);
+    const step: LaneStep = {
+      parts: all,
+      length,
+      target: { kind: 'file', file: 1, offset },
+      zeroGranularity,
+      skipZeroes,
+      deflate: false,
+    };
+    offset += length;
+    return step;
+  });
+}
+
+function makeTask(steps: readonly LaneStep[]): LaneTask {
+  const slab = new SharedArrayBuffer(64 * 1024);
+  new Uint8Array(slab).fill(7);
+  return { steps, slab, cancel: new Int32Array(new SharedArrayBuffer(4)) };
+}
+
+describe('lanes', () => {
+  const folder = mkdtempSync(join(tmpdir(), 'lanes-'));
+  let threads: LaneExecutor | null = null;
+  beforeAll(() => {
+    if (BUILT) threads = createLanes({ name: 'node' } as unknown as Host, 2);
+  });
+  afterAll(async () => {
+    await threads?.close();
+    rmSync(folder, { recursive: true, force: true });
+  });
+
+  it.skipIf(!BUILT)('threads and this thread give the same bytes and the same results', async () => {
+    const run = async (seed: number, wantedSteps: readonly Wanted[]): Promise<void> => {
+      const { bytes, packed } = sourceBytes(seed);
+      const steps = makeSteps(wantedSteps, packed);
+      const host = new MemoryHost({ seed });
+      host.putFile('source', bytes);
+      host.putFile('target', new Uint8Array(0));
+      const files = [
+        await host.openFile('source', { readOnly: true }),
+        await host.openFile('target', { readOnly: false }),
+      ];
+      const expected = await inProcessLanes(new SeededRandom(seed)).run(
+        { task: makeTask(steps), files },
+        {},
+      );
+      writeFileSync(join(folder, 'source'), bytes);
+      writeFileSync(join(folder, 'target'), '');
+      const real = [openSync(join(folder, 'source'), 'r'), openSync(join(folder, 'target'), 'r+')];
+      const got = await threads?.run(
+        { task: makeTask(steps), files: real.map((fd) => descriptorFile('file', fd)) },
+        {},
+      );
+      for (const fd of real) closeSync(fd);
+      expect(got).toEqual(expected);
+      expect(readFileSync(join(folder, 'target')).equals(host.fileContents('target'))).toBe(true);
+    };
+    await fc.assert(
+      fc.asyncProperty(fc.nat(), fc.array(wanted, { minLength: 1, maxLength: 5 }), run),
+      { numRuns: 25 },
+    );
+  });
+
+  it('what is deflated inflates to the same bytes, and what does not shrink is kept as it is', async () => {
+    const host = new MemoryHost();
+    const random = new SeededRandom(1);
+    const bytes = new Uint8Array(2 * 65_536).fill(3);
+    random.fill(bytes.subarray(65_536));
+    host.putFile('source', bytes);
+    const file = await host.openFile('source', { readOnly: true });
+    const slab = new SharedArrayBuffer(2 * 65_536);
+    const steps = [0, 1].map(
+      (index): LaneStep => ({
+        parts: [{ kind: 'data', length: 65_536, file: 0, offset: index * 65_536 }],
+        length: 65_536,
+        target: { kind: 'slab', offset: index * 65_536 },
+        zeroGranularity: 65_536,
+        skipZeroes: false,
+        deflate: true,
+      }),
+    );
+    const task = { steps, slab, cancel: new Int32Array(new SharedArrayBuffer(4)) };
+    const results = await inProcessLanes(random).run({ task, files: [file] }, {});
+    expect(results.map((result) => result.deflated)).toEqual([true, false]);
+    const packed = new Uint8Array(slab, 0, results[0]?.bytes ?? 0);
+    expect(inflateRawSync(packed, { windowBits: 12 }).equals(bytes.subarray(0, 65_536))).toBe(true);
+    expect(Buffer.from(slab, 65_536).equals(bytes.subarray(65_536))).toBe(true);
+  });
+
+  it('a failing step names its side, and the others of its batch go on', async () => {
+    const host = new MemoryHost({
+      faults: [{ operation: 'write', errno: 'ENOSPC', nth: 2 }],
+    });
+    host.putFile('source', new Uint8Array(3 * GRAIN).fill(5));
+    host.putFile('target', new Uint8Array(0));
+    const files = [
+      await host.openFile('source', { readOnly: true }),
+      await host.openFile('target', { readOnly: false }),
+    ];
+    const steps = [0, 1, 2].map(
+      (index): LaneStep => ({
+        parts: [{ kind: 'data', length: GRAIN, file: 0, offset: index * GRAIN }],
+        length: GRAIN,
+        target: { kind: 'file', file: 1, offset: index * GRAIN },
+        zeroGranularity: 0,
+        skipZeroes: false,
+        deflate: false,
+      }),
+    );
+    const results = await inProcessLanes(new SeededRandom(1)).run(
+      { task: makeTask(steps), files },
+      {},
+    );
+    expect(results.map((result) => result.outcome)).toEqual(['written', 'error', 'written']);
+    expect(results[1]?.failure).toMatchObject({ side: 'target', kind: 'no-space', errno: 'ENOSPC' });
+  });
+
+  it('steps not begun when the flag is set are reported as cancelled', async () => {
+    const host = new MemoryHost();
+    host.putFile('target', new Uint8Array(0));
+    const files = [await host.openFile('target', { readOnly: false })];
+    const step: LaneStep = {
+      parts: [{ kind: 'zero', length: 512 }],
+      length: 512,
+      target: { kind: 'file', file: 0, offset: 0 },
+      zeroGranularity: 0,
+      skipZeroes: false,
+      deflate: false,
+    };
+    const task = makeTask([step, step]);
+    Atomics.store(task.cancel, 0, 1);
+    const results = await inProcessLanes(new SeededRandom(1)).run({ task, files }, {});
+    expect(results.map((result) => result.outcome)).toEqual(['cancelled', 'cancelled']);
+    expect(host.fileContents('target')).toHaveLength(0);
+  });
+
+  it('owners take turns, whatever one of them has queued', async () => {
+    const order: string[] = [];
+    const lanes = new FairLanes(
+      {
+        run: async ({ task }) => {
+          order.push(String(task.steps.length));
+          await Promise.resolve();
+          return [];
+        },
+        close: () => Promise.resolve(),
+      },
+      1,
+    );
+    const batch = (count: number): Parameters<LaneExecutor['run']>[0] => ({
+      task: makeTask(
+        Array.from({ length: count }, () => ({ target: { kind: 'slab' } }) as unknown as LaneStep),
+      ),
+      files: [],
+    });
+    const busy = {};
+    const modest = {};
+    await Promise.all([
+      ...Array.from({ length: 4 }, () => lanes.run(batch(1), busy)),
+      ...Array.from({ length: 2 }, () => lanes.run(batch(2), modest)),
+    ]);
+    expect(order.join('')).toBe('112121');
+  });
+});
