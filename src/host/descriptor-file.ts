@@ -37,6 +37,8 @@ export abstract class DescriptorFile extends FileBase {
   readonly #deviceSize: number | null;
   readonly #clock: Clock;
   #slowUntil = 0;
+  /** Size at the last look; null after anything that may have changed it. */
+  #knownSize: number | null = null;
 
   constructor(options: DescriptorFileOptions) {
     super(options);
@@ -55,7 +57,14 @@ export abstract class DescriptorFile extends FileBase {
 
   size(): number {
     this.assertOpen();
-    return this.#deviceSize ?? this.fileSize();
+    if (this.#deviceSize !== null) return this.#deviceSize;
+    this.#knownSize ??= this.fileSize();
+    return this.#knownSize;
+  }
+
+  protected override noteWrite(): void {
+    super.noteWrite();
+    this.#knownSize = null;
   }
 
   read(buffer: Uint8Array, offset: number): Eventually<number> {
@@ -84,7 +93,9 @@ export abstract class DescriptorFile extends FileBase {
     } catch (error) {
       throw this.failure(error, 'write', offset);
     } finally {
-      this.noteWrite();
+      const within = this.#knownSize !== null && offset + buffer.length <= this.#knownSize;
+      if (within) super.noteWrite();
+      else this.noteWrite();
     }
     const now = this.#clock.now();
     if (now - begun > IO_LIMITS.slowWriteMs) this.#slowUntil = now + IO_LIMITS.slowWritePenaltyMs;

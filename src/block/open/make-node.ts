@@ -89,7 +89,12 @@ export function makeNode(graph: BlockGraph, request: NodeRequest): BlockNode {
   return new BlockNode({
     name,
     driver,
-    options: { ...options, 'node-name': name, cache: cacheOptions(options, policy) },
+    options: {
+      ...options,
+      'node-name': name,
+      'force-share': forceShare,
+      cache: cacheOptions(options, policy),
+    },
     policy: { readOnly, writeThrough: inherited.writeThrough, unmap, detectZeroes },
     inspectOnly: policy.inspectOnly === true,
     forceShare,

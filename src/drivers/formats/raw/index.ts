@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: Apache-2.0
+// Driver `raw`: the bytes of another node as they are, or a window of them.
+
+import { ChildRole, defineDriver } from '../../../block/index.js';
+import { openRaw } from './open.js';
+import type { RawOptions } from './options.js';
+
+export const rawDriver = defineDriver<RawOptions>({
+  name: 'raw',
+  kind: 'format',
+  supports: {
+    read: 'native',
+    write: 'native',
+    writeZeroes: 'native',
+    discard: 'native',
+    flush: 'pass',
+    blockStatus: 'native',
+    truncate: 'native',
+    planExtents: 'native',
+    reserve: 'native',
+    compressedWrite: 'pass',
+    changeBacking: 'none',
+    check: 'none',
+  },
+  children: {
+    file: { role: ChildRole.data | ChildRole.primary, required: true, permissions: 'filter' },
+  },
+  strongOptions: ['offset', 'size'],
+  open: openRaw,
+});

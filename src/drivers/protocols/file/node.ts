@@ -1,0 +1,203 @@
+// SPDX-License-Identifier: Apache-2.0
+// An open host file as a node.
+//
+// The size is rounded up to 512 bytes, as every image size is; what lies between the end of the
+// file and the end of the node reads as zeroes. Reads that come back short are filled with zeroes.
+// Permissions of the node become byte locks of the file: what parents take, and what one of them
+// does not share.
+
+import {
+  BlockError,
+  must,
+  Permission,
+  sequence,
+  settle,
+  type Eventually,
+  type PermissionPair,
+} from '../../../base/index.js';
+import type {
+  BlockStatus,
+  DriverNode,
+  Extent,
+  Node,
+  NodeLimits,
+  PieceOutcome,
+  Request,
+  TargetReservation,
+  TruncateOptions,
+} from '../../../block/index.js';
+import { RequestFlag } from '../../../block/index.js';
+import type { HostExtent, HostFile } from '../../../host/index.js';
+
+const SECTOR_BYTES = 512;
+/** Bytes of one write when zeroes have to be written out. */
+const ZERO_CHUNK_BYTES = 256 * 1024;
+
+export interface FileNodeParts {
+  readonly node: Node;
+  readonly file: HostFile;
+  /** Whether permissions become locks. */
+  readonly locked: boolean;
+}
+
+export class FileNode implements DriverNode {
+  readonly hostFile: HostFile;
+  readonly readOnly: boolean;
+  readonly growsOnWrite = true;
+  readonly limits: NodeLimits;
+  readonly #node: Node;
+  readonly #locked: boolean;
+
+  constructor(parts: FileNodeParts) {
+    this.hostFile = parts.file;
+    this.readOnly = parts.file.readOnly;
+    this.#node = parts.node;
+    this.#locked = parts.locked;
+    this.limits = {
+      requestAlignment: parts.file.alignment,
+      maxTransfer: 0,
+      optimalZeroes: 0,
+      optimalDiscard: 0,
+    };
+  }
+
+  get length(): number {
+    const size = this.hostFile.size();
+    const excess = size % SECTOR_BYTES;
+    return excess === 0 ? size : size - excess + SECTOR_BYTES;
+  }
+
+  setPermissions(cumulative: PermissionPair): void {
+    if (!this.#locked) return;
+    const unshared = Permission.all & ~cumulative.shared;
+    this.hostFile.lock({ taken: cumulative.taken, unshared });
+  }
+
+  read(request: Request): Eventually<void> {
+    const buffer = must(request.buffer, 'buffer of a read');
+    const count = this.hostFile.read(buffer, request.offset);
+    if (count instanceof Promise) return fillLater(count, buffer);
+    if (count < buffer.length) buffer.fill(0, count);
+    return undefined;
+  }
+
+  write(request: Request): Eventually<void> {
+    return this.hostFile.write(must(request.buffer, 'buffer of a write'), request.offset);
+  }
+
+  writeZeroes(request: Request): Eventually<void> {
+    if (!this.hostFile.capabilities.writeZeroes) {
+      throw new BlockError('unsupported', 'the host cannot write zeroes without data');
+    }
+    const mayUnmap = (request.flags & RequestFlag.mayUnmap) !== 0;
+    return this.hostFile.writeZeroes(request.offset, request.length, mayUnmap);
+  }
+
+  discard(request: Request): Eventually<void> {
+    return this.hostFile.discard(request.offset, request.length);
+  }
+
+  flush(): Eventually<void> {
+    return this.hostFile.sync();
+  }
+
+  blockStatus(offset: number, length: number): BlockStatus {
+    const { kind, length: known } = this.#extent(offset, length);
+    return {
+      length: known,
+      allocated: true,
+      data: kind === 'data',
+      zero: kind === 'hole',
+      compressed: false,
+      hostOffset: offset,
+      file: this.#node,
+    };
+  }
+
+  truncate(size: number, options: TruncateOptions): Eventually<void> {
+    const { preallocation } = options;
+    if (preallocation === 'metadata') {
+      throw new BlockError('unsupported', "Unsupported preallocation mode 'metadata'", {
+        path: this.hostFile.path,
+      });
+    }
+    return this.hostFile.truncate(size, preallocation);
+  }
+
+  planExtents(offset: number, length: number): readonly Extent[] | null {
+    // Lanes read with buffers of their own, which need not fit what O_DIRECT asks.
+    if (this.hostFile.alignment > 1) return null;
+    const extents: Extent[] = [];
+    const end = offset + length;
+    for (let at = offset; at < end; ) {
+      const extent = this.#extent(at, end - at);
+      extents.push(
+        extent.kind === 'hole'
+          ? { kind: 'zero', length: extent.length }
+          : { kind: 'data', length: extent.length, file: this.hostFile, hostOffset: at },
+      );
+      at += extent.length;
+    }
+    return extents;
+  }
+
+  reserve(offset: number, length: number): TargetReservation | null {
+    const file = this.hostFile;
+    if (file.alignment > 1) return null;
+    return {
+      pieces: [{ offset, length, file, hostOffset: offset, fresh: false }],
+      link: ([outcome]: readonly PieceOutcome[]) =>
+        outcome === 'zero' ? this.#makeZero(offset, length) : undefined,
+      abandon: () => undefined,
+    };
+  }
+
+  async close(): Promise<void> {
+    await this.hostFile.close();
+  }
+
+  /** What is there, past the end of the file a hole; never of length 0. */
+  #extent(offset: number, length: number): HostExtent {
+    if (!this.hostFile.capabilities.extents) return this.#dataExtent(offset, length);
+    const extent = this.hostFile.extent(offset, length);
+    return extent.length > 0 ? extent : { kind: 'hole', length };
+  }
+
+  #dataExtent(offset: number, length: number): HostExtent {
+    const inFile = this.hostFile.size() - offset;
+    return inFile <= 0
+      ? { kind: 'hole', length }
+      : { kind: 'data', length: Math.min(length, inFile) };
+  }
+
+  #makeZero(offset: number, length: number): Eventually<void> {
+    const extent = this.#extent(offset, length);
+    if (extent.kind === 'hole' && extent.length >= length) return undefined;
+    if (this.hostFile.capabilities.writeZeroes) {
+      try {
+        const done = this.hostFile.writeZeroes(offset, length, true);
+        if (!(done instanceof Promise)) return undefined;
+        return done.catch((error: unknown) => this.#writeOut(offset, length, error));
+      } catch (error) {
+        return this.#writeOut(offset, length, error);
+      }
+    }
+    return this.#writeOut(offset, length, null);
+  }
+
+  #writeOut(offset: number, length: number, cause: unknown): Eventually<void> {
+    if (cause !== null && !(cause instanceof BlockError && cause.kind === 'unsupported')) throw cause;
+    const zeroes = new Uint8Array(Math.min(ZERO_CHUNK_BYTES, length));
+    return sequence(Math.ceil(length / zeroes.length), (index) => {
+      const from = index * zeroes.length;
+      const part = zeroes.subarray(0, Math.min(zeroes.length, length - from));
+      return this.hostFile.write(part, offset + from);
+    });
+  }
+}
+
+function fillLater(count: Promise<number>, buffer: Uint8Array): Eventually<void> {
+  return settle(count, (done) => {
+    if (done < buffer.length) buffer.fill(0, done);
+  });
+}

@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: Apache-2.0
+// Opening a host file as a node: options that are refused, and falling back to read-only.
+
+import { BlockError } from '../../../base/index.js';
+import type { DriverNode, OpenContext } from '../../../block/index.js';
+import type { Host, HostFile, OpenFileOptions } from '../../../host/index.js';
+import { FileNode } from './node.js';
+import type { FileOptions } from './options.js';
+
+/** The driver's own options with those that every node has. */
+export type FileNodeOptions = FileOptions & {
+  readonly 'auto-read-only'?: boolean;
+  readonly 'force-share'?: boolean;
+  readonly cache?: { readonly direct?: boolean; readonly 'no-flush'?: boolean };
+};
+
+const READ_ONLY_ERRNOS = new Set(['EACCES', 'EPERM', 'EROFS']);
+
+export async function openFile(
+  context: OpenContext,
+  options: FileNodeOptions,
+): Promise<DriverNode> {
+  refuseUnsupported(options);
+  const direct = options.cache?.direct === true;
+  const wanted: OpenFileOptions = {
+    readOnly: context.readOnly,
+    direct,
+    noFlush: options.cache?.['no-flush'] === true,
+  };
+  const file = await openOrReadOnly(context.host, options, wanted);
+  if (options.locking === 'on' && !file.capabilities.locks) {
+    await file.close();
+    throw new BlockError('unsupported', 'locking=on needs file locks, which this host lacks', {
+      path: options.filename,
+    });
+  }
+  const locked = options.locking !== 'off' && options['force-share'] !== true;
+  return new FileNode({ node: context.node, file, locked });
+}
+
+function refuseUnsupported(options: FileNodeOptions): void {
+  const { aio } = options;
+  if (aio !== undefined && aio !== 'threads') {
+    throw new BlockError('unsupported', `aio=${aio} is not supported`, { path: options.filename });
+  }
+  if (options['x-check-cache-dropped'] === true) {
+    throw new BlockError('unsupported', 'x-check-cache-dropped=on is not supported', {
+      path: options.filename,
+    });
+  }
+}
+
+async function openOrReadOnly(
+  host: Host,
+  options: FileNodeOptions,
+  wanted: OpenFileOptions,
+): Promise<HostFile> {
+  try {
+    return await host.openFile(options.filename, wanted);
+  } catch (error) {
+    const mayFallBack = options['auto-read-only'] === true && !wanted.readOnly;
+    if (!mayFallBack || !(error instanceof BlockError) || !READ_ONLY_ERRNOS.has(error.errno)) {
+      throw error;
+    }
+    return await host.openFile(options.filename, { ...wanted, readOnly: true });
+  }
+}
