@@ -112,6 +112,8 @@ export async function insertFilter(
       tx.add(moveEdges(moving, filter));
       tx.add(refreshPermissions([filter]));
     });
+    // Who inserted it takes it out again, whatever edges come and go meanwhile.
+    filter.references += 1;
     graph.adopt(filter);
   } catch (error) {
     await graph.closeNode(filter).catch(() => undefined);

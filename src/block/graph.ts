@@ -100,7 +100,7 @@ export class BlockGraph implements Graph, BackendOwner {
     const node = this.find(name);
     if (node !== null) return node;
     throw new BlockError(
-      'device-not-found',
+      'not-found',
       `Cannot find device='${name}' nor node-name='${name}'`,
       { node: name },
     );
