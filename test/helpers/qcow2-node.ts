@@ -15,14 +15,18 @@ export interface OpenedImage {
   read(offset: number, length: number): Promise<Uint8Array>;
 }
 
-/** Bytes that a backing node holds; shorter than the overlay when they are. */
-export function backingNode(bytes: Uint8Array): Node {
+/**
+ * Bytes that a backing node holds; shorter than the overlay when they are. With `later` it decides
+ * by that chance whether it answers inline.
+ */
+export function backingNode(bytes: Uint8Array, later?: () => boolean): Node {
+  const fill = (request: Request): void =>
+    request.buffer?.set(bytes.subarray(request.offset, request.offset + request.length));
   return {
     name: 'backing',
     length: bytes.length,
-    read(request: Request) {
-      request.buffer?.set(bytes.subarray(request.offset, request.offset + request.length));
-    },
+    read: (request: Request) =>
+      later?.() === true ? Promise.resolve().then(() => fill(request)) : fill(request),
   } as unknown as Node;
 }
 

@@ -16,8 +16,10 @@ import { createOn } from '../helpers/qcow2-create.js';
 import { backingNode, openOn } from '../helpers/qcow2-node.js';
 import type { OpenedImage } from '../helpers/qcow2-node.js';
 
+type Kind = 'write' | 'zero' | 'unmap' | 'discard' | 'compress' | 'flush' | 'reserve' | 'reopen';
+
 interface Operation {
-  readonly kind: 'write' | 'zero' | 'unmap' | 'discard' | 'compress' | 'flush' | 'reserve' | 'reopen';
+  readonly kind: Kind;
   readonly at: number;
   readonly span: number;
   readonly fill: number;
@@ -78,11 +80,10 @@ class Model {
   }
 
   async open(): Promise<void> {
-    this.image = await openOn(
-      this.host,
-      '/image',
-      this.backing === null ? null : backingNode(this.backing),
-    );
+    const random = new SeededRandom(this.setting.seed);
+    const backing =
+      this.backing === null ? null : backingNode(this.backing, () => random.chance(0.5));
+    this.image = await openOn(this.host, '/image', backing);
   }
 
   /** A range in bytes, aligned to `unit`; at most a third of the image. */
@@ -117,7 +118,8 @@ class Model {
       case 'compress':
         return this.compress(operation);
       case 'flush':
-        return void (await node.flush());
+        await node.flush();
+        return;
       case 'reserve':
         return this.reserve(operation);
       default:
@@ -154,7 +156,8 @@ class Model {
     for (const piece of reservation.pieces) {
       expect(piece.offset).toBe(next);
       next += piece.length;
-      const outcome = (piece.offset / this.clusterSize + operation.fill) % 3 === 0 ? 'zero' : 'written';
+      const zero = (piece.offset / this.clusterSize + operation.fill) % 3 === 0;
+      const outcome = zero ? 'zero' : 'written';
       outcomes.push(outcome);
       const data = new Uint8Array(piece.length);
       if (outcome === 'written') {
@@ -207,8 +210,8 @@ describe('qcow2 data path', () => {
         const length = 512 * 3;
         const most = Math.floor(model.size / length);
         const running = list.slice(0, most).map(async (operation, index) => {
-          const from = (index) * length;
-          if (operation.kind === 'flush') return void (await model.image.node.flush());
+          const from = index * length;
+          if (operation.kind === 'flush') return model.image.node.flush();
           if (operation.kind === 'discard' || operation.kind === 'zero') {
             await model.image.node.writeZeroes(zeroRequest(from, length, RequestFlag.mayUnmap));
             model.bytes.fill(0, from, from + length);

@@ -142,8 +142,7 @@ export class Eraser implements Stepper<Change> {
   #zeroEdge(offset: number, length: number, flags: number): Eventually<void> {
     if (length <= 0) return undefined;
     const zero = this.#readsAsZeroes(offset, length);
-    if (zero instanceof Promise) return zero.then((known) => this.#writeEdge(offset, length, known ? null : flags));
-    return this.#writeEdge(offset, length, zero ? null : flags);
+    return settle(zero, (known) => this.#writeEdge(offset, length, known ? null : flags));
   }
 
   #writeEdge(offset: number, length: number, flags: number | null): Eventually<void> {

@@ -218,7 +218,10 @@ class Reservation implements TargetReservation, EntryWatcher {
     const hi = table.view.getUint32(at);
     const lo = table.view.getUint32(at + 4);
     this.#linked.add(cluster);
-    store.setEntry(table, cluster, { hi: entryHi(hostOffset, true), lo: entryLo(hostOffset, false) });
+    store.setEntry(table, cluster, {
+      hi: entryHi(hostOffset, true),
+      lo: entryLo(hostOffset, false),
+    });
     store.freeEntry(hi, lo, image.passDiscardOther);
   }
 

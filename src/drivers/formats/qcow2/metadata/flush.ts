@@ -89,7 +89,7 @@ export class Flusher {
     return ticket.promise;
   }
 
-  /** Everything out, freed clusters included: afterwards memory and disk agree and nothing leaks. */
+  /** Everything out, freed clusters included: memory and disk agree then and nothing leaks. */
   async flushAll(): Promise<void> {
     do {
       await this.flush(true);

@@ -88,7 +88,7 @@ export class TableCache {
     return load;
   }
 
-  /** A new table full of zeroes (or `bytes`) at a freshly allocated offset, dirty from the start. */
+  /** A new table of zeroes (or `bytes`) at a freshly allocated offset, dirty from the start. */
   add(offset: number, bytes = new Uint8Array(this.#options.tableBytes)): Table {
     const table = new Table(offset, bytes);
     this.#clean.delete(offset);
