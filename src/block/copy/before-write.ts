@@ -52,7 +52,9 @@ export class CopyBeforeWrite {
     const { bitmap } = this.#options;
     if (this.#broken !== null) return undefined;
     const start = Math.floor(offset / bitmap.unit) * bitmap.unit;
-    const end = Math.min(bitmap.length, offset + length);
+    // Whole units: the last one loses its dirty bit, so all of it has to be copied.
+    const whole = Math.ceil((offset + length) / bitmap.unit) * bitmap.unit;
+    const end = Math.min(bitmap.length, whole);
     if (end <= start) return undefined;
     if (!bitmap.locks.overlaps(start, end - start)) {
       const dirty = bitmap.nextDirty(start);

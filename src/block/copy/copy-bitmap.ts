@@ -56,12 +56,17 @@ export class CopyBitmap {
     return -1;
   }
 
-  /** Bytes of dirty units that follow `offset` (a dirty unit's) without a gap, at most `limit`. */
+  /**
+   * Bytes of dirty units that follow `offset` (a dirty unit's) without a gap, at most `limit`:
+   * whole units, at least one; only the end of the node cuts the last one short.
+   */
   dirtyRun(offset: number, limit: number): number {
+    const unitLimit = Math.max(1, Math.floor(limit / this.unit));
     let end = offset;
-    const stop = Math.min(this.length, offset + Math.max(limit, this.unit));
-    while (end < stop && this.isDirty(end)) end += this.unit;
-    return Math.min(end, stop) - offset;
+    for (let count = 0; count < unitLimit && end < this.length && this.isDirty(end); count += 1) {
+      end += this.unit;
+    }
+    return Math.min(end, this.length) - offset;
   }
 
   set(offset: number, length: number): void {
