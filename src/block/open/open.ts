@@ -227,7 +227,9 @@ export async function openNamed(
   }
   const { file, ...rest } = options;
   if (typeof file === 'object' && file !== null) {
-    return await openOver(graph, { file: file as NodeOptions, format, rest }, inherited);
+    // Without a driver a file name is that of a host file.
+    const below = { driver: 'file', ...file } as NodeOptions;
+    return await openOver(graph, { file: below, format, rest }, inherited);
   }
   throw new BlockError('invalid-option', "Parameter 'driver' is missing");
 }
