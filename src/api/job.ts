@@ -84,7 +84,7 @@ export const jobFinalize = command({
 export const blockJobIoStatus = enumeration('BlockDeviceIoStatus', ['ok', 'failed', 'nospace']);
 
 export const blockJobInfo = struct('BlockJobInfo', {
-  type: jobType,
+  type: str,
   device: str,
   len: uint,
   offset: uint,

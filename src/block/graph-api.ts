@@ -41,7 +41,7 @@ export interface Graph {
    */
   openImage(path: string, format: string | null, readOnly: boolean, policy?: OpenPolicy): Promise<Node>;
   find(name: string): Node | null;
-  /** Throws kind `device-not-found` naming `name`. */
+  /** Throws kind `not-found` naming `name`. */
   require(name: string): Node;
   readonly nodes: Iterable<Node>;
   /** Drops the monitor's reference; a node without parents and references is closed. */

@@ -25,6 +25,8 @@ import type { Reply, Request } from './dispatch.js';
 
 export interface SessionOptions {
   readonly pretty?: boolean;
+  /** Bytes that may wait for a client before it is dropped; QMP_LIMITS.unsentBytes by default. */
+  readonly unsentBytes?: number;
   /** Called with what must end the program (an assertion failure). */
   readonly crash?: (error: unknown) => void;
 }
@@ -201,7 +203,7 @@ export class QmpSession {
     output.write(
       this.#options.pretty === true ? `${text.replaceAll('\n', '\r\n')}\r\n` : `${text}\r\n`,
     );
-    if (output.writableLength > QMP_LIMITS.unsentBytes) {
+    if (output.writableLength > (this.#options.unsentBytes ?? QMP_LIMITS.unsentBytes)) {
       output.destroy();
       this.#lost();
     }

@@ -60,7 +60,11 @@ export class Conversation {
     const id = `sync-${this.#count}`;
     const synced = (): number => this.#lines.findIndex((line) => line['id'] === id);
     this.#socket.write(plain ? step : step.send);
-    if (until !== null) await this.#until(() => this.#lines.some((line) => isEvent(line, until)));
+    if (until !== null) {
+      // A refused command sends no event to wait for.
+      const done = (line: Line): boolean => isEvent(line, until) || 'error' in line;
+      await this.#until(() => this.#lines.some(done));
+    }
     this.#socket.write(`\n${writeJson({ execute: 'no-such-command', id })}\n`);
     await this.#until(() => synced() >= 0);
     const said = this.#lines.splice(0);

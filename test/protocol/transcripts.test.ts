@@ -5,7 +5,7 @@ import { execFileSync } from 'node:child_process';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 
 import { startOwnDaemon } from '../helpers/own-daemon.js';
 import { peer } from '../helpers/peers.js';
@@ -19,10 +19,10 @@ const io = peer('qemu-io');
 const hello = command('qmp_capabilities');
 
 let directory = '';
-beforeAll(() => {
+beforeEach(() => {
   directory = mkdtempSync(join(tmpdir(), 'transcripts-'));
 });
-afterAll(() => rmSync(directory, { recursive: true, force: true }));
+afterEach(() => rmSync(directory, { recursive: true, force: true }));
 
 /** Fresh images in the directory: base.qcow2 (4 MiB, the first MiB written) below top.qcow2. */
 function makeChain(): void {
@@ -38,7 +38,7 @@ async function compare(steps: readonly Step[], prepare: () => void = () => undef
   prepare();
   const theirs = await (async () => {
     await using real = await startRealDaemon(daemon as string, directory);
-    return playAll(real.socket, steps);
+    return await playAll(real.socket, steps);
   })();
   prepare();
   await using own = await startOwnDaemon(directory);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // block-job-* verbs, query-block-jobs, and the commands that start jobs.
 
+import { setImmediate } from 'node:timers/promises';
 import { startBackup, startCreate, startStream } from '../../jobs/index.js';
 import type { HandlerFamily } from '../handlers.js';
 
@@ -30,5 +31,9 @@ export const blockJobCommands: HandlerFamily<
     engine.jobs.requireBlockJob(device).setSpeed(speed),
   'block-stream': async (engine, args) => void (await startStream(engine.jobs, args)),
   'blockdev-backup': async (engine, args) => void (await startBackup(engine.jobs, args)),
-  'blockdev-create': async (engine, args) => void (await startCreate(engine.jobs, args)),
+  'blockdev-create': async (engine, args) => {
+    await startCreate(engine.jobs, args);
+    // A job that fails without any I/O has ended when its reply comes.
+    await setImmediate();
+  },
 };

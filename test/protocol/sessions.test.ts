@@ -1,0 +1,202 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a server owes its clients, hostile ones included: order, isolation, bounds.
+
+import { once } from 'node:events';
+import { mkdtempSync, rmSync } from 'node:fs';
+import type { Socket } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { PassThrough } from 'node:stream';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+
+import { ManualClock, QMP_LIMITS } from '../../src/base/index.js';
+import { QmpClient } from '../../src/client/index.js';
+import { MemoryHost } from '../../src/host/index.js';
+import { QmpServer } from '../../src/qmp/index.js';
+import { createEngine } from '../../src/engine/index.js';
+import { startOwnDaemon } from '../helpers/own-daemon.js';
+import type { OwnDaemon } from '../helpers/own-daemon.js';
+import { command, Conversation } from '../helpers/transcript.js';
+
+let directory = '';
+beforeAll(() => {
+  directory = mkdtempSync(join(tmpdir(), 'sessions-'));
+});
+afterAll(() => rmSync(directory, { recursive: true, force: true }));
+
+function start(): Promise<OwnDaemon> {
+  return startOwnDaemon(directory, new MemoryHost());
+}
+
+async function lines(socket: Socket, count: number): Promise<string[]> {
+  let text = '';
+  socket.setEncoding('latin1');
+  while (text.split('\r\n').length <= count) {
+    const [chunk] = (await once(socket, 'data')) as [string];
+    text += chunk;
+  }
+  return text.split('\r\n').slice(0, count);
+}
+
+const hello = command('qmp_capabilities');
+
+describe('a QMP server', () => {
+  it('answers in the order of the commands, ids as they were spelt', async () => {
+    await using own = await start();
+    const socket = await own.connect();
+    const ids = ['1.0', '"x"', '{"a": [1, 2]}', '18446744073709551616', 'null'];
+    const commands = ids.map((id) => `{"execute":"query-jobs","id":${id}}`);
+    socket.write(hello + commands.join(''));
+    const said = await lines(socket, 2 + ids.length);
+    expect(said.slice(1)).toEqual([
+      '{"return": {}}',
+      ...ids.map((id) => `{"return": [], "id": ${id}}`),
+    ]);
+    socket.destroy();
+  });
+
+  it('takes commands byte by byte', async () => {
+    await using own = await start();
+    const socket = await own.connect();
+    socket.setNoDelay(true);
+    const answered = lines(socket, 3);
+    for (const byte of Buffer.from(`${hello}{"execute":"query-version","id":"é"}`)) {
+      if (!socket.write(Uint8Array.of(byte))) await once(socket, 'drain');
+    }
+    expect((await answered)[2]).toContain('"id": "\\u00E9"');
+    socket.destroy();
+  });
+
+  it('negotiates with each client for itself and sends events only to those that have', async () => {
+    await using own = await start();
+    await using first = await QmpClient.over(await own.connect());
+    const silent = new Conversation(await own.connect());
+    await silent.greeting();
+    const events = first.events();
+    const create = first.execute('blockdev-create', {
+      'job-id': 'c',
+      options: { driver: 'file', filename: '/new.img', size: 65536 },
+    });
+    const job = first.job('c');
+    await create;
+    await job.done;
+    const { value } = await events.next();
+    expect(value).toMatchObject({ event: 'JOB_STATUS_CHANGE', data: { id: 'c', status: 'created' } });
+    const said = await silent.play(command('query-jobs'));
+    expect(said).toEqual([
+      { error: { class: 'CommandNotFound', desc: expect.stringContaining('negotiation') } },
+    ]);
+  });
+
+  it('runs commands of several clients one after another', async () => {
+    await using own = await start();
+    const clients = await Promise.all(
+      Array.from({ length: 4 }, async () => QmpClient.over(await own.connect())),
+    );
+    const add = { driver: 'null-co', 'node-name': 'same', size: 512 } as const;
+    const results = await Promise.allSettled(
+      clients.map((client) => client.execute('blockdev-add', add)),
+    );
+    expect(results.filter(({ status }) => status === 'fulfilled')).toHaveLength(1);
+    for (const client of clients) await client.close();
+  });
+
+  it('survives garbage, depth, long tokens and clients that leave in the middle', async () => {
+    await using own = await start();
+    const hostile: readonly (string | Uint8Array)[] = [
+      '{"execute": "blockdev-add", "argum',
+      '['.repeat(100_000),
+      ']'.repeat(10_000),
+      '{"a":'.repeat(5000),
+      `"${'x'.repeat(300_000)}`,
+      '\u0000\u0001\u007f{"execute"',
+      Uint8Array.from({ length: 4096 }, (_, index) => (index * 167) & 0xff),
+      '9'.repeat(100_000),
+    ];
+    for (const bytes of hostile) {
+      const socket = await own.connect();
+      socket.on('error', () => undefined);
+      socket.end(bytes);
+      socket.resume();
+      await once(socket, 'close');
+    }
+    await using client = await QmpClient.over(await own.connect());
+    expect(await client.execute('query-jobs')).toEqual([]);
+    expect(own.server.sessionCount).toBe(1);
+  });
+
+  it('stops reading a client that sends more than it is answered', async () => {
+    await using engine = await createEngine({ host: new MemoryHost() });
+    await using server = new QmpServer(engine);
+    const input = new PassThrough();
+    const output = new PassThrough();
+    output.resume();
+    server.serve({ input, output });
+    // The engine is busy, so nothing is answered.
+    let release = (): void => undefined;
+    const busy = engine.exclusive(
+      () =>
+        new Promise<void>((resolve) => {
+          release = resolve;
+        }),
+    );
+    input.write(hello);
+    for (let index = 0; index < QMP_LIMITS.queuedCommands + 1; index += 1) {
+      input.write('{"execute":"query-jobs"}');
+      await new Promise(setImmediate);
+    }
+    expect(input.isPaused()).toBe(true);
+    release();
+    await busy;
+    await new Promise(setImmediate);
+    expect(input.isPaused()).toBe(false);
+  });
+
+  it('drops a client that does not read', async () => {
+    await using engine = await createEngine({ host: new MemoryHost() });
+    await using server = new QmpServer(engine, { unsentBytes: 65_536 });
+    const input = new PassThrough();
+    const output = new PassThrough();
+    const session = server.serve({ input, output });
+    const id = 'x'.repeat(16_384);
+    for (let index = 0; index < 10; index += 1) {
+      input.write(`{"execute":"query-jobs","id":"${id}"}`);
+    }
+    await session.ended;
+    expect(output.destroyed).toBe(true);
+    expect(server.sessionCount).toBe(0);
+  });
+
+  it('quits with every job cancelled, every event sent, and the reply last', async () => {
+    const host = new MemoryHost({ clock: new ManualClock() });
+    await using own = await startOwnDaemon(directory, host);
+    const socket = await own.connect();
+    const conversation = new Conversation(socket);
+    await conversation.greeting();
+    await conversation.play(hello);
+    for (const name of ['s', 't']) {
+      const add = { driver: 'null-co', 'node-name': name, size: 8388608 };
+      expect(await conversation.play(command('blockdev-add', add))).toEqual([{ return: {} }]);
+    }
+    const backup = { 'job-id': 'b', device: 's', target: 't', sync: 'full', speed: 65536 };
+    await conversation.play(command('blockdev-backup', backup));
+    const closed = own.engine.quitRequested.then(() => own.server.close());
+    const said = await conversation.play(command('quit'));
+    await closed;
+    const statuses = said.map((line) => (line['data'] as { status?: string })?.status ?? line);
+    expect(statuses.at(-1)).toEqual({ return: {} });
+    expect(statuses.slice(-3, -1)).toEqual(['concluded', 'null']);
+    expect([...own.engine.graph.nodes]).toEqual([]);
+    expect(own.server.sessionCount).toBe(0);
+  });
+
+  it('pretty-prints for people', async () => {
+    await using engine = await createEngine({ host: new MemoryHost() });
+    await using server = new QmpServer(engine, { pretty: true });
+    const input = new PassThrough();
+    const output = new PassThrough();
+    server.serve({ input, output });
+    const [chunk] = (await once(output, 'data')) as [Buffer];
+    expect(chunk.toString().split('\r\n').slice(0, 3)).toEqual(['{', '    "QMP": {', '        "version": {']);
+  });
+});
