@@ -141,15 +141,15 @@ export class BackupWork implements StartableWork {
         const others = this.#inFlight === 0 ? bitmap.locks.wait(0, bitmap.length) : undefined;
         return others === undefined ? null : { until: others };
       }
-      const skip = await this.#unallocatedAt(offset);
-      if (skip > 0) {
-        this.#skip(job, offset, skip);
+      const extent = await this.#extentAt(offset);
+      if (!extent.wanted) {
+        this.#skip(job, offset, extent.length);
         continue;
       }
-      const zeroes = await this.#zeroesAt(offset);
+      const zeroes = Math.min(extent.length, await this.#zeroesAt(offset));
       if (!bitmap.isDirty(offset)) continue;
       if (zeroes > 0) return this.#claim(job, { offset, limit: zeroes, zero: true });
-      return this.#claim(job, { offset, limit, zero: false });
+      return this.#claim(job, { offset, limit: Math.min(extent.length, limit), zero: false });
     }
   }
 
@@ -158,14 +158,19 @@ export class BackupWork implements StartableWork {
     return ahead >= 0 ? ahead : this.#bitmap.nextDirty(0);
   }
 
-  /** For `sync=top`: bytes of whole units that the source's own layer does not have. */
-  async #unallocatedAt(offset: number): Promise<number> {
-    if (this.#plan.sync !== 'top') return 0;
-    const top = this.#source.node;
+  /** Whole units from `offset` that belong to the backup, or do not (`sync=top`). */
+  async #extentAt(offset: number): Promise<{ readonly wanted: boolean; readonly length: number }> {
     const left = this.#bitmap.length - offset;
+    if (this.#plan.sync !== 'top') return { wanted: true, length: left };
+    const { unit } = this.#plan;
+    const top = this.#source.node;
     const chain = { top, base: backingOf(top) };
     const status = await layerStatus(chain, offset, Math.min(left, COPY_LIMITS.zeroRangeBytes));
-    return status.where === 'top' ? 0 : this.#wholeUnits(status.length, left);
+    if (status.where === 'top') {
+      return { wanted: true, length: Math.ceil(status.length / unit) * unit };
+    }
+    const whole = this.#wholeUnits(status.length, left);
+    return whole > 0 ? { wanted: false, length: whole } : { wanted: true, length: unit };
   }
 
   #skip(job: Job, offset: number, length: number): void {

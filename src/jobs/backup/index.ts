@@ -43,7 +43,7 @@ function planBackup(registry: JobRegistry, args: BackupOptions): BackupPlan {
     throw new BlockError('invalid-option', 'Source and target cannot be the same');
   }
   const compress = args.compress ?? false;
-  if (compress && !['native', 'pass'].includes(target.driver.supports.compressedWrite)) {
+  if (compress && !canCompress(target)) {
     throw new BlockError(
       'unsupported',
       `Compression is not supported for this drive ${target.name}`,
@@ -72,6 +72,14 @@ function planBackup(registry: JobRegistry, args: BackupOptions): BackupPlan {
     onSourceError: errorPolicy(args, 'on-source-error'),
     onTargetError: errorPolicy(args, 'on-target-error'),
   };
+}
+
+function canCompress(target: Node): boolean {
+  let node: Node | null = target;
+  while (node !== null && node.driver.supports.compressedWrite === 'pass') {
+    node = node.filtered ?? node.primary;
+  }
+  return node?.driver.supports.compressedWrite === 'native';
 }
 
 function syncMode(args: BackupOptions): BackupPlan['sync'] {
