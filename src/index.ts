@@ -66,7 +66,10 @@ export interface OpenImageOptions {
 }
 
 /** Opens one image with an engine of its own; dispose of it to flush and close. */
-export async function openImage(path: string, options: OpenImageOptions = {}): Promise<OpenedImage> {
+export async function openImage(
+  path: string,
+  options: OpenImageOptions = {},
+): Promise<OpenedImage> {
   const engine = await createEngine({ host: openDefaultHost() });
   try {
     const { format = null, readOnly = true, policy = {} } = options;

@@ -28,7 +28,13 @@ import { ChildRole } from './driver.js';
 import type { Extent, Lease, TargetReservation } from './extent.js';
 import type { Node, WriteObserver } from './node.js';
 import { NO_PERMISSIONS } from './permissions.js';
-import { layerStatus, performTruncate, planExtents, reserve, takeLease } from './pipeline/fallbacks.js';
+import {
+  layerStatus,
+  performTruncate,
+  planExtents,
+  reserve,
+  takeLease,
+} from './pipeline/fallbacks.js';
 import { Pipeline, type PipelinePolicy } from './pipeline/pipeline.js';
 import type { Request } from './request.js';
 

@@ -13,7 +13,9 @@ export interface EdgeParent {
   /** As named in messages: a node name, a job id, an export id. */
   readonly description: string;
   readonly node: Node | null;
-  /** Stop submitting new requests; called once per nesting level. Null parents of nodes pass it up. */
+  /**
+   * Stop submitting new requests; called once per nesting level. Null parents of nodes pass it up.
+   */
   quiesce?(): void;
   /** Requests this parent still has running through the edge. */
   busy?(): boolean;

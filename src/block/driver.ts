@@ -141,11 +141,16 @@ export interface DriverNode {
   discard?(request: Request): Eventually<void>;
   /** Brings everything acknowledged so far to stable storage, children included. */
   flush?(): Eventually<void>;
-  /** Status of this layer at `offset`; `exact` asks for zeroes to be told from data at some cost. */
+  /**
+   * Status of this layer at `offset`; `exact` asks for zeroes to be told from data at some cost.
+   */
   blockStatus?(offset: number, length: number, exact: boolean): Eventually<BlockStatus>;
   truncate?(size: number, options: TruncateOptions): Eventually<void>;
 
-  /** Host ranges behind [offset, offset + length); covers all of it, in order; null = go through read(). */
+  /**
+   * Host ranges behind [offset, offset + length); covers all of it, in order; null = go through
+   * read().
+   */
   planExtents?(offset: number, length: number): Eventually<readonly Extent[] | null>;
   /** Held while ranges from planExtents are used: nothing freed meanwhile is reused or punched. */
   lease?(): Lease;
@@ -163,7 +168,9 @@ export interface DriverNode {
   info?(): DriverInfo;
   /** Host file of a protocol driver. */
   readonly hostFile?: HostFile;
-  /** Called with every request drained, before read-write becomes read-only and on a clean close. */
+  /**
+   * Called with every request drained, before read-write becomes read-only and on a clean close.
+   */
   prepareReadOnly?(): Promise<void>;
   /** Flushes what is left and lets go of everything; children are detached by the caller. */
   close(): Promise<void>;
@@ -195,7 +202,10 @@ export interface Driver<Options = Record<string, unknown>> {
   readonly kind: DriverKind;
   readonly supports: DriverSupports;
   readonly children: Readonly<Record<string, ChildDeclaration>>;
-  /** 0 (no) to 100 (certain) that a file beginning with `head` (2,048 bytes at most) is of this format. */
+  /**
+   * 0 (no) to 100 (certain) that a file beginning with `head` (2,048 bytes at most) is of this
+   * format.
+   */
   probe?(head: Uint8Array): number;
   /** Options that change what is read; with one of them the file name alone does not open it. */
   readonly strongOptions?: readonly string[];

@@ -20,7 +20,9 @@ export interface OpenPolicy {
   readonly noBacking?: boolean;
   /** Take no permissions that conflict with others (`-U`). */
   readonly forceShare?: boolean;
-  /** Cache mode: `noFlush` ignores flushes, `direct` is O_DIRECT, `writeThrough` makes writes FUA. */
+  /**
+   * Cache mode: `noFlush` ignores flushes, `direct` is O_DIRECT, `writeThrough` makes writes FUA.
+   */
   readonly noFlush?: boolean;
   readonly direct?: boolean;
   readonly writeThrough?: boolean;
@@ -39,7 +41,12 @@ export interface Graph {
    * Opens an image by path as command lines do: `format` null probes (and says which it found);
    * a probed raw node refuses to gain a known magic in its first sector.
    */
-  openImage(path: string, format: string | null, readOnly: boolean, policy?: OpenPolicy): Promise<Node>;
+  openImage(
+    path: string,
+    format: string | null,
+    readOnly: boolean,
+    policy?: OpenPolicy,
+  ): Promise<Node>;
   find(name: string): Node | null;
   /** Throws kind `not-found` naming `name`. */
   require(name: string): Node;

@@ -20,5 +20,6 @@ export const DRIVER_LOADERS: { readonly [N in DriverName]: () => Promise<Driver>
   qcow2: async () => erased((await import('../drivers/formats/qcow2/index.js')).qcow2Driver),
   'copy-before-write': async () =>
     erased((await import('../drivers/filters/copy-before-write/index.js')).copyBeforeWrite),
-  'copy-on-read': async () => erased((await import('../drivers/filters/copy-on-read/index.js')).copyOnRead),
+  'copy-on-read': async () =>
+    erased((await import('../drivers/filters/copy-on-read/index.js')).copyOnRead),
 };

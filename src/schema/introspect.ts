@@ -104,7 +104,9 @@ class Introspection {
         this.#union(name, type);
         return;
       case 'alternate': {
-        const members = Object.values(type.branches).map((branch) => ({ type: this.nameOf(branch) }));
+        const members = Object.values(type.branches).map((branch) => ({
+          type: this.nameOf(branch),
+        }));
         this.entries.push({ name, 'meta-type': 'alternate', members });
         return;
       }

@@ -65,7 +65,10 @@ function expectNothingLeft(stage: Stage): void {
 }
 
 describe('power cuts', () => {
-  for (const [name, start] of [['with a base', stream], ['of the whole chain', streamAll]] as const) {
+  for (const [name, start] of [
+    ['with a base', stream],
+    ['of the whole chain', streamAll],
+  ] as const) {
     it(`at any write of a stream ${name} the view is the same and check finds leaks at most`, async () => {
       for (let seed = 1; seed <= 3; seed += 1) {
         const disk = new CrashDisk({ seed });

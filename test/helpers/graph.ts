@@ -29,7 +29,11 @@ export function graphOn(host: Host, more: readonly AnyDriver[] = []): Graph {
 }
 
 /** A file of the given bytes, or of `size` zeroes. */
-export async function makeFile(host: Host, path: string, content: Uint8Array | number): Promise<void> {
+export async function makeFile(
+  host: Host,
+  path: string,
+  content: Uint8Array | number,
+): Promise<void> {
   const file = await host.createFile(path);
   if (typeof content === 'number') await file.truncate(content);
   else await file.write(content, 0);

@@ -154,7 +154,8 @@ export class Guest {
       const bytes = new Uint8Array(size);
       const before = this.expected.slice(offset, offset + size);
       await this.backend.read(offset, bytes);
-      if (!Buffer.from(bytes).equals(before)) throw new Error(`guest reads other bytes at ${offset}`);
+      if (!Buffer.from(bytes).equals(before))
+        throw new Error(`guest reads other bytes at ${offset}`);
     }
   }
 }

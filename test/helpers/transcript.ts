@@ -80,7 +80,9 @@ export class Conversation {
   }
 
   #receive(message: JsonMessage): void {
-    this.#lines.push(message.ok ? (ordinary(message.value as JsonObject) as Line) : { broken: true });
+    this.#lines.push(
+      message.ok ? (ordinary(message.value as JsonObject) as Line) : { broken: true },
+    );
     this.#wake?.();
   }
 }

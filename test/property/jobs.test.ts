@@ -125,31 +125,38 @@ describe('jobs while guests write', () => {
 
   it('a whole view copied by the engine is the same, compressed or not', async () => {
     await fc.assert(
-      fc.asyncProperty(fc.nat(), layout, fc.boolean(), fc.boolean(), async (seed, shape, zip, empty) => {
-        const stage = makeStage({ seed });
-        await makeChain(stage, { seed, ...shape });
-        const source = stage.graph.require('top');
-        await createImage(stage, { name: 'copy', size: source.length });
-        const target = await openImage(stage, 'copy');
-        const backend = await stage.graph.attach(target, 'convert', {
-          taken: Permission.write, shared: Permission.all,
-        });
-        const progress: number[] = [];
-        const failure = await copyImage(stage.jobs.engine, stage.graph.clock, {
-          source: { node: source },
-          target: backend,
-          unit: 65_536,
-          zeroGranularity: 65_536,
-          compress: zip,
-          targetIsZero: empty,
-          onProgress: (bytes) => progress.push(bytes),
-        });
-        expect(failure).toBeNull();
-        await backend.flush();
-        expect(progress.at(-1)).toBe(source.length);
-        expect(firstDifference(await readAll(target), await readAll(source))).toBe(-1);
-        expect(await target.check('none')).toMatchObject({ corruptions: 0, leaks: 0 });
-      }),
+      fc.asyncProperty(
+        fc.nat(),
+        layout,
+        fc.boolean(),
+        fc.boolean(),
+        async (seed, shape, zip, empty) => {
+          const stage = makeStage({ seed });
+          await makeChain(stage, { seed, ...shape });
+          const source = stage.graph.require('top');
+          await createImage(stage, { name: 'copy', size: source.length });
+          const target = await openImage(stage, 'copy');
+          const backend = await stage.graph.attach(target, 'convert', {
+            taken: Permission.write,
+            shared: Permission.all,
+          });
+          const progress: number[] = [];
+          const failure = await copyImage(stage.jobs.engine, stage.graph.clock, {
+            source: { node: source },
+            target: backend,
+            unit: 65_536,
+            zeroGranularity: 65_536,
+            compress: zip,
+            targetIsZero: empty,
+            onProgress: (bytes) => progress.push(bytes),
+          });
+          expect(failure).toBeNull();
+          await backend.flush();
+          expect(progress.at(-1)).toBe(source.length);
+          expect(firstDifference(await readAll(target), await readAll(source))).toBe(-1);
+          expect(await target.check('none')).toMatchObject({ corruptions: 0, leaks: 0 });
+        },
+      ),
       { numRuns: 15 },
     );
   });

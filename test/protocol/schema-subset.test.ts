@@ -68,7 +68,8 @@ class Comparison {
     if (our['element-type'] !== undefined && their['element-type'] !== undefined) {
       this.compare(`${path}[]`, our['element-type'], their['element-type']);
     }
-    if (our.tag !== their.tag) this.differences.push(`${path}: tag ${our.tag} and not ${their.tag}`);
+    if (our.tag !== their.tag)
+      this.differences.push(`${path}: tag ${our.tag} and not ${their.tag}`);
     if (our['meta-type'] === 'object') this.#members(path, our, their);
     for (const variant of our.variants ?? []) {
       const other = their.variants?.find((candidate) => candidate.case === variant.case);
@@ -84,7 +85,8 @@ class Comparison {
         this.differences.push(`${at}: unknown to the real one`);
         continue;
       }
-      if ('default' in member !== 'default' in other) this.differences.push(`${at}: optional or not`);
+      if ('default' in member !== 'default' in other)
+        this.differences.push(`${at}: optional or not`);
       this.compare(at, member.type, other.type);
     }
     for (const other of their.members ?? []) {

@@ -81,7 +81,10 @@ describe('a QMP server', () => {
     await create;
     await job.done;
     const { value } = await events.next();
-    expect(value).toMatchObject({ event: 'JOB_STATUS_CHANGE', data: { id: 'c', status: 'created' } });
+    expect(value).toMatchObject({
+      event: 'JOB_STATUS_CHANGE',
+      data: { id: 'c', status: 'created' },
+    });
     const said = await silent.play(command('query-jobs'));
     expect(said).toEqual([
       { error: { class: 'CommandNotFound', desc: expect.stringContaining('negotiation') } },
@@ -197,6 +200,10 @@ describe('a QMP server', () => {
     const output = new PassThrough();
     server.serve({ input, output });
     const [chunk] = (await once(output, 'data')) as [Buffer];
-    expect(chunk.toString().split('\r\n').slice(0, 3)).toEqual(['{', '    "QMP": {', '        "version": {']);
+    expect(chunk.toString().split('\r\n').slice(0, 3)).toEqual([
+      '{',
+      '    "QMP": {',
+      '        "version": {',
+    ]);
   });
 });

@@ -47,7 +47,9 @@ export function padWrite(
   const head = request.offset !== range.offset;
   const tailAt = range.length - alignment;
   const tail = (request.offset + request.length) % alignment !== 0 && !(head && tailAt === 0);
-  const headRead = head ? readBlocks(pipeline, range.offset, bounce.subarray(0, alignment)) : undefined;
+  const headRead = head
+    ? readBlocks(pipeline, range.offset, bounce.subarray(0, alignment))
+    : undefined;
   return settle(headRead, () => {
     const tailRead = tail
       ? readBlocks(pipeline, range.offset + tailAt, bounce.subarray(tailAt))

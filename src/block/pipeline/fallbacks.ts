@@ -139,7 +139,11 @@ function splitByUnit(request: Request, unit: number): Request[] {
   const first = Math.min(end, Math.ceil(request.offset / unit) * unit);
   const last = Math.max(first, end - (end % unit));
   return [request.offset, first, last]
-    .map((offset, index, starts) => ({ ...request, offset, length: (starts[index + 1] ?? end) - offset }))
+    .map((offset, index, starts) => ({
+      ...request,
+      offset,
+      length: (starts[index + 1] ?? end) - offset,
+    }))
     .filter((piece) => piece.length > 0);
 }
 

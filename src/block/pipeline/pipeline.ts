@@ -26,7 +26,13 @@ import type { Driver, DriverNode } from '../driver.js';
 import type { Node, WriteObserver } from '../node.js';
 import { RequestFlag, type Request } from '../request.js';
 import { isAligned, padRead, padWrite, widen } from './align.js';
-import { performDiscard, performFlush, performRead, performWrite, performZeroes } from './fallbacks.js';
+import {
+  performDiscard,
+  performFlush,
+  performRead,
+  performWrite,
+  performZeroes,
+} from './fallbacks.js';
 import { RequestTracker, type Tracked } from './tracker.js';
 
 /** Flags that make a write leave the fast path. */
@@ -83,7 +89,9 @@ export class Pipeline {
   /** The open driver instance; throws kind `closed` when there is none. */
   open(): DriverNode {
     if (this.driverNode === null) {
-      throw new BlockError('closed', `Node '${this.node.name}' is closed`, { node: this.node.name });
+      throw new BlockError('closed', `Node '${this.node.name}' is closed`, {
+        node: this.node.name,
+      });
     }
     return this.driverNode;
   }

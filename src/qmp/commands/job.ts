@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// job-* verbs and query-jobs (the newest job first, as clients know it). A verb is awaited, so its events precede its reply.
+// job-* verbs and query-jobs (the newest job first, as clients know it). A verb is awaited, so its
+// events precede its reply.
 
 import type { HandlerFamily } from '../handlers.js';
 

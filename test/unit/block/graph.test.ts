@@ -3,7 +3,15 @@ import { describe, expect, it } from 'vitest';
 
 import { Permission } from '../../../src/base/index.js';
 import type { Graph } from '../../../src/block/index.js';
-import { errorOf, graphOn, makeFile, MemoryHost, pattern, READ_ONLY, READ_WRITE } from '../../helpers/graph.js';
+import {
+  errorOf,
+  graphOn,
+  makeFile,
+  MemoryHost,
+  pattern,
+  READ_ONLY,
+  READ_WRITE,
+} from '../../helpers/graph.js';
 
 async function setUp(): Promise<{ host: MemoryHost; graph: Graph }> {
   const host = new MemoryHost();
@@ -101,7 +109,10 @@ describe('openImage', () => {
   it('an image in use for writing with its size cannot be opened again, unless shared', async () => {
     const { graph } = await setUp();
     const node = await graph.openImage('/disk', 'raw', false);
-    const exclusive = { taken: Permission.write | Permission.consistentRead, shared: Permission.none };
+    const exclusive = {
+      taken: Permission.write | Permission.consistentRead,
+      shared: Permission.none,
+    };
     const backend = await graph.attach(node, 'user', exclusive);
     const other = await graph.openImage('/disk', 'raw', true);
     const refusal = await errorOf(() => graph.attach(other, 'reader', READ_ONLY));

@@ -120,37 +120,43 @@ describe('lanes', () => {
     rmSync(folder, { recursive: true, force: true });
   });
 
-  it.skipIf(!BUILT)('threads and this thread give the same bytes and the same results', async () => {
-    const run = async (seed: number, wantedSteps: readonly Wanted[]): Promise<void> => {
-      const { bytes, packed } = sourceBytes(seed);
-      const steps = makeSteps(wantedSteps, packed);
-      const host = new MemoryHost({ seed });
-      host.putFile('source', bytes);
-      host.putFile('target', new Uint8Array(0));
-      const files = [
-        await host.openFile('source', { readOnly: true }),
-        await host.openFile('target', { readOnly: false }),
-      ];
-      const expected = await inProcessLanes(new SeededRandom(seed)).run(
-        { task: makeTask(steps), files },
-        {},
+  it.skipIf(!BUILT)(
+    'threads and this thread give the same bytes and the same results',
+    async () => {
+      const run = async (seed: number, wantedSteps: readonly Wanted[]): Promise<void> => {
+        const { bytes, packed } = sourceBytes(seed);
+        const steps = makeSteps(wantedSteps, packed);
+        const host = new MemoryHost({ seed });
+        host.putFile('source', bytes);
+        host.putFile('target', new Uint8Array(0));
+        const files = [
+          await host.openFile('source', { readOnly: true }),
+          await host.openFile('target', { readOnly: false }),
+        ];
+        const expected = await inProcessLanes(new SeededRandom(seed)).run(
+          { task: makeTask(steps), files },
+          {},
+        );
+        writeFileSync(join(folder, 'source'), bytes);
+        writeFileSync(join(folder, 'target'), '');
+        const real = [
+          openSync(join(folder, 'source'), 'r'),
+          openSync(join(folder, 'target'), 'r+'),
+        ];
+        const got = await threads?.run(
+          { task: makeTask(steps), files: real.map((fd) => descriptorFile('file', fd)) },
+          {},
+        );
+        for (const fd of real) closeSync(fd);
+        expect(got).toEqual(expected);
+        expect(readFileSync(join(folder, 'target')).equals(host.fileContents('target'))).toBe(true);
+      };
+      await fc.assert(
+        fc.asyncProperty(fc.nat(), fc.array(wanted, { minLength: 1, maxLength: 5 }), run),
+        { numRuns: 25 },
       );
-      writeFileSync(join(folder, 'source'), bytes);
-      writeFileSync(join(folder, 'target'), '');
-      const real = [openSync(join(folder, 'source'), 'r'), openSync(join(folder, 'target'), 'r+')];
-      const got = await threads?.run(
-        { task: makeTask(steps), files: real.map((fd) => descriptorFile('file', fd)) },
-        {},
-      );
-      for (const fd of real) closeSync(fd);
-      expect(got).toEqual(expected);
-      expect(readFileSync(join(folder, 'target')).equals(host.fileContents('target'))).toBe(true);
-    };
-    await fc.assert(
-      fc.asyncProperty(fc.nat(), fc.array(wanted, { minLength: 1, maxLength: 5 }), run),
-      { numRuns: 25 },
-    );
-  });
+    },
+  );
 
   it('what is deflated inflates to the same bytes, and what does not shrink is kept as it is', async () => {
     const host = new MemoryHost();
@@ -160,16 +166,14 @@ describe('lanes', () => {
     host.putFile('source', bytes);
     const file = await host.openFile('source', { readOnly: true });
     const slab = new SharedArrayBuffer(2 * 65_536);
-    const steps = [0, 1].map(
-      (index): LaneStep => ({
-        parts: [{ kind: 'data', length: 65_536, file: 0, offset: index * 65_536 }],
-        length: 65_536,
-        target: { kind: 'slab', offset: index * 65_536 },
-        zeroGranularity: 65_536,
-        skipZeroes: false,
-        deflate: true,
-      }),
-    );
+    const steps = [0, 1].map((index): LaneStep => ({
+      parts: [{ kind: 'data', length: 65_536, file: 0, offset: index * 65_536 }],
+      length: 65_536,
+      target: { kind: 'slab', offset: index * 65_536 },
+      zeroGranularity: 65_536,
+      skipZeroes: false,
+      deflate: true,
+    }));
     const task = { steps, slab, cancel: new Int32Array(new SharedArrayBuffer(4)) };
     const results = await inProcessLanes(random).run({ task, files: [file] }, {});
     expect(results.map((result) => result.deflated)).toEqual([true, false]);
@@ -203,7 +207,11 @@ describe('lanes', () => {
       {},
     );
     expect(results.map((result) => result.outcome)).toEqual(['written', 'error', 'written']);
-    expect(results[1]?.failure).toMatchObject({ side: 'target', kind: 'no-space', errno: 'ENOSPC' });
+    expect(results[1]?.failure).toMatchObject({
+      side: 'target',
+      kind: 'no-space',
+      errno: 'ENOSPC',
+    });
   });
 
   it('steps not begun when the flag is set are reported as cancelled', async () => {

@@ -186,7 +186,8 @@ export class FileNode implements DriverNode {
   }
 
   #writeOut(offset: number, length: number, cause: unknown): Eventually<void> {
-    if (cause !== null && !(cause instanceof BlockError && cause.kind === 'unsupported')) throw cause;
+    if (cause !== null && !(cause instanceof BlockError && cause.kind === 'unsupported'))
+      throw cause;
     const zeroes = new Uint8Array(Math.min(ZERO_CHUNK_BYTES, length));
     return sequence(Math.ceil(length / zeroes.length), (index) => {
       const from = index * zeroes.length;
