@@ -136,7 +136,7 @@ export class QmpSession {
 
   async #workOff(): Promise<void> {
     // Messages of one packet are all queued before the first is answered.
-    await null;
+    await Promise.resolve();
     for (let next = this.#queue.shift(); next !== undefined; next = this.#queue.shift()) {
       await this.#answer(next);
       if (this.#engine.closing) this.#queue.length = 0;

@@ -73,7 +73,8 @@ class Comparison {
     if (our['meta-type'] === 'object') this.#members(path, our, their);
     for (const variant of our.variants ?? []) {
       const other = their.variants?.find((candidate) => candidate.case === variant.case);
-      if (other !== undefined) this.compare(`${path}<${variant.case}>`, variant.type, other.type);
+      if (other === undefined) continue;
+      this.compare(`${path}<${variant.case}>`, variant.type, other.type);
     }
   }
 

@@ -67,7 +67,7 @@ describe('a QMP server', () => {
     socket.destroy();
   });
 
-  it('negotiates with each client for itself and sends events only to those that have', async () => {
+  it('negotiates with each client and sends events only to those that have', async () => {
     await using own = await start();
     await using first = await QmpClient.over(await own.connect());
     const silent = new Conversation(await own.connect());

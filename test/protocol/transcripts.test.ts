@@ -11,7 +11,7 @@ import { startOwnDaemon } from '../helpers/own-daemon.js';
 import { peer } from '../helpers/peers.js';
 import { startRealDaemon } from '../helpers/real-daemon.js';
 import { command, playAll, untilEvent } from '../helpers/transcript.js';
-import type { Step } from '../helpers/transcript.js';
+import type { Line, Step } from '../helpers/transcript.js';
 
 const daemon = peer('qemu-storage-daemon');
 const img = peer('qemu-img');
@@ -34,7 +34,57 @@ function makeChain(): void {
   rmSync(path('new.img'), { force: true });
 }
 
-async function compare(steps: readonly Step[], prepare: () => void = () => undefined): Promise<void> {
+type Filter = (line: Line) => Line | null;
+type Record = Awaited<ReturnType<typeof playAll>>;
+
+function filtered(record: Record, filter: Filter): unknown {
+  return record.map(({ step, said }) => ({
+    step,
+    said: said.map(filter).filter((line) => line !== null),
+  }));
+}
+
+/** How much a file takes differs between two files of the same content. */
+function withoutSizes(line: Line): Line {
+  return JSON.parse(
+    JSON.stringify(line, (key, value: unknown) => {
+      const isFile = (value as { format?: unknown } | null)?.format === 'file';
+      if (isFile) return { ...(value as object), 'virtual-size': 0, 'actual-size': 0 };
+      return key === 'actual-size' ? 0 : value;
+    }),
+  ) as Line;
+}
+
+/** The order of nodes is nobody's promise. */
+function inOneOrder(line: Line): Line {
+  const list = withoutSizes(line)['return'];
+  if (!Array.isArray(list)) return line;
+  const key = (node: Line): string => `${String(node['file'])} ${String(node['drv'])}`;
+  const sorted = (list as Line[]).toSorted((left, right) => (key(left) < key(right) ? -1 : 1));
+  return { ...line, return: sorted };
+}
+
+/** Whether a verb's effect comes before or after its reply depends on what the job is doing. */
+function withoutReplies(line: Line): Line | null {
+  return 'return' in line ? null : line;
+}
+
+function withoutOffset(line: Line): Line {
+  return JSON.parse(
+    JSON.stringify(line, (key, value: unknown) => (key === 'offset' ? 0 : value)),
+  ) as Line;
+}
+
+function isDrainPause(line: Line): boolean {
+  const data = line['data'] as { readonly status?: string } | undefined;
+  return data?.status === 'paused' || data?.status === 'running';
+}
+
+async function compare(
+  steps: readonly Step[],
+  prepare: () => void = () => undefined,
+  filter: Filter = (line) => line,
+): Promise<void> {
   prepare();
   const theirs = await (async () => {
     await using real = await startRealDaemon(daemon as string, directory);
@@ -42,11 +92,12 @@ async function compare(steps: readonly Step[], prepare: () => void = () => undef
   })();
   prepare();
   await using own = await startOwnDaemon(directory);
+  void own.engine.quitRequested.then(() => own.server.close());
   const ours = await playAll(await own.connect(), steps);
-  expect(ours).toEqual(theirs);
+  expect(filtered(ours, filter)).toEqual(filtered(theirs, filter));
 }
 
-const top = (extra: object = {}): object => ({
+const top = (extra: Line = {}): Line => ({
   driver: 'qcow2',
   'node-name': 'top',
   file: { driver: 'file', filename: join(directory, 'top.qcow2') },
@@ -173,8 +224,8 @@ describe.skipIf(daemon === null || img === null || io === null)('as a real daemo
         command('blockdev-del', { 'node-name': 'no' }),
         command('blockdev-del', { 'node-name': 'r' }),
         command('blockdev-del', { 'node-name': 'n' }),
-        command('blockdev-add', top({ file: { driver: 'file', filename: '/no/such/file' } }) as never),
-        command('blockdev-add', top() as never),
+        command('blockdev-add', top({ file: { driver: 'file', filename: '/nowhere' } })),
+        command('blockdev-add', top()),
         command('blockdev-del', { 'node-name': 'top' }),
       ],
       makeChain,
@@ -204,7 +255,7 @@ describe.skipIf(daemon === null || img === null || io === null)('as a real daemo
     compare(
       [
         hello,
-        command('blockdev-add', top() as never),
+        command('blockdev-add', top()),
         command('blockdev-add', { driver: 'null-co', 'node-name': 'other', size: 512 }),
         command('block-stream', { device: 'no' }),
         command('block-stream', { device: 'top' }),
@@ -225,7 +276,7 @@ describe.skipIf(daemon === null || img === null || io === null)('as a real daemo
     compare(
       [
         hello,
-        command('blockdev-add', top() as never),
+        command('blockdev-add', top()),
         untilEvent('BLOCK_JOB_PENDING', 'block-stream', {
           device: 'top',
           'job-id': 's',
@@ -252,7 +303,7 @@ describe.skipIf(daemon === null || img === null || io === null)('as a real daemo
     compare(
       [
         hello,
-        command('blockdev-add', top() as never),
+        command('blockdev-add', top()),
         untilEvent('null s', 'block-stream', { device: 'top', 'job-id': 's' }),
         command('query-jobs'),
       ],
@@ -263,12 +314,12 @@ describe.skipIf(daemon === null || img === null || io === null)('as a real daemo
     compare(
       [
         hello,
-        command('blockdev-add', top() as never),
+        command('blockdev-add', top()),
         command('block-stream', { device: 'top', 'job-id': 's', speed: 65536 }),
-        command('job-pause', { id: 's' }),
+        untilEvent('paused s', 'job-pause', { id: 's' }),
         command('job-pause', { id: 's' }),
         command('block-job-cancel', { device: 's' }),
-        command('job-resume', { id: 's' }),
+        untilEvent('running s', 'job-resume', { id: 's' }),
         command('job-resume', { id: 's' }),
         command('block-job-set-speed', { device: 's', speed: -1 }),
         command('block-job-complete', { device: 's' }),
@@ -277,6 +328,7 @@ describe.skipIf(daemon === null || img === null || io === null)('as a real daemo
         command('block-stream', { device: 'top', 'job-id': 's' }),
       ],
       makeChain,
+      withoutReplies,
     ));
 
   it('create jobs stay until they are dismissed', () =>
@@ -323,7 +375,7 @@ describe.skipIf(daemon === null || img === null || io === null)('as a real daemo
     compare(
       [
         hello,
-        command('blockdev-add', top() as never),
+        command('blockdev-add', top()),
         command('blockdev-add', { driver: 'null-co', 'node-name': 't', size: 4194304 }),
         untilEvent('null b', 'blockdev-backup', {
           'job-id': 'b',
@@ -334,5 +386,128 @@ describe.skipIf(daemon === null || img === null || io === null)('as a real daemo
         command('query-jobs'),
       ],
       makeChain,
+    ));
+
+  it('nodes of a chain are described alike', async () => {
+    const describeNodes: readonly Step[] = [
+      hello,
+      command('blockdev-add', top()),
+      command('block-dirty-bitmap-add', { node: 'top', name: 'b', granularity: 65536 }),
+      command('query-named-block-nodes', { flat: true }),
+      command('query-named-block-nodes'),
+    ];
+    await compare(describeNodes, makeChain, inOneOrder);
+  });
+
+  it('streams to a base keep it, and name it in the header', () =>
+    compare(
+      [
+        hello,
+        command('blockdev-add', {
+          driver: 'qcow2',
+          'node-name': 'base',
+          file: { driver: 'file', filename: join(directory, 'base.qcow2') },
+        }),
+        command('blockdev-add', top({ backing: 'base' })),
+        command('blockdev-del', { 'node-name': 'base' }),
+        untilEvent('null s', 'block-stream', { device: 'top', 'job-id': 's', 'base-node': 'base' }),
+        command('blockdev-del', { 'node-name': 'base' }),
+        untilEvent('null t', 'block-stream', { device: 'top', 'job-id': 't' }),
+        command('blockdev-del', { 'node-name': 'base' }),
+        command('blockdev-del', { 'node-name': 'top' }),
+      ],
+      makeChain,
+    ));
+
+  it('an image is created, opened and filled by a backup', () =>
+    compare(
+      [
+        hello,
+        command('blockdev-add', top()),
+        untilEvent('concluded c', 'blockdev-create', {
+          'job-id': 'c',
+          options: { driver: 'file', filename: join(directory, 'new.img'), size: 0 },
+        }),
+        command('job-dismiss', { id: 'c' }),
+        command('blockdev-add', {
+          driver: 'file',
+          'node-name': 'store',
+          filename: join(directory, 'new.img'),
+        }),
+        untilEvent('concluded q', 'blockdev-create', {
+          'job-id': 'q',
+          options: { driver: 'qcow2', file: 'store', size: 4194304 },
+        }),
+        command('query-jobs'),
+        command('job-dismiss', { id: 'q' }),
+        command('blockdev-add', { driver: 'qcow2', 'node-name': 'copy', file: 'store' }),
+        untilEvent('null b', 'blockdev-backup', {
+          'job-id': 'b',
+          device: 'top',
+          target: 'copy',
+          sync: 'full',
+        }),
+        command('blockdev-del', { 'node-name': 'store' }),
+        command('blockdev-del', { 'node-name': 'copy' }),
+        command('blockdev-del', { 'node-name': 'store' }),
+        command('query-block-jobs'),
+      ],
+      makeChain,
+    ));
+
+  it('permissions that conflict are refused with nothing changed', () =>
+    compare(
+      [
+        hello,
+        command('blockdev-add', {
+          driver: 'file',
+          'node-name': 'f',
+          filename: join(directory, 'top.qcow2'),
+        }),
+        command('blockdev-add', { driver: 'qcow2', 'node-name': 'one', file: 'f' }),
+        command('blockdev-add', { driver: 'qcow2', 'node-name': 'two', file: 'f' }),
+        command('blockdev-add', top()),
+        command('blockdev-del', { 'node-name': 'f' }),
+        command('blockdev-del', { 'node-name': 'one' }),
+        command('blockdev-del', { 'node-name': 'f' }),
+      ],
+      makeChain,
+    ));
+
+  it('a backup that finalizes by hand is cancelled while pending', () =>
+    compare(
+      [
+        hello,
+        command('blockdev-add', top()),
+        command('blockdev-add', { driver: 'null-co', 'node-name': 't', size: 4194304 }),
+        untilEvent('BLOCK_JOB_PENDING', 'blockdev-backup', {
+          'job-id': 'b',
+          device: 'top',
+          target: 't',
+          sync: 'full',
+          'auto-finalize': false,
+          'auto-dismiss': false,
+        }),
+        command('blockdev-del', { 'node-name': 't' }),
+        command('blockdev-backup', { 'job-id': 'x', device: 'top', target: 't', sync: 'full' }),
+        command('job-cancel', { id: 'b' }),
+        command('query-jobs'),
+        command('query-block-jobs'),
+        command('block-job-dismiss', { id: 'b' }),
+      ],
+      makeChain,
+    ));
+
+  it('quitting with a running job cancels it and then answers', () =>
+    compare(
+      [
+        hello,
+        command('blockdev-add', top()),
+        command('block-stream', { device: 'top', 'job-id': 's', speed: 65536 }),
+        command('quit'),
+      ],
+      makeChain,
+      // Draining around the end shows as a pause in the reference; how far it came is chance.
+      (line) => (isDrainPause(line) ? null : withoutOffset(line)),
     ));
 });

@@ -3,6 +3,7 @@
 
 import { BlockError, Permission } from '../../base/index.js';
 import type { PermissionMask } from '../../base/index.js';
+import { ChildRole } from '../../block/index.js';
 import type { Child, Node } from '../../block/index.js';
 import type { CommandResult } from '../../api/index.js';
 import type { HandlerFamily } from '../handlers.js';
@@ -22,6 +23,14 @@ function permissionNames(mask: PermissionMask): PermissionName[] {
   return PERMISSION_ORDER.filter(([bit]) => (mask & bit) !== 0).map(([, name]) => name);
 }
 
+function requireNoOverlay(node: Node): void {
+  for (const { role, parent } of node.parents) {
+    if ((role & ChildRole.cow) === 0) continue;
+    const user = `node is used as backing hd of '${parent.node?.name ?? parent.description}'`;
+    throw new BlockError('busy', `Node '${node.name}' is busy: ${user}`);
+  }
+}
+
 export const blockCoreCommands: HandlerFamily<
   'blockdev-add' | 'blockdev-del' | 'query-named-block-nodes' | 'x-debug-query-block-graph'
 > = {
@@ -39,6 +48,7 @@ export const blockCoreCommands: HandlerFamily<
       throw new BlockError('not-found', `Failed to find node with node-name='${name}'`);
     }
     engine.jobs.requireIdle(node);
+    requireNoOverlay(node);
     if (!engine.monitorNodes.has(node)) {
       throw new BlockError('busy', `Node ${name} is not owned by the monitor`);
     }

@@ -30,7 +30,9 @@ async function imageInfo(engine: Engine, node: Node, nested: boolean): Promise<I
   const { info } = node;
   const link = node.backingLink();
   const format = link?.format ?? null;
-  const path = storageOf(node)?.driverNode.hostFile?.path;
+  const storage = storageOf(node);
+  const path = storage?.driverNode.hostFile?.path;
+  const dirty = info.dirty ?? (storage === null ? undefined : false);
   const stat = path === undefined ? null : await engine.graph.host.stat(path);
   const backing = nested ? node.backing : null;
   return {
@@ -44,7 +46,7 @@ async function imageInfo(engine: Engine, node: Node, nested: boolean): Promise<I
     ...(link === null ? {} : { 'backing-filename': link.file }),
     ...(format === null ? {} : { 'backing-filename-format': format }),
     ...(node.backing === null ? {} : { 'full-backing-filename': node.backing.filename }),
-    ...(info.dirty === undefined ? {} : { 'dirty-flag': info.dirty }),
+    ...(dirty === undefined ? {} : { 'dirty-flag': dirty }),
     ...(backing === null ? {} : { 'backing-image': await imageInfo(engine, backing, true) }),
   };
 }
