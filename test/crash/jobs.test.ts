@@ -22,9 +22,9 @@ import type { Stage } from '../helpers/job-stage.js';
 const SIZE = 2 ** 20;
 const CLUSTERS = [65_536, 4096, 16_384];
 
-async function stageOn(host: MemoryHost): Promise<Stage & { readonly guest: Guest }> {
+async function stageOn(host: MemoryHost, seed = 5): Promise<Stage & { readonly guest: Guest }> {
   const stage = makeStage({ host });
-  await makeChain(stage, { seed: 5, size: SIZE, clusterSizes: CLUSTERS });
+  await makeChain(stage, { seed, size: SIZE, clusterSizes: CLUSTERS, scribbles: 5 });
   await createImage(stage, { name: 'target', size: SIZE });
   await openImage(stage, 'target');
   const guest = await Guest.attach(stage, stage.graph.require('top'));
@@ -70,12 +70,14 @@ describe('power cuts', () => {
     ['of the whole chain', streamAll],
   ] as const) {
     it(`at any write of a stream ${name} the view is the same and check finds leaks at most`, async () => {
-      for (let seed = 1; seed <= 3; seed += 1) {
+      for (let seed = 1; seed <= 8; seed += 1) {
         const disk = new CrashDisk({ seed });
-        const stage = await stageOn(disk);
+        const stage = await stageOn(disk, seed);
         const random = new SeededRandom(seed);
         const survivors: MemoryHost[] = [];
-        disk.onWrite = () => void survivors.push(disk.afterPowerLoss(random));
+        disk.onWrite = () => {
+          for (let cut = 0; cut < 3; cut += 1) survivors.push(disk.afterPowerLoss(random));
+        };
         const job = await start(stage);
         await job.ended;
         survivors.push(disk.afterPowerLoss(random), disk.durable());

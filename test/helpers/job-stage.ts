@@ -175,13 +175,17 @@ export function firstDifference(left: Uint8Array, right: Uint8Array): number {
 }
 
 /** Fills random parts of a node with random bytes, clusters and pieces of clusters. */
-export async function scribble(stage: Stage, node: Node, seed: number): Promise<void> {
+export async function scribble(
+  stage: Stage,
+  node: Node,
+  { seed, count: total }: { readonly seed: number; readonly count: number },
+): Promise<void> {
   const random = new SeededRandom(seed);
   const backend = await stage.graph.attach(node, 'scribble', {
     taken: Permission.consistentRead | Permission.write,
     shared: Permission.all,
   });
-  for (let count = 0; count < 12; count += 1) {
+  for (let count = 0; count < total; count += 1) {
     const offset = random.below(node.length / 512) * 512;
     const size = Math.min(node.length - offset, (1 + random.below(400)) * 512);
     if (random.chance(0.25)) await backend.writeZeroes(offset, size);
@@ -200,6 +204,8 @@ export interface ChainSpec {
   readonly size?: number;
   /** Cluster sizes from the bottom up. */
   readonly clusterSizes?: readonly number[];
+  /** Writes and zeroings of each layer; 12 unless given. */
+  readonly scribbles?: number;
   /** Sizes from the bottom up, where they differ. */
   readonly sizes?: readonly number[];
 }
@@ -218,7 +224,7 @@ export async function makeChain(stage: Stage, spec: ChainSpec): Promise<Record<s
       ...(backing === undefined ? {} : { backing }),
     });
     const node = await openImage(stage, name, { backing: backing ?? null });
-    await scribble(stage, node, spec.seed * 3 + index);
+    await scribble(stage, node, { seed: spec.seed * 3 + index, count: spec.scribbles ?? 12 });
     nodes[name] = node;
   }
   return nodes;
