@@ -202,7 +202,13 @@ class Run {
     );
   }
 
-  /** Writes to separate parts and a flush in the middle, all at once. */
+  /** A flush that comes while another is halfway. */
+  async #laterFlush(): Promise<void> {
+    for (let turn = this.#random.below(30); turn > 0; turn -= 1) await Promise.resolve();
+    return this.#flush();
+  }
+
+  /** Writes to separate parts and flushes in the middle, all at once. */
   async #burst(operation: Operation): Promise<void> {
     const share = Math.floor(this.setting.sectors / 6);
     const length = Math.max(1, Math.floor(operation.span * share));
@@ -211,7 +217,7 @@ class Run {
         this.image.node.write(writeRequest(part * share * SECTOR, data)),
       );
     const work = [write(0), write(1), write(2)];
-    work.push(this.#flush(), write(3), write(4), write(5));
+    work.push(this.#flush(), write(3), write(4), this.#flush(), write(5), this.#laterFlush());
     await Promise.all(work);
   }
 }

@@ -92,7 +92,7 @@ export class Qcow2Node implements DriverNode {
 
   flush(): Eventually<void> {
     const { flusher } = this.#store;
-    return flusher.isClean ? this.image.sync() : flusher.flush(true);
+    return flusher.isIdle ? this.image.sync() : flusher.flush(true);
   }
 
   blockStatus(offset: number, length: number): Eventually<BlockStatus> {
@@ -184,6 +184,7 @@ export class Qcow2Node implements DriverNode {
   }
 
   async #flushOut(): Promise<void> {
+    await this.image.marked;
     if (this.image.readOnly || this.image.corrupt) return;
     await this.#store.flusher.flushAll();
   }

@@ -5,6 +5,7 @@
 // next find() and are read before anything is awaited. A run never leaves the L2 table it was
 // found in, and a compressed run never leaves its cluster.
 
+import { MAX_OFFSET } from '../../../../base/index.js';
 import {
   compressedHostOffset,
   compressedLength,
@@ -81,7 +82,8 @@ export class RunPlan {
     if (
       kind === EntryKind.invalid ||
       hasReservedL2Bits(hi, lo, image.version) ||
-      offset % image.clusterSize !== 0
+      offset % image.clusterSize !== 0 ||
+      offset > MAX_OFFSET
     ) {
       throw image.corruptError(
         `L2 entry ${hex(hi, lo)} for guest offset ${guestOffset} is invalid`,

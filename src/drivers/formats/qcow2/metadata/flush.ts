@@ -48,13 +48,14 @@ export class Flusher {
   /** End of the queue of exclusive work; never rejects. */
   #tail: Promise<void> = Promise.resolve();
   #queued: Ticket | null = null;
+  #exclusive = 0;
 
   constructor(image: Qcow2Image, refcounts: Refcounts) {
     this.#image = image;
     this.#refcounts = refcounts;
   }
 
-  /** Nothing in memory that the disk does not have. */
+  /** Nothing in memory that was not handed to a flush. */
   get isClean(): boolean {
     const image = this.#image;
     return (
@@ -64,6 +65,11 @@ export class Flusher {
       image.dirtyRefcountTableSectors.size === 0 &&
       !this.#refcounts.hasPending
     );
+  }
+
+  /** Clean, and no flush is halfway: a sync of the file is all that durability takes. */
+  get isIdle(): boolean {
+    return this.#exclusive === 0 && this.isClean;
   }
 
   /** So much is dirty that the next writer should wait for a metadata flush. */
@@ -99,7 +105,10 @@ export class Flusher {
 
   /** Runs alone among flushes; must not wait for one. */
   exclusive<T>(work: () => Promise<T>): Promise<T> {
-    const result = this.#tail.then(work);
+    this.#exclusive += 1;
+    const result = this.#tail.then(work).finally(() => {
+      this.#exclusive -= 1;
+    });
     this.#tail = result.then(noop, noop);
     return result;
   }

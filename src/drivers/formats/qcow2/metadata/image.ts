@@ -96,6 +96,8 @@ export class Qcow2Image {
 
   /** Grows whenever a host cluster became free: what was read of it before is stale. */
   freedCount = 0;
+  /** Resolves when a corrupt bit on its way is written. */
+  marked: Promise<void> = Promise.resolve();
   size: number;
   corrupt: boolean;
   readOnly: boolean;
@@ -246,7 +248,7 @@ export class Qcow2Image {
     if (!this.corrupt) {
       this.corrupt = true;
       if (this.version >= 3 && !this.readOnly) {
-        this.structures.patchHeader({ corrupt: true }).catch(ignore);
+        this.marked = this.structures.patchHeader({ corrupt: true }).catch(ignore);
       }
     }
     return this.corruptError(finding);

@@ -65,15 +65,17 @@ export class Refcounts {
   readonly #image: Qcow2Image;
   #pending: Free[] = [];
   #ready: Free[] = [];
+  /** What of #ready is dealt with already. */
+  #readyDone = 0;
+  /** Ready but for a lease, oldest first. */
+  #leased: Free[] = [];
   #drain: Promise<void> | null = null;
   /** Called with the cluster index when a refcount went down to 0. */
   onFreed: (cluster: number) => void = () => undefined;
 
   constructor(image: Qcow2Image) {
     this.#image = image;
-    image.leases.onLeave = () => {
-      if (this.#ready.length > 0) this.drainLater();
-    };
+    image.leases.onLeave = () => this.#leaseEnded();
   }
 
   /** Clusters one block describes. */
@@ -198,13 +200,16 @@ export class Refcounts {
   /** Takes the part within one refcount block off the first run that no lease holds. */
   #nextReady(): Free | null {
     const { leases, clusterSize } = this.#image;
-    for (let at = 0; at < this.#ready.length; at += 1) {
-      const free = this.#ready[at] as Free;
-      if (!leases.isOver(free.stamp)) continue;
+    for (; this.#readyDone < this.#ready.length; this.#readyDone += 1) {
+      const free = this.#ready[this.#readyDone] as Free;
+      if (!leases.isOver(free.stamp)) {
+        this.#leased.push(free);
+        continue;
+      }
       const first = Math.floor(free.offset / clusterSize);
       const room = this.blockEntries - (first % this.blockEntries);
       if (free.clusters <= room) {
-        this.#ready.splice(at, 1);
+        this.#readyDone += 1;
         return free;
       }
       const part: Free = { ...free, clusters: room };
@@ -212,7 +217,18 @@ export class Refcounts {
       free.clusters -= room;
       return part;
     }
+    this.#ready = [];
+    this.#readyDone = 0;
     return null;
+  }
+
+  #leaseEnded(): void {
+    const oldest = this.#leased[0];
+    if (oldest === undefined || !this.#image.leases.isOver(oldest.stamp)) return;
+    const frees = this.#leased;
+    this.#leased = [];
+    this.release(frees);
+    this.drainLater();
   }
 
   #apply(free: Free): Eventually<void> {
