@@ -58,6 +58,11 @@ export function asBlockNode(node: Node): BlockNode {
   return node;
 }
 
+function refuseClosing(node: BlockNode): void {
+  if (node.closing === null) return;
+  throw new BlockError('closed', `Node '${node.name}' is being closed`, { node: node.name });
+}
+
 export class BlockGraph implements Graph, BackendOwner {
   readonly host: Host;
   readonly clock: Clock;
@@ -148,6 +153,7 @@ export class BlockGraph implements Graph, BackendOwner {
   }
 
   attachNow(node: BlockNode, description: string, permissions: PermissionPair): GraphBackend {
+    refuseClosing(node);
     const backend = new GraphBackend({ owner: this, node, description, permissions });
     node.parents.add(backend.edge);
     try {
@@ -202,6 +208,7 @@ export class BlockGraph implements Graph, BackendOwner {
   /** Adds an edge with the permissions that follow; refused, nothing is changed. */
   addEdge(request: EdgeRequest): Edge {
     const { parent, name, role, child } = request;
+    refuseClosing(child);
     assert(!parent.edges.has(name), `node '${parent.name}' has a child '${name}' already`);
     const edge = new Edge({
       name,
@@ -239,6 +246,8 @@ export class BlockGraph implements Graph, BackendOwner {
   }
 
   async #closeNow(node: BlockNode): Promise<void> {
+    // Nobody finds it any more; the name stays taken until the file is let go of.
+    this.#nodes.delete(node.name);
     let failure: { error: unknown } | null = null;
     const guard = async (work: () => Promise<void> | undefined): Promise<void> => {
       try {
@@ -256,7 +265,6 @@ export class BlockGraph implements Graph, BackendOwner {
     }
     const children = [...node.edges.values()];
     for (const edge of children) this.removeEdge(edge);
-    this.#nodes.delete(node.name);
     this.names.release(node.name);
     for (const edge of children) await guard(() => this.closeIfUnused(edge.node));
     if (failure !== null) throw (failure as { error: unknown }).error;

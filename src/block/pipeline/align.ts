@@ -3,7 +3,7 @@
 // writes merged and written back. The caller holds a serialising entry over the widened range
 // during a write, so that nothing changes the blocks between reading and writing them.
 
-import { must, settle, type Eventually } from '../../base/index.js';
+import { IO_LIMITS, must, settle, type Eventually } from '../../base/index.js';
 import type { Request } from '../request.js';
 import type { Pipeline } from './pipeline.js';
 
@@ -14,6 +14,11 @@ export interface ByteRange {
 
 export function isAligned(range: ByteRange, alignment: number): boolean {
   return alignment <= 1 || (range.offset % alignment === 0 && range.length % alignment === 0);
+}
+
+/** Bytes of the largest request that may go to a driver that states `maxTransfer`. */
+export function transferLimit(maxTransfer: number): number {
+  return maxTransfer === 0 ? IO_LIMITS.maxTransfer : Math.min(maxTransfer, IO_LIMITS.maxTransfer);
 }
 
 /** The smallest aligned range around `range`. */

@@ -15,7 +15,7 @@ import type { TruncateOptions } from '../driver.js';
 import type { Extent, Lease, TargetReservation } from '../extent.js';
 import type { Node } from '../node.js';
 import { RequestFlag, type Request } from '../request.js';
-import { isAligned, widen } from './align.js';
+import { isAligned, transferLimit, widen } from './align.js';
 import type { Pipeline } from './pipeline.js';
 
 /** Bytes of one write when zeroes are written out. */
@@ -102,12 +102,14 @@ function writeOutZeroes(pipeline: Pipeline, request: Request): Eventually<void> 
     throw unsupported(pipeline, 'writing zeroes without data');
   }
   const flags = request.flags & RequestFlag.unchanged;
-  const alignment = pipeline.open().limits.requestAlignment;
-  const count = Math.ceil(request.length / ZERO_BUFFER_BYTES);
-  return sequence(count, (index) => {
-    const from = index * ZERO_BUFFER_BYTES;
-    const length = Math.min(ZERO_BUFFER_BYTES, request.length - from);
-    const offset = request.offset + from;
+  const { requestAlignment: alignment, maxTransfer } = pipeline.open().limits;
+  const chunk = Math.min(ZERO_BUFFER_BYTES, transferLimit(maxTransfer));
+  // Chunks are counted from a block's begin, so that only the two ends do not fit the alignment.
+  const base = widen(request, Math.max(1, alignment)).offset;
+  const end = request.offset + request.length;
+  return sequence(Math.ceil((end - base) / chunk), (index) => {
+    const offset = Math.max(request.offset, base + index * chunk);
+    const length = Math.min(end, base + (index + 1) * chunk) - offset;
     const piece: Request = {
       kind: 'write',
       offset,

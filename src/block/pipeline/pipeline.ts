@@ -11,7 +11,6 @@
 import {
   assert,
   BlockError,
-  IO_LIMITS,
   MAX_OFFSET,
   must,
   Permission,
@@ -25,7 +24,7 @@ import { isZero } from '../../codec/index.js';
 import type { Driver, DriverNode } from '../driver.js';
 import type { Node, WriteObserver } from '../node.js';
 import { RequestFlag, type Request } from '../request.js';
-import { isAligned, padRead, padWrite, widen } from './align.js';
+import { isAligned, padRead, padWrite, transferLimit, widen } from './align.js';
 import {
   performDiscard,
   performFlush,
@@ -291,14 +290,14 @@ export class Pipeline {
     const { requestAlignment, maxTransfer } = this.open().limits;
     if (request.kind === 'write-zeroes') return this.#zeroes(request);
     const limit = transferLimit(maxTransfer);
-    if (request.length > limit) {
-      const pieces = splitRequest(request, limit, requestAlignment);
+    const range = widen(request, Math.max(1, requestAlignment));
+    if (range.length > limit) {
+      const pieces = splitRequest(request, limit, Math.max(1, requestAlignment));
       return sequence(pieces.length, (index) =>
         this.#splitOrPad(must(pieces[index], 'piece of a request')),
       );
     }
     if (isAligned(request, requestAlignment)) return this.#tracked(request, request);
-    const range = widen(request, requestAlignment);
     if (request.kind === 'read') {
       return this.#paddedEntry(request, range, () => padRead(this, request, range));
     }
@@ -362,10 +361,6 @@ export class Pipeline {
       observer.afterWrite?.(request.offset, request.length, request);
     }
   }
-}
-
-function transferLimit(maxTransfer: number): number {
-  return maxTransfer === 0 ? IO_LIMITS.maxTransfer : Math.min(maxTransfer, IO_LIMITS.maxTransfer);
 }
 
 function splitRequest(request: Request, limit: number, alignment: number): Request[] {
