@@ -46,6 +46,8 @@ export const IMAGE_LIMITS = {
   backingFormatBytes: 15,
   /** Findings of a check that are worded; further ones are only counted. */
   checkMessages: 10_000,
+  /** L2 tables that a check sweeps again because two L1 entries share them. */
+  checkRepeats: 1024,
   backingChainDepth: 200,
   probeBytes: 2048,
   /** Nesting of objects in a `json:` name. */

@@ -30,6 +30,10 @@ export async function fileChild(host: Host, path: string): Promise<FileChild> {
     write: (request: Request) => file.write(request.buffer ?? new Uint8Array(0), request.offset),
     writeZeroes: (request: Request) =>
       file.write(new Uint8Array(request.length), request.offset),
+    blockStatus(offset: number, length: number) {
+      const extent = file.extent(offset, length);
+      return { ...extent, zero: extent.kind === 'hole', data: extent.kind === 'data' };
+    },
     flush: () => file.sync(),
     truncate: (size: number) => file.truncate(size),
   } as unknown as Node;

@@ -53,8 +53,10 @@ class Check {
   readonly #fileLength: number;
   readonly #clusterCount: number;
   readonly #messages: string[] = [];
-  /** L2 tables swept; a sound image has fewer than the file has clusters. */
-  #swept = 0;
+  /** L2 tables swept although they were swept before. */
+  #repeats = 0;
+  /** The last hole of the file that was met: tables in it are all zero. */
+  #hole = { start: 0, end: 0 };
   #corruptions = 0;
   #leaks = 0;
   #checkErrors = 0;
@@ -134,6 +136,7 @@ class Check {
         this.#corrupt(`ERROR found L1 entry with reserved bits set: ${hexBits({ hi, lo })}`);
       }
       const offset = entryHostOffset(hi, lo);
+      const again = this.#references.get(Math.floor(offset / geometry.clusterSize)) > 0;
       this.#count(offset, geometry.clusterSize);
       if (offset % geometry.clusterSize !== 0) {
         const place = offset.toString(16);
@@ -141,12 +144,29 @@ class Check {
           `ERROR l2_offset=${place}: Table is not cluster aligned; L1 entry corrupted`,
         );
       }
-      // More tables than clusters means tables shared on purpose, to make a check endless.
-      if (offset >= this.#fileLength || this.#swept > this.#clusterCount) continue;
-      this.#swept += 1;
+      if (await this.#isTableEmpty(offset)) continue;
+      if (again && !this.#mayRepeat()) continue;
       await readWithin(this.#file, offset, bytes);
       this.#countL2Table(bytes);
     }
+  }
+
+  /** Beyond the end of the file or in a hole; holes are remembered, so a sparse file is fast. */
+  async #isTableEmpty(offset: number): Promise<boolean> {
+    if (offset >= this.#fileLength) return true;
+    const end = Math.min(this.#fileLength, offset + this.#header.geometry.clusterSize);
+    if (offset >= this.#hole.start && end <= this.#hole.end) return true;
+    const length = this.#fileLength - offset;
+    const status = await this.#file.node.blockStatus(offset, length, true);
+    if (!status.zero) return false;
+    this.#hole = { start: offset, end: offset + status.length };
+    return end <= this.#hole.end;
+  }
+
+  /** One table shared by all of L1 would make a check endless. */
+  #mayRepeat(): boolean {
+    this.#repeats += 1;
+    return this.#repeats <= IMAGE_LIMITS.checkRepeats;
   }
 
   #countL2Table(bytes: Uint8Array): void {
@@ -267,7 +287,8 @@ class Check {
   async #compareCopiedFlags(): Promise<void> {
     const { fields, geometry } = this.#header;
     const bytes = new Uint8Array(geometry.clusterSize);
-    this.#swept = 0;
+    this.#repeats = 0;
+    const seen = new ReferenceCounts();
     for (let index = 0; index < fields.l1Size; index += 1) {
       const hi = this.#l1.getUint32(index * 8);
       const lo = this.#l1.getUint32(index * 8 + 4);
@@ -281,8 +302,11 @@ class Check {
             `refcount=${refcount}`,
         );
       }
-      if (offset >= this.#fileLength || this.#swept > this.#clusterCount) continue;
-      this.#swept += 1;
+      if (await this.#isTableEmpty(offset)) continue;
+      const cluster = Math.floor(offset / geometry.clusterSize);
+      const again = seen.get(cluster) > 0;
+      seen.add(cluster);
+      if (again && !this.#mayRepeat()) continue;
       await readWithin(this.#file, offset, bytes);
       await this.#compareL2Flags(bytes);
     }
