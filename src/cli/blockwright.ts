@@ -1,0 +1,81 @@
+#!/usr/bin/env node
+// SPDX-License-Identifier: Apache-2.0
+// The program `blockwright`. Nothing is loaded before it is known to be needed. Run through the
+// shim, `--as NAME` (first, and only written by the shim) puts that program's name in messages.
+
+import type { Program } from './program.js';
+
+const USAGE = `usage: blockwright COMMAND [OPTIONS]
+
+  img             disk images: create, info, check, convert, map, compare
+  storage-daemon  block nodes, jobs and QMP in one process
+  shim DIR        write qemu-img and qemu-storage-daemon into DIR that run Blockwright
+  tour            the main job from end to end, on temporary images
+  bench           measure against the real tools (in a source checkout)
+
+  -h, --help      this help; also after a command
+  -V, --version   the version
+`;
+
+async function main(args: readonly string[]): Promise<number> {
+  let name: string | null = null;
+  let words = args;
+  if (words[0] === '--as' && words[1] !== undefined) {
+    name = words[1];
+    words = words.slice(2);
+  }
+  const [command, ...rest] = words;
+  switch (command) {
+    case 'img': {
+      const { runImg } = await import('./img/index.js');
+      return runImg(rest, await program(name ?? 'blockwright img'));
+    }
+    case 'storage-daemon': {
+      const { runStorageDaemon } = await import('./storage-daemon/index.js');
+      return runStorageDaemon(rest, await program(name ?? 'blockwright storage-daemon'));
+    }
+    case 'shim': {
+      const { runShim } = await import('./shim.js');
+      return runShim(rest, await program('blockwright shim'));
+    }
+    case 'tour': {
+      const { runTour } = await import('./tour.js');
+      return runTour(rest);
+    }
+    case 'bench': {
+      const { runBench } = await import('./bench.js');
+      return runBench(rest);
+    }
+    default:
+      return general(command);
+  }
+}
+
+async function program(name: string): Promise<Program> {
+  const { processProgram } = await import('./program.js');
+  return processProgram(name);
+}
+
+async function general(command: string | undefined): Promise<number> {
+  if (command === '-h' || command === '--help' || command === 'help') {
+    process.stdout.write(USAGE);
+    return 0;
+  }
+  if (command === '-V' || command === '--version') {
+    const { versionText } = await import('./version.js');
+    process.stdout.write(versionText('blockwright'));
+    return 0;
+  }
+  const { report } = await import('./program.js');
+  const text = command === undefined ? 'Not enough arguments' : `Command not found: ${command}`;
+  report(await program('blockwright'), text, "Try 'blockwright --help' for more information\n");
+  return 1;
+}
+
+/** A reader that has gone away ends the program quietly, as it does others in a pipe. */
+process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+  process.exit(error.code === 'EPIPE' ? 141 : 1);
+});
+
+const status = await main(process.argv.slice(2));
+process.stdout.write('', () => process.exit(status));

@@ -1,0 +1,189 @@
+// SPDX-License-Identifier: Apache-2.0
+// The three ways in which convert copies: one image through the copy engine's lanes; an overlay,
+// of which only the top layer is copied; and, for several sources or a fully written target, a
+// plain walk in steps that reads and writes through the graph.
+
+import { BlockError, toBlockError } from '../../base/index.js';
+import { RequestFlag } from '../../block/index.js';
+import type { Backend, BlockStatus, Node } from '../../block/index.js';
+import { CopyEngine, copyImage, createLanes, skipFilters, viewStatus } from '../../block/copy/index.js';
+import type { CopyFailure, CopySession, CopySpec } from '../../block/copy/index.js';
+import { isZero } from '../../codec/index.js';
+import type { Session } from './session.js';
+
+export interface CopyRequest {
+  /** One after another, each beginning where the one before ends. */
+  readonly sources: readonly Backend[];
+  readonly target: Backend;
+  /** Bytes in all. */
+  readonly length: number;
+  readonly compress: boolean;
+  /** Bytes of zeroes that are worth a hole; 0 = zeroes are written as data. */
+  readonly sparse: number;
+  readonly targetIsZero: boolean;
+  /** The target's backing file stands for the source's: only the top layer is copied. */
+  readonly overlay: boolean;
+  /** Bytes per second; 0 = no limit. */
+  readonly speed: number;
+  readonly inFlight: number | null;
+  onProgress(bytes: number): void;
+  cancelled(): boolean;
+}
+
+const STEP_BYTES = 2 * 1024 * 1024;
+/** Unit of copying into a target without clusters. */
+const PLAIN_UNIT = 4096;
+
+export async function copyAll(
+  session: Session,
+  request: CopyRequest,
+): Promise<CopyFailure | null> {
+  const [source] = request.sources;
+  if (source === undefined || request.length === 0) return null;
+  if (request.sources.length > 1 || request.sparse === 0) return walk(request);
+  const engine = new CopyEngine({ lanes: createLanes(session.host) });
+  try {
+    const spec = specOf(request, source);
+    if (request.overlay) return await copyTopLayer(engine.open(spec), request, source.node);
+    const { length, speed, inFlight } = request;
+    return await copyImage(engine, session.graph.clock, {
+      ...spec,
+      length,
+      speed,
+      ...(inFlight !== null && { inFlight }),
+      onProgress: (bytes) => request.onProgress(bytes),
+      cancelled: () => request.cancelled(),
+    });
+  } finally {
+    await engine.close();
+  }
+}
+
+function specOf(request: CopyRequest, source: Backend): CopySpec {
+  const { target, targetIsZero, compress, sparse } = request;
+  return {
+    source,
+    target,
+    unit: unitOf(target.node),
+    zeroGranularity: 2 ** Math.floor(Math.log2(sparse)),
+    targetIsZero,
+    ...(compress && { compress }),
+  };
+}
+
+function unitOf(node: Node): number {
+  return node.info.clusterSize ?? Math.max(PLAIN_UNIT, node.limits.requestAlignment);
+}
+
+/** Copies what the source's own layer holds; the rest is left to the target's backing file. */
+async function copyTopLayer(
+  session: CopySession,
+  request: CopyRequest,
+  source: Node,
+): Promise<CopyFailure | null> {
+  const top = skipFilters(source);
+  const { unit } = session.spec;
+  const targetBacking = request.target.node.backing?.length ?? 0;
+  let copiedTo = 0;
+  for (let offset = 0; offset < request.length && !request.cancelled(); ) {
+    const asked = Math.min(request.length - offset, STEP_BYTES - (offset % STEP_BYTES));
+    const status: BlockStatus = await top.blockStatus(offset, asked, true);
+    const end = offset + status.length;
+    let failure: CopyFailure | null = null;
+    if (isCopied(status, top, offset)) {
+      const start = Math.max(copiedTo, offset - (offset % unit));
+      copiedTo = Math.min(request.length, Math.ceil(end / unit) * unit);
+      if (copiedTo > start) failure = await session.copy(start, copiedTo - start);
+    } else if (readsAsZero(status, top, offset) && offset < targetBacking) {
+      failure = await session.zero(offset, status.length);
+    }
+    if (failure !== null) return failure;
+    offset = end;
+    request.onProgress(offset);
+  }
+  return null;
+}
+
+function isCopied(status: BlockStatus, top: Node, offset: number): boolean {
+  return status.allocated && !readsAsZero(status, top, offset);
+}
+
+function readsAsZero(status: BlockStatus, top: Node, offset: number): boolean {
+  if (status.allocated) return status.zero;
+  return top.backing === null || offset >= top.backing.length;
+}
+
+/** Step by step, in order: every source byte is read, and written unless it may stay a hole. */
+async function walk(request: CopyRequest): Promise<CopyFailure | null> {
+  const unit = unitOf(request.target.node);
+  const buffer = new Uint8Array(Math.max(STEP_BYTES, unit));
+  for (let offset = 0; offset < request.length && !request.cancelled(); ) {
+    const length = Math.min(buffer.length, request.length - offset);
+    const step = buffer.subarray(0, length);
+    try {
+      await readSources(request, offset, step);
+    } catch (error) {
+      return { side: 'source', error: at(error, offset) };
+    }
+    try {
+      await writeStep(request, offset, step);
+    } catch (error) {
+      return { side: 'target', error: at(error, offset) };
+    }
+    offset += length;
+    request.onProgress(offset);
+  }
+  return null;
+}
+
+function at(error: unknown, offset: number): BlockError {
+  const { kind, message, context } = toBlockError(error);
+  return new BlockError(kind, message, { offset, ...context });
+}
+
+/** The part of all sources, laid end to end, that begins at `offset`. */
+async function readSources(
+  request: CopyRequest,
+  offset: number,
+  buffer: Uint8Array,
+): Promise<void> {
+  let start = 0;
+  for (const source of request.sources) {
+    const { length } = source.node;
+    const from = Math.max(0, offset - start);
+    const place = Math.max(0, start - offset);
+    const bytes = Math.min(length - from, buffer.length - place);
+    if (bytes > 0) await readSource(source, from, buffer.subarray(place, place + bytes));
+    start += length;
+  }
+}
+
+async function readSource(source: Backend, offset: number, buffer: Uint8Array): Promise<void> {
+  for (let done = 0; done < buffer.length; ) {
+    const status = await viewStatus(source.node, offset + done, buffer.length - done);
+    const part = buffer.subarray(done, done + status.length);
+    if (status.zero) part.fill(0);
+    else await source.read(offset + done, part);
+    done += part.length;
+  }
+}
+
+async function writeStep(request: CopyRequest, offset: number, step: Uint8Array): Promise<void> {
+  const { target, compress, sparse } = request;
+  if (sparse === 0 && !compress) return target.write(offset, step);
+  const unit = compress ? unitOf(target.node) : Math.min(step.length, Math.max(512, sparse));
+  const flags = compress ? RequestFlag.compressed : RequestFlag.none;
+  for (let from = 0; from < step.length; ) {
+    const zero = sparse > 0 && isZero(step.subarray(from, from + unit));
+    let to = Math.min(step.length, from + unit);
+    while (!compress && to < step.length) {
+      if ((sparse > 0 && isZero(step.subarray(to, to + unit))) !== zero) break;
+      to = Math.min(step.length, to + unit);
+    }
+    if (!zero) await target.write(offset + from, step.subarray(from, to), flags);
+    else if (!request.targetIsZero) {
+      await target.writeZeroes(offset + from, to - from, RequestFlag.mayUnmap);
+    }
+    from = to;
+  }
+}

@@ -1,0 +1,195 @@
+// SPDX-License-Identifier: Apache-2.0
+// `img convert`: copies one image, or several one after another, into a new or existing one.
+//
+// Order: options, sources, target options, create, open, copy, flush, close; status 0 only when
+// all of it went well. With the default cache mode `unsafe` the flush orders the metadata but asks
+// nothing of the disk. SIGINT ends the copy between batches, closes the images and is a failure.
+
+import { Permission } from '../../base/index.js';
+import type { BlockError } from '../../base/index.js';
+import type { Backend, Node, OpenPolicy } from '../../block/index.js';
+import { CliError } from '../program.js';
+import type { Program } from '../program.js';
+import { copyAll } from './convert-copy.js';
+import { CONVERT_OPTIONS, parseConvert } from './convert-options.js';
+import type { ConvertArguments } from './convert-options.js';
+import { createImage, creationError } from './create-image.js';
+import { createFormat, OptionMistake, optionsHelp, OptionValues } from './create-options.js';
+import { Progress } from './progress.js';
+import { cachePolicy, openImage, sourceCache, withSession } from './session.js';
+import type { Session } from './session.js';
+import type { Verb } from './verb.js';
+
+const INTERRUPTED = 130;
+
+export const convert: Verb = {
+  options: CONVERT_OPTIONS.filter(({ unsupported }) => unsupported !== true),
+  async run(args, program) {
+    const command = parseConvert(args, program);
+    if ('helpFor' in command) {
+      program.out(optionsHelp(requireFormat(command.helpFor)));
+      return 0;
+    }
+    return withSession(program, (session) => runConvert(session, command, program));
+  },
+};
+
+function requireFormat(name: string) {
+  const format = createFormat(name);
+  if (format === null) throw new CliError(`Unknown file format '${name}'`);
+  return format;
+}
+
+async function runConvert(
+  session: Session,
+  command: ConvertArguments,
+  program: Program,
+): Promise<number> {
+  const sources: Backend[] = [];
+  const policy = { ...sourceCache(command.sourceCache), forceShare: command.share };
+  for (const text of command.sources) {
+    const { format, imageOptions } = command;
+    const image = { text, format, imageOptions };
+    const node = await openImage(session, { image, readOnly: true, policy });
+    sources.push(await attach(session, node, false));
+  }
+  const total = sources.reduce((sum, { node }) => sum + node.length, 0);
+  const values = command.create ? targetValues(command) : null;
+  refuseCombinations(command, values);
+  const cache = cachePolicy(command.cache);
+  if (cache === null) throw new CliError(`Invalid cache option: ${command.cache}`);
+  const target = await openTarget(session, { command, values, total, cache });
+  if (target.node.length < total) {
+    throw new CliError('output file is smaller than input file');
+  }
+  await copyWithProgress({ session, command, program, sources, target, total });
+  await target.flush();
+  await target.detach();
+  for (const source of sources) await source.detach();
+  return 0;
+}
+
+function targetValues(command: ConvertArguments): OptionValues {
+  const values = new OptionValues(requireFormat(command.outputFormat));
+  const { name } = values.format;
+  try {
+    for (const list of command.optionLists) values.parse(list);
+  } catch (error) {
+    if (error instanceof OptionMistake) throw new CliError(error.message, 1, error.lines);
+    throw error;
+  }
+  if (command.backing !== null || command.backingFormat !== null) {
+    if (!values.format.backing) {
+      const what = command.backing === null ? 'Backing format' : 'Backing file';
+      throw new CliError(`${what} not supported for file format '${name}'`);
+    }
+    if (command.backing !== null) values.set('backing_file', command.backing);
+    if (command.backingFormat !== null) values.set('backing_fmt', command.backingFormat);
+  }
+  if (values.get('backing_file') !== null && values.get('backing_fmt') === null) {
+    throw new CliError('Use of backing file requires explicit backing format');
+  }
+  return values;
+}
+
+function refuseCombinations(command: ConvertArguments, values: OptionValues | null): void {
+  const hasBacking = (values?.get('backing_file') ?? command.backing) !== null;
+  if (command.sources.length > 1 && hasBacking) {
+    throw new CliError(
+      'Having a backing file for the target makes no sense when concatenating multiple input images',
+    );
+  }
+  if (!command.compress) return;
+  if (command.outputFormat !== 'qcow2') {
+    throw new CliError('Compression not supported for this file format');
+  }
+  const preallocation = values?.get('preallocation') ?? 'off';
+  if (preallocation !== 'off') {
+    throw new CliError('Compression and preallocation not supported at the same time');
+  }
+}
+
+interface TargetRequest {
+  readonly command: ConvertArguments;
+  readonly values: OptionValues | null;
+  readonly total: number;
+  readonly cache: OpenPolicy;
+}
+
+async function openTarget(session: Session, request: TargetRequest): Promise<Backend> {
+  const { command, values, total, cache } = request;
+  if (values !== null) {
+    values.set('size', String(total));
+    try {
+      await createImage(session, { path: command.target, values, size: total });
+    } catch (error) {
+      const prefix = `${command.target}: error while converting ${command.outputFormat}`;
+      throw creationError(prefix, error);
+    }
+  }
+  const image = { text: command.target, format: command.outputFormat, imageOptions: false };
+  const policy = { ...cache, unmap: true };
+  const node = await openImage(session, { image, readOnly: false, policy });
+  return attach(session, node, true);
+}
+
+async function attach(session: Session, node: Node, writes: boolean): Promise<Backend> {
+  const { consistentRead, write, resize, all } = Permission;
+  const taken = writes ? consistentRead | write | resize : consistentRead;
+  return session.graph.attach(node, 'convert', { taken, shared: all });
+}
+
+interface ConvertRun {
+  readonly session: Session;
+  readonly command: ConvertArguments;
+  readonly program: Program;
+  readonly sources: readonly Backend[];
+  readonly target: Backend;
+  readonly total: number;
+}
+
+async function copyWithProgress(run: ConvertRun): Promise<void> {
+  const { command, target } = run;
+  const progress = new Progress(run.program, command.progress, run.total);
+  let interrupted = false;
+  const onInterrupt = (): void => {
+    interrupted = true;
+  };
+  process.once('SIGINT', onInterrupt);
+  try {
+    const isFresh = command.create && target.node.backing === null;
+    const failure = await copyAll(run.session, {
+      sources: run.sources,
+      target,
+      length: run.total,
+      compress: command.compress,
+      sparse: command.sparse,
+      targetIsZero: command.targetIsZero || (isFresh && (await isRegular(run))),
+      overlay: target.node.backing !== null,
+      speed: command.rate,
+      inFlight: command.parallel,
+      onProgress: (done) => progress.update(done),
+      cancelled: () => interrupted,
+    });
+    if (interrupted) throw new CliError('interrupted, the target is incomplete', INTERRUPTED);
+    if (failure !== null) throw copyError(failure.side, failure.error);
+    progress.complete();
+  } finally {
+    process.off('SIGINT', onInterrupt);
+    progress.end();
+  }
+}
+
+/** A new file reads as zeroes; a device keeps what it held. */
+async function isRegular(run: ConvertRun): Promise<boolean> {
+  if (run.command.outputFormat === 'qcow2') return true;
+  const stat = await run.session.host.stat(run.command.target);
+  return stat?.kind === 'file';
+}
+
+function copyError(side: 'source' | 'target', error: BlockError): CliError {
+  const verb = side === 'source' ? 'reading' : 'writing';
+  const { offset } = error.context;
+  const place = offset === undefined ? '' : ` at byte ${offset}`;
+  return new CliError(`error while ${verb}${place}: ${error.message}`);
+}

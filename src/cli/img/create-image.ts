@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: Apache-2.0
+// Makes an image file for `img create` and `img convert`.
+//
+// All options are checked by the driver before the file is touched: the file is made (and an old
+// one cut to nothing, after its locks were tested) only when the format asks for its `file`. When
+// making the image fails, a file that was not there before is removed again.
+
+import { BlockError } from '../../base/index.js';
+import type { CreateContext, Driver, Node } from '../../block/index.js';
+import { CliError, hintOf } from '../program.js';
+import { OptionMistake } from './create-options.js';
+import type { CreateMembers, OptionValues } from './create-options.js';
+import type { Session } from './session.js';
+
+const SECTOR = 512;
+
+export interface CreateRequest {
+  readonly path: string;
+  readonly values: OptionValues;
+  /** Bytes. */
+  readonly size: number;
+}
+
+export async function createImage(session: Session, request: CreateRequest): Promise<void> {
+  const existed = (await session.host.stat(request.path).catch(() => null)) !== null;
+  let touched = false;
+  const opened: Node[] = [];
+  const makeFile = async (size: number, members: Record<string, unknown>): Promise<void> => {
+    const driver = await session.registry.load('file');
+    const options = { filename: request.path, size, ...members };
+    touched = true;
+    await driver.create?.(context, options);
+  };
+  const context: CreateContext = {
+    host: session.host,
+    async node() {
+      await makeFile(0, {});
+      const options = { driver: 'file', filename: request.path };
+      const node = await session.graph.open(options, { noFlush: false });
+      opened.push(node);
+      return node;
+    },
+  };
+  const size = Math.ceil(request.size / SECTOR) * SECTOR;
+  try {
+    const { values } = request;
+    if (values.format.name !== 'qcow2') await makeFile(size, rawMembers(values));
+    else {
+      const { members, driver } = await qcow2Create(session, values);
+      await driver.create?.(context, { ...members, file: request.path, size });
+    }
+  } catch (error) {
+    for (const node of opened.splice(0)) await session.graph.close(node).catch(() => undefined);
+    const isLocked = error instanceof BlockError && error.kind === 'locked';
+    if (touched && !existed && !isLocked) {
+      await session.host.removeFile(request.path).catch(() => undefined);
+    }
+    throw error;
+  } finally {
+    for (const node of opened) await session.graph.close(node);
+  }
+}
+
+async function qcow2Create(
+  session: Session,
+  values: OptionValues,
+): Promise<{ members: CreateMembers; driver: Driver }> {
+  const members = values.members();
+  const mode = members['preallocation'];
+  if (mode !== undefined && !['off', 'metadata', 'falloc', 'full'].includes(String(mode))) {
+    throw unknownValue('preallocation', mode);
+  }
+  const compression = members['compression-type'];
+  if (compression !== undefined && compression !== 'zlib' && compression !== 'zstd') {
+    throw unknownValue('compression-type', compression);
+  }
+  return { members, driver: await session.registry.load('qcow2') };
+}
+
+function unknownValue(name: string, value: string | number | boolean): BlockError {
+  const text = `Parameter '${name}' does not accept value '${value}'`;
+  return new BlockError('invalid-option', text);
+}
+
+function rawMembers(values: OptionValues): CreateMembers {
+  const members = values.members();
+  const mode = members['preallocation'];
+  if (mode === 'metadata') {
+    throw new BlockError('invalid-option', 'Unsupported preallocation mode: metadata');
+  }
+  if (mode !== undefined && !['off', 'falloc', 'full'].includes(String(mode))) {
+    throw new BlockError('invalid-option', `invalid parameter value: ${String(mode)}`);
+  }
+  return members;
+}
+
+/** A CliError with `prefix: ` before what the driver said. */
+export function creationError(prefix: string, error: unknown): unknown {
+  if (!(error instanceof BlockError)) return error;
+  const lines = error instanceof OptionMistake ? error.lines : hintOf(error);
+  return new CliError(`${prefix}: ${error.message}`, 1, lines);
+}

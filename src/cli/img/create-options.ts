@@ -1,0 +1,278 @@
+// SPDX-License-Identifier: Apache-2.0
+// The `-o` options of `img create` and `img convert`: names, types and defaults by format, in the
+// order in which the reference prints them, and their translation to blockdev-create.
+//
+// Text is checked here by type only; what a value means is checked by the driver's create().
+
+import { BlockError, parseSize } from '../../base/index.js';
+import { CliError } from '../program.js';
+
+type OptionType = 'string' | 'bool' | 'size' | 'number';
+
+interface CreateOption {
+  readonly name: string;
+  readonly type: OptionType;
+  readonly help: string;
+  readonly fallback?: string;
+  /** Member of blockdev-create; absent: refused by name when it is given. */
+  readonly member?: string;
+}
+
+export interface CreateFormat {
+  readonly name: 'raw' | 'qcow2' | 'file';
+  readonly backing: boolean;
+  readonly options: readonly CreateOption[];
+}
+
+const SIZE: CreateOption = {
+  name: 'size',
+  type: 'size',
+  help: 'Virtual disk size',
+  member: 'size',
+};
+
+const NOCOW: CreateOption = { name: 'nocow', type: 'bool', help: 'Turn off copy-on-write' };
+
+const QCOW2_OPTIONS: readonly CreateOption[] = [
+  { name: 'encryption', type: 'bool', help: '' },
+  ...['format', 'key-secret', 'cipher-alg', 'cipher-mode', 'ivgen-alg'].map(encryptOption),
+  ...['ivgen-hash-alg', 'hash-alg', 'iter-time'].map(encryptOption),
+  {
+    name: 'cluster_size',
+    type: 'size',
+    help: 'qcow2 cluster size',
+    fallback: '65536',
+    member: 'cluster-size',
+  },
+  {
+    name: 'extended_l2',
+    type: 'bool',
+    help: '',
+    fallback: 'off',
+    member: 'extended-l2',
+  },
+  { name: 'preallocation', type: 'string', help: '', member: 'preallocation' },
+  {
+    name: 'compression_type',
+    type: 'string',
+    help: 'Compression method used for image cluster compression',
+    fallback: 'zlib',
+    member: 'compression-type',
+  },
+  SIZE,
+  {
+    name: 'compat',
+    type: 'string',
+    help: 'Compatibility level (v2 [0.10] or v3 [1.1])',
+    member: 'version',
+  },
+  {
+    name: 'backing_file',
+    type: 'string',
+    help: 'File name of a base image',
+    member: 'backing-file',
+  },
+  {
+    name: 'backing_fmt',
+    type: 'string',
+    help: 'Image format of the base image',
+    member: 'backing-fmt',
+  },
+  { name: 'data_file', type: 'string', help: '' },
+  { name: 'data_file_raw', type: 'bool', help: '' },
+  {
+    name: 'lazy_refcounts',
+    type: 'bool',
+    help: 'Postpone refcount updates',
+    fallback: 'off',
+    member: 'lazy-refcounts',
+  },
+  {
+    name: 'refcount_bits',
+    type: 'number',
+    help: 'Width of a reference count entry in bits',
+    fallback: '16',
+    member: 'refcount-bits',
+  },
+  NOCOW,
+];
+
+function encryptOption(name: string): CreateOption {
+  return { name: `encrypt.${name}`, type: name === 'iter-time' ? 'number' : 'string', help: '' };
+}
+
+const RAW_OPTIONS: readonly CreateOption[] = [
+  SIZE,
+  NOCOW,
+  {
+    name: 'preallocation',
+    type: 'string',
+    help: 'Preallocation mode (allowed values: off, falloc, full)',
+    member: 'preallocation',
+  },
+  { name: 'extent_size_hint', type: 'size', help: '' },
+];
+
+export const CREATE_FORMATS: readonly CreateFormat[] = [
+  { name: 'qcow2', backing: true, options: QCOW2_OPTIONS },
+  { name: 'raw', backing: false, options: RAW_OPTIONS },
+  { name: 'file', backing: false, options: RAW_OPTIONS },
+];
+
+export function createFormat(name: string): CreateFormat | null {
+  return CREATE_FORMATS.find((each) => each.name === name) ?? null;
+}
+
+export type CreateMembers = Record<string, string | number | boolean>;
+
+const SIZE_HINT =
+  'Optional suffix k, M, G, T, P or E means kilo-, mega-, giga-, tera-, peta-\n' +
+  'and exabytes, respectively.\n';
+
+/** Values by name, as text in normal form (bytes, `on`/`off`). */
+export class OptionValues {
+  readonly format: CreateFormat;
+  readonly #values = new Map<string, string>();
+
+  constructor(format: CreateFormat) {
+    this.format = format;
+  }
+
+  /** Adds one `-o` argument. */
+  parse(text: string): void {
+    if (text === '' || /^,|(?<!,),$/.test(text)) {
+      throw new CliError(`Invalid option list: ${text}`);
+    }
+    for (const piece of splitCommas(text)) {
+      const equals = piece.indexOf('=');
+      if (equals >= 0) this.set(piece.slice(0, equals), piece.slice(equals + 1));
+      else this.#flag(piece);
+    }
+  }
+
+  #flag(name: string): void {
+    const negative = name.startsWith('no') && this.#option(name) === undefined;
+    if (negative) this.set(name.slice(2), 'off');
+    else this.set(name, 'on');
+  }
+
+  #option(name: string): CreateOption | undefined {
+    return this.format.options.find((each) => each.name === name);
+  }
+
+  set(name: string, text: string): void {
+    const option = this.#option(name);
+    if (option === undefined) throw invalid(`Invalid parameter '${name}'`);
+    this.#values.set(name, normalize(option, text));
+  }
+
+  get(name: string): string | null {
+    return this.#values.get(name) ?? null;
+  }
+
+  get size(): number | null {
+    const text = this.get('size');
+    return text === null ? null : Number(text);
+  }
+
+  /** `name=value` of everything given or with a default, in the reference's order. */
+  describe(): string {
+    const parts: string[] = [];
+    for (const { name, fallback } of this.format.options) {
+      const value = this.get(name) ?? fallback;
+      if (value !== undefined) parts.push(` ${name}=${value.replaceAll(',', ',,')}`);
+    }
+    return parts.join('');
+  }
+
+  /** Members for the driver's create(), `size` and `file` aside; refuses what is not supported. */
+  members(): CreateMembers {
+    const result: CreateMembers = {};
+    for (const option of this.format.options) {
+      const value = this.get(option.name);
+      if (value === null || option.name === 'size') continue;
+      if (option.member === undefined) {
+        if (value === 'off') continue;
+        throw new BlockError('unsupported', `Option '${option.name}' is not supported`);
+      }
+      result[option.member] = memberValue(option, value);
+    }
+    return result;
+  }
+}
+
+function memberValue(option: CreateOption, value: string): string | number | boolean {
+  if (option.name === 'compat') return version(value);
+  if (option.type === 'bool') return value === 'on';
+  if (option.type === 'size' || option.type === 'number') return Number(value);
+  return value;
+}
+
+function version(compat: string): string {
+  if (compat === '0.10' || compat === 'v2') return 'v2';
+  if (compat === '1.1' || compat === 'v3') return 'v3';
+  throw invalid(`Parameter 'version' does not accept value '${compat}'`);
+}
+
+function normalize(option: CreateOption, text: string): string {
+  switch (option.type) {
+    case 'string':
+      return text;
+    case 'bool':
+      if (text !== 'on' && text !== 'off') {
+        throw invalid(`Parameter '${option.name}' expects 'on' or 'off'`);
+      }
+      return text;
+    case 'size': {
+      const parsed = parseSize(text);
+      if (parsed.ok) return String(parsed.bytes);
+      const message = `Parameter '${option.name}' expects a non-negative number below 2^64`;
+      throw new OptionMistake(message, SIZE_HINT);
+    }
+    case 'number':
+      if (!/^\d+$/.test(text)) throw invalid(`Parameter '${option.name}' expects a number`);
+      return String(Number(text));
+  }
+}
+
+/** A refusal with text printed after it as it is. */
+export class OptionMistake extends BlockError {
+  readonly lines: string;
+
+  constructor(message: string, lines: string) {
+    super('invalid-option', message);
+    this.lines = lines;
+  }
+}
+
+function invalid(message: string): BlockError {
+  return new BlockError('invalid-option', message);
+}
+
+/** Pieces between single commas; a doubled comma stands for one. */
+function splitCommas(text: string): string[] {
+  return text
+    .replaceAll(',,', '\0')
+    .split(',')
+    .map((piece) => piece.replaceAll('\0', ','));
+}
+
+export function isHelp(text: string): boolean {
+  return splitCommas(text).some((piece) => piece === 'help' || piece === '?');
+}
+
+const TYPE_TEXT: Readonly<Record<OptionType, string>> = {
+  string: '<str>',
+  bool: '<bool (on/off)>',
+  size: '<size>',
+  number: '<num>',
+};
+
+/** What `-o help` prints: the options that are supported, by name. */
+export function optionsHelp(format: CreateFormat): string {
+  const lines = format.options
+    .filter((each) => each.member !== undefined && each.help !== '')
+    .map((each) => `  ${`${each.name}=${TYPE_TEXT[each.type]}`.padEnd(23)}- ${each.help}\n`)
+    .sort();
+  return `Supported ${format.name} options:\n${lines.join('')}`;
+}

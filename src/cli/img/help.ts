@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: Apache-2.0
+// Help of `blockwright img`: every option that a verb accepts, from the verb's own table.
+
+import type { OptionSpec } from '../getopt.js';
+import type { Program } from '../program.js';
+import { loadVerb, VERB_NAMES } from './verbs.js';
+
+const OPERANDS: Readonly<Record<string, string>> = {
+  check: 'FILE',
+  compare: 'FILE1 FILE2',
+  convert: 'FILE [FILE...] TARGET',
+  create: 'FILE [SIZE]',
+  info: 'FILE',
+  map: 'FILE',
+};
+
+const VALUES: Readonly<Record<string, string>> = {
+  format: 'FORMAT',
+  'second-format': 'FORMAT',
+  'output-format': 'FORMAT',
+  'backing-format': 'FORMAT',
+  backing: 'FILE',
+  output: 'human|json',
+  progress: 'percent|json|none',
+  object: 'OBJECT',
+  options: 'NAME=VALUE,...',
+  cache: 'CACHE',
+  'source-cache': 'CACHE',
+  sparse: 'SIZE',
+  rate: 'BYTES',
+  parallel: 'COUNT',
+  start: 'OFFSET',
+  max: 'LENGTH',
+};
+
+const LEGEND = `
+  -f first or only image format (probed unless given), -F second or backing format,
+  -O output format: raw or qcow2
+  -b, -B backing file   -u do not look at the backing file   -o options of the new image
+  -t, -T cache mode of target and source: none, writeback, writethrough, directsync, unsafe
+  -U open an image that others write to   -q print nothing but errors
+  -p progress in percent   --progress json  one JSON object a line
+  -c compress   -n the target exists already   --target-is-zero  and reads as zeroes
+  -S zeroes worth a hole (4k; 0 = write everything)   -r bytes per second
+  -m batches in flight   -W accepted: batches always complete out of order
+  -s (compare) sizes and allocation must agree too
+  Sizes take the suffixes k, M, G, T, P and E (powers of 1024).
+  SIGUSR1 prints the progress of a running verb.
+`;
+
+export async function helpText(program: Program): Promise<string> {
+  let text = `usage: ${program.name} [-h | -V] COMMAND [OPTIONS] FILE...\n`;
+  text += 'Disk image utility\n\nCommands:\n';
+  for (const name of VERB_NAMES) {
+    const verb = await loadVerb(name);
+    const options = (verb?.options ?? []).map(optionText).join(' ');
+    text += `  ${name} ${options} ${OPERANDS[name] ?? ''}\n`;
+  }
+  return `${text}${LEGEND}\nFormats: file qcow2 raw null-co\n`;
+}
+
+function optionText(spec: OptionSpec): string {
+  const name = spec.short === undefined ? `--${spec.long ?? ''}` : `-${spec.short}`;
+  return spec.argument === true ? `[${name} ${VALUES[spec.name] ?? 'VALUE'}]` : `[${name}]`;
+}

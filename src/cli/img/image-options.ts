@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: Apache-2.0
+// --image-opts: an image given as `driver=qcow2,file.filename=x` instead of by its name.
+
+import { blockdevOptions } from '../../api/index.js';
+import { BlockError } from '../../base/index.js';
+import { parseKeyval, validate } from '../../schema/index.js';
+import type { KeyvalTree } from '../../schema/index.js';
+
+/** Options without a driver name a file whose format is probed. */
+export type ImageOptions =
+  | { readonly driver: string; readonly node: Readonly<Record<string, unknown>> }
+  | { readonly driver?: undefined; readonly filename: string };
+
+export function imageOptions(text: string): ImageOptions {
+  if (!/^[^,]*=/.test(text)) {
+    throw new BlockError('device-not-found', `Cannot find device='${text}' nor node-name='${text}'`);
+  }
+  const tree = withFileDriver(parseKeyval(text));
+  if (typeof tree['driver'] !== 'string') return { filename: onlyFilename(tree) };
+  const node = validate(blockdevOptions, tree, '', 'keyval') as Record<string, unknown>;
+  return { driver: tree['driver'], node };
+}
+
+/** `file.filename` alone means the file driver. */
+function withFileDriver(tree: KeyvalTree): Record<string, unknown> {
+  const result: Record<string, unknown> = {};
+  for (const [key, value] of Object.entries(tree)) {
+    if (typeof value !== 'object' || Array.isArray(value)) {
+      result[key] = value;
+      continue;
+    }
+    const nested = withFileDriver(value as KeyvalTree);
+    const isFile = key === 'file' && nested['driver'] === undefined;
+    result[key] = isFile && 'filename' in nested ? { ...nested, driver: 'file' } : nested;
+  }
+  return result;
+}
+
+function onlyFilename(tree: Readonly<Record<string, unknown>>): string {
+  const file = tree['file'];
+  const filename = typeof file === 'object' ? (file as KeyvalTree)['filename'] : tree['filename'];
+  const keys = Object.keys(tree);
+  if (typeof filename !== 'string' || keys.length !== 1) {
+    throw new BlockError('invalid-option', "Parameter 'driver' is missing");
+  }
+  return filename;
+}

@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: Apache-2.0
+// The human text of `img info`. Every name comes from an image and is shown with its control
+// bytes escaped.
+
+import { escapeControls, formatSize, formatSizeExact } from '../../base/index.js';
+
+export interface SnapshotInfo {
+  readonly icount?: number;
+  readonly 'vm-clock-nsec': number;
+  readonly name: string;
+  readonly 'date-sec': number;
+  readonly 'date-nsec': number;
+  readonly 'vm-clock-sec': number;
+  readonly id: string;
+  readonly 'vm-state-size': number;
+}
+
+/** Members in the order in which the reference prints them as JSON. */
+export interface ImageInfo {
+  readonly 'backing-filename-format'?: string;
+  readonly snapshots?: readonly SnapshotInfo[];
+  readonly 'virtual-size': number;
+  readonly filename: string;
+  readonly 'cluster-size'?: number;
+  readonly format: string;
+  readonly 'actual-size'?: number;
+  readonly 'format-specific'?: {
+    readonly type: string;
+    readonly data: Readonly<Record<string, unknown>>;
+  };
+  readonly 'full-backing-filename'?: string;
+  readonly encrypted?: boolean;
+  readonly 'backing-filename'?: string;
+  readonly 'dirty-flag': boolean;
+}
+
+export function infoText(info: ImageInfo): string {
+  const { 'actual-size': actual, 'cluster-size': cluster, snapshots } = info;
+  const lines = [
+    `image: ${escapeControls(info.filename)}`,
+    `file format: ${info.format}`,
+    `virtual size: ${formatSizeExact(info['virtual-size'])}`,
+    `disk size: ${actual === undefined ? 'unavailable' : formatSize(actual)}`,
+  ];
+  if (info.encrypted === true) lines.push('encrypted: yes');
+  if (cluster !== undefined) lines.push(`cluster_size: ${cluster}`);
+  if (info['dirty-flag']) lines.push('cleanly shut down: no');
+  lines.push(...backingLines(info));
+  if (snapshots !== undefined && snapshots.length > 0) lines.push(...snapshotLines(snapshots));
+  const specific = info['format-specific'];
+  if (specific !== undefined && Object.keys(specific.data).length > 0) {
+    lines.push('Format specific information:', ...treeLines(specific.data, 1));
+  }
+  return lines.map((line) => `${line}\n`).join('');
+}
+
+function backingLines(info: ImageInfo): string[] {
+  const { 'backing-filename': name, 'full-backing-filename': full } = info;
+  if (name === undefined) return [];
+  let line = `backing file: ${escapeControls(name)}`;
+  if (full === undefined) line += ' (cannot determine actual path)';
+  else if (full !== name) line += ` (actual path: ${escapeControls(full)})`;
+  const format = info['backing-filename-format'];
+  return format === undefined ? [line] : [line, `backing file format: ${escapeControls(format)}`];
+}
+
+function treeLines(tree: object, depth: number): string[] {
+  const isList = Array.isArray(tree);
+  return Object.entries(tree).flatMap(([key, value]) => {
+    const name = isList ? `[${key}]` : key.replaceAll('-', ' ');
+    const start = `${'    '.repeat(depth)}${escapeControls(name)}:`;
+    if (typeof value === 'object' && value !== null) {
+      return [start, ...treeLines(value as object, depth + 1)];
+    }
+    return [`${start} ${escapeControls(String(value))}`];
+  });
+}
+
+const HEADING =
+  'ID        TAG               VM SIZE                DATE     VM CLOCK     ICOUNT';
+
+function snapshotLines(snapshots: readonly SnapshotInfo[]): string[] {
+  return ['Snapshot list:', HEADING, ...snapshots.map(snapshotLine)];
+}
+
+function snapshotLine(snapshot: SnapshotInfo): string {
+  const seconds = snapshot['vm-clock-sec'];
+  const clock = [Math.floor(seconds / 3600), Math.floor(seconds / 60) % 60, seconds % 60]
+    .map((part) => String(part).padStart(2, '0'))
+    .join(':');
+  const milliseconds = Math.floor(snapshot['vm-clock-nsec'] / 1e6);
+  const name = `${escapeControls(snapshot.id).padEnd(9)} ${escapeControls(snapshot.name).padEnd(16)}`;
+  return [
+    name,
+    ' ',
+    formatSize(snapshot['vm-state-size']).padStart(8),
+    localDate(snapshot['date-sec']).padStart(20),
+    `${clock}.${String(milliseconds).padStart(3, '0')}`.padStart(13),
+    String(snapshot.icount ?? '').padStart(11),
+  ].join('');
+}
+
+function localDate(seconds: number): string {
+  const date = new Date(seconds * 1000);
+  const two = (value: number): string => String(value).padStart(2, '0');
+  const day = [date.getFullYear(), two(date.getMonth() + 1), two(date.getDate())].join('-');
+  const time = [date.getHours(), date.getMinutes(), date.getSeconds()].map(two).join(':');
+  return `${day} ${time}`;
+}

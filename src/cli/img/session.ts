@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: Apache-2.0
+// One run of a verb: a host, a graph of its own and the drivers, and opening images in the words
+// of the command line. Everything opened is closed when the run ends, whichever way.
+
+import { BlockError, systemClock } from '../../base/index.js';
+import { createGraph, createRegistry } from '../../block/index.js';
+import type { DriverRegistry, Graph, Node, OpenPolicy } from '../../block/index.js';
+import { DRIVER_LOADERS } from '../../engine/index.js';
+import { openDefaultHost } from '../../host/index.js';
+import type { Host } from '../../host/index.js';
+import { CliError, hintOf } from '../program.js';
+import type { Program } from '../program.js';
+
+export interface Session {
+  readonly host: Host;
+  readonly graph: Graph;
+  readonly registry: DriverRegistry;
+}
+
+/** What an image on the command line is: a file name, or options with --image-opts. */
+export interface ImageName {
+  readonly text: string;
+  readonly format: string | null;
+  readonly imageOptions: boolean;
+}
+
+export async function withSession(
+  program: Program,
+  run: (session: Session) => Promise<number>,
+): Promise<number> {
+  const host = openDefaultHost({ warn: (line) => program.err(`${program.name}: ${line}\n`) });
+  const registry = createRegistry({ drivers: DRIVER_LOADERS, probed: ['qcow2'] });
+  const graph = createGraph({ host, registry, clock: systemClock, random: host.random });
+  let finished = false;
+  try {
+    const status = await run({ host, graph, registry });
+    finished = true;
+    await graph.closeAll();
+    return status;
+  } finally {
+    // After a failure the images are let go of, and the first failure is the one to report.
+    if (!finished) await graph.closeAll().catch(() => undefined);
+  }
+}
+
+export interface OpenRequest {
+  readonly image: ImageName;
+  readonly readOnly: boolean;
+  readonly policy: OpenPolicy;
+  /** Exit status when it cannot be opened; 1 unless given. */
+  readonly failureStatus?: number;
+}
+
+export async function openImage(session: Session, request: OpenRequest): Promise<Node> {
+  const { image, readOnly, policy } = request;
+  let prefix = `Could not open '${image.text}': `;
+  try {
+    if (!image.imageOptions) {
+      // The graph puts the same words in front.
+      prefix = '';
+      return await session.graph.openImage(image.text, image.format, readOnly, policy);
+    }
+    const { imageOptions } = await import('./image-options.js');
+    const options = imageOptions(image.text);
+    if (options.driver === undefined) {
+      return await session.graph.openImage(options.filename, null, readOnly, policy);
+    }
+    const nodeOptions = { ...options.node, driver: options.driver, 'read-only': readOnly };
+    return await session.graph.open(nodeOptions, policy);
+  } catch (error) {
+    if (!(error instanceof BlockError)) throw error;
+    const status = request.failureStatus ?? 1;
+    throw new CliError(`${prefix}${error.message}`, status, hintOf(error));
+  }
+}
+
+/** Flags of a cache mode; null when there is none of that name. */
+export function cachePolicy(mode: string): OpenPolicy | null {
+  switch (mode) {
+    case 'none':
+    case 'off':
+      return { direct: true };
+    case 'directsync':
+      return { direct: true, writeThrough: true };
+    case 'writeback':
+      return {};
+    case 'unsafe':
+      return { noFlush: true };
+    case 'writethrough':
+      return { writeThrough: true };
+    default:
+      return null;
+  }
+}
+
+export function sourceCache(mode: string, failureStatus = 1): OpenPolicy {
+  const policy = cachePolicy(mode);
+  if (policy === null) throw new CliError(`Invalid source cache option: ${mode}`, failureStatus);
+  return policy;
+}

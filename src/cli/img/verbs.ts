@@ -1,0 +1,21 @@
+// SPDX-License-Identifier: Apache-2.0
+// The verbs by name, each loaded when it is used.
+
+import type { Verb } from './verb.js';
+
+const LOADERS: Readonly<Record<string, () => Promise<Verb>>> = {
+  check: async () => (await import('./check.js')).check,
+  compare: async () => (await import('./compare.js')).compare,
+  convert: async () => (await import('./convert.js')).convert,
+  create: async () => (await import('./create.js')).create,
+  info: async () => (await import('./info.js')).info,
+  map: async () => (await import('./map.js')).map,
+};
+
+export const VERB_NAMES: readonly string[] = Object.keys(LOADERS);
+
+/** Null when there is no verb of that name. */
+export async function loadVerb(name: string): Promise<Verb | null> {
+  const loader = Object.hasOwn(LOADERS, name) ? LOADERS[name] : undefined;
+  return loader === undefined ? null : loader();
+}

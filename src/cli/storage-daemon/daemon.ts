@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: Apache-2.0
+// The daemon behind its command line: an engine, its character devices and its monitors.
+//
+// Closing: engine first (jobs cancelled, nodes flushed), then the monitors, which hand over what
+// is still to be sent, then sockets and the pid file.
+
+import { blockdevOptions } from '../../api/index.js';
+import { BlockError } from '../../base/index.js';
+import { createEngine } from '../../engine/index.js';
+import type { Engine } from '../../engine/index.js';
+import { openDefaultHost } from '../../host/index.js';
+import type { Host } from '../../host/index.js';
+import { QmpServer } from '../../qmp/index.js';
+import { bool, enumeration, optional, parseKeyval, str, struct, validate } from '../../schema/index.js';
+import type { Type } from '../../schema/index.js';
+import { JsonStream } from '../../wire/index.js';
+import type { Program } from '../program.js';
+import { openChardev } from './chardev.js';
+import type { Chardev } from './chardev.js';
+import { PidFile } from './pidfile.js';
+
+const monitorOptions = struct('MonitorOptions', {
+  id: optional(str),
+  mode: optional(enumeration('MonitorMode', ['readline', 'control'])),
+  pretty: optional(bool),
+  chardev: str,
+});
+
+export class Daemon {
+  readonly #host: Host;
+  readonly #engine: Engine;
+  readonly #chardevs = new Map<string, Chardev>();
+  readonly #servers: QmpServer[] = [];
+  #pidPath: string | null = null;
+  #pidFile: PidFile | null = null;
+
+  private constructor(host: Host, engine: Engine) {
+    this.#host = host;
+    this.#engine = engine;
+  }
+
+  static async start(program: Program): Promise<Daemon> {
+    const host = openDefaultHost({ warn: (line) => program.err(`${program.name}: ${line}\n`) });
+    return new Daemon(host, await createEngine({ host }));
+  }
+
+  get quitRequested(): Promise<void> {
+    return this.#engine.quitRequested;
+  }
+
+  requestQuit(): void {
+    this.#engine.requestQuit();
+  }
+
+  async perform(name: string, value: string): Promise<void> {
+    switch (name) {
+      case 'blockdev':
+        return this.#addNode(value);
+      case 'chardev':
+        return this.#addChardev(value);
+      case 'monitor':
+        return this.#addMonitor(value);
+      default:
+        this.#pidPath = value;
+    }
+  }
+
+  /** Everything is up. */
+  async ready(): Promise<void> {
+    if (this.#pidPath === null) return;
+    this.#pidFile = await PidFile.write(this.#host, this.#pidPath);
+  }
+
+  async close(): Promise<void> {
+    await this.#engine.close();
+    for (const server of this.#servers) await server.close();
+    for (const chardev of this.#chardevs.values()) await chardev.close();
+    await this.#pidFile?.remove();
+  }
+
+  async #addNode(text: string): Promise<void> {
+    const options = readOption(blockdevOptions, text, 'driver');
+    await this.#engine.exclusive(() => this.#engine.addNode(options));
+  }
+
+  async #addChardev(text: string): Promise<void> {
+    const chardev = await openChardev(text);
+    if (this.#chardevs.has(chardev.id)) {
+      await chardev.close();
+      throw new BlockError('exists', `Chardev with id '${chardev.id}' already exists`);
+    }
+    this.#chardevs.set(chardev.id, chardev);
+  }
+
+  #addMonitor(text: string): Promise<void> {
+    const options = readOption(monitorOptions, text, 'chardev');
+    if (options.mode === 'readline') {
+      throw new BlockError('unsupported', 'Only QMP is supported');
+    }
+    const chardev = this.#chardevs.get(options.chardev);
+    if (chardev === undefined) {
+      throw new BlockError('not-found', `chardev "${options.chardev}" not found`);
+    }
+    const server = new QmpServer(this.#engine, {
+      pretty: options.pretty ?? false,
+      crash: (error) => {
+        // Out of every promise: a programmer's mistake ends the process.
+        process.nextTick(() => {
+          throw error;
+        });
+      },
+    });
+    this.#servers.push(server);
+    if (!chardev.attach((streams) => void server.serve(streams))) {
+      throw new BlockError('busy', `Device '${chardev.id}' is in use`);
+    }
+    return Promise.resolve();
+  }
+}
+
+/** `key=value,…`, or JSON when it begins with a brace. */
+function readOption<T>(type: Type<T>, text: string, impliedKey: string): T {
+  if (!text.startsWith('{')) return validate(type, parseKeyval(text, impliedKey), '', 'keyval');
+  const values: unknown[] = [];
+  const stream = new JsonStream((message) => {
+    if (!message.ok) throw new BlockError('invalid-option', message.error);
+    values.push(message.value);
+  });
+  stream.feed(Buffer.from(text));
+  stream.end();
+  if (values.length !== 1) {
+    throw new BlockError('invalid-option', 'JSON parse error, expecting value');
+  }
+  return validate(type, values[0]);
+}

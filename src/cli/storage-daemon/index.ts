@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: Apache-2.0
+// `blockwright storage-daemon`: block nodes, jobs and QMP monitors in one process.
+//
+// Options act in command-line order (help, version and mistakes of syntax come first); the pid
+// file is written when all of them did. SIGTERM, SIGINT, SIGHUP and QMP's quit end it alike: jobs
+// are cancelled, nodes flushed and closed, then sockets and the pid file removed; status 0.
+
+import { systemClock } from '../../base/index.js';
+import type { CancelTimer } from '../../base/index.js';
+import { OptionError, readOptions } from '../getopt.js';
+import type { OptionSpec } from '../getopt.js';
+import { CliError, report, reportFailure } from '../program.js';
+import type { Program } from '../program.js';
+import { versionText } from '../version.js';
+import type { Daemon } from './daemon.js';
+
+const OPTIONS: readonly OptionSpec[] = [
+  { name: 'help', short: 'h', long: 'help' },
+  { name: 'version', short: 'V', long: 'version' },
+  { name: 'blockdev', long: 'blockdev', argument: true },
+  { name: 'chardev', long: 'chardev', argument: true },
+  { name: 'monitor', long: 'monitor', argument: true },
+  { name: 'pidfile', long: 'pidfile', argument: true },
+  { name: 'daemonize', long: 'daemonize', unsupported: true },
+  { name: 'export', long: 'export', argument: true, unsupported: true },
+  { name: 'nbd-server', long: 'nbd-server', argument: true, unsupported: true },
+  { name: 'object', long: 'object', argument: true, unsupported: true },
+  { name: 'trace', short: 'T', long: 'trace', argument: true, unsupported: true },
+];
+
+const HELP = `[OPTIONS]
+Block nodes, jobs and a QMP server. Options act in the order given.
+
+  -h, --help             this help
+  -V, --version          the version
+  --blockdev NODE        open a block node: driver=NAME,node-name=NAME,... or JSON
+  --chardev stdio,id=ID  speak on standard input and output
+  --chardev socket,id=ID,path=PATH|host=HOST,port=PORT[,server=on][,wait=off]
+                         listen on (or connect to) a socket
+  --monitor [chardev=]ID[,mode=control][,pretty=on]
+                         serve QMP on a character device
+  --pidfile PATH         write the process id when everything is up
+`;
+
+interface Action {
+  readonly name: string;
+  readonly value: string;
+}
+
+const SIGNALS = ['SIGTERM', 'SIGINT', 'SIGHUP'] as const;
+/** The event loop stays alive while the daemon waits; the period itself means nothing. */
+const KEEP_ALIVE_MS = 3_600_000;
+
+export async function runStorageDaemon(
+  args: readonly string[],
+  program: Program,
+): Promise<number> {
+  const actions = parse(args, program);
+  if (actions === null) return 1;
+  for (const { name } of actions) {
+    if (name === 'help') program.out(`usage: ${program.name} ${HELP}`);
+    if (name === 'version') program.out(versionText(program.name));
+    if (name === 'help' || name === 'version') return 0;
+  }
+  const { Daemon: Runner } = await import('./daemon.js');
+  const daemon = await Runner.start(program);
+  const quit = (): void => daemon.requestQuit();
+  for (const signal of SIGNALS) process.on(signal, quit);
+  const release = keepAlive();
+  try {
+    for (const action of actions) {
+      if (!(await perform(daemon, action, program))) return 1;
+    }
+    await daemon.ready();
+    await daemon.quitRequested;
+    return 0;
+  } catch (error) {
+    return reportFailure(program, error);
+  } finally {
+    await daemon.close();
+    release();
+    for (const signal of SIGNALS) process.off(signal, quit);
+  }
+}
+
+/** Null when the command line has a mistake, which is printed. */
+function parse(args: readonly string[], program: Program): Action[] | null {
+  const actions: Action[] = [];
+  try {
+    const [extra] = readOptions(args, OPTIONS, (name, value) => actions.push({ name, value }));
+    if (extra !== undefined) throw new CliError(`${extra}: Unexpected argument`);
+    return actions;
+  } catch (error) {
+    if (!(error instanceof OptionError)) {
+      reportFailure(program, error);
+      return null;
+    }
+    const { word } = error;
+    if (error.mistake === 'unsupported') report(program, `option '${word}' is not supported`);
+    else if (error.mistake === 'unrecognized') report(program, `unrecognized option '${word}'`);
+    else report(program, `option '${word}' requires an argument`);
+    return null;
+  }
+}
+
+/** Failures name the option they are about. */
+async function perform(daemon: Daemon, action: Action, program: Program): Promise<boolean> {
+  try {
+    await daemon.perform(action.name, action.value);
+    return true;
+  } catch (error) {
+    const place = { ...program, name: `${program.name}: --${action.name} ${action.value}` };
+    reportFailure(place, error);
+    return false;
+  }
+}
+
+function keepAlive(): () => void {
+  let cancel: CancelTimer = () => undefined;
+  const arm = (): void => {
+    cancel = systemClock.after(KEEP_ALIVE_MS, arm);
+  };
+  arm();
+  return () => cancel();
+}

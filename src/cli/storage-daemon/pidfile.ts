@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: Apache-2.0
+// --pidfile: written when everything is up, held locked while the daemon runs, removed at its end.
+
+import { BlockError, Permission } from '../../base/index.js';
+import type { Host, HostFile } from '../../host/index.js';
+
+export class PidFile {
+  readonly #host: Host;
+  readonly #file: HostFile;
+
+  private constructor(host: Host, file: HostFile) {
+    this.#host = host;
+    this.#file = file;
+  }
+
+  /** Throws naming the reason when it cannot be made or another daemon holds it. */
+  static async write(host: Host, path: string): Promise<PidFile> {
+    let file: HostFile;
+    try {
+      file = await host.createFile(path);
+    } catch (error) {
+      throw failure(error, '');
+    }
+    try {
+      file.lock({ taken: Permission.write, unshared: Permission.write });
+    } catch (error) {
+      await file.close();
+      throw failure(error, 'Cannot lock pid file: Resource temporarily unavailable');
+    }
+    await file.truncate(0);
+    await file.write(Buffer.from(`${process.pid}\n`), 0);
+    return new PidFile(host, file);
+  }
+
+  async remove(): Promise<void> {
+    await this.#host.removeFile(this.#file.path).catch(() => undefined);
+    await this.#file.close();
+  }
+}
+
+function failure(error: unknown, reason: string): unknown {
+  if (!(error instanceof BlockError)) return error;
+  const text = reason === '' ? error.message.replace(/^Could not open/, 'Could not create') : reason;
+  return new BlockError(error.kind, `cannot create PID file: ${text}`);
+}
