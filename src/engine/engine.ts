@@ -4,7 +4,9 @@
 // Commands run one at a time, whichever client sent them (exclusive()), so each sees the graph as
 // the one before left it. The end: jobs are cancelled, then nodes closed, each step once.
 
-import type { Graph, Node } from '../block/index.js';
+import { BlockError } from '../base/index.js';
+import { ChildRole } from '../block/index.js';
+import type { Graph, Node, NodeOptions } from '../block/index.js';
 import type { JobRegistry } from '../jobs/index.js';
 import type { EventBus } from './events.js';
 
@@ -22,8 +24,7 @@ export class Engine implements AsyncDisposable {
   readonly events: EventBus;
   /** Resolves when a client asked the program to end; who runs the engine then calls close(). */
   readonly quitRequested: Promise<void>;
-  /** Nodes that blockdev-add (or a command line) opened, and that blockdev-del may close. */
-  readonly monitorNodes = new Set<Node>();
+  readonly #monitorNodes = new Set<Node>();
   readonly #release: () => Promise<void>;
   #requestQuit: (() => void) | null = null;
   #closing: Promise<void> | null = null;
@@ -37,6 +38,32 @@ export class Engine implements AsyncDisposable {
     this.quitRequested = new Promise((resolve) => {
       this.#requestQuit = resolve;
     });
+  }
+
+  /** `blockdev-add`, and --blockdev: opens a node that lives until deleteNode(). */
+  async addNode(options: NodeOptions): Promise<Node> {
+    if (options['node-name'] === undefined) {
+      throw new BlockError('invalid-option', "'node-name' must be specified for the root node");
+    }
+    const node = await this.graph.open(options);
+    this.#monitorNodes.add(node);
+    return node;
+  }
+
+  /** `blockdev-del`: closes a node of addNode() that nobody uses. */
+  async deleteNode(name: string): Promise<void> {
+    const node = this.graph.find(name);
+    if (node === null) {
+      throw new BlockError('not-found', `Failed to find node with node-name='${name}'`);
+    }
+    this.jobs.requireIdle(node);
+    requireNoOverlay(node);
+    if (!this.#monitorNodes.has(node)) {
+      throw new BlockError('busy', `Node ${name} is not owned by the monitor`);
+    }
+    if (node.parents.size > 0) throw new BlockError('busy', `Block device ${name} is in use`);
+    this.#monitorNodes.delete(node);
+    await this.graph.close(node);
   }
 
   requestQuit(): void {
@@ -86,5 +113,16 @@ export class Engine implements AsyncDisposable {
       await this.#release();
       this.requestQuit();
     }
+  }
+}
+
+function requireNoOverlay(node: Node): void {
+  for (const { role, parent } of node.parents) {
+    if ((role & ChildRole.cow) === 0) continue;
+    const overlay = parent.node?.name ?? parent.description;
+    throw new BlockError(
+      'busy',
+      `Node '${node.name}' is busy: node is used as backing hd of '${overlay}'`,
+    );
   }
 }

@@ -8,7 +8,7 @@
 import type { Duplex, Readable, Writable } from 'node:stream';
 import type { Buffer } from 'node:buffer';
 import { commands, VERSION } from '../api/index.js';
-import { AssertionFailure, QMP_LIMITS } from '../base/index.js';
+import { BlockError, QMP_LIMITS } from '../base/index.js';
 import type { Engine, EngineEvent } from '../engine/index.js';
 import { validate } from '../schema/index.js';
 import { JsonStream, writeJson } from '../wire/index.js';
@@ -27,7 +27,7 @@ export interface SessionOptions {
   readonly pretty?: boolean;
   /** Bytes that may wait for a client before it is dropped; QMP_LIMITS.unsentBytes by default. */
   readonly unsentBytes?: number;
-  /** Called with what must end the program (an assertion failure). */
+  /** Called with what must end the program (an assertion failure); thrown unless given. */
   readonly crash?: (error: unknown) => void;
 }
 
@@ -154,8 +154,8 @@ export class QmpSession {
       const request = readRequest(message.value, this.#oob);
       reply = returnReply(await this.#run(request), idText);
     } catch (error) {
-      if (isMistake(error)) {
-        this.#options.crash?.(error);
+      if (!isRefusal(error)) {
+        (this.#options.crash ?? crash)(error);
         return;
       }
       reply = errorReply(error, idText);
@@ -222,10 +222,14 @@ function outOfBandRequest(message: JsonMessage): Request | null {
   }
 }
 
-/** Anything but a refusal is a programmer's mistake. */
-function isMistake(error: unknown): boolean {
-  if (error instanceof RequestError) return false;
-  return (
-    error instanceof AssertionFailure || error instanceof TypeError || error instanceof RangeError
-  );
+/** A refusal is answered; anything else is a programmer's mistake. */
+function isRefusal(error: unknown): boolean {
+  if (error instanceof RequestError || error instanceof BlockError) return true;
+  return typeof (error as { readonly code?: unknown } | null)?.code === 'string';
+}
+
+function crash(error: unknown): void {
+  queueMicrotask(() => {
+    throw error;
+  });
 }

@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Nodes: adding, deleting, and looking at them.
 
-import { BlockError, Permission } from '../../base/index.js';
+import { Permission } from '../../base/index.js';
 import type { PermissionMask } from '../../base/index.js';
-import { ChildRole } from '../../block/index.js';
 import type { Child, Node } from '../../block/index.js';
 import type { CommandResult } from '../../api/index.js';
 import type { HandlerFamily } from '../handlers.js';
@@ -23,39 +22,11 @@ function permissionNames(mask: PermissionMask): PermissionName[] {
   return PERMISSION_ORDER.filter(([bit]) => (mask & bit) !== 0).map(([, name]) => name);
 }
 
-function requireNoOverlay(node: Node): void {
-  for (const { role, parent } of node.parents) {
-    if ((role & ChildRole.cow) === 0) continue;
-    const user = `node is used as backing hd of '${parent.node?.name ?? parent.description}'`;
-    throw new BlockError('busy', `Node '${node.name}' is busy: ${user}`);
-  }
-}
-
 export const blockCoreCommands: HandlerFamily<
   'blockdev-add' | 'blockdev-del' | 'query-named-block-nodes' | 'x-debug-query-block-graph'
 > = {
-  'blockdev-add': async (engine, options) => {
-    if (options['node-name'] === undefined) {
-      throw new BlockError('invalid-option', "'node-name' must be specified for the root node");
-    }
-    engine.monitorNodes.add(await engine.graph.open(options));
-  },
-
-  'blockdev-del': async (engine, args) => {
-    const name = args['node-name'];
-    const node = engine.graph.find(name);
-    if (node === null) {
-      throw new BlockError('not-found', `Failed to find node with node-name='${name}'`);
-    }
-    engine.jobs.requireIdle(node);
-    requireNoOverlay(node);
-    if (!engine.monitorNodes.has(node)) {
-      throw new BlockError('busy', `Node ${name} is not owned by the monitor`);
-    }
-    if (node.parents.size > 0) throw new BlockError('busy', `Block device ${name} is in use`);
-    await engine.graph.close(node);
-    engine.monitorNodes.delete(node);
-  },
+  'blockdev-add': async (engine, options) => void (await engine.addNode(options)),
+  'blockdev-del': (engine, args) => engine.deleteNode(args['node-name']),
 
   'query-named-block-nodes': async (engine, { flat }) => {
     const infos = [];
