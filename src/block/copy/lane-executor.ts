@@ -24,6 +24,8 @@ export interface LaneExecutor {
   readonly width: number;
   /** One result for each step; rejects only for a programmer's mistake or a dead thread. */
   run(batch: LaneBatch, owner: object): Promise<LaneResult[]>;
+  /** Resolves when the threads are there; batches before that run without them. */
+  warmUp(): Promise<void>;
   /** Waits for what runs and ends the threads. */
   close(): Promise<void>;
 }
@@ -31,6 +33,7 @@ export interface LaneExecutor {
 /** Runs one batch, now. */
 export interface BatchRunner {
   run(batch: LaneBatch): Promise<LaneResult[]>;
+  warmUp?(): Promise<void>;
   close(): Promise<void>;
 }
 
@@ -61,6 +64,10 @@ export class FairLanes implements LaneExecutor {
       this.#queues.set(owner, queue);
       this.#dispatch();
     });
+  }
+
+  async warmUp(): Promise<void> {
+    await this.#runner.warmUp?.();
   }
 
   close(): Promise<void> {

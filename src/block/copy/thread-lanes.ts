@@ -9,10 +9,15 @@ import type { BatchRunner, LaneBatch } from './lane-executor.js';
 import type { LaneResult } from './lane-task.js';
 import type { LaneMessage } from './lane-worker.js';
 
+/** Batches after which threads are worth their start; the first ones run on this thread. */
+const WARM_UP_AFTER = 4;
+
 export class ThreadRunner implements BatchRunner {
   readonly #pool: WorkerPool;
   readonly #inProcess = new InProcessRunner();
-  #threadsWork: boolean | null = null;
+  #batches = 0;
+  #ready = false;
+  #warmUp: Promise<void> | null = null;
 
   constructor(threads: number) {
     this.#pool = createWorkerPool({ script: workerScript(), threads });
@@ -20,26 +25,34 @@ export class ThreadRunner implements BatchRunner {
 
   async run(batch: LaneBatch): Promise<LaneResult[]> {
     const descriptors = descriptorsOf(batch);
-    if (descriptors === null || this.#threadsWork === false) return this.#inProcess.run(batch);
-    const message: LaneMessage = { task: batch.task, descriptors };
-    if (this.#threadsWork === true) return this.#pool.run<LaneResult[]>(message);
-    return this.#runFirst(message, batch);
+    if (descriptors === null) return this.#inProcess.run(batch);
+    this.#batches += 1;
+    if (this.#batches > WARM_UP_AFTER) void this.warmUp();
+    if (!this.#ready) return this.#inProcess.run(batch);
+    return this.#pool.run<LaneResult[]>({ task: batch.task, descriptors } satisfies LaneMessage);
   }
 
   close(): Promise<void> {
     return this.#pool.close();
   }
 
-  /** Until a batch has come back, a failure may mean that threads cannot be had here. */
-  async #runFirst(message: LaneMessage, batch: LaneBatch): Promise<LaneResult[]> {
+  /** Starting takes longer than many batches: nobody has to wait for it. */
+  warmUp(): Promise<void> {
+    this.#warmUp ??= this.#start();
+    return this.#warmUp;
+  }
+
+  async #start(): Promise<void> {
+    const probe: LaneMessage = {
+      task: { steps: [], slab: null, cancel: new Int32Array(new SharedArrayBuffer(4)) },
+      descriptors: [],
+    };
     try {
-      const results = await this.#pool.run<LaneResult[]>(message);
-      this.#threadsWork = true;
-      return results;
+      await this.#pool.run<LaneResult[]>(probe);
+      this.#ready = true;
     } catch {
-      // Writing the same bytes to the same reserved ranges again is harmless.
-      this.#threadsWork = false;
-      return this.#inProcess.run(batch);
+      // No threads here: this thread goes on doing the work.
+      this.#ready = false;
     }
   }
 }

@@ -27,6 +27,12 @@ export class NativeFile extends DescriptorFile {
   #canZeroRange: boolean;
   #canSeek: boolean;
   #canReadNow = true;
+  /**
+   * Bytes last found to be data: looking for the next hole is linear on some file systems. A hole
+   * made there since by someone else is taken for data, which reads the same.
+   */
+  #dataFrom = 0;
+  #dataUntil = 0;
 
   constructor(addon: NativeAddon, options: DescriptorFileOptions) {
     super(options);
@@ -50,6 +56,7 @@ export class NativeFile extends DescriptorFile {
     this.assertWritable();
     this.assertAligned(offset, length);
     if (length === 0) return undefined;
+    this.#dataUntil = 0;
     return this.inFlight(() => this.#zero({ offset, length }, mayUnmap && this.#canPunch));
   }
 
@@ -57,6 +64,7 @@ export class NativeFile extends DescriptorFile {
     this.assertWritable();
     this.assertAligned(offset, length);
     if (!this.#canPunch || length === 0) return undefined;
+    this.#dataUntil = 0;
     return this.inFlight(() =>
       settle(this.#allocate(PUNCH_HOLE | KEEP_SIZE, offset, length), (errno) => {
         if (!isMissing(errno)) this.#check(errno, 'discard', offset);
@@ -69,11 +77,18 @@ export class NativeFile extends DescriptorFile {
     const end = Math.min(this.size(), offset + length);
     if (offset >= end) return { kind: 'hole', length: 0 };
     if (!this.#canSeek) return { kind: 'data', length: end - offset };
+    if (offset >= this.#dataFrom && offset < this.#dataUntil) {
+      return { kind: 'data', length: Math.min(this.#dataUntil, end) - offset };
+    }
     const data = this.#addon.seekData(this.descriptor, offset);
     if (data === -ENXIO) return { kind: 'hole', length: end - offset };
     if (data > offset) return { kind: 'hole', length: Math.min(data, end) - offset };
     const hole = data < 0 ? data : this.#addon.seekHole(this.descriptor, offset);
-    if (hole > offset) return { kind: 'data', length: Math.min(hole, end) - offset };
+    if (hole > offset) {
+      this.#dataFrom = offset;
+      this.#dataUntil = hole;
+      return { kind: 'data', length: Math.min(hole, end) - offset };
+    }
     if (isMissing(-hole)) this.#canSeek = false;
     return { kind: 'data', length: end - offset };
   }

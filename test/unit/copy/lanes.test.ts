@@ -112,8 +112,10 @@ function makeTask(steps: readonly LaneStep[]): LaneTask {
 describe('lanes', () => {
   const folder = mkdtempSync(join(tmpdir(), 'lanes-'));
   let threads: LaneExecutor | null = null;
-  beforeAll(() => {
-    if (BUILT) threads = createLanes({ name: 'node' } as unknown as Host, 2);
+  beforeAll(async () => {
+    if (!BUILT) return;
+    threads = createLanes({ name: 'node' } as unknown as Host, 2);
+    await threads.warmUp();
   });
   afterAll(async () => {
     await threads?.close();
