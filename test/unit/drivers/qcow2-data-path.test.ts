@@ -131,6 +131,28 @@ describe('writing', () => {
     expect([seen[0], seen[512], seen[1024]]).toEqual([9, 1, 9]);
   });
 
+  it('into space past the end of the file sends down only what the guest wrote', async () => {
+    const image = await open();
+    const { geometry } = image.node.image;
+    await image.node.write(writeRequest(CLUSTER + 4096, bytes(4096, 1)));
+    const place = (await hostOffsetOf(image, CLUSTER)) ?? 0;
+    expect(image.host.fileContents('/image').length).toBe(place + 8192);
+    const seen = await image.read(CLUSTER, geometry.clusterSize);
+    expect([0, 4095, 4096, 8191, 8192].map((at) => seen[at])).toEqual([0, 0, 1, 1, 0]);
+  });
+
+  it('into reused space leaves nothing of what was there', async () => {
+    const image = await open();
+    await image.node.write(writeRequest(0, bytes(CLUSTER, 9)));
+    const place = await hostOffsetOf(image, 0);
+    await image.node.writeZeroes(zeroRequest(0, CLUSTER, RequestFlag.mayUnmap));
+    await image.node.flush();
+    await image.node.write(writeRequest(4096, bytes(512, 1)));
+    expect(await hostOffsetOf(image, 0)).toBe(place);
+    const seen = await image.read(0, CLUSTER);
+    expect([0, 4096, 4608, CLUSTER - 1].map((at) => seen[at])).toEqual([0, 1, 0, 0]);
+  });
+
   it('answers inline when tables are cached and the file answers inline', async () => {
     const image = await open();
     expect(image.node.write(writeRequest(5, bytes(100, 1)))).toBeUndefined();

@@ -10,6 +10,7 @@
 import { QCOW2_LIMITS, settle } from '../../../../base/index.js';
 import type { Eventually } from '../../../../base/index.js';
 import { EntryKind, entryHi, entryLo } from '../entries.js';
+import { SECTOR_SIZE } from '../layout.js';
 import type { MetadataStore, Qcow2Image, RangeLock, Table } from '../metadata/index.js';
 import { RunPlan } from './plan.js';
 import type { Reader } from './read.js';
@@ -157,7 +158,9 @@ export class Writer implements Stepper<Source> {
     const head = piece.offset - piece.firstCluster * clusterSize;
     const total = piece.clusters * clusterSize;
     const tail = total - head - piece.data.length;
-    if (head === 0 && tail === 0) return image.writeFile(piece.hostOffset, piece.data);
+    if ((head === 0 && tail === 0) || this.#restIsZero(piece, head, tail)) {
+      return image.writeFile(piece.hostOffset + head, piece.data);
+    }
     if (piece.clusters > 2 && total > QCOW2_LIMITS.joinedWriteBytes) {
       return this.#writeInThree(piece, head, tail);
     }
@@ -165,6 +168,29 @@ export class Writer implements Stepper<Source> {
     joined.set(piece.data, head);
     const filled = this.#fill(piece, joined.subarray(0, head), joined.subarray(total - tail));
     return settle(filled, () => image.writeFile(piece.hostOffset, joined));
+  }
+
+  /**
+   * The clusters lie past the end of the file, where nothing was ever written, and what the
+   * request leaves of them is zeroes to the guest: whole sectors of data are all there is to write.
+   */
+  #restIsZero(piece: Piece, head: number, tail: number): boolean {
+    const image = this.#image;
+    const { offset, data } = piece;
+    if (piece.reused || piece.hostOffset < image.file.length) return false;
+    if (offset % SECTOR_SIZE !== 0 || data.length % SECTOR_SIZE !== 0) return false;
+    const end = offset + data.length;
+    if (head > 0 && !this.#readsAsZeroes(piece.table, offset - head)) return false;
+    return tail === 0 || end >= image.size || this.#readsAsZeroes(piece.table, end);
+  }
+
+  /** Nothing from `offset` to the end of its cluster is stored in this layer or the one behind. */
+  #readsAsZeroes(table: Table, offset: number): boolean {
+    const { backing } = this.#image;
+    this.#plan.find(table, offset, 1);
+    const { kind } = this.#plan;
+    if (kind === EntryKind.unallocated) return backing === null || backing.length <= offset;
+    return kind === EntryKind.zero || kind === EntryKind.zeroAllocated;
   }
 
   /** The bytes of the piece's first and last cluster that the request does not write. */
