@@ -185,6 +185,18 @@ export interface OpenContext {
   /** Opened only to look (info, check without repair): nothing is written, not even flags. */
   readonly inspectOnly: boolean;
   child(name: string): Child;
+  /** Tells whoever runs the graph (the event BLOCK_IMAGE_CORRUPTED); changes nothing itself. */
+  reportCorruption?(report: CorruptionReport): void;
+}
+
+/** A structure of an image was found to contradict itself or another. */
+export interface CorruptionReport {
+  readonly message: string;
+  /** The image takes no more writes. */
+  readonly fatal: boolean;
+  /** Bytes in the image file, where they are known. */
+  readonly offset?: number;
+  readonly size?: number;
 }
 
 /** What create() may use; `node` resolves the `file` member of the create options. */

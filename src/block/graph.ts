@@ -17,6 +17,7 @@ import { GraphBackend, type BackendOwner } from './backend.js';
 import { BlockNode } from './block-node.js';
 import { Edge } from './child.js';
 import { DrainControl } from './drain.js';
+import type { CorruptionReport } from './driver.js';
 import { freezeChain, insertFilter, removeFilter, setBacking } from './graph-changes.js';
 import type {
   Backend,
@@ -35,6 +36,8 @@ import { NO_PERMISSIONS, refreshPermissions } from './permissions.js';
 import type { DriverRegistry } from './registry.js';
 
 export interface GraphParts {
+  /** Called when a driver finds its image corrupt. */
+  readonly onCorruption?: (node: Node, report: CorruptionReport) => void;
   readonly host: Host;
   readonly registry: DriverRegistry;
   readonly clock: Clock;
@@ -69,6 +72,7 @@ export class BlockGraph implements Graph, BackendOwner {
   readonly random: Random;
   readonly registry: DriverRegistry;
   readonly names: NodeNames;
+  readonly onCorruption: NonNullable<GraphParts['onCorruption']>;
   readonly drains = new DrainControl();
   readonly #nodes = new Map<string, BlockNode>();
 
@@ -78,6 +82,7 @@ export class BlockGraph implements Graph, BackendOwner {
     this.random = parts.random;
     this.registry = parts.registry;
     this.names = new NodeNames(parts.random);
+    this.onCorruption = parts.onCorruption ?? (() => undefined);
   }
 
   async open(options: NodeOptions, policy: OpenPolicy = {}): Promise<Node> {

@@ -24,8 +24,20 @@ export function createEngine(options: EngineOptions): Promise<Engine> {
   const clock = options.clock ?? host.clock;
   const random = options.random ?? host.random;
   const registry = createRegistry({ drivers: DRIVER_LOADERS, probed: ['qcow2'] });
-  const graph = createGraph({ host, registry, clock, random });
   const events = new EventBus(clock);
+  const graph = createGraph({
+    host,
+    registry,
+    clock,
+    random,
+    onCorruption: (node, { message, ...report }) =>
+      events.emit('BLOCK_IMAGE_CORRUPTED', {
+        device: '',
+        'node-name': node.name,
+        msg: message,
+        ...report,
+      }),
+  });
   const copying = new CopyEngine({ lanes: createLanes(host, options.lanes) });
   const jobs = new JobRegistry({
     graph,

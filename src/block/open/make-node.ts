@@ -56,6 +56,7 @@ export function openContextOf(graph: BlockGraph, node: BlockNode): OpenContext {
         node: node.name,
       });
     },
+    reportCorruption: (report) => graph.onCorruption(node, report),
   };
 }
 

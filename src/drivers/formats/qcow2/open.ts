@@ -65,6 +65,7 @@ async function openImage(
     node: context.node,
     file,
     structures,
+    reportCorruption: (message) => context.reportCorruption?.({ message, fatal: true }),
   });
 }
 

@@ -61,6 +61,8 @@ export interface ImageOptions extends TopTables {
   /** Virtual size in bytes. */
   readonly size: number;
   readonly corrupt: boolean;
+  /** Told once, when the image is found corrupt. */
+  readonly reportCorruption?: (finding: string) => void;
   /** Discards of guest requests go down to the file; default true. */
   readonly passDiscardRequest?: boolean;
   /** Clusters freed for other reasons are discarded in the file; default false. */
@@ -110,6 +112,7 @@ export class Qcow2Image {
 
   readonly #node: Pick<Node, 'backing' | 'name'>;
   readonly #file: Pick<Child, 'node'>;
+  readonly #report: (finding: string) => void;
 
   constructor(options: ImageOptions) {
     this.label = options.label;
@@ -123,6 +126,7 @@ export class Qcow2Image {
     this.passDiscardRequest = options.passDiscardRequest ?? true;
     this.passDiscardOther = options.passDiscardOther ?? false;
     this.#node = options.node;
+    this.#report = options.reportCorruption ?? ignore;
     this.#file = options.file;
     this.l1Offset = options.l1Offset;
     this.l1 = options.l1;
@@ -247,6 +251,7 @@ export class Qcow2Image {
   markCorrupt(finding: string): BlockError {
     if (!this.corrupt) {
       this.corrupt = true;
+      this.#report(finding);
       if (this.version >= 3 && !this.readOnly) {
         this.marked = this.structures.patchHeader({ corrupt: true }).catch(ignore);
       }
