@@ -69,7 +69,7 @@ describe('power cuts', () => {
     ['with a base', stream],
     ['of the whole chain', streamAll],
   ] as const) {
-    it(`at any write of a stream ${name} the view is the same and check finds leaks at most`, async () => {
+    it(`at any write of a stream ${name} the view is the same, with leaks at most`, async () => {
       for (let seed = 1; seed <= 8; seed += 1) {
         const disk = new CrashDisk({ seed });
         const stage = await stageOn(disk, seed);
@@ -150,7 +150,7 @@ describe('faults', () => {
   const operations: readonly HostOperation[] = ['read', 'write', 'write-zeroes', 'sync'];
   for (const [name, start] of [['stream', streamAll], ['backup', backup]] as const) {
     for (const operation of operations) {
-      it(`${name}: the Nth ${operation} fails, for every N, and the source keeps its view`, async () => {
+      it(`${name}: whichever ${operation} fails, the source keeps its view`, async () => {
         for (let nth = 1; nth <= 400; nth += nth < 12 ? 1 : 7) {
           const stage = await stageOn(new MemoryHost({ seed: nth }));
           const { guest, host } = stage;

@@ -27,9 +27,8 @@ export class CopyBitmap {
     this.unit = unit;
     this.#unitCount = Math.ceil(length / unit);
     this.#dirtyUnits = initially === 'dirty' ? this.#unitCount : 0;
-    this.#pages = new Array<'dirty' | 'clean' | Uint8Array>(
-      Math.ceil(this.#unitCount / PAGE_UNITS),
-    ).fill(initially);
+    const pageCount = Math.ceil(this.#unitCount / PAGE_UNITS);
+    this.#pages = Array.from({ length: pageCount }, () => initially);
   }
 
   get dirtyUnits(): number {

@@ -21,7 +21,7 @@ describe('copy bitmap', () => {
           const units = 70_001;
           const length = units * UNIT - 100;
           const bitmap = new CopyBitmap(length, UNIT, dirty ? 'dirty' : 'clean');
-          const model = new Array<boolean>(units).fill(dirty);
+          const model = Array.from({ length: units }, () => dirty);
           for (const { set, first, count } of changes) {
             const bytes = Math.min(count * UNIT, length - first * UNIT);
             if (set) bitmap.set(first * UNIT, bytes);

@@ -160,7 +160,7 @@ describe('lanes', () => {
     },
   );
 
-  it('what is deflated inflates to the same bytes, and what does not shrink is kept as it is', async () => {
+  it('deflated bytes inflate to the same, and what does not shrink stays as it is', async () => {
     const host = new MemoryHost();
     const random = new SeededRandom(1);
     const bytes = new Uint8Array(2 * 65_536).fill(3);
