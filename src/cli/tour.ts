@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // `blockwright tour` (`npm start`): the main job in under a minute, on images in a temporary
-// folder that is removed on success, failure and SIGINT. The engine runs in this process and
-// serves QMP on a unix socket; a typed client drives it over that socket, as any other client
-// would. The guest is a seeded writer on the node, because there is no NBD export yet.
+// folder that is removed on success, failure and SIGINT. A daemon is started as a process of its
+// own; a typed client drives it over its QMP socket, as any other client would. The guest is a
+// seeded writer inside the daemon, because there is no NBD export yet.
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
+import { runTourDaemon } from './tour/daemon.js';
 import { createDisplay, type Display } from './tour/display.js';
 import { killChildren } from './tour/images.js';
 import { playTour } from './tour/scene.js';
@@ -56,6 +57,8 @@ function parse(args: readonly string[]): TourRequest | string {
 
 /** Runs the tour; 0 only if every result was verified. */
 export async function runTour(args: readonly string[]): Promise<number> {
+  const [first, socket] = args;
+  if (first === '--serve' && socket !== undefined) return runTourDaemon(socket);
   const request = parse(args);
   if (typeof request === 'string') {
     process.stderr.write(request);

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // The guest of the tour: writes at random to a node, without haste, until it is told to stop, and
-// can stand still for a moment, so that a point in time has one clear content.
+// can stand still for a moment, so that a point in time has one clear content. Seed and count of
+// its requests tell what it wrote: replayGuest() gives the content to anyone else.
 import { type CancelTimer, type Clock, Permission, SeededRandom } from '../../base/index.js';
 import type { Backend, Graph, Node } from '../../block/index.js';
-import { type DiskModel, GuestWriter } from '../../testing/index.js';
+import { DiskModel, GuestWriter } from '../../testing/index.js';
 
 /** Pause between two requests: some 250 requests a second. */
 const REST_MS = 4;
@@ -13,6 +14,7 @@ export class TourGuest {
   readonly #backend: Backend;
   readonly #clock: Clock;
   #running: Promise<void> | null = null;
+  #stepCount = 0;
   #stopping = false;
   #failure: unknown = null;
   #cancelRest: CancelTimer = () => undefined;
@@ -24,18 +26,19 @@ export class TourGuest {
     this.#clock = clock;
   }
 
-  static async attach(graph: Graph, node: Node, guest: { model: DiskModel; seed: number }) {
+  static async attach(graph: Graph, node: Node, seed: number): Promise<TourGuest> {
     const backend = await graph.attach(node, 'guest', {
       taken: Permission.consistentRead | Permission.write,
       shared: Permission.all,
     });
-    const random = new SeededRandom(guest.seed);
-    const writer = new GuestWriter({ disk: backend, model: guest.model, random });
+    const model = new DiskModel(node.length);
+    const writer = new GuestWriter({ disk: backend, model, random: new SeededRandom(seed) });
     return new TourGuest(backend, writer, graph.clock);
   }
 
-  get writtenBytes(): number {
-    return this.#writer.writtenBytes;
+  /** Requests acknowledged so far. */
+  get stepCount(): number {
+    return this.#stepCount;
   }
 
   start(): void {
@@ -62,6 +65,7 @@ export class TourGuest {
   async #run(): Promise<void> {
     while (!this.#stopping) {
       await this.#writer.step();
+      this.#stepCount += 1;
       await this.#rest();
     }
   }
@@ -75,4 +79,20 @@ export class TourGuest {
       this.#cancelRest = this.#clock.after(REST_MS, resolve);
     });
   }
+}
+
+const NO_DISK = {
+  write: (): void => undefined,
+  writeZeroes: (): void => undefined,
+  flush: (): void => undefined,
+};
+
+/** Does to `model` what a guest of that seed did in its first `stepCount` requests; gives bytes. */
+export async function replayGuest(
+  model: DiskModel,
+  { seed, stepCount }: { seed: number; stepCount: number },
+): Promise<number> {
+  const writer = new GuestWriter({ disk: NO_DISK, model, random: new SeededRandom(seed) });
+  for (let step = 0; step < stepCount; step += 1) await writer.step();
+  return writer.writtenBytes;
 }

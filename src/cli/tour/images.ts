@@ -51,12 +51,19 @@ export function compareRaw(path: string, model: DiskModel): number | null {
   }
 }
 
-const MAIN = fileURLToPath(new URL('../blockwright.js', import.meta.url));
+/** The program that runs here. */
+export const MAIN = fileURLToPath(new URL('../blockwright.js', import.meta.url));
 const children = new Set<ChildProcess>();
 
 /** Ends what still runs, so that nothing writes to a folder that is being removed. */
 export function killChildren(): void {
   for (const child of children) child.kill('SIGKILL');
+}
+
+/** Sees to it that a process does not outlive the tour. */
+export function adopt(child: ChildProcess): void {
+  children.add(child);
+  child.once('close', () => children.delete(child));
 }
 
 /** Runs a program to its end; throws with its error output when it fails. */
@@ -66,7 +73,7 @@ function run(
   onOutput: (text: string) => void = () => undefined,
 ): Promise<void> {
   const child = spawn(program, args, { stdio: ['ignore', 'pipe', 'pipe'] });
-  children.add(child);
+  adopt(child);
   let complaint = '';
   child.stdout.setEncoding('utf8').on('data', onOutput);
   child.stderr.setEncoding('utf8').on('data', (text: string) => {
@@ -75,7 +82,6 @@ function run(
   return new Promise((resolve, reject) => {
     child.once('error', reject);
     child.once('close', (status) => {
-      children.delete(child);
       if (status === 0) resolve();
       else reject(new Error(`${args.join(' ')}: ${complaint.trim() || `exit status ${status}`}`));
     });

@@ -1,16 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-// What happens in the tour, in order: images, engine, client, guest; convert and a rate-limited
+// What happens in the tour, in order: images, daemon, client, guest; convert and a rate-limited
 // backup side by side, then stream; the guest writes throughout. Then all of it is verified
 // against what the guest's model says: the base, the point in time of the backup, the end.
 import { join } from 'node:path';
 import { systemClock } from '../../base/index.js';
 import { connect, type QmpClient } from '../../client/index.js';
-import { createEngine, type Engine } from '../../engine/index.js';
-import { openDefaultHost } from '../../host/index.js';
-import { QmpServer } from '../../qmp/index.js';
 import type { DiskModel } from '../../testing/index.js';
+import { DaemonProcess } from './daemon-process.js';
 import type { Display, JobResult } from './display.js';
-import { TourGuest } from './guest.js';
+import { replayGuest } from './guest.js';
 import { convertWithProgress, makeContent, runImg, verifyImage, writeRaw } from './images.js';
 
 export interface TourPlan {
@@ -51,70 +49,58 @@ export async function playTour(plan: TourPlan): Promise<readonly JobResult[]> {
   await runImg('create', '-q', '-f', 'qcow2', '-b', files.base, '-F', 'qcow2', files.disk);
   await runImg('create', '-q', '-f', 'qcow2', files.backup, String(size));
 
-  const engine = await createEngine({ host: openDefaultHost() });
-  const server = new QmpServer(engine);
-  try {
-    await server.listen({ type: 'unix', path: files.socket });
-    const client = await connect({ path: files.socket });
-    display.note('The engine serves QMP on a unix socket; a typed client is connected to it.');
-    return await runJobs(plan, files, { engine, client, base });
-  } finally {
-    await server.close();
-    await engine.close();
-  }
+  const daemon = await DaemonProcess.start(files.socket);
+  const client = await connect({ path: files.socket });
+  display.note(`A daemon (process ${daemon.pid}) serves QMP on a socket; a client is connected.`);
+  return runJobs(plan, files, { daemon, client, base });
 }
 
 interface Stage {
-  readonly engine: Engine;
+  readonly daemon: DaemonProcess;
   readonly client: QmpClient;
   readonly base: DiskModel;
 }
 
 async function runJobs(plan: TourPlan, files: Files, stage: Stage): Promise<JobResult[]> {
   const { display, seed } = plan;
-  const { client, engine, base } = stage;
+  const { client, daemon, base } = stage;
   await openNodes(client, files);
-  const model = base.snapshot();
-  const guest = await TourGuest.attach(engine.graph, engine.graph.require('disk'), { model, seed });
-  guest.start();
+  await daemon.order({ verb: 'attach', node: 'disk', seed });
+  await daemon.order({ verb: 'start' });
   display.note('A guest writes to the overlay from now on (a seeded writer; there is no NBD yet).');
 
   const limit = Math.ceil(plan.size / BACKUP_SECONDS);
   const [convert, backup] = await Promise.all([
     convertBase(plan, files),
-    backupDisk(plan, client, { guest, model, limit }),
+    backupDisk(plan, stage, limit),
   ]);
   const streamSeconds = await runJob(plan, client, 'stream', () =>
     client.execute('block-stream', { 'job-id': 'stream', device: 'disk', 'auto-dismiss': false }),
   );
-  await guest.detach();
-  const mib = (guest.writtenBytes / (1024 * 1024)).toFixed(1);
-  display.note(`The guest wrote ${mib} MiB meanwhile. Closing, then comparing every byte.`);
+  const stepCount = await daemon.order({ verb: 'detach' });
   await client.execute('quit');
   await client.close();
-  await engine.close();
+  await daemon.ended();
 
+  const moment = base.snapshot();
+  await replayGuest(moment, { seed, stepCount: backup.stepCount });
+  const end = base.snapshot();
+  const written = await replayGuest(end, { seed, stepCount });
+  const mib = (written / (1024 * 1024)).toFixed(1);
+  display.note(`The guest wrote ${mib} MiB meanwhile. All is closed; comparing every byte.`);
+  const look = (path: string, model: DiskModel): Promise<string | null> =>
+    verifyImage(path, 'qcow2', model);
   const facts = { bytes: plan.size, limit: null };
   return [
-    {
-      ...facts,
-      job: 'convert',
-      seconds: convert,
-      verified: await verifyImage(files.copy, 'qcow2', base),
-    },
+    { ...facts, job: 'convert', seconds: convert, verified: await look(files.copy, base) },
     {
       ...facts,
       job: 'backup',
       limit,
       seconds: backup.seconds,
-      verified: await verifyImage(files.backup, 'qcow2', backup.moment),
+      verified: await look(files.backup, moment),
     },
-    {
-      ...facts,
-      job: 'stream',
-      seconds: streamSeconds,
-      verified: await verifyImage(files.disk, 'qcow2', model),
-    },
+    { ...facts, job: 'stream', seconds: streamSeconds, verified: await look(files.disk, end) },
   ];
 }
 
@@ -141,12 +127,12 @@ async function convertBase(plan: TourPlan, files: Files): Promise<number> {
 /** The guest stands still while the command is answered: that is the point in time copied. */
 async function backupDisk(
   plan: TourPlan,
-  client: QmpClient,
-  { guest, model, limit }: { guest: TourGuest; model: DiskModel; limit: number },
-): Promise<{ seconds: number; moment: DiskModel }> {
-  let moment = model;
+  { client, daemon }: Stage,
+  limit: number,
+): Promise<{ seconds: number; stepCount: number }> {
+  let stepCount = 0;
   const seconds = await runJob(plan, client, 'backup', async () => {
-    await guest.stop();
+    stepCount = await daemon.order({ verb: 'stop' });
     await client.execute('blockdev-backup', {
       'job-id': 'backup',
       device: 'disk',
@@ -155,10 +141,9 @@ async function backupDisk(
       speed: limit,
       'auto-dismiss': false,
     });
-    moment = model.snapshot();
-    guest.start();
+    await daemon.order({ verb: 'start' });
   });
-  return { seconds, moment };
+  return { seconds, stepCount };
 }
 
 /** Starts a job, shows its progress until it has concluded, dismisses it; gives its seconds. */
