@@ -47,7 +47,7 @@ export const IMAGE_LIMITS = {
   /** Findings of a check that are worded; further ones are only counted. */
   checkMessages: 10_000,
   /** L2 tables that a check sweeps again because two L1 entries share them. */
-  checkRepeats: 1024,
+  checkRepeats: 64,
   backingChainDepth: 200,
   probeBytes: 2048,
   /** Nesting of objects in a `json:` name. */

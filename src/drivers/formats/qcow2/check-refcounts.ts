@@ -121,13 +121,6 @@ export class RefcountsOnDisk {
     this.#blocks.set(index, bytes);
     return bytes;
   }
-
-  /** Refcount of a cluster; null when its block cannot be used. */
-  async refcount(cluster: number): Promise<number | null> {
-    const { refcountBlockEntries, refcountBits } = this.#header.geometry;
-    const block = await this.block(Math.floor(cluster / refcountBlockEntries));
-    return block && refcountAt(block, cluster % refcountBlockEntries, refcountBits);
-  }
 }
 
 /** Reads what the file has of the range; the rest of `bytes` becomes zeroes. */

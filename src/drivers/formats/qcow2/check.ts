@@ -8,6 +8,7 @@
 
 import { BlockError, IMAGE_LIMITS, hexBits } from '../../../base/index.js';
 import type { CheckResult, Child } from '../../../block/index.js';
+import { isZero } from '../../../codec/index.js';
 import { readWithin, ReferenceCounts, refcountAt, RefcountsOnDisk } from './check-refcounts.js';
 import {
   compressedHostOffset,
@@ -98,23 +99,25 @@ class Check {
     };
   }
 
-  #say(message: string): void {
-    if (this.#messages.length < IMAGE_LIMITS.checkMessages) this.#messages.push(message);
+  #say(message: () => string): void {
+    if (this.#messages.length < IMAGE_LIMITS.checkMessages) this.#messages.push(message());
   }
 
-  #corrupt(message: string): void {
+  /** The words are made only while there is room for them. */
+  #corrupt(message: () => string): void {
     this.#corruptions += 1;
     this.#say(message);
   }
 
   /** Counts one reference for each cluster that the byte range touches. */
-  #count(offset: number, length: number, shown = offset.toString(16)): void {
+  #count(offset: number, length: number, shown?: string): void {
     if (length === 0) return;
     const { clusterSize } = this.#header.geometry;
     if (offset + length - this.#fileLength >= clusterSize) {
       this.#corrupt(
-        'ERROR: counting reference for region exceeding the end of the file by one cluster ' +
-          `or more: offset 0x${shown} size 0x${length.toString(16)}`,
+        () =>
+          'ERROR: counting reference for region exceeding the end of the file by one cluster ' +
+          `or more: offset 0x${shown ?? offset.toString(16)} size 0x${length.toString(16)}`,
       );
       return;
     }
@@ -133,7 +136,7 @@ class Check {
       const lo = this.#l1.getUint32(index * 8 + 4);
       if (hi === 0 && lo === 0) continue;
       if (hasReservedL1Bits(hi, lo)) {
-        this.#corrupt(`ERROR found L1 entry with reserved bits set: ${hexBits({ hi, lo })}`);
+        this.#corrupt(() => `ERROR found L1 entry with reserved bits set: ${hexBits({ hi, lo })}`);
       }
       const offset = entryHostOffset(hi, lo);
       const again = this.#references.get(Math.floor(offset / geometry.clusterSize)) > 0;
@@ -141,13 +144,14 @@ class Check {
       if (offset % geometry.clusterSize !== 0) {
         const place = offset.toString(16);
         this.#corrupt(
-          `ERROR l2_offset=${place}: Table is not cluster aligned; L1 entry corrupted`,
+          () =>
+            `ERROR l2_offset=${place}: Table is not cluster aligned; L1 entry corrupted`,
         );
       }
-      if (await this.#isTableEmpty(offset)) continue;
       if (again && !this.#mayRepeat()) continue;
+      if (await this.#isTableEmpty(offset)) continue;
       await readWithin(this.#file, offset, bytes);
-      this.#countL2Table(bytes);
+      if (!isZero(bytes)) this.#countL2Table(bytes);
     }
   }
 
@@ -184,7 +188,7 @@ class Check {
         continue;
       }
       if (hasReservedL2Bits(hi, lo, version)) {
-        this.#corrupt(`ERROR found l2 entry with reserved bits set: ${hexBits({ hi, lo })}`);
+        this.#corrupt(() => `ERROR found l2 entry with reserved bits set: ${hexBits({ hi, lo })}`);
       }
       if (kind !== EntryKind.data && kind !== EntryKind.zeroAllocated) continue;
       const offset = entryHostOffset(hi, lo);
@@ -195,7 +199,8 @@ class Check {
       if (offset % clusterSize !== 0) {
         const what = kind === EntryKind.data ? 'Data' : 'Preallocated';
         this.#corrupt(
-          `ERROR offset=${offset.toString(16)}: ${what} cluster is not properly aligned; ` +
+          () =>
+            `ERROR offset=${offset.toString(16)}: ${what} cluster is not properly aligned; ` +
             'L2 entry corrupted.',
         );
       }
@@ -207,7 +212,8 @@ class Check {
     const shown = hexBits({ hi: hi & (2 ** (38 - clusterBits) - 1), lo });
     if (isCopied(hi)) {
       this.#corrupt(
-        `ERROR: coffset=0x${shown}: copied flag must never be set for ` +
+        () =>
+          `ERROR: coffset=0x${shown}: copied flag must never be set for ` +
           'compressed clusters',
       );
     }
@@ -224,17 +230,18 @@ class Check {
     for (let index = 0; index < this.#onDisk.tableEntries; index += 1) {
       const offset = this.#onDisk.blockOffset(index);
       if ((this.#onDisk.entryLo(index) & 0x1ff) !== 0) {
-        this.#corrupt(`ERROR refcount table entry ${index} has reserved bits set`);
+        this.#corrupt(() => `ERROR refcount table entry ${index} has reserved bits set`);
       } else if (offset % clusterSize !== 0) {
         this.#corrupt(
-          `ERROR refcount block ${index} is not cluster aligned; refcount table entry corrupted`,
+          () =>
+            `ERROR refcount block ${index} is not cluster aligned; refcount table entry corrupted`,
         );
       } else if (offset / clusterSize >= this.#clusterCount) {
-        this.#corrupt(`ERROR refcount block ${index} is outside image`);
+        this.#corrupt(() => `ERROR refcount block ${index} is outside image`);
       } else if (offset !== 0) {
         this.#count(offset, clusterSize);
         const count = this.#references.get(offset / clusterSize);
-        if (count !== 1) this.#corrupt(`ERROR refcount block ${index} refcount=${count}`);
+        if (count !== 1) this.#corrupt(() => `ERROR refcount block ${index} refcount=${count}`);
       }
     }
   }
@@ -256,7 +263,7 @@ class Check {
       for (; cluster < end; cluster += 1) {
         if (block === null) {
           this.#checkErrors += 1;
-          this.#say(`Can't get refcount for cluster ${cluster}: Input/output error`);
+          this.#say(() => `Can't get refcount for cluster ${cluster}: Input/output error`);
           continue;
         }
         const refcount = refcountAt(block, cluster % refcountBlockEntries, refcountBits);
@@ -275,18 +282,21 @@ class Check {
   #compare(cluster: number, refcount: number, references: number): void {
     if (refcount > 0 || references > 0) this.#endCluster = cluster + 1;
     if (refcount === references) return;
-    const facts = `cluster ${cluster} refcount=${refcount} reference=${references}`;
+    const facts = (): string => `cluster ${cluster} refcount=${refcount} reference=${references}`;
     if (refcount > references) {
       this.#leaks += 1;
-      this.#say(`Leaked ${facts}`);
+      this.#say(() => `Leaked ${facts()}`);
     } else {
-      this.#corrupt(`ERROR ${facts}`);
+      this.#corrupt(() => `ERROR ${facts()}`);
     }
   }
 
   async #compareCopiedFlags(): Promise<void> {
     const { fields, geometry } = this.#header;
+    const { refcountBlockEntries, refcountBits } = geometry;
     const bytes = new Uint8Array(geometry.clusterSize);
+    let blockIndex = -1;
+    let block: Uint8Array | null = null;
     this.#repeats = 0;
     const seen = new ReferenceCounts();
     for (let index = 0; index < fields.l1Size; index += 1) {
@@ -294,21 +304,26 @@ class Check {
       const lo = this.#l1.getUint32(index * 8 + 4);
       const offset = entryHostOffset(hi, lo);
       if (offset === 0) continue;
-      const refcount = await this.#refcountOf(offset);
+      const cluster = Math.floor(offset / geometry.clusterSize);
+      const wanted = Math.floor(cluster / refcountBlockEntries);
+      // Awaiting for each of four million entries would take seconds.
+      if (wanted !== blockIndex) block = await this.#onDisk.block(wanted);
+      blockIndex = wanted;
+      const refcount =
+        block === null ? 0 : refcountAt(block, cluster % refcountBlockEntries, refcountBits);
       if ((refcount === 1) !== isCopied(hi)) {
-        const entry = hexBits({ hi, lo });
         this.#corrupt(
-          `ERROR OFLAG_COPIED L2 cluster: l1_index=${index} l1_entry=${entry} ` +
-            `refcount=${refcount}`,
+          () =>
+            `ERROR OFLAG_COPIED L2 cluster: l1_index=${index} ` +
+            `l1_entry=${hexBits({ hi, lo })} refcount=${refcount}`,
         );
       }
-      if (await this.#isTableEmpty(offset)) continue;
-      const cluster = Math.floor(offset / geometry.clusterSize);
       const again = seen.get(cluster) > 0;
       seen.add(cluster);
       if (again && !this.#mayRepeat()) continue;
+      if (await this.#isTableEmpty(offset)) continue;
       await readWithin(this.#file, offset, bytes);
-      await this.#compareL2Flags(bytes);
+      if (!isZero(bytes)) await this.#compareL2Flags(bytes);
     }
   }
 
@@ -330,13 +345,10 @@ class Check {
       }
       const refcount = block && refcountAt(block, cluster % refcountBlockEntries, refcountBits);
       if ((refcount === 1) === isCopied(hi)) continue;
-      const entry = hexBits({ hi, lo });
-      this.#corrupt(`ERROR OFLAG_COPIED data cluster: l2_entry=${entry} refcount=${refcount}`);
+      this.#corrupt(
+        () =>
+          `ERROR OFLAG_COPIED data cluster: l2_entry=${hexBits({ hi, lo })} refcount=${refcount}`,
+      );
     }
-  }
-
-  async #refcountOf(offset: number): Promise<number> {
-    const cluster = Math.floor(offset / this.#header.geometry.clusterSize);
-    return (await this.#onDisk.refcount(cluster)) ?? 0;
   }
 }
