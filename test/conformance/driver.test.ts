@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: Apache-2.0
+import type { Driver } from '../../src/block/index.js';
+import { qcow2Driver } from '../../src/drivers/formats/qcow2/index.js';
+import { makeFile } from '../helpers/graph.js';
+import { describeDriver } from './describe-driver.js';
+
+const KIB = 1024;
+
+describeDriver({
+  name: 'file',
+  size: 300 * KIB,
+  stores: true,
+  async create(host) {
+    await makeFile(host, '/disk', 300 * KIB);
+    return { driver: 'file', filename: '/disk' };
+  },
+});
+
+describeDriver({
+  name: 'file opened direct',
+  size: 300 * KIB,
+  stores: true,
+  async create(host) {
+    await makeFile(host, '/disk', 300 * KIB);
+    return { driver: 'file', filename: '/disk', cache: { direct: true } };
+  },
+});
+
+describeDriver({
+  name: 'raw',
+  size: 256 * KIB,
+  stores: true,
+  async create(host) {
+    await makeFile(host, '/disk', 256 * KIB);
+    return { driver: 'raw', file: { driver: 'file', filename: '/disk' } };
+  },
+});
+
+describeDriver({
+  name: 'raw with offset and size',
+  size: 200 * KIB,
+  stores: true,
+  async create(host) {
+    await makeFile(host, '/disk', 256 * KIB);
+    const window = { offset: 10 * KIB, size: 200 * KIB };
+    return { driver: 'raw', file: { driver: 'file', filename: '/disk' }, ...window };
+  },
+});
+
+describeDriver({
+  name: 'null-co',
+  size: 256 * KIB,
+  stores: false,
+  create: () => Promise.resolve({ driver: 'null-co', size: 256 * KIB, 'read-zeroes': true }),
+});
+
+describeDriver({
+  name: 'qcow2',
+  size: 512 * KIB,
+  stores: true,
+  drivers: [qcow2Driver as unknown as Driver<never>],
+  async create(host, graph) {
+    await makeFile(host, '/disk', 0);
+    const file = await graph.open({ driver: 'file', 'node-name': 'new', filename: '/disk' });
+    const user = await graph.attach(file, 'create', { taken: 11, shared: 15 });
+    await qcow2Driver.create?.(
+      { host, node: () => Promise.resolve(file) },
+      { file: 'new', size: 512 * KIB },
+    );
+    await user.detach();
+    await graph.close(file);
+    return { driver: 'qcow2', file: { driver: 'file', filename: '/disk' } };
+  },
+});
