@@ -149,7 +149,7 @@ export class QmpClient implements CommandRunner, AsyncDisposable {
     return new JobHandle(this, id);
   }
 
-  /** Rejects when the connection is lost; resolves when this side closed it. */
+  /** Resolves when the connection has ended, whoever ended it. */
   get closed(): Promise<void> {
     return this.#whenClosed;
   }

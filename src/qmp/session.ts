@@ -6,9 +6,10 @@
 // is dropped when QMP_LIMITS.unsentBytes are waiting for it. Losing a client changes nothing else.
 
 import type { Duplex, Readable, Writable } from 'node:stream';
+import { setImmediate } from 'node:timers/promises';
 import type { Buffer } from 'node:buffer';
 import { commands, VERSION } from '../api/index.js';
-import { BlockError, QMP_LIMITS } from '../base/index.js';
+import { BlockError, IO_LIMITS, QMP_LIMITS } from '../base/index.js';
 import type { Engine, EngineEvent } from '../engine/index.js';
 import { validate } from '../schema/index.js';
 import { JsonStream, writeJson } from '../wire/index.js';
@@ -137,8 +138,11 @@ export class QmpSession {
   async #workOff(): Promise<void> {
     // Messages of one packet are all queued before the first is answered.
     await Promise.resolve();
+    let answered = 0;
     for (let next = this.#queue.shift(); next !== undefined; next = this.#queue.shift()) {
       await this.#answer(next);
+      answered += 1;
+      if (answered % IO_LIMITS.yieldOperations === 0) await setImmediate();
       if (this.#engine.closing) this.#queue.length = 0;
       else if (this.#queue.length < QMP_LIMITS.queuedCommands) this.#streams.input.resume();
     }

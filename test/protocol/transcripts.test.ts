@@ -64,6 +64,20 @@ function inOneOrder(line: Line): Line {
   return { ...line, return: sorted };
 }
 
+/** Edges by names instead of ids, in one order. */
+function graphByNames(line: Line): Line {
+  const graph = line['return'] as { nodes?: Line[]; edges?: Line[] } | undefined;
+  if (graph?.nodes === undefined || graph.edges === undefined) return line;
+  const names = new Map(graph.nodes.map(({ id, name, type }) => [id, `${type} ${name}`]));
+  const lists = ['perm', 'shared-perm'] as const;
+  const edges = graph.edges.map((edge) => {
+    const masks = lists.map((list) => (edge[list] as string[]).toSorted().join('+'));
+    const ends = [names.get(edge['parent']), edge['name'], names.get(edge['child'])];
+    return [...ends, ...masks].join(', ');
+  });
+  return { return: { edges: edges.toSorted() } };
+}
+
 /** Whether a verb's effect comes before or after its reply depends on what the job is doing. */
 function withoutReplies(line: Line): Line | null {
   return 'return' in line ? null : line;
@@ -509,5 +523,29 @@ describe.skipIf(daemon === null || img === null || io === null)('as a real daemo
       makeChain,
       // Draining around the end shows as a pause in the reference; how far it came is chance.
       (line) => (isDrainPause(line) ? null : withoutOffset(line)),
+    ));
+
+  it('the permissions of every edge are the same', () =>
+    compare(
+      [
+        hello,
+        command('blockdev-add', {
+          driver: 'file',
+          'node-name': 'f',
+          filename: join(directory, 'top.qcow2'),
+        }),
+        command('x-debug-query-block-graph'),
+        command('blockdev-add', { driver: 'qcow2', 'node-name': 'top', file: 'f' }),
+        command('blockdev-add', { driver: 'raw', 'node-name': 'r', file: 'top' }),
+        command('blockdev-add', {
+          driver: 'qcow2',
+          'node-name': 'base',
+          'read-only': true,
+          file: { driver: 'file', 'node-name': 'b', filename: join(directory, 'base.qcow2') },
+        }),
+        command('x-debug-query-block-graph'),
+      ],
+      makeChain,
+      graphByNames,
     ));
 });
