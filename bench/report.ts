@@ -29,7 +29,7 @@ function rowOf(result: Result): Row {
     ours,
     peer,
     ratio: peer === null ? null : peer / ours,
-    ratioWithoutStartUp: peerWork === null || work <= 0 ? null : peerWork / work,
+    ratioWithoutStartUp: peerWork === null || work <= 0 || peerWork <= 0 ? null : peerWork / work,
   };
 }
 
