@@ -44,7 +44,11 @@ function dirtyUnits(bitmap: DirtyBitmap): number[] {
 
 const SIZE = 40 * 1024;
 const steps = fc.array(
-  fc.tuple(fc.constantFrom('set' as const, 'clear' as const, 'resize' as const), fc.nat(SIZE), fc.nat(SIZE)),
+  fc.tuple(
+    fc.constantFrom('set' as const, 'clear' as const, 'resize' as const),
+    fc.nat(SIZE),
+    fc.nat(SIZE),
+  ),
   { maxLength: 25 },
 );
 
@@ -70,7 +74,8 @@ describe('a dirty bitmap', () => {
           const clean = bitmap.nextClean(probe);
           let unit = Math.floor(probe / GRANULARITY);
           while (model.units.has(unit)) unit += 1;
-          const expected = unit * GRANULARITY >= model.size ? null : Math.max(probe, unit * GRANULARITY);
+          const expected =
+            unit * GRANULARITY >= model.size ? null : Math.max(probe, unit * GRANULARITY);
           expect(clean).toBe(expected);
         }
         const merged = new DirtyBitmap({ name: null, size: model.size, granularity: 1024 });

@@ -58,7 +58,8 @@ function goodValueOf(type: ReturnType<typeof resolveType>, depth: number): fc.Ar
       });
     case 'alternate': {
       const branches = Object.values(type.branches);
-      const shallow = depth < 3 ? branches : branches.filter((branch) => branch.kind !== 'deferred');
+      const shallow =
+        depth < 3 ? branches : branches.filter((branch) => branch.kind !== 'deferred');
       return fc.constantFrom(...shallow).chain((branch) => valueOf(branch, depth + 1));
     }
     default:

@@ -6,7 +6,13 @@
 import { BlockError, toBlockError } from '../../base/index.js';
 import { RequestFlag } from '../../block/index.js';
 import type { Backend, BlockStatus, Node } from '../../block/index.js';
-import { CopyEngine, copyImage, createLanes, skipFilters, viewStatus } from '../../block/copy/index.js';
+import {
+  CopyEngine,
+  copyImage,
+  createLanes,
+  skipFilters,
+  viewStatus,
+} from '../../block/copy/index.js';
 import type { CopyFailure, CopySession, CopySpec } from '../../block/copy/index.js';
 import { isZero } from '../../codec/index.js';
 import type { Session } from './session.js';

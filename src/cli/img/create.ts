@@ -8,7 +8,13 @@ import type { OptionSpec } from '../getopt.js';
 import { CliError } from '../program.js';
 import type { Program } from '../program.js';
 import { createImage, creationError } from './create-image.js';
-import { createFormat, isHelp, OptionMistake, optionsHelp, OptionValues } from './create-options.js';
+import {
+  createFormat,
+  isHelp,
+  OptionMistake,
+  optionsHelp,
+  OptionValues,
+} from './create-options.js';
 import type { CreateFormat } from './create-options.js';
 import { sizeArgument } from './numbers.js';
 import { withSession } from './session.js';
@@ -119,7 +125,11 @@ function readValues(
   return values;
 }
 
-function setBacking(values: OptionValues, name: 'backing_file' | 'backing_fmt', text: string): void {
+function setBacking(
+  values: OptionValues,
+  name: 'backing_file' | 'backing_fmt',
+  text: string,
+): void {
   if (!values.format.backing) {
     const what = name === 'backing_file' ? 'Backing file' : 'Backing format';
     const message = `${what} not supported for file format '${values.format.name}'`;

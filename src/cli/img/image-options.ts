@@ -13,7 +13,10 @@ export type ImageOptions =
 
 export function imageOptions(text: string): ImageOptions {
   if (!/^[^,]*=/.test(text)) {
-    throw new BlockError('device-not-found', `Cannot find device='${text}' nor node-name='${text}'`);
+    throw new BlockError(
+      'device-not-found',
+      `Cannot find device='${text}' nor node-name='${text}'`,
+    );
   }
   const tree = withFileDriver(parseKeyval(text));
   if (typeof tree['driver'] !== 'string') return { filename: onlyFilename(tree) };

@@ -11,7 +11,15 @@ import type { Engine } from '../../engine/index.js';
 import { openDefaultHost } from '../../host/index.js';
 import type { Host } from '../../host/index.js';
 import { QmpServer } from '../../qmp/index.js';
-import { bool, enumeration, optional, parseKeyval, str, struct, validate } from '../../schema/index.js';
+import {
+  bool,
+  enumeration,
+  optional,
+  parseKeyval,
+  str,
+  struct,
+  validate,
+} from '../../schema/index.js';
 import type { Type } from '../../schema/index.js';
 import { JsonStream } from '../../wire/index.js';
 import type { Program } from '../program.js';

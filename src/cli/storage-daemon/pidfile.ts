@@ -40,6 +40,7 @@ export class PidFile {
 
 function failure(error: unknown, reason: string): unknown {
   if (!(error instanceof BlockError)) return error;
-  const text = reason === '' ? error.message.replace(/^Could not open/, 'Could not create') : reason;
+  const text =
+    reason === '' ? error.message.replace(/^Could not open/, 'Could not create') : reason;
   return new BlockError(error.kind, `cannot create PID file: ${text}`);
 }

@@ -94,7 +94,9 @@ describe('drained sections', () => {
 describe('transactions', () => {
   it('undo in reverse order when a later step fails, and clean up', async () => {
     const log: string[] = [];
-    const step = (name: string): Parameters<Parameters<Parameters<typeof transaction>[0]>[0]['add']>[0] => ({
+    const step = (
+      name: string,
+    ): Parameters<Parameters<Parameters<typeof transaction>[0]>[0]['add']>[0] => ({
       commit: () => log.push(`commit ${name}`),
       abort: () => log.push(`abort ${name}`),
       clean: async () => void log.push(`clean ${name}`),
@@ -140,6 +142,8 @@ describe('the guess of raw', () => {
     await other.write(0, magic);
     await other.detach();
     await graph.closeAll();
-    expect((await graphOn(host, [recognising]).openImage('/disk', null, true)).driver.name).toBe('test');
+    expect((await graphOn(host, [recognising]).openImage('/disk', null, true)).driver.name).toBe(
+      'test',
+    );
   });
 });

@@ -11,7 +11,14 @@ import {
   type Graph,
   type Node,
 } from '../../../src/block/index.js';
-import { errorOf, graphOn, MemoryHost, pattern, READ_ONLY, READ_WRITE } from '../../helpers/graph.js';
+import {
+  errorOf,
+  graphOn,
+  MemoryHost,
+  pattern,
+  READ_ONLY,
+  READ_WRITE,
+} from '../../helpers/graph.js';
 import { testDriver } from '../../helpers/test-driver.js';
 
 const SUPPORTS = {
@@ -69,11 +76,20 @@ function layer(name: string, size: number, holds: readonly number[]): Driver<nev
 }
 
 async function chain(): Promise<{ graph: Graph; top: Node; middle: Node; base: Node }> {
-  const drivers = [layer('top', 16_384, [0]), layer('middle', 12_288, [1]), layer('base', 8192, [1])];
+  const drivers = [
+    layer('top', 16_384, [0]),
+    layer('middle', 12_288, [1]),
+    layer('base', 8192, [1]),
+  ];
   const graph = graphOn(new MemoryHost(), drivers);
   const ro = { 'read-only': true };
   const base = await graph.open({ driver: 'base', 'node-name': 'base', ...ro });
-  const middle = await graph.open({ driver: 'middle', 'node-name': 'middle', backing: 'base', ...ro });
+  const middle = await graph.open({
+    driver: 'middle',
+    'node-name': 'middle',
+    backing: 'base',
+    ...ro,
+  });
   const top = await graph.open({ driver: 'top', 'node-name': 'top', backing: 'middle', ...ro });
   return { graph, top, middle, base };
 }
@@ -115,7 +131,9 @@ describe('changes of a running graph', () => {
     expect(top.children.get('backing')?.frozenBy).toBe('job0');
     expect((await errorOf(() => graph.setBacking(top, base))).message).toContain("'job0'");
     expect((await errorOf(() => graph.setBacking(middle, null))).message).toContain("'job0'");
-    expect(await errorOf(() => graph.freezeChain(top, null, 'job1'))).toMatchObject({ kind: 'busy' });
+    expect(await errorOf(() => graph.freezeChain(top, null, 'job1'))).toMatchObject({
+      kind: 'busy',
+    });
     thaw();
     await graph.setBacking(top, base);
     expect(top.backing).toBe(base);
