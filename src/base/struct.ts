@@ -26,6 +26,8 @@ export interface FieldRules {
   readonly json?: string;
   /** Message for a broken rule; field and value are appended to it. */
   readonly says?: (value: number) => string;
+  /** Message for a number above 2^53 − 1; field and value are appended to it. */
+  readonly tooLarge?: string;
 }
 
 type FieldType = 'u8' | 'u16' | 'u32' | 'u64' | 'bits64';
@@ -154,11 +156,9 @@ function decodeField(structName: string, field: PlacedField, view: DataView): nu
       const hi = view.getUint32(field.offset);
       const lo = view.getUint32(field.offset + 4);
       if (hi > 0x1f_ffff) {
+        const text = field.rules.tooLarge ?? `${structName}: must be at most 2^53 - 1`;
         const exact = `0x${hexBits({ hi, lo })}`;
-        throw new BlockError(
-          'corrupt-image',
-          `${structName}: ${field.json} ${exact} is too large, at most 2^53 - 1 is supported`,
-        );
+        throw new BlockError('corrupt-image', `${text} (${field.json} ${exact})`);
       }
       return hi * 0x1_0000_0000 + lo;
     }

@@ -98,7 +98,7 @@ const CROSS: readonly Cross[] = [
   {
     name: 'a size of 2^63',
     pokes: [[24, 8, 1n << 63n]],
-    says: 'size 0x8000000000000000 is too large',
+    says: 'Image is too big (size 0x8000000000000000)',
   },
   {
     name: 'a size of 2^53 - 1',
@@ -128,7 +128,7 @@ const CROSS: readonly Cross[] = [
   {
     name: 'an L1 offset of 2^63',
     pokes: [[40, 8, 1n << 63n]],
-    says: 'l1_table_offset 0x8000000000000000',
+    says: 'Active L1 table offset invalid (l1_table_offset 0x8000000000000000)',
   },
   {
     name: 'an L1 table over the largest size',

@@ -82,7 +82,7 @@ describe('struct tables', () => {
     const bytes = new Uint8Array(28);
     bytes.set([0x20, 0, 0, 0, 0, 0, 0, 1], 8);
     expect(() => decodeStruct(SAMPLE, bytes, V2)).toThrow(
-      'sample: table_offset 0x2000000000000001 is too large',
+      'sample: must be at most 2^53 - 1 (table_offset 0x2000000000000001)',
     );
   });
 

@@ -32,7 +32,7 @@ export const DEFAULT_CLUSTER_SIZE = 65_536;
 export const HEADER = struct('qcow2 header', [
   u32('magic', { equals: QCOW2_MAGIC, says: () => 'Image is not in qcow2 format' }),
   u32('version', { oneOf: [2, 3], says: (value) => `Unsupported qcow2 version ${value}` }),
-  u64('backingFileOffset'),
+  u64('backingFileOffset', { tooLarge: 'Invalid backing file offset' }),
   u32('backingFileSize', {
     max: IMAGE_LIMITS.backingNameBytes,
     says: () => 'Backing file name too long',
@@ -42,7 +42,7 @@ export const HEADER = struct('qcow2 header', [
     max: MAX_CLUSTER_BITS,
     says: (value) => `Unsupported cluster size: 2^${value}`,
   }),
-  u64('size'),
+  u64('size', { tooLarge: 'Image is too big' }),
   u32('cryptMethod', {
     max: 2,
     says: (value) => `Unsupported encryption method ${value}`,
@@ -51,8 +51,8 @@ export const HEADER = struct('qcow2 header', [
     max: IMAGE_LIMITS.qcow2L1Bytes / 8,
     says: () => 'Active L1 table too large',
   }),
-  u64('l1TableOffset'),
-  u64('refcountTableOffset'),
+  u64('l1TableOffset', { tooLarge: 'Active L1 table offset invalid' }),
+  u64('refcountTableOffset', { tooLarge: 'Reference count table offset invalid' }),
   u32('refcountTableClusters', {
     min: 1,
     says: () => 'Image does not contain a reference count table',
@@ -61,7 +61,7 @@ export const HEADER = struct('qcow2 header', [
     max: IMAGE_LIMITS.qcow2Snapshots,
     says: () => 'Snapshot table too large',
   }),
-  u64('snapshotsOffset'),
+  u64('snapshotsOffset', { tooLarge: 'Snapshot table offset invalid' }),
   bits64('incompatibleFeatures', { since: 3 }),
   bits64('compatibleFeatures', { since: 3 }),
   bits64('autoclearFeatures', { since: 3 }),
