@@ -334,8 +334,8 @@ describe('qcow2 after a power cut at any write', () => {
       const first = Promise.resolve(node.flush());
       for (let turn = 0; turn < turns; turn += 1) await Promise.resolve();
       await node.flush();
-      const { read } = await openOn(disk.durable(), '/image');
-      expect(await read(0, SECTOR), `after ${turns} turns`).toEqual(data);
+      const survivor = await openOn(disk.durable(), '/image');
+      expect(await survivor.read(0, SECTOR), `after ${turns} turns`).toEqual(data);
       await first;
     }
   });
