@@ -39,6 +39,8 @@ export interface SessionStreams {
 }
 
 export function duplexStreams(stream: Duplex): SessionStreams {
+  // A client that has said all still gets its answers (`echo … | socat - UNIX:…`).
+  stream.allowHalfOpen = true;
   return { input: stream, output: stream };
 }
 

@@ -55,6 +55,17 @@ describe('a QMP server', () => {
     socket.destroy();
   });
 
+  it('answers everything to a client that has already finished sending', async () => {
+    await using own = await start();
+    const socket = await own.connect();
+    const add = { driver: 'null-co', 'node-name': 'n', size: 512 };
+    socket.end(hello + command('blockdev-add', add) + command('query-version'));
+    let text = '';
+    for await (const chunk of socket) text += String(chunk);
+    expect(text.split('\r\n')).toHaveLength(5);
+    expect(text).not.toContain('error');
+  });
+
   it('takes commands byte by byte', async () => {
     await using own = await start();
     const socket = await own.connect();
