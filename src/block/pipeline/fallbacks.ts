@@ -31,7 +31,8 @@ export function passTarget(pipeline: Pipeline): Node {
 function unsupported(pipeline: Pipeline, operation: string): BlockError {
   return new BlockError(
     'unsupported',
-    `Driver '${pipeline.driver.name}' of node '${pipeline.node.name}' does not support ${operation}`,
+    `Driver '${pipeline.driver.name}' of node '${pipeline.node.name}' ` +
+      `does not support ${operation}`,
     { node: pipeline.node.name, operation },
   );
 }

@@ -7,8 +7,7 @@ import { BlockError, Permission } from '../../base/index.js';
 import type { Backend, BlockStatus, Node } from '../../block/index.js';
 import type { OptionSpec } from '../getopt.js';
 import { CliError } from '../program.js';
-import { Progress } from './progress.js';
-import { progressMode } from './progress-option.js';
+import { Progress, progressMode } from './progress.js';
 import { openImage, sourceCache, withSession } from './session.js';
 import type { ImageName, Session } from './session.js';
 import {

@@ -7,8 +7,7 @@ import { CliError } from '../program.js';
 import type { Program } from '../program.js';
 import { isHelp } from './create-options.js';
 import { sizeArgument } from './numbers.js';
-import { progressMode } from './progress-option.js';
-import type { ProgressMode } from './progress.js';
+import { progressMode, type ProgressMode } from './progress.js';
 import {
   FORCE_SHARE,
   FORMAT,

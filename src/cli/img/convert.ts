@@ -96,7 +96,8 @@ function refuseCombinations(command: ConvertArguments, values: OptionValues | nu
   const hasBacking = (values?.get('backing_file') ?? command.backing) !== null;
   if (command.sources.length > 1 && hasBacking) {
     throw new CliError(
-      'Having a backing file for the target makes no sense when concatenating multiple input images',
+      'Having a backing file for the target makes no sense ' +
+        'when concatenating multiple input images',
     );
   }
   if (!command.compress) return;

@@ -89,7 +89,8 @@ function snapshotLine(snapshot: SnapshotInfo): string {
     .map((part) => String(part).padStart(2, '0'))
     .join(':');
   const milliseconds = Math.floor(snapshot['vm-clock-nsec'] / 1e6);
-  const name = `${escapeControls(snapshot.id).padEnd(9)} ${escapeControls(snapshot.name).padEnd(16)}`;
+  const [id, tag] = [escapeControls(snapshot.id), escapeControls(snapshot.name)];
+  const name = `${id.padEnd(9)} ${tag.padEnd(16)}`;
   return [
     name,
     ' ',

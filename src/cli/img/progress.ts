@@ -4,9 +4,18 @@
 //
 // A step is printed when it moved by one percent or more, and the last one always.
 
-import type { Program } from '../program.js';
+import { CliError, type Program } from '../program.js';
 
 export type ProgressMode = 'none' | 'percent' | 'json';
+
+/** -p shows percentages, `--progress json|percent|none` says which; -q shows none. */
+export function progressMode(given: ReadonlyMap<string, string>): ProgressMode {
+  if (given.has('quiet')) return 'none';
+  const mode = given.get('progress');
+  if (mode === undefined) return given.has('show-progress') ? 'percent' : 'none';
+  if (mode === 'json' || mode === 'percent' || mode === 'none') return mode;
+  throw new CliError('--progress must be json, percent or none');
+}
 
 export class Progress {
   readonly #program: Program;

@@ -106,7 +106,7 @@ describe('openImage', () => {
     );
   });
 
-  it('an image in use for writing with its size cannot be opened again, unless shared', async () => {
+  it('an image in use for writing cannot be opened again, unless shared', async () => {
     const { graph } = await setUp();
     const node = await graph.openImage('/disk', 'raw', false);
     const exclusive = {

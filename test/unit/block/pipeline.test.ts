@@ -37,6 +37,8 @@ function turnstile(): { gate: () => Promise<void>; open: () => void } {
   };
 }
 
+const eight = (value: number): number[] => Array.from({ length: 8 }, () => value);
+
 const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
 
 describe('checks at the gate', () => {
@@ -143,7 +145,7 @@ describe('alignment and splitting', () => {
     );
   });
 
-  it('two writes into one block do not lose each other, whatever the order of answers', async () => {
+  it('two writes into one block keep each other, whatever the order of answers', async () => {
     await fc.assert(
       fc.asyncProperty(fc.scheduler(), async (scheduler) => {
         const bytes = new Uint8Array(4096);
@@ -153,10 +155,10 @@ describe('alignment and splitting', () => {
           backend.write(offset, new Uint8Array(8).fill(index + 1)),
         );
         await scheduler.waitFor(Promise.all(writes));
-        expect([...bytes.subarray(10, 18)]).toEqual(new Array(8).fill(1));
-        expect([...bytes.subarray(20, 28)]).toEqual(new Array(8).fill(2));
-        expect([...bytes.subarray(30, 38)]).toEqual(new Array(8).fill(3));
-        expect([...bytes.subarray(500, 508)]).toEqual(new Array(8).fill(4));
+        expect([...bytes.subarray(10, 18)]).toEqual(eight(1));
+        expect([...bytes.subarray(20, 28)]).toEqual(eight(2));
+        expect([...bytes.subarray(30, 38)]).toEqual(eight(3));
+        expect([...bytes.subarray(500, 508)]).toEqual(eight(4));
       }),
       { numRuns: 50 },
     );
@@ -226,7 +228,7 @@ describe('durability and observers', () => {
     expect(second.flushes).toBe(1);
   });
 
-  it('beforeWrite holds the write up, its failure fails it, afterWrite is always called', async () => {
+  it('beforeWrite holds a write up and may fail it, afterWrite is always called', async () => {
     const { node, backend, device } = await opened({ bytes: new Uint8Array(4096) });
     const seen: string[] = [];
     const { gate, open } = turnstile();
