@@ -5,7 +5,7 @@
 // A batch is charged when it is dispatched. Nothing is in flight when the job pauses, sleeps, ends
 // or fails; a failed range goes back to whoever gave it, before the policy is asked.
 
-import { COPY_LIMITS } from '../base/index.js';
+import { BlockError, COPY_LIMITS, errnoText } from '../base/index.js';
 import type { Clock, Eventually } from '../base/index.js';
 import type { Backend } from '../block/index.js';
 import { batchBytes, RateLimiter, yieldToLoop } from '../block/copy/index.js';
@@ -67,7 +67,7 @@ export class CopyLoop {
       await this.#settleAll();
     }
     const failure = this.#fatal ?? this.#ignored;
-    if (failure !== null) throw failure.error;
+    if (failure !== null) throw asJobError(failure.error);
   }
 
   async #step(job: Job): Promise<boolean> {
@@ -142,4 +142,13 @@ export class CopyLoop {
   async #settleAll(): Promise<void> {
     await Promise.all(this.#inFlight);
   }
+}
+
+/** Jobs fail with the plain text of an errno, wherever the error came from. */
+function asJobError(error: BlockError): BlockError {
+  return new BlockError(error.kind, errnoText(error.errno), {
+    ...error.context,
+    errno: error.errno,
+    cause: error,
+  });
 }

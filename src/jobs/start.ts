@@ -43,8 +43,13 @@ export async function startWork(
     await work.attach(job);
   } catch (error) {
     await work.clean();
-    job.discard();
+    if (!job.cancelled) job.discard();
     throw error;
+  }
+  if (job.cancelled) {
+    // Someone cancelled it between its creation and here: what attach() took is given back.
+    await work.clean();
+    return job;
   }
   if (options.startsDrained === true) job.quiesce();
   job.start();

@@ -42,7 +42,10 @@ export interface CopySpec {
   readonly target: NodeRef;
   /** Bytes; ranges are multiples of it but for the end: the target's cluster size. */
   readonly unit: number;
-  /** Zeroes in data are found in units of this many bytes (power of two); 0 = not looked for. */
+  /**
+   * Zeroes in data are found in units of this many bytes (power of two; a target cluster at
+   * least); 0 = not looked for.
+   */
   readonly zeroGranularity: number;
   /** The target reads as zeroes wherever nothing was copied yet: zeroes need no writing. */
   readonly targetIsZero?: boolean;
@@ -80,7 +83,13 @@ export class CopySession {
 
   constructor(lanes: LaneExecutor, spec: CopySpec) {
     this.#lanes = lanes;
-    this.spec = spec;
+    // Less than a cluster cannot be left out of one: it would be read, merged and written again.
+    const cluster = spec.target.node.info.clusterSize ?? 0;
+    const { zeroGranularity } = spec;
+    this.spec = {
+      ...spec,
+      zeroGranularity: zeroGranularity === 0 ? 0 : Math.max(zeroGranularity, cluster),
+    };
   }
 
   /** Batches in flight stop before their next step, with kind `cancelled`; files stay whole. */

@@ -82,6 +82,8 @@ export class StreamWork implements JobWork {
 
   async attach(job: Job): Promise<void> {
     const filter = must(this.#filter, 'the filter is in place');
+    const release = this.#registry.occupy(job, [filter]);
+    void job.ended.then(release);
     this.#backend = await this.#registry.graph.attach(filter, job.id, {
       taken: Permission.none,
       shared: Permission.all & ~Permission.resize,

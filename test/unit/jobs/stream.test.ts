@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 import { describe, expect, it } from 'vitest';
+import { ManualClock } from '../../../src/base/index.js';
+import { MemoryHost } from '../../../src/host/index.js';
 import { startStream } from '../../../src/jobs/index.js';
 import {
+  createImage,
   firstDifference,
   Guest,
   makeChain,
@@ -142,6 +145,19 @@ describe('block-stream', () => {
     await stage.graph.setBacking(top, stage.graph.require('base'));
   });
 
+  it('cancelled between its creation and its start it leaves nothing behind', async () => {
+    const stage = await chainStage();
+    const starting = startStream(stage.jobs, { 'job-id': 's', device: 'top' });
+    while (stage.jobs.get('s') === null) await Promise.resolve();
+    await stage.jobs.require('s').cancel();
+    const job = await starting;
+    await job.ended;
+    expect(stage.trace).not.toContain('BLOCK_JOB_COMPLETED');
+    expect(stage.jobs.list()).toEqual([]);
+    expect([...stage.graph.nodes].filter((node) => node.driver.kind === 'filter')).toEqual([]);
+    expect(stage.jobs.blockerOf(stage.graph.require('top'))).toBeNull();
+  });
+
   it('pauses before the verb returns and goes on after resume', async () => {
     const stage = await chainStage();
     const job = await startStream(stage.jobs, { 'job-id': 's', device: 'top', speed: 65_536 });
@@ -168,5 +184,107 @@ describe('block-stream', () => {
     section.end();
     expect(stage.trace.slice(2)).toEqual(['JSC paused', 'JSC running']);
     await job.cancel();
+  });
+
+  it('lanes do the copying, and the data is on them once', async () => {
+    let bytes = 0;
+    const stage = makeStage({
+      lanes: (lanes) => ({
+        width: lanes.width,
+        warmUp: () => lanes.warmUp(),
+        close: () => lanes.close(),
+        async run(batch, owner) {
+          const results = await lanes.run(batch, owner);
+          for (const result of results) bytes += result.bytes;
+          return results;
+        },
+      }),
+    });
+    await makeChain(stage, { seed: 1 });
+    const job = await startStream(stage.jobs, { 'job-id': 's', device: 'top' });
+    await job.ended;
+    expect(bytes).toBeGreaterThan(0);
+    expect(bytes).toBeLessThanOrEqual(2 ** 21);
+  });
+
+  it('a failed header write fails the job and leaves guest and chain undisturbed', async () => {
+    const stage = await chainStage();
+    const job = await startStream(stage.jobs, {
+      'job-id': 's', device: 'top', 'auto-finalize': false, 'auto-dismiss': false,
+    });
+    await job.restsOrEnds();
+    expect(stage.trace.slice(2)).toEqual(['JSC waiting', 'JSC pending', 'BLOCK_JOB_PENDING']);
+    stage.host.faults.add({ operation: 'write', nth: 1, errno: 'EIO', path: 'top.qcow2' });
+    await job.finalize();
+    expect(stage.trace.slice(5)).toEqual([
+      'JSC aborting', 'BLOCK_JOB_COMPLETED', 'JSC concluded',
+    ]);
+    expect(job.info().error).toMatch(/Input\/output error/);
+    const top = stage.graph.require('top');
+    expect(top.backing?.name).toBe('mid');
+    expect(top.backingLink()?.file).toBe('mid.qcow2');
+    await stage.guest.write(0, new Uint8Array(512).fill(0xee));
+    expect(firstDifference(await readAll(top), stage.guest.expected)).toBe(-1);
+    job.dismiss();
+    expect(stage.jobs.list()).toEqual([]);
+  });
+
+  it('on-error=stop pauses on a bad read and goes on where it stopped', async () => {
+    const stage = await chainStage();
+    stage.host.faults.add({
+      operation: 'read', nth: 1, errno: 'EIO', path: 'mid.qcow2', lasting: true,
+    });
+    const job = await startStream(stage.jobs, {
+      'job-id': 's', device: 'top', 'on-error': 'stop',
+    });
+    await turns(100);
+    expect(job.blockInfo()).toMatchObject({ status: 'paused', 'io-status': 'failed' });
+    expect(stage.events.find((event) => event.name === 'BLOCK_JOB_ERROR')?.data).toEqual({
+      device: 's', operation: 'read', action: 'stop',
+    });
+    stage.host.faults.clear();
+    job.resume();
+    await job.ended;
+    expect(job.info().error).toBeUndefined();
+    const top = stage.graph.require('top');
+    expect(firstDifference(await readAll(top), stage.guest.expected)).toBe(-1);
+  });
+
+  it('on-error=ignore goes on and fails at the end: nothing is cut off', async () => {
+    const stage = await chainStage();
+    stage.host.faults.add({ operation: 'read', nth: 1, errno: 'EIO', path: 'mid.qcow2' });
+    const job = await startStream(stage.jobs, {
+      'job-id': 's', device: 'top', 'on-error': 'ignore',
+    });
+    await job.ended;
+    expect(job.info().error).toBe('Input/output error');
+    const top = stage.graph.require('top');
+    expect(top.backing?.name).toBe('mid');
+    expect(firstDifference(await readAll(top), stage.guest.expected)).toBe(-1);
+  });
+
+  it('keeps its speed within 5 %, and never shows less progress than before', async () => {
+    const clock = new ManualClock();
+    const stage = makeStage({ host: new MemoryHost({ clock }) });
+    await createImage(stage, { name: 'base', size: 2 ** 24 });
+    const base = await openImage(stage, 'base');
+    const writer = await Guest.attach(stage, base);
+    await writer.backend.write(0, new Uint8Array(2 ** 24).fill(7));
+    await writer.backend.detach();
+    await createImage(stage, { name: 'top', size: 2 ** 24, backing: 'base' });
+    await openImage(stage, 'top', { backing: 'base' });
+    const speed = 2 ** 21;
+    const job = await startStream(stage.jobs, { 'job-id': 's', device: 'top', speed });
+    let last = 0;
+    while (job.status === 'running') {
+      await turns(5);
+      const { offset } = job.blockInfo();
+      expect(offset).toBeGreaterThanOrEqual(last);
+      last = offset;
+      clock.advanceToNext();
+    }
+    await job.ended;
+    const rate = 2 ** 24 / (clock.now() / 1000);
+    expect(Math.abs(rate - speed) / speed).toBeLessThan(0.05);
   });
 });
