@@ -68,7 +68,7 @@ function inOneOrder(line: Line): Line {
 function graphByNames(line: Line): Line {
   const graph = line['return'] as { nodes?: Line[]; edges?: Line[] } | undefined;
   if (graph?.nodes === undefined || graph.edges === undefined) return line;
-  const names = new Map(graph.nodes.map(({ id, name, type }) => [id, `${type} ${name}`]));
+  const names = new Map(graph.nodes.map(({ id, name, type }) => [id, [type, name].join(' ')]));
   const lists = ['perm', 'shared-perm'] as const;
   const edges = graph.edges.map((edge) => {
     const masks = lists.map((list) => (edge[list] as string[]).toSorted().join('+'));
