@@ -186,7 +186,8 @@ class Parser {
 
   #accept(structure: number): boolean {
     const token = this.#tokens[this.#next];
-    if (token?.kind !== 'structure' || token.bytes[0] !== structure) return false;
+    if (token === undefined) throw new JsonSyntaxError('premature EOI');
+    if (token.kind !== 'structure' || token.bytes[0] !== structure) return false;
     this.#next += 1;
     return true;
   }

@@ -135,6 +135,13 @@ describe('a broken message', () => {
     expect(got.slice(0, -1)).toEqual(wording);
   });
 
+  it('that ends too early says so', () => {
+    for (const text of ['{"a": 1', '[1', '[', '{"a"', '{"a":']) {
+      expect(() => parseJson(text)).toThrow('JSON parse error, premature EOI');
+    }
+    expect(() => parseJson('')).toThrow('expecting value');
+  });
+
   it('with bytes that are no UTF-8 is refused', () => {
     const bad = (bytes: readonly number[]): Uint8Array =>
       Uint8Array.of(0x5b, 0x22, ...bytes, 0x22, 0x5d);
