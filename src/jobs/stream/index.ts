@@ -43,7 +43,8 @@ function planStream(registry: JobRegistry, args: StreamOptions): StreamPlan {
   const layers = layersAbove(top, base);
   for (const node of layers) registry.requireIdle(node);
   const backingFile = args['backing-file'];
-  if (base === null && backingFile !== undefined) {
+  // Named by `bottom`, the base does not count: the reference refuses a string then, too.
+  if (backingFile !== undefined && (base === null || args.bottom !== undefined)) {
     throw new BlockError(
       'invalid-option',
       'backing file specified, but streaming the entire chain',

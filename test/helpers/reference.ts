@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: Apache-2.0
+// Plays one conversation to our server and to a real qemu-storage-daemon and compares what is said.
+//
+// Filters leave out what is chance (sizes on disk, progress at a moment) and nothing else.
+
+import { execFileSync } from 'node:child_process';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { expect } from 'vitest';
+
+import { startOwnDaemon } from './own-daemon.js';
+import { peer } from './peers.js';
+import { startRealDaemon } from './real-daemon.js';
+import { command, playAll } from './transcript.js';
+import type { Line, Step } from './transcript.js';
+
+const daemon = peer('qemu-storage-daemon');
+const img = peer('qemu-img');
+const io = peer('qemu-io');
+export const hello = command('qmp_capabilities');
+
+/** False where the real tools are missing: the comparison is skipped. */
+export const hasReference = daemon !== null && img !== null && io !== null;
+
+/** Fresh images in the directory: base.qcow2 (4 MiB, the first MiB written) below top.qcow2. */
+function makeChain(directory: string): void {
+  const path = (name: string): string => join(directory, name);
+  execFileSync(img as string, ['create', '-q', '-f', 'qcow2', path('base.qcow2'), '4M']);
+  execFileSync(io as string, ['-c', 'write 0 1M', path('base.qcow2')]);
+  const backing = ['-b', 'base.qcow2', '-F', 'qcow2'];
+  execFileSync(img as string, ['create', '-q', '-f', 'qcow2', ...backing, path('top.qcow2')]);
+  rmSync(path('new.img'), { force: true });
+}
+
+type Filter = (line: Line) => Line | null;
+type Record = Awaited<ReturnType<typeof playAll>>;
+
+function filtered(record: Record, filter: Filter): unknown {
+  return record.map(({ step, said }) => ({
+    step,
+    said: said.map(filter).filter((line) => line !== null),
+  }));
+}
+
+/** How much a file takes differs between two files of the same content. */
+function withoutSizes(line: Line): Line {
+  return JSON.parse(
+    JSON.stringify(line, (key, value: unknown) => {
+      const isFile = (value as { format?: unknown } | null)?.format === 'file';
+      if (isFile) return { ...(value as object), 'virtual-size': 0, 'actual-size': 0 };
+      return key === 'actual-size' ? 0 : value;
+    }),
+  ) as Line;
+}
+
+/** The order of nodes is nobody's promise. */
+export function inOneOrder(line: Line): Line {
+  const list = withoutSizes(line)['return'];
+  if (!Array.isArray(list)) return line;
+  const key = (node: Line): string => `${String(node['file'])} ${String(node['drv'])}`;
+  const sorted = (list as Line[]).toSorted((left, right) => (key(left) < key(right) ? -1 : 1));
+  return { ...line, return: sorted };
+}
+
+/** Edges by names instead of ids, in one order. */
+export function graphByNames(line: Line): Line {
+  const graph = line['return'] as { nodes?: Line[]; edges?: Line[] } | undefined;
+  if (graph?.nodes === undefined || graph.edges === undefined) return line;
+  const names = new Map(graph.nodes.map(({ id, name, type }) => [id, [type, name].join(' ')]));
+  const lists = ['perm', 'shared-perm'] as const;
+  const edges = graph.edges.map((edge) => {
+    const masks = lists.map((list) => (edge[list] as string[]).toSorted().join('+'));
+    const ends = [names.get(edge['parent']), edge['name'], names.get(edge['child'])];
+    return [...ends, ...masks].join(', ');
+  });
+  return { return: { edges: edges.toSorted() } };
+}
+
+/** Whether a verb's effect comes before or after its reply depends on what the job is doing. */
+export function withoutReplies(line: Line): Line | null {
+  return 'return' in line ? null : line;
+}
+
+export function withoutOffset(line: Line): Line {
+  return JSON.parse(
+    JSON.stringify(line, (key, value: unknown) => (key === 'offset' ? 0 : value)),
+  ) as Line;
+}
+
+export function isDrainPause(line: Line): boolean {
+  const data = line['data'] as { readonly status?: string } | undefined;
+  return data?.status === 'paused' || data?.status === 'running';
+}
+
+/** Plays `steps` in a fresh directory (`makeSteps` is told which) to both and expects the same. */
+export async function compare(
+  makeSteps: (directory: string) => readonly Step[],
+  filter: Filter = (line) => line,
+): Promise<void> {
+  const directory = mkdtempSync(join(tmpdir(), 'transcripts-'));
+  try {
+    await comparedIn(directory, makeSteps(directory), filter);
+  } finally {
+    rmSync(directory, { recursive: true, force: true });
+  }
+}
+
+async function comparedIn(
+  directory: string,
+  steps: readonly Step[],
+  filter: Filter,
+): Promise<void> {
+  makeChain(directory);
+  const theirs = await (async () => {
+    await using real = await startRealDaemon(daemon as string, directory);
+    return await playAll(real.socket, steps);
+  })();
+  makeChain(directory);
+  await using own = await startOwnDaemon(directory);
+  void own.engine.quitRequested.then(() => own.server.close());
+  const ours = await playAll(await own.connect(), steps);
+  expect(filtered(ours, filter)).toEqual(filtered(theirs, filter));
+}
+
+
+export function top(directory: string, extra: Line = {}): Line {
+  return {
+    driver: 'qcow2',
+    'node-name': 'top',
+    file: { driver: 'file', filename: join(directory, 'top.qcow2') },
+    ...extra,
+  };
+}
