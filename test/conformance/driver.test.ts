@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import type { Driver } from '../../src/block/index.js';
+import { copyBeforeWrite } from '../../src/drivers/filters/copy-before-write/index.js';
+import { copyOnRead } from '../../src/drivers/filters/copy-on-read/index.js';
 import { qcow2Driver } from '../../src/drivers/formats/qcow2/index.js';
 import { makeFile } from '../helpers/graph.js';
 import { describeDriver } from './describe-driver.js';
@@ -70,5 +72,33 @@ describeDriver({
     await user.detach();
     await graph.close(file);
     return { driver: 'qcow2', file: { driver: 'file', filename: '/disk' } };
+  },
+});
+
+describeDriver({
+  name: 'copy-before-write',
+  size: 256 * KIB,
+  stores: true,
+  drivers: [copyBeforeWrite as unknown as Driver<never>],
+  async create(host) {
+    await makeFile(host, '/disk', 256 * KIB);
+    await makeFile(host, '/target', 256 * KIB);
+    const plain = (filename: string): object => ({
+      driver: 'raw',
+      file: { driver: 'file', filename },
+    });
+    return { driver: 'copy-before-write', file: plain('/disk'), target: plain('/target') };
+  },
+});
+
+describeDriver({
+  name: 'copy-on-read',
+  size: 256 * KIB,
+  stores: true,
+  drivers: [copyOnRead as unknown as Driver<never>],
+  async create(host) {
+    await makeFile(host, '/disk', 256 * KIB);
+    const file = { driver: 'raw', file: { driver: 'file', filename: '/disk' } };
+    return { driver: 'copy-on-read', file };
   },
 });

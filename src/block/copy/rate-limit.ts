@@ -8,6 +8,9 @@
 import { COPY_LIMITS } from '../../base/index.js';
 import type { Clock } from '../../base/index.js';
 
+/** Timers of the platform hold no more than 31 bits of milliseconds. */
+const MAX_DELAY_MS = 2 ** 30;
+
 export class RateLimiter {
   readonly #clock: Clock;
   #bytesPerSecond = 0;
@@ -33,7 +36,7 @@ export class RateLimiter {
   /** Milliseconds until the next dispatch; 0 = now. */
   delayMs(): number {
     if (this.#bytesPerSecond === 0) return 0;
-    return Math.max(0, this.#paidUntil - this.#clock.now());
+    return Math.min(MAX_DELAY_MS, Math.max(0, this.#paidUntil - this.#clock.now()));
   }
 
   charge(bytes: number): void {

@@ -64,6 +64,19 @@ describe('blockdev-backup', () => {
     expect(firstDifference(source, stage.guest.expected)).toBe(-1);
   });
 
+  it('backs up a source that is read-only', async () => {
+    const stage = makeStage();
+    await makeChain(stage, { seed: 2 });
+    await stage.graph.close(stage.graph.require('top'));
+    const source = await openImage(stage, 'top', { backing: 'mid', readOnly: true });
+    await createImage(stage, { name: 'target', size: SIZE });
+    const target = await openImage(stage, 'target');
+    const job = await startBackup(stage.jobs, BACKUP);
+    await job.ended;
+    expect(job.info().error).toBeUndefined();
+    expect(firstDifference(await readAll(target), await readAll(source))).toBe(-1);
+  });
+
   it('compresses where the target can', async () => {
     const stage = await backupStage();
     const job = await startBackup(stage.jobs, { ...BACKUP, compress: true });

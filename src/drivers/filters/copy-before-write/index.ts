@@ -39,7 +39,8 @@ export const copyBeforeWrite = defineDriver<CopyBeforeWriteOptions | CopyBeforeW
     const target = context.child('target');
     if ('bitmap' in options) {
       const { bitmap } = options;
-      return Promise.resolve(new CopyBeforeWriteNode({ node: context.node, file, target, bitmap }));
+      const setup = { node: context.node, file, target, bitmap, writesTarget: true };
+      return Promise.resolve(new CopyBeforeWriteNode(setup));
     }
     if ((options['cbw-timeout'] ?? 0) !== 0) {
       throw new BlockError('unsupported', "Parameter 'cbw-timeout' is not supported");
@@ -47,7 +48,10 @@ export const copyBeforeWrite = defineDriver<CopyBeforeWriteOptions | CopyBeforeW
     const bitmap = new CopyBitmap(file.node.length, copyUnit(target.node));
     const onError = options['on-cbw-error'] ?? 'break-guest-write';
     const { node } = context;
-    return Promise.resolve(new CopyBeforeWriteNode({ node, file, target, bitmap, onError }));
+    // Without writers above there is nothing to copy.
+    const writesTarget = !context.readOnly;
+    const setup = { node, file, target, bitmap, onError, writesTarget };
+    return Promise.resolve(new CopyBeforeWriteNode(setup));
   },
 });
 
@@ -56,6 +60,8 @@ interface CopyBeforeWriteSetup {
   readonly file: Child;
   readonly target: Child;
   readonly bitmap: CopyBitmap;
+  /** A job copies to the target even when its source cannot be written. */
+  readonly writesTarget: boolean;
   readonly onError?: 'break-guest-write' | 'break-snapshot';
 }
 
@@ -63,10 +69,12 @@ class CopyBeforeWriteNode implements DriverNode {
   readonly #node: Node;
   readonly #file: Child;
   readonly #copier: CopyBeforeWrite;
+  readonly #writesTarget: boolean;
 
   constructor(setup: CopyBeforeWriteSetup) {
     this.#node = setup.node;
     this.#file = setup.file;
+    this.#writesTarget = setup.writesTarget;
     this.#copier = new CopyBeforeWrite({
       bitmap: setup.bitmap,
       source: setup.file,
@@ -85,7 +93,8 @@ class CopyBeforeWriteNode implements DriverNode {
 
   childPermissions(child: Child, parents: PermissionPair): PermissionPair {
     if (child.name === 'target') {
-      return { taken: Permission.write, shared: Permission.all & ~Permission.resize };
+      const taken = this.#writesTarget ? Permission.write : Permission.none;
+      return { taken, shared: Permission.all & ~Permission.resize };
     }
     // Not in use yet (its users still stand on the node below): nothing to protect.
     if (this.#node.parents.size === 0) return parents;
