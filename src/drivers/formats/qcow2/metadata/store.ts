@@ -66,7 +66,7 @@ export class MetadataStore {
     return table;
   }
 
-  /** Entry `index` of a table whose first cluster is guest cluster `tableCluster`. */
+  /** Replaces the entry of a guest cluster in the table that covers it; frees nothing. */
   setEntry(table: Table, guestCluster: number, entry: { hi: number; lo: number }): void {
     const { image } = this;
     const at = (guestCluster % image.geometry.l2Entries) * 8;
