@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Blocking reads and writes on a descriptor that another thread opened and holds: what a lane's
-// thread uses. The caller makes sure that the descriptor stays open and tells its file afterwards
-// (HostFile.hold, noteForeignWrite).
+// Blocking reads and writes on a descriptor: the portable file's, and those of a lane's thread on
+// a descriptor that another thread opened and holds. The latter makes sure that the descriptor
+// stays open and tells its file afterwards (HostFile.hold, noteForeignWrite).
 
 import { readSync, writeSync } from 'node:fs';
 

@@ -11,6 +11,7 @@ import type { Engine } from '../../engine/index.js';
 import { openDefaultHost } from '../../host/index.js';
 import type { Host } from '../../host/index.js';
 import { QmpServer } from '../../qmp/index.js';
+import type { SessionStreams } from '../../qmp/index.js';
 import {
   bool,
   enumeration,
@@ -41,10 +42,16 @@ export class Daemon {
   readonly #servers: QmpServer[] = [];
   #pidPath: string | null = null;
   #pidFile: PidFile | null = null;
+  /** Monitors greet nobody before every option of the command line has acted. */
+  readonly #up: Promise<void>;
+  #declareUp: () => void = () => undefined;
 
   private constructor(host: Host, engine: Engine) {
     this.#host = host;
     this.#engine = engine;
+    this.#up = new Promise((resolve) => {
+      this.#declareUp = resolve;
+    });
   }
 
   static async start(program: Program): Promise<Daemon> {
@@ -75,8 +82,10 @@ export class Daemon {
 
   /** Everything is up. */
   async ready(): Promise<void> {
-    if (this.#pidPath === null) return;
-    this.#pidFile = await PidFile.write(this.#host, this.#pidPath);
+    if (this.#pidPath !== null) {
+      this.#pidFile = await PidFile.write(this.#host, this.#pidPath);
+    }
+    this.#declareUp();
   }
 
   async close(): Promise<void> {
@@ -119,7 +128,11 @@ export class Daemon {
       },
     });
     this.#servers.push(server);
-    if (!chardev.attach((streams) => void server.serve(streams))) {
+    const greet = async (streams: SessionStreams): Promise<void> => {
+      await this.#up;
+      server.serve(streams);
+    };
+    if (!chardev.attach((streams) => void greet(streams))) {
       throw new BlockError('busy', `Device '${chardev.id}' is in use`);
     }
     return Promise.resolve();

@@ -9,6 +9,7 @@ import { constants } from 'node:os';
 
 import { BlockError, type Eventually, IO_LIMITS, settle } from '../../base/index.js';
 import { DescriptorFile, type DescriptorFileOptions, NOT_NOW } from '../descriptor-file.js';
+import { readDescriptor } from '../descriptor-io.js';
 import type { LockRequest } from '../file-locks.js';
 import type { HostExtent, HostFileCapabilities } from '../host.js';
 import type { NativeAddon } from './addon.js';
@@ -100,7 +101,8 @@ export class NativeFile extends DescriptorFile {
   }
 
   protected override readNow(buffer: Uint8Array, offset: number): number {
-    if (!this.#canReadNow) return NOT_NOW;
+    // File systems in memory know no "do not wait", and never do.
+    if (!this.#canReadNow) return readDescriptor(this.descriptor, buffer, offset);
     let done = 0;
     while (done < buffer.length) {
       const part = done === 0 ? buffer : buffer.subarray(done);

@@ -4,9 +4,8 @@
 // Locks cannot be set. A live QEMU is still found, in the list of locks that the kernel keeps,
 // and refused by the same rules; other processes do not see this one.
 
-import { readSync, writeSync } from 'node:fs';
-
 import { DescriptorFile } from '../descriptor-file.js';
+import { readDescriptor, writeDescriptor } from '../descriptor-io.js';
 import { findConflict, type LockRequest } from '../file-locks.js';
 import type { HostFileCapabilities } from '../host.js';
 import { lockConflict } from '../locks/lock-table.js';
@@ -23,20 +22,11 @@ export class NodeFile extends DescriptorFile {
   override readonly capabilities = CAPABILITIES;
 
   protected override readNow(buffer: Uint8Array, offset: number): number {
-    let done = 0;
-    while (done < buffer.length) {
-      const count = readSync(this.descriptor, buffer, done, buffer.length - done, offset + done);
-      if (count === 0) break;
-      done += count;
-    }
-    return done;
+    return readDescriptor(this.descriptor, buffer, offset);
   }
 
   protected override writeNow(buffer: Uint8Array, offset: number): void {
-    let done = 0;
-    while (done < buffer.length) {
-      done += writeSync(this.descriptor, buffer, done, buffer.length - done, offset + done);
-    }
+    writeDescriptor(this.descriptor, buffer, offset);
   }
 
   protected override reserve(): Promise<boolean> {
