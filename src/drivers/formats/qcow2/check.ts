@@ -20,6 +20,7 @@ import {
   hasReservedL2Bits,
   isCopied,
 } from './entries.js';
+import { virtualSizeOf } from './header.js';
 import type { Qcow2Header } from './header.js';
 
 interface Tables {
@@ -90,7 +91,7 @@ class Check {
       checkErrors: this.#checkErrors,
       corruptionsFixed: 0,
       leaksFixed: 0,
-      totalClusters: Math.ceil(fields.size / geometry.clusterSize),
+      totalClusters: Math.ceil(virtualSizeOf(this.#header) / geometry.clusterSize),
       allocatedClusters: this.#allocated,
       fragmentedClusters: this.#fragmented,
       compressedClusters: this.#compressed,

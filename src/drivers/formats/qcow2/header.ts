@@ -57,6 +57,8 @@ export interface Qcow2Header {
   readonly backingFormat: string | null;
   /** Persistent bitmaps in the directory. */
   readonly bitmapCount: number;
+  /** Says which top-level table the file ends before; null when all are there. */
+  readonly truncated: string | null;
 }
 
 /** Bytes that peekClusterSize and the fixed header need; a shorter file is padded with zeroes. */
@@ -98,7 +100,7 @@ export function decodeHeader(head: Uint8Array, fileLength: number): Qcow2Header 
   checkBackingPlace(fields, geometry.clusterSize, head.length);
   const { extensions, end } = decodeExtensions(head, fields, geometry.clusterSize);
   checkFeatures(fields, extensions);
-  checkTables(fields, geometry, fileLength);
+  const truncated = checkTables(fields, geometry, fileLength);
   const format = extensions.find(({ type }) => type === ExtensionType.backingFormat);
   const { backingFileOffset: from, backingFileSize: size } = fields;
   return {
@@ -109,6 +111,7 @@ export function decodeHeader(head: Uint8Array, fileLength: number): Qcow2Header 
     backingFile: from === 0 || size === 0 ? null : text(head.subarray(from, from + size)),
     backingFormat: format === undefined ? null : text(format.data),
     bitmapCount: countBitmaps(extensions, fields),
+    truncated,
   };
 }
 
@@ -228,20 +231,24 @@ interface TablePlace {
   readonly alignment: number;
 }
 
-function checkPlace(place: TablePlace, fileLength: number): void {
+/** Throws for a place that no file can have; says when this file ends before it. */
+function checkPlace(place: TablePlace, fileLength: number): string | null {
   const { name, field, offset, bytes, alignment } = place;
   if (offset === 0 || offset % alignment !== 0 || offset > MAX_OFFSET - bytes) {
     throw corrupt(`${name} offset invalid (${field} ${offset})`);
   }
-  if (offset + bytes > fileLength) {
-    throw corrupt(
-      `${name} is beyond the end of the file (${field} ${offset}, ${bytes} bytes, ` +
-        `file length ${fileLength})`,
-    );
-  }
+  if (offset + bytes <= fileLength) return null;
+  return (
+    `${name} is beyond the end of the file (${field} ${offset}, ${bytes} bytes, ` +
+    `file length ${fileLength})`
+  );
 }
 
-function checkTables(fields: HeaderFields, geometry: Geometry, fileLength: number): void {
+function checkTables(
+  fields: HeaderFields,
+  geometry: Geometry,
+  fileLength: number,
+): string | null {
   const { clusterSize } = geometry;
   const tableBytes = fields.refcountTableClusters * clusterSize;
   if (tableBytes > IMAGE_LIMITS.qcow2RefcountTableBytes) {
@@ -251,7 +258,8 @@ function checkTables(fields: HeaderFields, geometry: Geometry, fileLength: numbe
   }
   const table = { name: 'Reference count table', field: 'refcount_table_offset' };
   const offset = fields.refcountTableOffset;
-  checkPlace({ ...table, offset, bytes: tableBytes, alignment: clusterSize }, fileLength);
+  const place = { ...table, offset, bytes: tableBytes, alignment: clusterSize };
+  let truncated = checkPlace(place, fileLength);
 
   const extended = hasBit(fields.incompatibleFeatures, Incompatible.extendedL2);
   const l2Coverage = extended ? geometry.l2Coverage / 2 : geometry.l2Coverage;
@@ -264,14 +272,18 @@ function checkTables(fields: HeaderFields, geometry: Geometry, fileLength: numbe
   }
   if (fields.l1Size > 0) {
     const l1 = { name: 'Active L1 table', field: 'l1_table_offset', offset: fields.l1TableOffset };
-    checkPlace({ ...l1, bytes: fields.l1Size * 8, alignment: clusterSize }, fileLength);
+    const bytes = fields.l1Size * 8;
+    const reason = checkPlace({ ...l1, bytes, alignment: clusterSize }, fileLength);
+    truncated ??= reason;
   }
   if (fields.nbSnapshots > 0) {
     const snapshots = { name: 'Snapshot table', field: 'snapshots_offset', alignment: 8 };
     // Each entry has at least its 40 fixed bytes.
     const bytes = fields.nbSnapshots * 40;
-    checkPlace({ ...snapshots, offset: fields.snapshotsOffset, bytes }, fileLength);
+    const reason = checkPlace({ ...snapshots, offset: fields.snapshotsOffset, bytes }, fileLength);
+    if (reason !== null) throw corrupt(reason);
   }
+  return truncated;
 }
 
 function countBitmaps(extensions: readonly HeaderExtension[], fields: HeaderFields): number {
@@ -284,6 +296,11 @@ function countBitmaps(extensions: readonly HeaderExtension[], fields: HeaderFiel
   const value = decodeStruct(BITMAPS_EXTENSION, found.data, extent);
   validateStruct(BITMAPS_EXTENSION, value, extent);
   return value.nbBitmaps;
+}
+
+/** What a guest sees of `size`, in bytes: the format counts in sectors of 512. */
+export function virtualSizeOf(header: Qcow2Header): number {
+  return header.fields.size - (header.fields.size % 512);
 }
 
 /** L1 entries that the virtual size needs; the table may have more. */

@@ -1,19 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
-// A qcow2 image with a feature that is not supported, opened only to be reported by info.
+// A qcow2 image that cannot be worked on, opened only to be reported: it has a feature that is not
+// supported, or the file ends before its tables.
 //
 // Size, header facts and the backing link are there; every attempt at its data is refused by the
-// feature's name. Nothing but the header and the lists of snapshots and bitmaps is read.
+// feature's or table's name. Only a truncated file can be checked.
 
 import { BlockError } from '../../../base/index.js';
 import type {
   BackingLink,
   BlockStatus,
   CheckResult,
+  Child,
   DriverInfo,
   DriverNode,
   NodeLimits,
 } from '../../../block/index.js';
+import { checkImage } from './check.js';
 import { unsupportedFeature } from './features.js';
+import { virtualSizeOf } from './header.js';
 import type { Qcow2Header } from './header.js';
 import { infoOf } from './info.js';
 import type { Listings } from './info.js';
@@ -23,11 +27,13 @@ export class InspectedQcow2 implements DriverNode {
   readonly limits: NodeLimits;
   readonly #header: Qcow2Header;
   readonly #listings: Listings;
+  readonly #file: Pick<Child, 'node'>;
 
-  constructor(header: Qcow2Header, listings: Listings) {
+  constructor(file: Pick<Child, 'node'>, header: Qcow2Header, listings: Listings) {
+    this.#file = file;
     this.#header = header;
     this.#listings = listings;
-    this.length = header.fields.size;
+    this.length = virtualSizeOf(header);
     const { clusterSize } = header.geometry;
     this.limits = {
       requestAlignment: 1,
@@ -50,8 +56,9 @@ export class InspectedQcow2 implements DriverNode {
     return backingFile === null ? null : { file: backingFile, format: backingFormat };
   }
 
-  check(): Promise<CheckResult> {
-    return Promise.reject(this.#refusal());
+  check(repair: 'none' | 'leaks' | 'all'): Promise<CheckResult> {
+    if (unsupportedFeature(this.#header) !== null) return Promise.reject(this.#refusal());
+    return checkImage(this.#file, this.#header, repair);
   }
 
   info(): DriverInfo {
@@ -63,6 +70,10 @@ export class InspectedQcow2 implements DriverNode {
   }
 
   #refusal(): BlockError {
-    return new BlockError('unsupported', unsupportedFeature(this.#header) ?? 'not supported');
+    const feature = unsupportedFeature(this.#header);
+    const path = this.#file.node.filename;
+    if (feature !== null) return new BlockError('unsupported', `${path}: ${feature}`, { path });
+    const reason = this.#header.truncated ?? 'the file is truncated';
+    return new BlockError('corrupt-image', `${path}: ${reason}`, { path });
   }
 }

@@ -8,13 +8,14 @@
 import { BlockError } from '../../../base/index.js';
 import type { DriverNode, OpenContext } from '../../../block/index.js';
 import { requireSupported, requireWritable, unsupportedFeature } from './features.js';
+import { virtualSizeOf } from './header.js';
 import type { Qcow2Header } from './header.js';
 import { InspectedQcow2 } from './inspect.js';
 import { readBitmaps, readSnapshots } from './listings.js';
 import { openQcow2Node } from './node.js';
 import { QCOW2_REFUSED_OPTIONS } from './options.js';
 import type { Qcow2Options } from './options.js';
-import { Qcow2Structures, readHeader, readTopTables } from './structures.js';
+import { inspectHeader, Qcow2Structures, readTopTables, requireTables } from './structures.js';
 
 export async function openQcow2(
   context: OpenContext,
@@ -38,12 +39,14 @@ async function openImage(
   path: string,
 ): Promise<DriverNode> {
   const file = context.child('file');
-  const header = await readHeader(file.node);
-  if (context.inspectOnly && unsupportedFeature(header) !== null) {
+  const header = await inspectHeader(file.node);
+  const unusable = unsupportedFeature(header) ?? header.truncated;
+  if (context.inspectOnly && unusable !== null) {
     const snapshots = await readSnapshots(file.node, header);
     const bitmaps = await readBitmaps(file.node, header);
-    return new InspectedQcow2(header, { snapshots, bitmaps });
+    return new InspectedQcow2(file, header, { snapshots, bitmaps });
   }
+  requireTables(header);
   requireSupported(header, { path });
   requireLazyRefcounts(header, options);
   const structures = new Qcow2Structures(file, header);
@@ -60,7 +63,7 @@ async function openImage(
     clusterBits: fields.clusterBits,
     refcountOrder: fields.refcountOrder,
     readOnly: context.readOnly,
-    size: fields.size,
+    size: virtualSizeOf(header),
     corrupt: structures.info().corrupt === true,
     node: context.node,
     file,

@@ -4,7 +4,7 @@
 // Every write to cluster 0 goes through one queue and is built from the header as it is when its
 // turn comes, so that a field patch and a backing change never undo each other.
 
-import { hasAny, NO_BITS, orBits, withoutBits } from '../../../base/index.js';
+import { BlockError, hasAny, NO_BITS, orBits, withoutBits } from '../../../base/index.js';
 import type { Bits64 } from '../../../base/index.js';
 import { readRequest, writeRequest } from '../../../block/index.js';
 import type { BackingLink, CheckResult, Child, DriverInfo, Node } from '../../../block/index.js';
@@ -128,8 +128,20 @@ async function readCluster0(file: Node, clusterSize: number): Promise<Uint8Array
   return bytes;
 }
 
-/** Reads and checks cluster 0. */
+/** Reads and checks cluster 0; refuses tables that the file ends before. */
 export async function readHeader(file: Node): Promise<Qcow2Header> {
+  const header = await inspectHeader(file);
+  requireTables(header);
+  return header;
+}
+
+/** The top-level tables are all within the file. */
+export function requireTables(header: Qcow2Header): void {
+  if (header.truncated !== null) throw new BlockError('corrupt-image', header.truncated);
+}
+
+/** Reads and checks cluster 0; the file may end before the tables. */
+export async function inspectHeader(file: Node): Promise<Qcow2Header> {
   const length = file.length;
   const peek = new Uint8Array(HEADER_PEEK_BYTES);
   await file.read(readRequest(0, peek.subarray(0, Math.min(length, peek.length))));

@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: Apache-2.0
+// The program as a real process, measured: how it ended, what it said, how much memory it took.
+//
+// A run that does not end by itself is killed and has the status null. Memory is the process's own
+// highest resident size, which it writes to descriptor 3 when it exits.
+import { spawn } from 'node:child_process';
+
+const MAIN = new URL('../../dist/cli/blockwright.js', import.meta.url).pathname;
+const REPORT_MEMORY =
+  'data:text/javascript,import{writeSync}from"node:fs";process.on("exit",()=>' +
+  'writeSync(3,String(process.resourceUsage().maxRSS)))';
+
+/** What bad input may cost at most. */
+export const BAD_INPUT_LIMITS = { timeoutMs: 10_000, residentMiB: 300 } as const;
+
+export interface MeasuredRun {
+  readonly status: number | null;
+  readonly output: string;
+  readonly complaint: string;
+  readonly residentMiB: number;
+}
+
+export interface RunOptions {
+  readonly cwd?: string;
+  readonly env?: Readonly<Record<string, string>>;
+}
+
+/** `node dist/cli/blockwright.js ARGS`, killed after ten seconds. */
+export function runMeasured(
+  args: readonly string[],
+  options: RunOptions = {},
+): Promise<MeasuredRun> {
+  const child = spawn(process.execPath, ['--import', REPORT_MEMORY, MAIN, ...args], {
+    stdio: ['ignore', 'pipe', 'pipe', 'pipe'],
+    timeout: BAD_INPUT_LIMITS.timeoutMs,
+    killSignal: 'SIGKILL',
+    ...(options.cwd === undefined ? {} : { cwd: options.cwd }),
+    env: { ...process.env, ...options.env },
+  });
+  const texts = ['', '', '', ''];
+  child.stdio.forEach((stream, index) => {
+    if (index === 0 || stream === null || stream === undefined) return;
+    stream.on('data', (chunk: Buffer) => {
+      texts[index] += chunk.toString('utf8');
+    });
+  });
+  return new Promise((resolve) => {
+    child.once('close', (status) => {
+      const [, output = '', complaint = '', memory = ''] = texts;
+      resolve({ status, output, complaint, residentMiB: Number(memory) / 1024 });
+    });
+  });
+}
+
+/** Everything that bad input must never do, as one list; empty when the run was well behaved. */
+export function misdeeds(run: MeasuredRun): string[] {
+  const text = run.output + run.complaint;
+  const found: string[] = [];
+  if (run.status === null) found.push('did not end by itself within 10 s');
+  if (run.residentMiB > BAD_INPUT_LIMITS.residentMiB) found.push(`took ${run.residentMiB} MiB`);
+  if (/^\s+at .*:\d+:\d+/m.test(text)) found.push('printed a stack trace');
+  if (/internal error|assertion/i.test(text)) found.push('failed an assertion');
+  if (!/^[^\p{Cc}]*(\r?\n[^\p{Cc}]*)*$/u.test(text)) found.push('printed control characters');
+  return found.length === 0 ? found : [...found, run.complaint.slice(0, 500)];
+}
+
+/** A refusal is one line that names the program. */
+export function refusalLines(run: MeasuredRun): string[] {
+  return run.complaint.trimEnd().split('\n');
+}
