@@ -5,8 +5,8 @@
 // one cut to nothing, after its locks were tested) only when the format asks for its `file`. When
 // making the image fails, a file that was not there before is removed again.
 
-import { BlockError } from '../../base/index.js';
-import type { CreateContext, Driver, Node } from '../../block/index.js';
+import { BlockError, Permission } from '../../base/index.js';
+import type { Backend, CreateContext, Driver } from '../../block/index.js';
 import { CliError, hintOf } from '../program.js';
 import { OptionMistake } from './create-options.js';
 import type { CreateMembers, OptionValues } from './create-options.js';
@@ -24,7 +24,7 @@ export interface CreateRequest {
 export async function createImage(session: Session, request: CreateRequest): Promise<void> {
   const existed = (await session.host.stat(request.path).catch(() => null)) !== null;
   let touched = false;
-  const opened: Node[] = [];
+  const users: Backend[] = [];
   const makeFile = async (size: number, members: Record<string, unknown>): Promise<void> => {
     const driver = await session.registry.load('file');
     const options = { filename: request.path, size, ...members };
@@ -36,8 +36,11 @@ export async function createImage(session: Session, request: CreateRequest): Pro
     async node() {
       await makeFile(0, {});
       const options = { driver: 'file', filename: request.path };
-      const node = await session.graph.open(options, { noFlush: false });
-      opened.push(node);
+      const node = await session.graph.open(options);
+      const { consistentRead, write, resize, all } = Permission;
+      const permissions = { taken: consistentRead | write | resize, shared: all & ~resize };
+      users.push(await session.graph.attach(node, 'create', permissions));
+      await session.graph.close(node);
       return node;
     },
   };
@@ -50,14 +53,14 @@ export async function createImage(session: Session, request: CreateRequest): Pro
       await driver.create?.(context, { ...members, file: request.path, size });
     }
   } catch (error) {
-    for (const node of opened.splice(0)) await session.graph.close(node).catch(() => undefined);
+    for (const user of users.splice(0)) await user.detach().catch(() => undefined);
     const isLocked = error instanceof BlockError && error.kind === 'locked';
     if (touched && !existed && !isLocked) {
       await session.host.removeFile(request.path).catch(() => undefined);
     }
     throw error;
   } finally {
-    for (const node of opened) await session.graph.close(node);
+    for (const user of users) await user.detach();
   }
 }
 
