@@ -6,6 +6,7 @@ import { createHash } from 'node:crypto';
 import { readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { complaintsOf } from '../helpers/command-line.js';
 import { type GoldenFolder, goldenImages, unpackGolden } from '../helpers/golden.js';
 
 const MAIN = new URL('../../dist/cli/blockwright.js', import.meta.url).pathname;
@@ -32,7 +33,9 @@ function img(args: readonly string[]): Promise<Run> {
     complaint += text;
   });
   return new Promise((resolve) => {
-    child.once('close', (status) => resolve({ status, output, complaint }));
+    child.once('close', (status) => {
+      resolve({ status, output, complaint: complaintsOf(complaint) });
+    });
   });
 }
 

@@ -5,6 +5,7 @@ import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { complaintsOf } from '../helpers/command-line.js';
 
 const MAIN = new URL('../../dist/cli/blockwright.js', import.meta.url).pathname;
 
@@ -39,7 +40,9 @@ function tour(
     complaint += text;
   });
   return new Promise((resolve) => {
-    child.once('close', (status) => resolve({ status, output, complaint }));
+    child.once('close', (status) => {
+      resolve({ status, output, complaint: complaintsOf(complaint) });
+    });
   });
 }
 
