@@ -20,19 +20,29 @@ const DEFAULT_WORKERS = 64;
 const MAX_WORKERS = 2 ** 31 - 1;
 
 export async function startBackup(registry: JobRegistry, args: BackupOptions): Promise<Job> {
-  const plan = planBackup(registry, args);
-  return startWork(registry, new BackupWork(registry, plan), {
-    setup: {
-      id: args['job-id'] ?? '',
-      type: 'backup',
-      blockJob: true,
-      autoFinalize: args['auto-finalize'] ?? true,
-      autoDismiss: args['auto-dismiss'] ?? true,
-    },
-    speed: args.speed ?? 0,
-    nodes: [plan.target],
-    startsDrained: true,
-  });
+  const { graph } = registry;
+  const source = registry.node(args.device);
+  registry.node(args.target);
+  // The reference drains the source once to look and once to act; running jobs show both.
+  (await graph.drain([source])).end();
+  const section = await graph.drain([source]);
+  try {
+    const plan = planBackup(registry, args);
+    return await startWork(registry, new BackupWork(registry, plan), {
+      setup: {
+        id: args['job-id'] ?? '',
+        type: 'backup',
+        blockJob: true,
+        autoFinalize: args['auto-finalize'] ?? true,
+        autoDismiss: args['auto-dismiss'] ?? true,
+      },
+      speed: args.speed ?? 0,
+      nodes: [plan.target],
+      startsDrained: true,
+    });
+  } finally {
+    section.end();
+  }
 }
 
 function planBackup(registry: JobRegistry, args: BackupOptions): BackupPlan {

@@ -60,7 +60,7 @@ class CreateWork implements JobWork {
       node = await graph.open(reference as NodeOptions);
       this.#opened.push(node);
     }
-    const backend = await graph.attach(node, '', {
+    const backend = await graph.attach(node, 'an unnamed block device', {
       taken: Permission.write | Permission.resize,
       shared: Permission.all,
     });

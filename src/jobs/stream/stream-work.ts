@@ -36,6 +36,8 @@ export class StreamWork implements JobWork {
   readonly #copier: CopyOnRead;
   #filter: Node | null = null;
   #backend: Backend | null = null;
+  /** Edges that keep writers away from the layers being copied. */
+  readonly #layerGuards: Backend[] = [];
   #loop: CopyLoop | null = null;
   #session: CopySession | null = null;
   #unfreeze: (() => void) | null = null;
@@ -88,6 +90,13 @@ export class StreamWork implements JobWork {
       taken: Permission.none,
       shared: Permission.all & ~Permission.resize,
     });
+    for (const layer of this.#plan.layers.slice(1)) {
+      const guard = await this.#registry.graph.attach(layer, job.id, {
+        taken: Permission.none,
+        shared: Permission.consistentRead | Permission.writeUnchanged,
+      });
+      this.#layerGuards.push(guard);
+    }
     this.#backend.onQuiesce((quiesced) => {
       if (quiesced) job.quiesce();
       else job.unquiesce();
@@ -143,6 +152,7 @@ export class StreamWork implements JobWork {
     this.#unfreeze = null;
     await this.#backend?.detach();
     this.#backend = null;
+    for (const guard of this.#layerGuards.splice(0)) await guard.detach();
     if (this.#filter !== null) await this.#registry.graph.removeFilter(this.#filter);
     this.#filter = null;
   }

@@ -145,6 +145,17 @@ describe('block-stream', () => {
     await stage.graph.setBacking(top, stage.graph.require('base'));
   });
 
+  it('no one may write to a layer that is being copied', async () => {
+    const stage = await chainStage();
+    const job = await startStream(stage.jobs, { 'job-id': 's', device: 'top', speed: 65_536 });
+    await expect(Guest.attach(stage, stage.graph.require('mid'))).rejects.toThrow(
+      /^Permission conflict on node 'mid': permissions 'write' are both required/,
+    );
+    await job.cancel();
+    await job.ended;
+    await expect(Guest.attach(stage, stage.graph.require('mid'))).resolves.toBeDefined();
+  });
+
   it('cancelled between its creation and its start it leaves nothing behind', async () => {
     const stage = await chainStage();
     const starting = startStream(stage.jobs, { 'job-id': 's', device: 'top' });
