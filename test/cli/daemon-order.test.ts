@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Options act in order and nobody is greeted before the last of them has acted.
 import { spawn } from 'node:child_process';
 import { mkdtemp, rm } from 'node:fs/promises';
