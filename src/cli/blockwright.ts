@@ -77,5 +77,16 @@ process.stdout.on('error', (error: NodeJS.ErrnoException) => {
   process.exit(error.code === 'EPIPE' ? 141 : 1);
 });
 
+/** A programmer's mistake: one line, and the stack for whoever asks for it. */
+function crash(error: unknown): void {
+  const isDebug = process.env['BLOCKWRIGHT_DEBUG'] === '1' && error instanceof Error;
+  const [line] = (error instanceof Error ? error.message : String(error)).split('\n');
+  process.stderr.write(`blockwright: internal error: ${line}\n`);
+  if (isDebug) process.stderr.write(`${error.stack}\n`);
+  process.exit(1);
+}
+
+process.on('uncaughtException', crash);
+
 const status = await main(process.argv.slice(2));
 process.stdout.write('', () => process.exit(status));

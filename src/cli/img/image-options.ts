@@ -3,6 +3,7 @@
 
 import { blockdevOptions } from '../../api/index.js';
 import { BlockError } from '../../base/index.js';
+import { driverOptions } from '../../drivers/options-catalog.js';
 import { parseKeyval, validate } from '../../schema/index.js';
 import type { KeyvalTree } from '../../schema/index.js';
 
@@ -20,6 +21,9 @@ export function imageOptions(text: string): ImageOptions {
   }
   const tree = withFileDriver(parseKeyval(text));
   if (typeof tree['driver'] !== 'string') return { filename: onlyFilename(tree) };
+  if (!Object.hasOwn(driverOptions, tree['driver'])) {
+    throw new BlockError('invalid-option', `Unknown driver '${tree['driver']}'`);
+  }
   const node = validate(blockdevOptions, tree, '', 'keyval') as Record<string, unknown>;
   return { driver: tree['driver'], node };
 }

@@ -2,7 +2,9 @@
 // --chardev: the streams that monitors speak on. A socket is bound when its option is reached, as
 // scripts expect; clients that come before a monitor is attached wait, unread, and only a few.
 
+import { existsSync } from 'node:fs';
 import type { Socket } from 'node:net';
+import { dirname } from 'node:path';
 
 import { BlockError, errnoText } from '../../base/index.js';
 import { connectSocket, listenSocket } from '../../host/index.js';
@@ -19,8 +21,8 @@ export interface Chardev {
   close(): Promise<void>;
 }
 
-/** Binds or connects; with `wait=on` returns when the first client is there. */
-export async function openChardev(text: string): Promise<Chardev> {
+/** Binds or connects; with `wait=on` returns when the first client is there, or at `quit`. */
+export async function openChardev(text: string, quit: Promise<void>): Promise<Chardev> {
   const options = parseChardev(text);
   const id = options.get('id');
   if (id === undefined) throw invalid('chardev: no id specified');
@@ -31,7 +33,7 @@ export async function openChardev(text: string): Promise<Chardev> {
       return new StdioChardev(id);
     case 'socket':
       refuseOthers(options, ['backend', 'id', 'path', 'host', 'port', 'server', 'wait', 'nodelay']);
-      return openSocket(id, options);
+      return openSocket({ id, options, quit });
     default:
       throw invalid(`'${backend}' is not a valid char driver name`);
   }
@@ -84,7 +86,12 @@ function socketAddress(options: Options): SocketAddress {
   return { type: 'inet', host: options.get('host') ?? '127.0.0.1', port: Number(port) };
 }
 
-async function openSocket(id: string, options: Options): Promise<Chardev> {
+async function openSocket(request: {
+  readonly id: string;
+  readonly options: Options;
+  readonly quit: Promise<void>;
+}): Promise<Chardev> {
+  const { id, options, quit } = request;
   const server = flag(options, 'server', false);
   const wait = flag(options, 'wait', true);
   if (!server && options.has('wait')) {
@@ -99,11 +106,17 @@ async function openSocket(id: string, options: Options): Promise<Chardev> {
   } catch (error) {
     if (!(error instanceof BlockError) || error.context.errno === undefined) throw error;
     const place = address.type === 'unix' ? ` to ${address.path}` : '';
-    const reason = errnoText(error.context.errno);
+    const reason = errnoText(bindErrno(address, error.context.errno));
     throw new BlockError(error.kind, `Failed to ${verb} socket${place}: ${reason}`);
   }
-  if (server && wait) await chardev.firstClient;
+  if (server && wait) await Promise.race([chardev.firstClient, quit]);
   return chardev;
+}
+
+/** Node says EACCES for a folder that is not there. */
+function bindErrno(address: SocketAddress, errno: string): string {
+  const isMissing = address.type === 'unix' && !existsSync(dirname(address.path));
+  return errno === 'EACCES' && isMissing ? 'ENOENT' : errno;
 }
 
 class SocketChardev implements Chardev {

@@ -67,6 +67,14 @@ export class Daemon {
     this.#engine.requestQuit();
   }
 
+  /**
+   * Runs the options of the command line: clients may connect and negotiate meanwhile, but their
+   * commands wait until all nodes are there.
+   */
+  setUp(work: () => Promise<boolean>): Promise<boolean> {
+    return this.#engine.exclusive(work);
+  }
+
   async perform(name: string, value: string): Promise<void> {
     switch (name) {
       case 'blockdev':
@@ -97,11 +105,11 @@ export class Daemon {
 
   async #addNode(text: string): Promise<void> {
     const options = readOption(blockdevOptions, text, 'driver');
-    await this.#engine.exclusive(() => this.#engine.addNode(options));
+    await this.#engine.addNode(options);
   }
 
   async #addChardev(text: string): Promise<void> {
-    const chardev = await openChardev(text);
+    const chardev = await openChardev(text, this.quitRequested);
     if (this.#chardevs.has(chardev.id)) {
       await chardev.close();
       throw new BlockError('exists', `Chardev with id '${chardev.id}' already exists`);

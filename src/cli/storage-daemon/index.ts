@@ -68,10 +68,14 @@ export async function runStorageDaemon(
   for (const signal of SIGNALS) process.on(signal, quit);
   const release = keepAlive();
   try {
-    for (const action of actions) {
-      if (!(await perform(daemon, action, program))) return 1;
-    }
-    await daemon.ready();
+    const isUp = await daemon.setUp(async () => {
+      for (const action of actions) {
+        if (!(await perform(daemon, action, program))) return false;
+      }
+      await daemon.ready();
+      return true;
+    });
+    if (!isUp) return 1;
     await daemon.quitRequested;
     return 0;
   } catch (error) {
