@@ -7,6 +7,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
+import { systemClock } from '../base/index.js';
 import { runTourDaemon } from './tour/daemon.js';
 import { createDisplay, type Display } from './tour/display.js';
 import { killChildren } from './tour/images.js';
@@ -85,9 +86,22 @@ export async function runTour(args: readonly string[]): Promise<number> {
   }
 }
 
+/** Twice the time that a slow machine needs: a hang is a failure, not a wait. */
+const TIME_LIMIT_MS = 120_000;
+
+function inTime<T>(work: Promise<T>): Promise<T> {
+  return new Promise((resolve, reject) => {
+    const cancel = systemClock.after(TIME_LIMIT_MS, () => {
+      reject(new Error(`not done after ${TIME_LIMIT_MS / 1000} s`));
+    });
+    work.then(resolve, reject).finally(cancel);
+  });
+}
+
 async function tourIn(folder: string, request: TourRequest, display: Display): Promise<number> {
   try {
-    const results = await playTour({ folder, size: request.size, seed: request.seed, display });
+    const { size, seed } = request;
+    const results = await inTime(playTour({ folder, size, seed, display }));
     display.results(results);
     const failed = results.filter((result) => result.verified === null);
     if (failed.length === 0) return 0;
