@@ -4,6 +4,7 @@
 // Bitmap modes are refused by name until persistent and frozen bitmaps exist.
 
 import { BlockError } from '../../base/index.js';
+import { findBitmap } from '../../block/index.js';
 import type { Node } from '../../block/index.js';
 import { copyUnit } from '../../block/copy/index.js';
 import type { Job } from '../job.js';
@@ -48,7 +49,7 @@ export async function startBackup(registry: JobRegistry, args: BackupOptions): P
 function planBackup(registry: JobRegistry, args: BackupOptions): BackupPlan {
   const source = registry.node(args.device);
   const target = registry.node(args.target);
-  const sync = syncMode(args);
+  const sync = syncMode(source, args);
   if (source === target) {
     throw new BlockError('invalid-option', 'Source and target cannot be the same');
   }
@@ -92,9 +93,12 @@ function canCompress(target: Node): boolean {
   return node?.driver.supports.compressedWrite === 'native';
 }
 
-function syncMode(args: BackupOptions): BackupPlan['sync'] {
+function syncMode(source: Node, args: BackupOptions): BackupPlan['sync'] {
   const { sync, bitmap } = args;
   if (bitmap !== undefined) {
+    if (findBitmap(source, bitmap) === null) {
+      throw new BlockError('not-found', `Bitmap '${bitmap}' could not be found`);
+    }
     throw new BlockError('unsupported', `Backup with a bitmap ('${bitmap}') is not supported`);
   }
   if (sync === 'incremental' || sync === 'bitmap') {

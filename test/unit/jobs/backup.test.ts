@@ -134,6 +134,7 @@ describe('blockdev-backup', () => {
     [{ target: 'top' }, 'Source and target cannot be the same'],
     [{ sync: 'incremental' }, "must provide a valid bitmap name for 'incremental' sync mode"],
     [{ sync: 'bitmap' }, "must provide a valid bitmap name for 'bitmap' sync mode"],
+    [{ bitmap: 'x' }, "Bitmap 'x' could not be found"],
     [{ 'bitmap-mode': 'always' }, 'Cannot specify bitmap sync mode without a bitmap'],
     [{ 'x-perf': { 'max-workers': 0 } }, 'max-workers must be between 1 and 2147483647'],
     [{ 'x-perf': { 'max-chunk': 4096 } },
