@@ -62,6 +62,11 @@ export abstract class DescriptorFile extends FileBase {
     return this.#knownSize;
   }
 
+  allocatedBytes(): number {
+    this.assertOpen();
+    return fstatSync(this.descriptor).blocks * 512;
+  }
+
   protected override noteWrite(): void {
     super.noteWrite();
     this.#knownSize = null;

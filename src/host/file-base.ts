@@ -69,6 +69,7 @@ export abstract class FileBase implements HostFile {
   }
 
   abstract size(): number;
+  abstract allocatedBytes(): number;
   abstract read(buffer: Uint8Array, offset: number): Eventually<number>;
   abstract write(buffer: Uint8Array, offset: number): Eventually<void>;
   abstract writeZeroes(offset: number, length: number, mayUnmap: boolean): Eventually<void>;

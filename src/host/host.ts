@@ -70,6 +70,8 @@ export interface HostFile {
 
   /** Present size in bytes. */
   size(): number;
+  /** Bytes that the host has allocated for the file. */
+  allocatedBytes(): number;
   /** Fills `buffer` from `offset`; gives the bytes read, fewer only at the end of the file. */
   read(buffer: Uint8Array, offset: number): Eventually<number>;
   /** Writes all of `buffer` at `offset`, growing the file when needed. */

@@ -41,6 +41,10 @@ export class MemoryFile extends FileBase {
     return this.#node.store.size;
   }
 
+  allocatedBytes(): number {
+    return this.#node.store.allocatedBytes;
+  }
+
   read(buffer: Uint8Array, offset: number): Eventually<number> {
     this.assertOpen();
     this.assertAligned(offset, buffer.length);

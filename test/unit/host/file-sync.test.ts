@@ -31,6 +31,9 @@ class HandFile extends FileBase {
   override size(): number {
     return 0;
   }
+  override allocatedBytes(): number {
+    return 0;
+  }
   override read(): number {
     return 0;
   }

@@ -95,8 +95,8 @@ export class Qcow2Node implements DriverNode {
     return flusher.isIdle ? this.image.sync() : flusher.flush(true);
   }
 
-  blockStatus(offset: number, length: number): Eventually<BlockStatus> {
-    return this.#mapper.blockStatus(offset, length);
+  blockStatus(offset: number, length: number, exact: boolean): Eventually<BlockStatus> {
+    return this.#mapper.blockStatus(offset, length, exact);
   }
 
   planExtents(offset: number, length: number): Eventually<readonly Extent[] | null> {

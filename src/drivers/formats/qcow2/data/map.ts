@@ -9,11 +9,14 @@ import type { BlockStatus, Extent } from '../../../../block/index.js';
 import { EntryKind } from '../entries.js';
 import type { MetadataStore, Qcow2Image } from '../metadata/index.js';
 import { RunPlan } from './plan.js';
+import { looksPreallocated } from './preallocated.js';
 
 export class Mapper {
   readonly #store: MetadataStore;
   readonly #image: Qcow2Image;
   readonly #plan: RunPlan;
+  /** Data clusters may be holes of the file; null until an exact status asked for it. */
+  #mayHaveHoles: boolean | null = null;
 
   constructor(store: MetadataStore) {
     this.#store = store;
@@ -21,9 +24,12 @@ export class Mapper {
     this.#plan = new RunPlan(store.image);
   }
 
-  blockStatus(offset: number, length: number): Eventually<BlockStatus> {
+  blockStatus(offset: number, length: number, exact: boolean): Eventually<BlockStatus> {
+    if (exact && this.#mayHaveHoles === null) {
+      return this.#lookForHoles().then(() => this.blockStatus(offset, length, exact));
+    }
     const table = this.#store.lookup(offset);
-    if (table instanceof Promise) return table.then(() => this.blockStatus(offset, length));
+    if (table instanceof Promise) return table.then(() => this.blockStatus(offset, length, exact));
     const plan = this.#plan;
     plan.find(table, offset, length);
     return this.#describe(plan);
@@ -49,6 +55,10 @@ export class Mapper {
     return extents;
   }
 
+  async #lookForHoles(): Promise<void> {
+    this.#mayHaveHoles = await looksPreallocated(this.#store);
+  }
+
   #describe(plan: RunPlan): BlockStatus {
     const { length, kind } = plan;
     const base = { length, allocated: true, data: false, zero: false, compressed: false };
@@ -62,7 +72,13 @@ export class Mapper {
       case EntryKind.zeroAllocated:
         return { ...base, zero: true, hostOffset: plan.hostOffset, file: this.#image.file };
       default:
-        return { ...base, data: true, hostOffset: plan.hostOffset, file: this.#image.file };
+        return {
+          ...base,
+          data: true,
+          hostOffset: plan.hostOffset,
+          file: this.#image.file,
+          recurse: this.#mayHaveHoles === true,
+        };
     }
   }
 
