@@ -80,8 +80,8 @@ export const NAME_LIMITS = {
 
 export const QMP_LIMITS = {
   jsonDepth: 1024,
-  jsonMessageBytes: 64 * MIB,
-  jsonTokens: 2 * MIB,
+  jsonMessageBytes: 16 * MIB,
+  jsonTokens: 512 * KIB,
   /** In-band commands queued per session before reading stops. */
   queuedCommands: 8,
   /** Bytes of unsent answers and events per session before it is closed as too slow. */

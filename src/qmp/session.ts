@@ -48,7 +48,7 @@ export class QmpSession {
   readonly #engine: Engine;
   readonly #streams: SessionStreams;
   readonly #options: SessionOptions;
-  readonly #queue: JsonMessage[] = [];
+  readonly #queue = new Queue<JsonMessage>();
   readonly #parser = new JsonStream((message) => this.#receive(message));
   readonly #unsubscribe: () => void;
   #negotiated = false;
@@ -86,7 +86,7 @@ export class QmpSession {
   }
 
   async #close(): Promise<void> {
-    this.#queue.length = 0;
+    this.#queue.clear();
     this.#streams.input.off('data', this.#feed);
     await this.#work;
     this.#finish();
@@ -112,7 +112,7 @@ export class QmpSession {
   };
 
   readonly #lost = (): void => {
-    this.#queue.length = 0;
+    this.#queue.clear();
     this.#finish();
   };
 
@@ -145,7 +145,7 @@ export class QmpSession {
       await this.#answer(next);
       answered += 1;
       if (answered % IO_LIMITS.yieldOperations === 0) await setImmediate();
-      if (this.#engine.closing) this.#queue.length = 0;
+      if (this.#engine.closing) this.#queue.clear();
       else if (this.#queue.length < QMP_LIMITS.queuedCommands) this.#streams.input.resume();
     }
     this.#work = null;
@@ -153,10 +153,13 @@ export class QmpSession {
   }
 
   async #answer(message: JsonMessage): Promise<void> {
-    const idText = message.ok ? message.idText : null;
+    if (!message.ok) {
+      this.#send({ error: { class: 'GenericError', desc: message.error } });
+      return;
+    }
+    const { idText } = message;
     let reply: Reply;
     try {
-      if (!message.ok) throw new RequestError(message.error);
       const request = readRequest(message.value, this.#oob);
       reply = returnReply(await this.#run(request), idText);
     } catch (error) {
@@ -213,6 +216,33 @@ export class QmpSession {
       output.destroy();
       this.#lost();
     }
+  }
+}
+
+/** First in, first out, in constant time however long a packet of broken messages makes it. */
+class Queue<T> {
+  #items: T[] = [];
+  #head = 0;
+
+  get length(): number {
+    return this.#items.length - this.#head;
+  }
+
+  push(item: T): void {
+    this.#items.push(item);
+  }
+
+  shift(): T | undefined {
+    const item = this.#items[this.#head];
+    if (item === undefined) return undefined;
+    this.#head += 1;
+    if (this.#head === this.#items.length) this.clear();
+    return item;
+  }
+
+  clear(): void {
+    this.#items = [];
+    this.#head = 0;
   }
 }
 

@@ -63,6 +63,14 @@ function isStructure(byte: number): boolean {
     byte === 0x3a
   );
 }
+/** One token for each structural character: they are half of a message and never differ. */
+const STRUCTURE: Readonly<Record<number, Token>> = Object.fromEntries(
+  Array.from('{}[],:', (character) => {
+    const byte = character.charCodeAt(0);
+    return [byte, { kind: 'structure', bytes: Uint8Array.of(byte) }];
+  }),
+);
+
 function isSpace(byte: number): boolean {
   return byte === 0x20 || byte === 0x09 || byte === 0x0a || byte === 0x0d;
 }
@@ -178,7 +186,7 @@ export class JsonLexer {
   #begin(byte: number, bytes: Uint8Array, index: number): void {
     if (isSpace(byte)) return;
     if (isStructure(byte)) {
-      this.#emit({ kind: 'structure', bytes: bytes.slice(index, index + 1) });
+      this.#emit(STRUCTURE[byte] as Token);
       return;
     }
     const state = firstState(byte);
