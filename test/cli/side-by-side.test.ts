@@ -117,7 +117,8 @@ describe.skipIf(qemuImg === null || qemuIo === null)('beside the real qemu-img',
     expect(shim(args)).toEqual(run(qemuImg ?? '', args, theirs()));
   });
 
-  it.each(['a.qcow2', 'o.qcow2', 'v2.qcow2', 'a.raw', 'gone.qcow2'])('describes %s alike', (name) => {
+  const described = ['a.qcow2', 'o.qcow2', 'v2.qcow2', 'a.raw', 'gone.qcow2'];
+  it.each(described)('describes %s alike', (name) => {
     for (const output of ['human', 'json']) {
       const args = ['info', `--output=${output}`, join(ours(), name)];
       expect(shim(args)).toEqual(run(qemuImg ?? '', args, ours()));

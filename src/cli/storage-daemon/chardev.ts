@@ -142,6 +142,8 @@ class SocketChardev implements Chardev {
   accept(socket: Socket): void {
     this.#arrived?.();
     this.#sockets.add(socket);
+    // It may break before a session listens; then it is closed as well.
+    socket.on('error', () => undefined);
     socket.once('close', () => this.#sockets.delete(socket));
     if (this.#serve !== null) {
       this.#serve(duplexStreams(socket));
@@ -151,7 +153,6 @@ class SocketChardev implements Chardev {
       socket.destroy();
       return;
     }
-    socket.on('error', () => undefined);
     this.#waiting.push(socket);
   }
 

@@ -67,14 +67,6 @@ export class Daemon {
     this.#engine.requestQuit();
   }
 
-  /**
-   * Runs the options of the command line: clients may connect and negotiate meanwhile, but their
-   * commands wait until all nodes are there.
-   */
-  setUp(work: () => Promise<boolean>): Promise<boolean> {
-    return this.#engine.exclusive(work);
-  }
-
   async perform(name: string, value: string): Promise<void> {
     switch (name) {
       case 'blockdev':

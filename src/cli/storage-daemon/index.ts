@@ -68,14 +68,10 @@ export async function runStorageDaemon(
   for (const signal of SIGNALS) process.on(signal, quit);
   const release = keepAlive();
   try {
-    const isUp = await daemon.setUp(async () => {
-      for (const action of actions) {
-        if (!(await perform(daemon, action, program))) return false;
-      }
-      await daemon.ready();
-      return true;
-    });
-    if (!isUp) return 1;
+    for (const action of actions) {
+      if (!(await perform(daemon, action, program))) return 1;
+    }
+    await daemon.ready();
     await daemon.quitRequested;
     return 0;
   } catch (error) {

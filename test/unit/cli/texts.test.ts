@@ -11,7 +11,8 @@ import { jsonText } from '../../../src/cli/json-text.js';
 
 test('JSON is indented by four and escapes everything but plain ASCII', () => {
   expect(jsonText({ a: [1, { b: 'x' }], c: true })).toBe(
-    '{\n    "a": [\n        1,\n        {\n            "b": "x"\n        }\n    ],\n    "c": true\n}',
+    '{\n    "a": [\n        1,\n        {\n            "b": "x"\n        }\n    ],\n' +
+      '    "c": true\n}',
   );
   expect(jsonText('\u001b\n"é')).toBe('"\\u001B\\n\\"\\u00E9"');
 });
@@ -81,7 +82,8 @@ function qcow2Values(...lists: string[]): OptionValues {
 }
 
 test('create options are printed in one order whatever order they came in', () => {
-  expect(qcow2Values('lazy_refcounts,backing_file=a,,b,cluster_size=4k', 'size=1M').describe()).toBe(
+  const values = qcow2Values('lazy_refcounts,backing_file=a,,b,cluster_size=4k', 'size=1M');
+  expect(values.describe()).toBe(
     ' cluster_size=4096 extended_l2=off compression_type=zlib size=1048576 ' +
       'backing_file=a,,b lazy_refcounts=on refcount_bits=16',
   );

@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: Apache-2.0
+// The daemon's command line: what it refuses, and what is left when it is told to end.
+import { spawn, spawnSync } from 'node:child_process';
+import type { ChildProcess } from 'node:child_process';
+import { once } from 'node:events';
+import { existsSync, mkdtempSync, readFileSync, rmSync, watch } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+
+import { complaintsOf } from '../helpers/command-line.js';
+import { peer } from '../helpers/peers.js';
+
+const PROGRAM = new URL('../../dist/cli/blockwright.js', import.meta.url).pathname;
+const real = peer('qemu-storage-daemon');
+let folder = '';
+
+beforeAll(() => {
+  folder = mkdtempSync(join(tmpdir(), 'blockwright-daemon-'));
+});
+afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
+function refusal(words: readonly string[]): { err: string; status: number | null } {
+  const [program = '', ...args] = words;
+  const options = { cwd: folder, encoding: 'utf8', argv0: 'qemu-storage-daemon' } as const;
+  const { stderr, status } = spawnSync(program, args, options);
+  return { err: complaintsOf(stderr), status };
+}
+
+function ours(args: readonly string[]): readonly string[] {
+  return [process.execPath, PROGRAM, '--as', 'qemu-storage-daemon', 'storage-daemon', ...args];
+}
+
+const REFUSED: readonly (readonly string[])[] = [
+  ['--foo'],
+  ['extra'],
+  ['--blockdev'],
+  ['--blockdev', 'foo'],
+  ['--blockdev', 'driver=null-co'],
+  ['--blockdev', 'driver=null-co,node-name=x,foo=1'],
+  ['--blockdev', '{"driver":"null-co","node-name":1}'],
+  ['--blockdev', 'driver=file,filename=gone,node-name=f'],
+  ['--monitor', 'foo'],
+  ['--chardev', 'foo,id=c'],
+  ['--chardev', 'socket,path=s'],
+  ['--chardev', 'socket,id=c,path=s,foo=on'],
+  ['--chardev', 'socket,id=c,path=s,server=maybe'],
+  ['--chardev', 'socket,id=c,path=/gone/s,server=on,wait=off'],
+  ['--pidfile', '/gone/pid'],
+];
+
+describe.skipIf(real === null)('beside the real qemu-storage-daemon', () => {
+  it.each(REFUSED)('refuses alike: %s %s', (...args) => {
+    expect(refusal(ours(args))).toEqual(refusal([real ?? '', ...args]));
+  });
+});
+
+it.each(['--export', '--object', '--nbd-server'])('refuses %s by name', (option) => {
+  expect(refusal(ours([option, 'x']))).toEqual({
+    err: `qemu-storage-daemon: option '${option}' is not supported\n`,
+    status: 1,
+  });
+});
+
+async function pidFileOf(daemon: ChildProcess, path: string): Promise<void> {
+  const watcher = watch(folder);
+  try {
+    while (!existsSync(path) || readFileSync(path, 'utf8') === '') {
+      if (daemon.exitCode !== null) throw new Error('the daemon has ended');
+      await once(watcher, 'change');
+    }
+  } finally {
+    watcher.close();
+  }
+}
+
+it.each(['SIGTERM', 'SIGINT', 'SIGHUP'] as const)('%s ends it cleanly', async (signal) => {
+  const [socket, pidFile] = [join(folder, 's.sock'), join(folder, 'pid')];
+  const chardev = ['--chardev', `socket,id=c,path=${socket},server=on,wait=off`];
+  const [program = '', ...args] = ours([...chardev, '--monitor', 'c', '--pidfile', pidFile]);
+  const daemon = spawn(program, args, { stdio: 'ignore' });
+  await pidFileOf(daemon, pidFile);
+  expect(readFileSync(pidFile, 'utf8')).toBe(`${daemon.pid}\n`);
+  expect(existsSync(socket)).toBe(true);
+  daemon.kill(signal);
+  const [status] = (await once(daemon, 'exit')) as [number | null];
+  expect(status).toBe(0);
+  expect([existsSync(socket), existsSync(pidFile)]).toEqual([false, false]);
+});
