@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // The same command lines through the shim and through the real qemu-img, in twin folders: output,
 // complaints and exit status must be the same bytes.
-import { spawnSync } from 'node:child_process';
-import { cpSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs';
+import { spawn, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
+import { cpSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
@@ -108,6 +109,8 @@ const LINES = [
   'convert -O qcow2 -n a.qcow2 v2.qcow2',
   'info --output=xml a.qcow2',
   'info gone',
+  'info -f foo a.raw',
+  'info .',
   'info a b',
 ];
 
@@ -168,6 +171,17 @@ describe('alone', () => {
     const before = shim(['info', '--output=json', 'e']).out;
     expect(shim(['create', '-f', 'qcow2', '-o', 'cluster_size=3k', 'e', '1M']).status).toBe(1);
     expect(shim(['info', '--output=json', 'e']).out).toBe(before);
+  });
+
+  it('an interrupted convert fails and leaves a clean, closed target', async () => {
+    const args = ['convert', '-p', '-r', '1M', '-O', 'qcow2', 'dense', 'cut'];
+    writeFileSync(join(ours(), 'dense'), Buffer.alloc(8 * 1024 * 1024, 7));
+    const child = spawn(join(folder, 'bin', 'qemu-img'), args, { cwd: ours() });
+    await once(child.stdout, 'data');
+    child.kill('SIGINT');
+    const [status] = (await once(child, 'exit')) as [number | null];
+    expect(status).toBe(130);
+    expect(shim(['check', 'cut']).status).toBe(0);
   });
 
   it('progress as JSON lines ends at 100 percent', () => {

@@ -45,27 +45,45 @@ async function runConvert(
   command: ConvertArguments,
   program: Program,
 ): Promise<number> {
-  const sources: Backend[] = [];
+  const users: Backend[] = [];
+  try {
+    return await convertAttached({ session, command, program, users });
+  } catch (error) {
+    // Also a failed conversion lets go of its images in order; its own failure is the one named.
+    for (const user of users) await user.detach().catch(() => undefined);
+    throw error;
+  }
+}
+
+/** `users` gets every backend attached, the target last. */
+async function convertAttached(work: {
+  readonly session: Session;
+  readonly command: ConvertArguments;
+  readonly program: Program;
+  readonly users: Backend[];
+}): Promise<number> {
+  const { session, command, program, users } = work;
   const policy = { ...sourceCache(command.sourceCache), forceShare: command.share };
   for (const text of command.sources) {
     const { format, imageOptions } = command;
     const image = { text, format, imageOptions };
     const node = await openImage(session, { image, readOnly: true, policy });
-    sources.push(await attach(session, node, false));
+    users.push(await attach(session, node, false));
   }
+  const sources = [...users];
   const total = sources.reduce((sum, { node }) => sum + node.length, 0);
   const values = command.create ? targetValues(command) : null;
   refuseCombinations(command, values);
   const cache = cachePolicy(command.cache);
   if (cache === null) throw new CliError(`Invalid cache option: ${command.cache}`);
   const target = await openTarget(session, { command, values, total, cache });
+  users.push(target);
   if (target.node.length < total) {
     throw new CliError('output file is smaller than input file');
   }
   await copyWithProgress({ session, command, program, sources, target, total });
   await target.flush();
-  await target.detach();
-  for (const source of sources) await source.detach();
+  for (const user of users.splice(0).reverse()) await user.detach();
   return 0;
 }
 

@@ -55,6 +55,9 @@ export async function openImage(session: Session, request: OpenRequest): Promise
   const { image, readOnly, policy } = request;
   let prefix = `Could not open '${image.text}': `;
   try {
+    if (image.text === '') {
+      throw new BlockError('invalid-option', "The 'file' block driver requires a file name");
+    }
     if (!image.imageOptions) {
       // The graph puts the same words in front.
       prefix = '';
