@@ -22,9 +22,11 @@ export const IO_LIMITS = {
 } as const;
 
 export const COPY_LIMITS = {
+  /** A lane reads and writes this many bytes at a time: what fits a core's cache. */
+  chunkBytes: 512 * KIB,
   batchMinBytes: 256 * KIB,
   /** Where nothing asks for more or less: what fits a processor's cache. */
-  batchBytes: MIB,
+  batchBytes: 2 * MIB,
   batchMaxBytes: 4 * MIB,
   batchesPerJob: 16,
   /** Zeroes are handled in ranges of at most this many bytes. */

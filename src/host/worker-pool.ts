@@ -30,6 +30,9 @@ export interface WorkerPool {
   close(): Promise<void>;
 }
 
+/** Tasks handed to a thread at once; they run one after the other as long as they block. */
+export const TASKS_PER_THREAD = 2;
+
 export function createWorkerPool(options: WorkerPoolOptions): WorkerPool {
   const wanted = options.threads ?? availableParallelism();
   const threads = Math.max(1, Math.min(wanted, COPY_LIMITS.laneMax));
@@ -44,7 +47,7 @@ export function createWorkerPool(options: WorkerPoolOptions): WorkerPool {
     },
     async warmUp() {
       const piscina = await start();
-      const each = Array.from({ length: threads }, () => piscina.run(null, { name: 'warmUp' }));
+      const each = Array.from({ length: threads * TASKS_PER_THREAD }, () => piscina.run(null, { name: 'warmUp' }));
       await Promise.allSettled(each);
     },
     async close() {
@@ -61,6 +64,8 @@ async function startThreads(filename: string, threads: number): Promise<Piscina>
     minThreads: threads,
     maxThreads: threads,
     recordTiming: false,
+    // A thread finds its next task at once, without waiting for the main thread's answer.
+    concurrentTasksPerWorker: TASKS_PER_THREAD,
   });
   // The failure of a thread rejects the tasks that it was given; that is where it is handled.
   piscina.on('error', () => undefined);

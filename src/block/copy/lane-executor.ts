@@ -8,6 +8,7 @@
 import { availableParallelism } from 'node:os';
 import { COPY_LIMITS, must, SeededRandom } from '../../base/index.js';
 import type { Random } from '../../base/index.js';
+import { TASKS_PER_THREAD } from '../../host/index.js';
 import type { Host, HostFile } from '../../host/index.js';
 import { InProcessRunner } from './in-process-lanes.js';
 import type { LaneResult, LaneTask } from './lane-task.js';
@@ -126,5 +127,5 @@ export function createLanes(host: Host, threads?: number): LaneExecutor {
   if (host.name === 'simulated') return inProcessLanes(new SeededRandom(host.random.next()));
   const count = Math.min(threads ?? availableParallelism(), COPY_LIMITS.laneMax);
   if (count < 1) return inProcessLanes(host.random, 1);
-  return new FairLanes(new ThreadRunner(count), count);
+  return new FairLanes(new ThreadRunner(count), count * TASKS_PER_THREAD);
 }

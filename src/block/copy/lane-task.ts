@@ -3,10 +3,10 @@
 //
 // A step collects its parts (file ranges, deflated clusters, slab ranges, zeroes), optionally finds
 // out what of it is zero, optionally deflates it, and puts it into a host file or into the slab. A
-// step fails alone: the others of the batch go on. The cancel flag is looked at between steps;
+// step fails alone: the others of the batch go on. Large steps go chunk by chunk. The cancel flag is looked at between steps;
 // steps not begun are reported as `cancelled`. Nothing here knows nodes, jobs or clusters.
 
-import { kindOfErrno, toBlockError } from '../../base/index.js';
+import { COPY_LIMITS, kindOfErrno, settle, toBlockError } from '../../base/index.js';
 import type { ErrorKind, Eventually } from '../../base/index.js';
 import { deflateCluster, inflateCluster, isZero } from '../../codec/index.js';
 
@@ -81,6 +81,14 @@ export interface LaneFile {
   write(buffer: Uint8Array, offset: number): Eventually<void>;
 }
 
+const ALL_ZERO: LaneResult = {
+  outcome: 'zero',
+  bytes: 0,
+  zeroRanges: [],
+  deflated: false,
+  failure: null,
+};
+
 const CANCELLED: LaneResult = {
   outcome: 'cancelled',
   bytes: 0,
@@ -122,37 +130,98 @@ interface Tools {
 }
 
 async function runStep(task: LaneTask, step: LaneStep, tools: Tools): Promise<LaneResult> {
+  return step.deflate ? deflateStep(task, step, tools) : copyStep(task, step, tools);
+}
+
+async function deflateStep(task: LaneTask, step: LaneStep, tools: Tools): Promise<LaneResult> {
   const buffer = tools.scratch.take(step.length);
   try {
-    await gather(task, step, { tools, buffer });
+    await new Gatherer(task, step, tools).fill(buffer);
   } catch (error) {
     return failed('source', error);
   }
-  const zeroes = step.zeroGranularity > 0 ? zeroRanges(buffer, step.zeroGranularity) : [];
-  if (zeroes.length === 2 && zeroes[1] === step.length) {
-    return { outcome: 'zero', bytes: 0, zeroRanges: [], deflated: false, failure: null };
-  }
-  if (step.deflate) return putDeflated(task, step, buffer);
-  try {
-    return await put(task, step, { tools, buffer, zeroes: step.skipZeroes ? zeroes : [] });
-  } catch (error) {
-    return failed('target', error);
-  }
+  if (step.zeroGranularity > 0 && isZero(buffer)) return ALL_ZERO;
+  return putDeflated(task, step, buffer);
 }
 
-async function gather(
-  task: LaneTask,
-  step: LaneStep,
-  into: { readonly tools: Tools; readonly buffer: Uint8Array },
-): Promise<void> {
-  let position = 0;
-  for (const part of step.parts) {
-    const piece = into.buffer.subarray(position, position + part.length);
-    position += part.length;
+/**
+ * In chunks that stay in the processor's cache. Zeroes at the head of a step that does not skip
+ * zeroes are held back until something else follows: a step that is all zero writes nothing.
+ */
+async function copyStep(task: LaneTask, step: LaneStep, tools: Tools): Promise<LaneResult> {
+  const { length, zeroGranularity, skipZeroes } = step;
+  const chunk = Math.max(COPY_LIMITS.chunkBytes, zeroGranularity);
+  const source = new Gatherer(task, step, tools);
+  const zeroes: number[] = [];
+  let bytes = 0;
+  let heldBack = 0;
+  for (let start = 0; start < length; start += chunk) {
+    const buffer = tools.scratch.take(Math.min(chunk, length - start));
+    try {
+      await source.fill(buffer);
+    } catch (error) {
+      return failed('source', error);
+    }
+    const found = zeroGranularity > 0 ? zeroRanges(buffer, zeroGranularity) : [];
+    const allZero = found.length === 2 && found[1] === buffer.length;
+    if (allZero && !skipZeroes && heldBack === start) {
+      heldBack += buffer.length;
+      continue;
+    }
+    try {
+      if (heldBack > 0 && bytes === 0) bytes += await putZeroes(task, step, { heldBack, tools });
+      const place = { task, step, tools, start };
+      if (!allZero || !skipZeroes) bytes += await put(place, buffer, skipZeroes ? found : []);
+    } catch (error) {
+      return failed('target', error);
+    }
+    if (skipZeroes) appendRanges(zeroes, found, start);
+  }
+  const nothing = heldBack === length || (zeroes[0] === 0 && zeroes[1] === length);
+  if (nothing) return ALL_ZERO;
+  return { outcome: 'written', bytes, zeroRanges: zeroes, deflated: false, failure: null };
+}
+
+/** Reads the parts of a step one stretch after another. */
+class Gatherer {
+  readonly #task: LaneTask;
+  readonly #step: LaneStep;
+  readonly #tools: Tools;
+  #part = 0;
+  /** Bytes of the present part that were given already. */
+  #skip = 0;
+
+  constructor(task: LaneTask, step: LaneStep, tools: Tools) {
+    this.#task = task;
+    this.#step = step;
+    this.#tools = tools;
+  }
+
+  async fill(buffer: Uint8Array): Promise<void> {
+    for (let position = 0; position < buffer.length; ) {
+      const part = this.#step.parts[this.#part];
+      if (part === undefined) throw new TypeError('the parts of a step are shorter than the step');
+      const count = Math.min(part.length - this.#skip, buffer.length - position);
+      await this.#give(part, buffer.subarray(position, position + count));
+      position += count;
+      this.#skip += count;
+      if (this.#skip < part.length) continue;
+      this.#part += 1;
+      this.#skip = 0;
+    }
+  }
+
+  async #give(part: LanePart, piece: Uint8Array): Promise<void> {
+    const skip = this.#skip;
     if (part.kind === 'zero') piece.fill(0);
-    else if (part.kind === 'slab') piece.set(slabRange(task, part.offset, part.length));
-    else if (part.kind === 'data') await readAll(fileAt(into.tools, part.file), piece, part.offset);
-    else await inflatePart(part, piece, into.tools);
+    else if (part.kind === 'slab') {
+      piece.set(slabRange(this.#task, part.offset + skip, piece.length));
+    } else if (part.kind === 'data') {
+      const read = readAll(fileAt(this.#tools, part.file), piece, part.offset + skip);
+      if (read instanceof Promise) await read;
+    } else {
+      await inflatePart({ ...part, skip: part.skip + skip }, piece, this.#tools);
+    }
   }
 }
 
@@ -164,19 +233,16 @@ async function inflatePart(
   const packed = new Uint8Array(part.compressedLength);
   await readAll(fileAt(tools, part.file), packed, part.offset);
   const whole = inflateCluster(packed, part.inflatedLength);
-  piece.set(whole.subarray(part.skip, part.skip + part.length));
+  piece.set(whole.subarray(part.skip, part.skip + piece.length));
 }
 
 /** Bytes past the end of the file read as zeroes. */
-async function readAll(file: LaneFile, buffer: Uint8Array, offset: number): Promise<void> {
-  let done = 0;
-  while (done < buffer.length) {
-    const result = file.read(buffer.subarray(done), offset + done);
-    const count = result instanceof Promise ? await result : result;
-    if (count === 0) break;
-    done += count;
-  }
-  if (done < buffer.length) buffer.fill(0, done);
+function readAll(file: LaneFile, buffer: Uint8Array, offset: number): Eventually<void> {
+  return settle(file.read(buffer, offset), (count) => {
+    if (count === buffer.length) return undefined;
+    if (count === 0) return void buffer.fill(0);
+    return readAll(file, buffer.subarray(count), offset + count);
+  });
 }
 
 function putDeflated(task: LaneTask, step: LaneStep, buffer: Uint8Array): LaneResult {
@@ -193,29 +259,62 @@ function putDeflated(task: LaneTask, step: LaneStep, buffer: Uint8Array): LaneRe
   };
 }
 
+/** Writes what of a chunk is not in `zeroes`; gives the bytes written. */
 async function put(
-  task: LaneTask,
-  step: LaneStep,
-  from: { readonly tools: Tools; readonly buffer: Uint8Array; readonly zeroes: readonly number[] },
-): Promise<LaneResult> {
-  const { target } = step;
+  place: {
+    readonly task: LaneTask;
+    readonly step: LaneStep;
+    readonly tools: Tools;
+    /** Where in the step the chunk begins. */
+    readonly start: number;
+  },
+  buffer: Uint8Array,
+  zeroes: readonly number[],
+): Promise<number> {
+  const { target } = place.step;
   let position = 0;
   let bytes = 0;
-  for (let index = 0; index <= from.zeroes.length; index += 2) {
-    const end = from.zeroes[index] ?? step.length;
+  for (let index = 0; index <= zeroes.length; index += 2) {
+    const end = zeroes[index] ?? buffer.length;
     if (end > position) {
-      const piece = from.buffer.subarray(position, end);
-      if (target.kind === 'slab') {
-        slabRange(task, target.offset + position, piece.length).set(piece);
-      } else {
-        const result = fileAt(from.tools, target.file).write(piece, target.offset + position);
-        if (result instanceof Promise) await result;
+      const piece = buffer.subarray(position, end);
+      const offset = target.offset + place.start + position;
+      if (target.kind === 'slab') slabRange(place.task, offset, piece.length).set(piece);
+      else {
+        const written = fileAt(place.tools, target.file).write(piece, offset);
+        if (written instanceof Promise) await written;
       }
       bytes += piece.length;
     }
-    position = end + (from.zeroes[index + 1] ?? 0);
+    position = end + (zeroes[index + 1] ?? 0);
   }
-  return { outcome: 'written', bytes, zeroRanges: from.zeroes, deflated: false, failure: null };
+  return bytes;
+}
+
+/** Writes the zeroes that were held back at the head of a step. */
+async function putZeroes(
+  task: LaneTask,
+  step: LaneStep,
+  head: { readonly heldBack: number; readonly tools: Tools },
+): Promise<number> {
+  const zeroes = new Uint8Array(Math.min(head.heldBack, COPY_LIMITS.chunkBytes));
+  for (let start = 0; start < head.heldBack; start += zeroes.length) {
+    const piece = zeroes.subarray(0, Math.min(zeroes.length, head.heldBack - start));
+    await put({ task, step, tools: head.tools, start }, piece, []);
+  }
+  return head.heldBack;
+}
+
+/** Adds the ranges of a chunk that begins at `start`, joining what touches. */
+function appendRanges(ranges: number[], found: readonly number[], start: number): void {
+  for (let index = 0; index < found.length; index += 2) {
+    const offset = start + (found[index] ?? 0);
+    const length = found[index + 1] ?? 0;
+    const last = ranges.length - 1;
+    if (last > 0 && (ranges[last - 1] ?? 0) + (ranges[last] ?? 0) === offset) {
+      ranges[last] = (ranges[last] ?? 0) + length;
+    } else ranges.push(offset, length);
+  }
 }
 
 /** Offset and length, in turn, of the zero runs of `buffer` in units of `granularity` bytes. */

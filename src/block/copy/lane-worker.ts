@@ -2,7 +2,7 @@
 // The module that lane threads load: runs one task on descriptors that the main thread holds open.
 //
 // Everything blocks: a lane is a thread for exactly this. It opens, closes and remembers nothing
-// but its scratch buffer.
+// but its scratch buffers.
 
 import { readDescriptor, writeDescriptor } from '../../host/index.js';
 import { runLaneTask, ScratchBuffer } from './lane-task.js';
@@ -13,10 +13,16 @@ export interface LaneMessage {
   readonly descriptors: readonly number[];
 }
 
-const scratch = new ScratchBuffer();
+/** The next task is there before the last one has been answered, so there may be two at once. */
+const free: ScratchBuffer[] = [];
 
-export default function runOnThread(message: LaneMessage): Promise<LaneResult[]> {
-  return runLaneTask(message.task, message.descriptors.map(descriptorFile), scratch);
+export default async function runOnThread(message: LaneMessage): Promise<LaneResult[]> {
+  const scratch = free.pop() ?? new ScratchBuffer();
+  try {
+    return await runLaneTask(message.task, message.descriptors.map(descriptorFile), scratch);
+  } finally {
+    free.push(scratch);
+  }
 }
 
 function descriptorFile(descriptor: number): LaneFile {

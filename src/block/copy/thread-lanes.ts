@@ -10,7 +10,7 @@ import type { LaneResult } from './lane-task.js';
 import type { LaneMessage } from './lane-worker.js';
 
 /** Batches after which threads are worth their start; the first ones run on this thread. */
-const WARM_UP_AFTER = 32;
+const WARM_UP_AFTER = 8;
 
 export class ThreadRunner implements BatchRunner {
   readonly #pool: WorkerPool;

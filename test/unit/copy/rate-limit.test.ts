@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { ManualClock } from '../../../src/base/index.js';
+import { COPY_LIMITS, ManualClock } from '../../../src/base/index.js';
 import { batchBytes, RateLimiter } from '../../../src/block/copy/index.js';
 
 /** Dispatches as a job does for `ms` milliseconds and gives the bytes charged. */
@@ -64,7 +64,7 @@ describe('rate limiter', () => {
   it('a batch is one slice of quota at most, one unit at least', () => {
     expect(batchBytes(65_536, 3 * 65_536 + 1)).toBe(3 * 65_536);
     expect(batchBytes(65_536, 10)).toBe(65_536);
-    expect(batchBytes(65_536, Infinity)).toBe(2 ** 20);
-    expect(batchBytes(2 ** 21, Infinity)).toBe(2 ** 21);
+    expect(batchBytes(65_536, Infinity)).toBe(COPY_LIMITS.batchBytes);
+    expect(batchBytes(2 ** 22, Infinity)).toBe(2 ** 22);
   });
 });

@@ -40,6 +40,9 @@ export interface FileNodeParts {
   readonly locked: boolean;
 }
 
+/** Written at the end of a range to have it inside the file. */
+const LAST_BYTE = new Uint8Array(1);
+
 export class FileNode implements DriverNode {
   readonly hostFile: HostFile;
   readonly readOnly: boolean;
@@ -141,9 +144,21 @@ export class FileNode implements DriverNode {
     return extents;
   }
 
-  reserve(offset: number, length: number): TargetReservation | null {
+  /**
+   * Past the end the file is grown first: lanes write out of order, and each write that extends a
+   * file costs the host a change of its inode. Grown by a byte of the range, which is the caller's
+   * alone, and not by a new size, which could cut off what others write meanwhile.
+   */
+  reserve(offset: number, length: number): Eventually<TargetReservation | null> {
     const file = this.hostFile;
     if (file.alignment > 1) return null;
+    if (offset + length <= file.size()) return this.#inPlace(offset, length);
+    const grown = file.write(LAST_BYTE, offset + length - 1);
+    return settle(grown, () => this.#inPlace(offset, length));
+  }
+
+  #inPlace(offset: number, length: number): TargetReservation {
+    const file = this.hostFile;
     return {
       pieces: [{ offset, length, file, hostOffset: offset, fresh: false }],
       link: ([outcome]: readonly PieceOutcome[]) =>
