@@ -5,7 +5,7 @@
 
 import { chmodSync, existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
+import { packageFile } from '../host/index.js';
 import { CliError, reportFailure } from './program.js';
 import type { Program } from './program.js';
 
@@ -58,7 +58,7 @@ function refuseForeign(path: string): void {
 }
 
 function scriptText(name: string): string {
-  const main = fileURLToPath(new URL('blockwright.js', import.meta.url));
+  const main = packageFile('dist/cli/blockwright.js');
   const command = `${quoted(process.execPath)} ${quoted(main)} --as ${name} ${COMMANDS[name]}`;
   return `#!/bin/sh\n${MARK}\nexec ${command} "$@"\n`;
 }

@@ -3,13 +3,14 @@
 // scripts compare; the one in it is this package's own.
 
 import { readFileSync } from 'node:fs';
+import { packageFile } from '../host/index.js';
 
 /** Version of the command lines and protocols that are followed. */
 const SURFACE_VERSION = '7.2.0';
 
 export function packageVersion(): string {
-  const path = new URL('../../package.json', import.meta.url);
-  const { version } = JSON.parse(readFileSync(path, 'utf8')) as { version: string };
+  const text = readFileSync(packageFile('package.json'), 'utf8');
+  const { version } = JSON.parse(text) as { version: string };
   return version;
 }
 

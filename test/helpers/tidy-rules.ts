@@ -36,7 +36,7 @@ const ENTRY_POINTS = [
   'src/index.ts',
   'src/client/index.ts',
   'src/testing/index.ts',
-  'src/cli/blockwright.ts',
+  'src/cli/main.ts',
 ];
 
 const TOP_LEVEL = new Set([
@@ -136,7 +136,7 @@ export const sizesAreKept: Rule = (tree) =>
     return breaches;
   });
 
-const OTHER_CODE = /^(native|images)\/.*\.(mjs|cjs|cc|h)$/;
+const OTHER_CODE = /^(src|native|images)\/.*\.(mjs|cjs|cc|h)$/;
 
 export const otherCodeIsKept: Rule = (tree) =>
   tree.files.filter((path) => OTHER_CODE.test(path)).flatMap((path) => {

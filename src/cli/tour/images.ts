@@ -4,8 +4,8 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { accessSync, closeSync, constants, openSync, readSync, writeSync } from 'node:fs';
 import { delimiter, join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { SeededRandom } from '../../base/index.js';
+import { packageFile } from '../../host/index.js';
 import { DiskModel } from '../../testing/index.js';
 
 const MIB = 1024 * 1024;
@@ -52,7 +52,7 @@ export function compareRaw(path: string, model: DiskModel): number | null {
 }
 
 /** The program that runs here. */
-export const MAIN = fileURLToPath(new URL('../blockwright.js', import.meta.url));
+export const MAIN = packageFile('dist/cli/blockwright.js');
 const children = new Set<ChildProcess>();
 
 /** Ends what still runs, so that nothing writes to a folder that is being removed. */

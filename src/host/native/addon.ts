@@ -6,6 +6,8 @@
 
 import { createRequire } from 'node:module';
 
+import { packageFile } from '../package-root.js';
+
 export interface NativeAddon {
   /** Bytes read, 0 at the end; -EAGAIN when it would wait for the disk. */
   readNoWait(descriptor: number, buffer: Uint8Array, offset: number): number;
@@ -52,7 +54,7 @@ export function nativeAddon(): NativeAddon | null {
 function load(): NativeAddon | null {
   try {
     const require = createRequire(import.meta.url);
-    const addon = require('../../../native/build/blockwright.node') as Partial<NativeAddon>;
+    const addon = require(packageFile('native/build/blockwright.node')) as Partial<NativeAddon>;
     const whole = ENTRY_POINTS.every((name) => typeof addon[name] === 'function');
     return whole ? (addon as NativeAddon) : null;
   } catch {

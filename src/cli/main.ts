@@ -1,7 +1,8 @@
 #!/usr/bin/env node
 // SPDX-License-Identifier: Apache-2.0
-// The program `blockwright`. Nothing is loaded before it is known to be needed. Run through the
-// shim, `--as NAME` (first, and only written by the shim) puts that program's name in messages.
+// The program `blockwright`, bundled to dist/cli/blockwright.js. Nothing is loaded before it is
+// known to be needed. Run through the shim, `--as NAME` (first, and only written by the shim)
+// puts that program's name in messages.
 
 import type { Program } from './program.js';
 
