@@ -52,7 +52,14 @@ export type PieceOutcome =
   /** The piece reads as zeroes; nothing was written. */
   | 'zero'
   /** Failed or not wanted: as if never reserved. */
-  | 'dropped';
+  | 'dropped'
+  /** Fresh pieces only: written, but for ranges that read as zeroes and were left out. */
+  | WrittenInPart;
+
+export interface WrittenInPart {
+  /** Offset in the piece and length, in turn, ascending. */
+  readonly zeroRanges: readonly number[];
+}
 
 /**
  * Host space set aside for a guest range. Nothing is visible before link(); link() is

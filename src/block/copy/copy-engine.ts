@@ -220,8 +220,10 @@ export class CopySession {
         failure ??= failureOf(result.failure);
         return 'dropped';
       }
-      // What a lane left out of new space may hold old bytes: it is zeroed whatever the target was.
-      if (piece.fresh || this.spec.targetIsZero !== true) {
+      if (result.zeroRanges.length === 0) return 'written';
+      // What a lane left out of new space may hold old bytes: it must not be linked as it is.
+      if (piece.fresh) return { zeroRanges: result.zeroRanges };
+      if (this.spec.targetIsZero !== true) {
         for (let each = 0; each < result.zeroRanges.length; each += 2) {
           zeroes.push({
             offset: piece.offset + (result.zeroRanges[each] ?? 0),

@@ -116,8 +116,7 @@ export class Qcow2Node implements DriverNode {
   }
 
   reserve(offset: number, length: number): Eventually<TargetReservation | null> {
-    const context = { store: this.#store, writer: this.#writer, eraser: this.#eraser };
-    return reserve(context, offset, length);
+    return reserve({ store: this.#store, eraser: this.#eraser }, offset, length);
   }
 
   /**

@@ -69,6 +69,11 @@ export class Eraser implements Stepper<Change> {
     return this.#change({ offset, length }, ZERO_UNMAP);
   }
 
+  /** One cluster within this turn; its table is ours to write, and no lock covers the cluster. */
+  zeroCluster(table: Table, cluster: number): void {
+    this.#apply(table, cluster, ZERO_UNMAP);
+  }
+
   step(offset: number, length: number, change: Change): Eventually<void> {
     this.stepLength = 0;
     const image = this.#image;

@@ -7,13 +7,13 @@
 // the fresh cluster is given back. link() waits for writes in flight, then decides cluster by
 // cluster in one turn. The reservation holds a lease until then.
 
-import { BlockError } from '../../../../base/index.js';
+import { assert, BlockError, QCOW2_LIMITS } from '../../../../base/index.js';
+import { RequestFlag } from '../../../../block/index.js';
 import type { PieceOutcome, ReservedPiece, TargetReservation } from '../../../../block/index.js';
 import { EntryKind, entryHi, entryLo } from '../entries.js';
 import type { EntryWatcher, MetadataStore, Table } from '../metadata/index.js';
 import type { Eraser } from './discard.js';
 import { RunPlan } from './plan.js';
-import type { Writer } from './write.js';
 
 /** Guest clusters with contiguous host clusters; becomes one piece or more when lowered. */
 interface Span {
@@ -29,9 +29,15 @@ interface Lowered {
   readonly hostOffset: number;
 }
 
+/** Guest clusters that become data at `hostOffset`, or zeroes (null). */
+interface Run {
+  readonly offset: number;
+  readonly length: number;
+  readonly hostOffset: number | null;
+}
+
 export interface ReserveContext {
   readonly store: MetadataStore;
-  readonly writer: Writer;
   readonly eraser: Eraser;
 }
 
@@ -112,8 +118,13 @@ class Reservation implements TargetReservation, EntryWatcher {
       for (let index = 0; index < this.#lowered.length; index += 1) {
         const lowered = this.#lowered[index] as Lowered;
         const outcome = outcomes[index] ?? 'dropped';
-        if (outcome === 'written' && lowered.piece.fresh) await this.#linkPiece(lowered);
-        else if (outcome === 'zero') await this.#zeroPiece(lowered);
+        if (outcome === 'dropped') continue;
+        const { offset, length, fresh } = lowered.piece;
+        const zeroRanges = outcome === 'written' ? [] : zeroRangesOf(outcome, length);
+        if (fresh) await this.#linkPiece(lowered, zeroRanges);
+        else if (outcome === 'zero') {
+          await this.#context.eraser.writeZeroes(offset, length, RequestFlag.mayUnmap);
+        }
       }
       for (const below of this.#below) await below.link(below.pieces.map(() => 'written'));
     } finally {
@@ -166,7 +177,8 @@ class Reservation implements TargetReservation, EntryWatcher {
   }
 
   async #lower(span: Span): Promise<boolean> {
-    const below = await this.#context.store.image.file.reserve(span.hostOffset, span.length);
+    const { file, clusterSize } = this.#context.store.image;
+    const below = await file.reserve(span.hostOffset, span.length);
     if (below === null) return false;
     this.#below.push(below);
     for (const part of below.pieces) {
@@ -178,42 +190,89 @@ class Reservation implements TargetReservation, EntryWatcher {
         fresh: span.fresh,
       };
       // A fresh space below would need its own linking in order with ours.
-      if (part.fresh) return false;
+      if (part.fresh || (span.fresh && (part.offset - span.hostOffset) % clusterSize !== 0)) {
+        return false;
+      }
       this.pieces.push(piece);
       this.#lowered.push({ piece, hostOffset: part.offset });
     }
     return true;
   }
 
-  async #linkPiece(lowered: Lowered): Promise<void> {
-    const { store } = this.#context;
-    const { image } = store;
-    const { clusterSize } = image;
-    const first = lowered.piece.offset / clusterSize;
-    const end = first + Math.ceil(lowered.piece.length / clusterSize);
-    for (let cluster = first; cluster < end; ) {
-      const wait = store.makeRoom() ?? image.locks.conflict(cluster, cluster + 1);
-      if (wait !== null && wait !== undefined) {
-        await wait;
+  /**
+   * Links what was written and makes the zero ranges read as zeroes. Where the entry cannot say so
+   * the fresh space is filled with zeroes first: what is linked never holds old bytes.
+   */
+  async #linkPiece({ piece, hostOffset }: Lowered, zeroRanges: readonly number[]): Promise<void> {
+    const { image } = this.#context.store;
+    const { clusterSize, size } = image;
+    const sayable = image.version >= 3 || image.backing === null;
+    let linkedTo = 0;
+    for (let index = 0; index < zeroRanges.length; index += 2) {
+      const start = zeroRanges[index] ?? 0;
+      const end = start + (zeroRanges[index + 1] ?? 0);
+      const first = sayable ? Math.ceil(start / clusterSize) * clusterSize : end;
+      const last = piece.offset + end === size ? end : Math.floor(end / clusterSize) * clusterSize;
+      if (first >= last) {
+        await this.#fillZeroes(hostOffset + start, end - start);
         continue;
       }
-      if (this.#lost.has(cluster)) {
-        cluster += 1;
-        continue;
-      }
-      const table = store.forWriting(cluster * clusterSize);
-      if (table instanceof Promise) await table;
-      else if (table !== undefined) {
-        this.#linkCluster(table, cluster, lowered.hostOffset + (cluster - first) * clusterSize);
-        cluster += 1;
-      }
+      await this.#fillZeroes(hostOffset + start, first - start);
+      await this.#fillZeroes(hostOffset + last, end - last);
+      const middle = { offset: piece.offset + first, length: last - first, hostOffset: null };
+      await this.#settle(cutRun(piece, hostOffset, { from: linkedTo, to: first }));
+      await this.#settle(middle);
+      linkedTo = last;
     }
+    await this.#settle(cutRun(piece, hostOffset, { from: linkedTo, to: piece.length }));
+  }
+
+  async #fillZeroes(hostOffset: number, length: number): Promise<void> {
+    const { image } = this.#context.store;
+    const zeroes = new Uint8Array(Math.min(length, QCOW2_LIMITS.zeroWriteBytes));
+    for (let done = 0; done < length; done += zeroes.length) {
+      const part = zeroes.subarray(0, Math.min(zeroes.length, length - done));
+      await image.writeFile(hostOffset + done, part);
+    }
+  }
+
+  /** Changes the entries of the clusters that nobody changed meanwhile, each in one turn. */
+  async #settle(run: Run): Promise<void> {
+    if (run.length === 0) return;
+    const { store } = this.#context;
+    const { clusterSize, locks } = store.image;
+    const first = run.offset / clusterSize;
+    const end = Math.ceil((run.offset + run.length) / clusterSize);
+    for (let cluster = first; cluster < end; ) {
+      const wait = store.makeRoom() ?? locks.conflict(cluster, cluster + 1);
+      const step = wait ?? (this.#lost.has(cluster) ? null : this.#settleCluster(run, cluster));
+      if (step === null) cluster += 1;
+      else await step;
+    }
+  }
+
+  /** Null when done; otherwise everything is to be looked at again after the promise. */
+  #settleCluster(run: Run, cluster: number): Promise<unknown> | null {
+    const { store, eraser } = this.#context;
+    const { clusterSize } = store.image;
+    const at = cluster * clusterSize;
+    if (run.hostOffset === null) {
+      const present = store.lookup(at);
+      if (present instanceof Promise) return present;
+      if (this.#isHole(present, at)) return null;
+    }
+    const table = store.forWriting(at);
+    if (table instanceof Promise) return table;
+    assert(table !== undefined, 'an L2 table for writing');
+    store.image.assertWritable();
+    if (run.hostOffset === null) eraser.zeroCluster(table, cluster);
+    else this.#linkCluster(table, cluster, run.hostOffset + at - run.offset);
+    return null;
   }
 
   #linkCluster(table: Table, cluster: number, hostOffset: number): void {
     const { store } = this.#context;
     const { image } = store;
-    image.assertWritable();
     const at = (cluster % image.geometry.l2Entries) * 8;
     const hi = table.view.getUint32(at);
     const lo = table.view.getUint32(at + 4);
@@ -225,35 +284,6 @@ class Reservation implements TargetReservation, EntryWatcher {
     store.freeEntry(hi, lo, image.passDiscardOther);
   }
 
-  /** The piece reads as zeroes, wherever nobody wrote meanwhile. */
-  async #zeroPiece(lowered: Lowered): Promise<void> {
-    const { store, writer, eraser } = this.#context;
-    const { image } = store;
-    const { clusterSize } = image;
-    const { offset, length } = lowered.piece;
-    for (let at = offset; at < offset + length; ) {
-      const cluster = Math.floor(at / clusterSize);
-      const part = Math.min((cluster + 1) * clusterSize, offset + length) - at;
-      const conflict = image.locks.conflict(cluster, cluster + 1);
-      if (conflict !== null) {
-        await conflict;
-        continue;
-      }
-      const present = store.lookup(at);
-      if (present instanceof Promise) {
-        await present;
-        continue;
-      }
-      if (!this.#lost.has(cluster) && !this.#isHole(present, at)) {
-        const whole = at % clusterSize === 0 && (part === clusterSize || at + part === image.size);
-        const sayable = image.version >= 3 || image.backing === null;
-        if (whole && sayable) await eraser.zeroClusters(at, part);
-        else await writer.writeZeroData(at, part);
-      }
-      at += part;
-    }
-  }
-
   /** Reads as zeroes already: not allocated and nothing behind it. */
   #isHole(table: Table | null, at: number): boolean {
     const { image } = this.#context.store;
@@ -262,4 +292,20 @@ class Reservation implements TargetReservation, EntryWatcher {
     if (plan.kind === EntryKind.zero || plan.kind === EntryKind.zeroAllocated) return true;
     return plan.kind === EntryKind.unallocated && image.backing === null;
   }
+}
+
+function cutRun(
+  piece: ReservedPiece,
+  hostOffset: number,
+  part: { readonly from: number; readonly to: number },
+): Run {
+  const { from, to } = part;
+  return { offset: piece.offset + from, length: to - from, hostOffset: hostOffset + from };
+}
+
+function zeroRangesOf(
+  outcome: Exclude<PieceOutcome, 'written' | 'dropped'>,
+  length: number,
+): readonly number[] {
+  return outcome === 'zero' ? [0, length] : outcome.zeroRanges;
 }
