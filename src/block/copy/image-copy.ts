@@ -84,11 +84,14 @@ async function runStep(session: CopySession, step: Step): Promise<CopyFailure | 
     : session.copy(step.offset, step.length);
 }
 
-/** Cuts the view into steps: zeroes as far as they go, data in batches. */
+/**
+ * Cuts the view into steps: zeroes as far as they go, data in whole batches, however short the
+ * runs are that a node tells of (a compressed cluster is one of its own).
+ */
 class StepPlanner {
   readonly #spec: CopySpec;
   readonly #length: number;
-  /** Up to here the view is known to hold data. */
+  /** Up to here the view is known to hold data, or zeroes too short for a step of their own. */
   #dataUntil = 0;
 
   constructor(spec: CopySpec, length: number) {
@@ -98,16 +101,40 @@ class StepPlanner {
 
   async next(offset: number, sliceBytes: number): Promise<Step> {
     const { unit } = this.#spec;
-    const left = this.#length - offset;
     if (offset >= this.#dataUntil) {
-      const asked = Math.min(left, COPY_LIMITS.zeroRangeBytes);
-      const status = await viewStatus(this.#spec.source.node, offset, asked);
-      const whole = status.length >= left ? left : floorTo(status.length, unit);
-      if (status.zero && whole > 0) return { offset, length: whole, zero: true };
-      this.#dataUntil = offset + Math.max(unit, whole);
+      const zeroes = await this.#zeroesAt(offset);
+      if (zeroes > 0) return { offset, length: zeroes, zero: true };
     }
-    const known = Math.min(left, this.#dataUntil - offset);
-    return { offset, length: Math.min(known, batchBytes(unit, sliceBytes)), zero: false };
+    const limit = Math.min(this.#length - offset, batchBytes(unit, sliceBytes));
+    while (this.#dataUntil < offset + limit) {
+      const zeroes = await this.#zeroesAt(this.#dataUntil);
+      if (zeroes >= COPY_LIMITS.batchMinBytes) break;
+      this.#dataUntil += zeroes;
+    }
+    return { offset, length: Math.min(limit, this.#dataUntil - offset), zero: false };
+  }
+
+  /** Whole units of zeroes at `offset`; 0 when there is data, which is then known. */
+  async #zeroesAt(offset: number): Promise<number> {
+    const { unit, source } = this.#spec;
+    const left = this.#length - offset;
+    let length = 0;
+    while (length < left) {
+      const asked = Math.min(left - length, COPY_LIMITS.zeroRangeBytes);
+      const status = await viewStatus(source.node, offset + length, asked);
+      const whole = length + status.length >= left ? left : floorTo(length + status.length, unit);
+      if (!status.zero) {
+        if (length === 0) this.#dataUntil = offset + Math.max(unit, whole);
+        break;
+      }
+      length += status.length;
+    }
+    const zeroes = length >= left ? left : floorTo(length, unit);
+    if (zeroes === 0) {
+      const end = Math.min(this.#length, offset + unit);
+      this.#dataUntil = Math.max(this.#dataUntil, end);
+    }
+    return zeroes;
   }
 }
 

@@ -190,6 +190,8 @@ class Gatherer {
   #part = 0;
   /** Bytes of the present part that were given already. */
   #skip = 0;
+  /** The whole cluster of the present part, if that is a compressed one. */
+  #inflated: Uint8Array | null = null;
 
   constructor(task: LaneTask, step: LaneStep, tools: Tools) {
     this.#task = task;
@@ -208,6 +210,7 @@ class Gatherer {
       if (this.#skip < part.length) continue;
       this.#part += 1;
       this.#skip = 0;
+      this.#inflated = null;
     }
   }
 
@@ -220,20 +223,19 @@ class Gatherer {
       const read = readAll(fileAt(this.#tools, part.file), piece, part.offset + skip);
       if (read instanceof Promise) await read;
     } else {
-      await inflatePart({ ...part, skip: part.skip + skip }, piece, this.#tools);
+      this.#inflated ??= await inflatePart(part, this.#tools);
+      piece.set(this.#inflated.subarray(part.skip + skip, part.skip + skip + piece.length));
     }
   }
 }
 
 async function inflatePart(
   part: Extract<LanePart, { kind: 'compressed' }>,
-  piece: Uint8Array,
   tools: Tools,
-): Promise<void> {
+): Promise<Uint8Array> {
   const packed = new Uint8Array(part.compressedLength);
   await readAll(fileAt(tools, part.file), packed, part.offset);
-  const whole = inflateCluster(packed, part.inflatedLength);
-  piece.set(whole.subarray(part.skip, part.skip + piece.length));
+  return inflateCluster(packed, part.inflatedLength);
 }
 
 /** Bytes past the end of the file read as zeroes. */

@@ -9,8 +9,11 @@ import type { BatchRunner, LaneBatch } from './lane-executor.js';
 import type { LaneResult } from './lane-task.js';
 import type { LaneMessage } from './lane-worker.js';
 
-/** Batches after which threads are worth their start; the first ones run on this thread. */
-const WARM_UP_AFTER = 8;
+/**
+ * Plain batches after which threads are worth their start (256 MiB): until then this thread, whose
+ * transfers run in the host's pool anyway, is as fast. Work for the processor wants them at once.
+ */
+const WARM_UP_AFTER = 128;
 
 export class ThreadRunner implements BatchRunner {
   readonly #pool: WorkerPool;
@@ -27,7 +30,7 @@ export class ThreadRunner implements BatchRunner {
     const descriptors = descriptorsOf(batch);
     if (descriptors === null) return this.#inProcess.run(batch);
     this.#batches += 1;
-    if (this.#batches > WARM_UP_AFTER) void this.warmUp();
+    if (this.#batches > WARM_UP_AFTER || isHeavy(batch)) void this.warmUp();
     if (!this.#ready) return this.#inProcess.run(batch);
     return this.#pool.run<LaneResult[]>({ task: batch.task, descriptors } satisfies LaneMessage);
   }
@@ -55,6 +58,13 @@ export class ThreadRunner implements BatchRunner {
       this.#ready = false;
     }
   }
+}
+
+/** Deflates or inflates. */
+function isHeavy(batch: LaneBatch): boolean {
+  return batch.task.steps.some(
+    (step) => step.deflate || step.parts.some((part) => part.kind === 'compressed'),
+  );
 }
 
 function descriptorsOf(batch: LaneBatch): number[] | null {

@@ -29,6 +29,11 @@ export interface StreamPlan {
 /** Where an overlay tells no cluster size. */
 const DEFAULT_UNIT = 65_536;
 
+interface StreamChain {
+  readonly top: Node;
+  readonly base: Node | null;
+}
+
 export class StreamWork implements JobWork {
   readonly #registry: JobRegistry;
   readonly #plan: StreamPlan;
@@ -168,20 +173,31 @@ export class StreamWork implements JobWork {
   /** Walks on to the next clusters that top lacks and the layers above the base have. */
   async #next(job: Job, limit: number): Promise<CopyWork | null> {
     const top = skipFilters(this.#plan.top);
-    const chain = { top, base: this.#plan.base };
+    const chain: StreamChain = { top, base: this.#plan.base };
     while (this.#cursor < top.length) {
       const asked = Math.min(COPY_LIMITS.zeroRangeBytes, top.length - this.#cursor);
       const status = await layerStatus(chain, this.#cursor, asked);
       if (status.where === 'middle') {
         const start = Math.floor(this.#cursor / this.#unit) * this.#unit;
-        const end = Math.ceil((this.#cursor + status.length) / this.#unit) * this.#unit;
-        const length = Math.min(end - start, limit, top.length - start);
-        return this.#claim(job, start, length);
+        const most = Math.min(start + limit, top.length);
+        const until = await this.#middleUntil(chain, this.#cursor + status.length, most);
+        const end = Math.min(Math.ceil(until / this.#unit) * this.#unit, most);
+        return this.#claim(job, start, end - start);
       }
       this.#cursor += status.length;
       if (this.#due.size === 0) job.progressTo(this.#cursor);
     }
     return this.#retry(job);
+  }
+
+  /** Up to where what is due goes on, from `from` to `most`: layers tell of it in short runs. */
+  async #middleUntil(chain: StreamChain, from: number, most: number): Promise<number> {
+    for (let at = from; at < most; ) {
+      const status = await layerStatus(chain, at, most - at);
+      if (status.where !== 'middle') return at;
+      at += status.length;
+    }
+    return Math.max(from, most);
   }
 
   #claim(job: Job, offset: number, length: number): CopyWork {
