@@ -349,6 +349,30 @@ describe('qcow2 after a power cut at any write', () => {
     }
   });
 
+  it('moves the L1 table without losing flushed data that is written to again', async () => {
+    // 512-byte clusters: an L2 table covers 32 KiB, all entries are in one L1 sector.
+    const step = 32 * 1024;
+    for (let turns = 0; turns < 60; turns += 3) {
+      const disk = new CrashDisk({ seed: turns, laterChance: 0.8 });
+      await createOn(disk, '/image', { size: 8 * step, 'cluster-size': 512 } as never);
+      const { node } = await openOn(disk, '/image');
+      const data = new Uint8Array(SECTOR).fill(1);
+      await node.write(writeRequest(0, data));
+      await node.flush();
+      const survivors: MemoryHost[] = [];
+      disk.onWrite = () => void survivors.push(disk.durable());
+      const growing = node.truncate(400 * step, { exact: true, preallocation: 'off' });
+      for (let turn = 0; turn < turns; turn += 1) await Promise.resolve();
+      const writes = [SECTOR, step, 2 * step].map((at) => node.write(writeRequest(at, data)));
+      await Promise.all([growing, ...writes]);
+      for (const [index, survivor] of survivors.entries()) {
+        const image = await openOn(survivor, '/image');
+        const where = `after ${turns} turns, write ${index}`;
+        expect(await image.read(0, SECTOR), where).toEqual(data);
+      }
+    }
+  });
+
   it('keeps what a flush promised that came while another was halfway', async () => {
     for (let turns = 0; turns < 40; turns += 1) {
       const disk = new CrashDisk({ seed: turns, laterChance: 0.8 });

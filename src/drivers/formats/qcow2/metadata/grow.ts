@@ -7,7 +7,6 @@
 // work of the flusher, so that no flush writes sectors of a table that is being replaced.
 
 import { BlockError, IMAGE_LIMITS } from '../../../../base/index.js';
-import { entryHostOffset } from '../entries.js';
 import { SECTOR_SIZE } from '../layout.js';
 import type { Allocator } from './alloc.js';
 import type { Flusher } from './flush.js';
@@ -169,12 +168,11 @@ async function switchL1(
 ): Promise<void> {
   const { image, refcounts, flusher } = context;
   const bytes = new Uint8Array(place.entries * 8);
-  bytes.set(image.l1);
   // Entries added since the flush name tables that are not on disk: those go out with the next.
   const fresh = new Set(image.dirtyL1Sectors);
   const written = new Uint8Array(place.clusters * image.clusterSize);
   written.set(image.l1);
-  for (const sector of fresh) blankUnwritten(image, written, sector);
+  for (const sector of fresh) await readSector(image, written, sector);
   await flusher.writeRefcountBlocks();
   await image.writeFile(place.offset, written);
   await image.sync();
@@ -196,14 +194,9 @@ async function switchL1(
   refcounts.drainLater();
 }
 
-/** Takes entries whose L2 table is still dirty out of a sector of the new L1. */
-function blankUnwritten(image: Qcow2Image, l1: Uint8Array, sector: number): void {
-  const view = new DataView(l1.buffer);
+/** Puts a sector of the L1 table as it is on disk into `l1`. */
+async function readSector(image: Qcow2Image, l1: Uint8Array, sector: number): Promise<void> {
   const start = sector * SECTOR_SIZE;
-  for (let at = start; at < Math.min(start + SECTOR_SIZE, l1.length); at += 8) {
-    const offset = entryHostOffset(view.getUint32(at), view.getUint32(at + 4));
-    if (offset === 0 || image.l2.peek(offset)?.dirty !== true) continue;
-    view.setUint32(at, 0);
-    view.setUint32(at + 4, 0);
-  }
+  const end = Math.min(start + SECTOR_SIZE, image.l1.length);
+  await image.readFile(image.l1Offset + start, l1.subarray(start, end));
 }
