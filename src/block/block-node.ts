@@ -66,8 +66,8 @@ export class BlockNode implements Node {
   closing: Promise<void> | null = null;
   /** Opened as raw because nothing was recognised. */
   probedRaw = false;
-  /** Being taken out of the graph: its edges need nothing any more. */
-  retired = false;
+  /** A filter not in place yet, or no longer: its edges need nothing. */
+  outOfPlace = false;
   /** This node as the far end of the edges to its children. */
   readonly asParent: EdgeParent;
 

@@ -70,6 +70,15 @@ async function changeDrained(
   }
 }
 
+function setOutOfPlace(filter: BlockNode, value: boolean): Step {
+  filter.outOfPlace = value;
+  return {
+    abort() {
+      filter.outOfPlace = !value;
+    },
+  };
+}
+
 export async function insertFilter(
   graph: BlockGraph,
   request: InsertFilterRequest,
@@ -89,6 +98,7 @@ export async function insertFilter(
     inspectOnly: false,
     forceShare: false,
   });
+  filter.outOfPlace = true;
   const section = await graph.drains.drain([below]);
   try {
     for (const [name, declaration] of Object.entries(driver.children)) {
@@ -109,6 +119,7 @@ export async function insertFilter(
       const moving = [...below.parents].filter(
         (edge) => edge.parent.node === null || !subtree.has(edge.parent.node as BlockNode),
       );
+      tx.add(setOutOfPlace(filter, false));
       tx.add(moveEdges(moving, filter));
       tx.add(refreshPermissions([filter]));
     });
@@ -127,12 +138,7 @@ export async function insertFilter(
 export async function removeFilter(graph: BlockGraph, filter: BlockNode): Promise<void> {
   const below = must(filter.filtered, 'a filter has a filtered child');
   await changeDrained(graph, [filter], (tx) => {
-    tx.add({
-      abort() {
-        filter.retired = false;
-      },
-    });
-    filter.retired = true;
+    tx.add(setOutOfPlace(filter, true));
     tx.add(moveEdges([...filter.parents], below));
     tx.add(refreshPermissions([filter, below]));
   });

@@ -85,7 +85,7 @@ function styleOfRole(role: number): 'format' | 'filter' | 'cow' {
 
 function wantedPermissions(edge: Edge, parents: PermissionPair): PermissionPair {
   const parent = edge.parent.node as BlockNode | null;
-  if (parent?.retired === true) return NO_PERMISSIONS;
+  if (parent?.outOfPlace === true) return NO_PERMISSIONS;
   const own = parent?.pipeline.driverNode ?? null;
   const wanted = own?.childPermissions?.(edge, parents) ?? defaultPermissions(edge, parents);
   const shared = edge.node.forceShare ? Permission.all : wanted.shared;

@@ -115,6 +115,20 @@ describe('blockdev-backup', () => {
     expect(copied.subarray(65_536).every((byte) => byte === 0)).toBe(true);
   });
 
+  it('sync=none into an overlay of the source shows the moment while guests write', async () => {
+    const stage = await backupStage();
+    await createImage(stage, { name: 'fleece', size: SIZE, backing: 'top' });
+    await openImage(stage, 'fleece', { backing: 'top' });
+    const job = await startBackup(stage.jobs, { ...BACKUP, target: 'fleece', sync: 'none' });
+    await turns();
+    await stage.guest.write(512, new Uint8Array(100_000).fill(0xee));
+    const shown = await readAll(stage.graph.require('fleece'));
+    expect(firstDifference(shown, stage.before)).toBe(-1);
+    await job.cancel();
+    const source = await readAll(stage.graph.require('top'));
+    expect(firstDifference(source, stage.guest.expected)).toBe(-1);
+  });
+
   it('a cancel leaves no filter and the guest its data', async () => {
     const stage = await backupStage();
     const job = await startBackup(stage.jobs, { ...BACKUP, speed: 65_536, 'auto-dismiss': false });
