@@ -57,8 +57,7 @@ export class CopyBeforeWrite {
     const end = Math.min(bitmap.length, whole);
     if (end <= start) return undefined;
     if (!bitmap.locks.overlaps(start, end - start)) {
-      const dirty = bitmap.nextDirty(start);
-      if (dirty < 0 || dirty >= end) return undefined;
+      if (bitmap.nextDirty(start, end) < 0) return undefined;
     }
     return this.#copyAll(start, end);
   }
@@ -71,8 +70,8 @@ export class CopyBeforeWrite {
         await taken;
         continue;
       }
-      const dirty = bitmap.nextDirty(start);
-      if (dirty < 0 || dirty >= end) return;
+      const dirty = bitmap.nextDirty(start, end);
+      if (dirty < 0) return;
       const limit = Math.min(COPY_LIMITS.batchMaxBytes, end - dirty);
       const failure = await this.#copyRun({ offset: dirty, length: bitmap.dirtyRun(dirty, limit) });
       if (failure !== null) this.#fail(failure);

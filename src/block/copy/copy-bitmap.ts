@@ -43,10 +43,11 @@ export class CopyBitmap {
     return page !== undefined && ((page[bit >> 3] ?? 0) & (1 << (bit & 7))) !== 0;
   }
 
-  /** Offset of the first dirty unit at or after `offset`, or −1. */
-  nextDirty(offset: number): number {
+  /** Offset of the first dirty unit that begins in [offset, end), or −1. */
+  nextDirty(offset: number, end = this.length): number {
     let unit = Math.ceil(offset / this.unit);
-    while (unit < this.#unitCount) {
+    const unitEnd = Math.min(this.#unitCount, Math.ceil(end / this.unit));
+    while (unit < unitEnd) {
       const page = this.#pages[Math.floor(unit / PAGE_UNITS)];
       if (page === 'clean') unit = (Math.floor(unit / PAGE_UNITS) + 1) * PAGE_UNITS;
       else if (this.isDirty(unit * this.unit)) return unit * this.unit;

@@ -106,13 +106,14 @@ export class CopySession {
         endTurn = resolve;
       });
     }
-    const leave = this.#enterSource(offset, length);
+    const exits: (() => void)[] = [];
     try {
+      this.#enterSource({ offset, length }, exits);
       return await this.#copyEntered({ offset, length }, earlier);
     } catch (error) {
       return { side: 'source', error: toBlockError(error) };
     } finally {
-      leave();
+      for (const exit of exits) exit();
       endTurn();
     }
   }
@@ -157,7 +158,9 @@ export class CopySession {
   /** Reserve, fill, link. */
   async #copySpan(range: PlannedRange, span: Span): Promise<CopyFailure | null> {
     const target = this.spec.target.node;
-    const leave = target.enterBatch(span.offset, span.length, true);
+    // Filled with what is read anyway: nothing that observers would have to know.
+    const changes = this.spec.fill === undefined;
+    const leave = target.enterBatch(span.offset, span.length, changes);
     let filled: Filled | null = null;
     try {
       const reserved = target.reserve(span.offset, span.length);
@@ -346,16 +349,12 @@ export class CopySession {
   }
 
   /** Counts the batch on every node of the source's view, and keeps freed clusters from reuse. */
-  #enterSource(offset: number, length: number): () => void {
-    const exits: (() => void)[] = [];
+  #enterSource({ offset, length }: Span, exits: (() => void)[]): void {
     for (const node of nodesOfView(this.spec.source.node)) {
       exits.push(node.enterBatch(offset, length, false));
       const lease = node.lease();
       exits.push(() => lease.release());
     }
-    return () => {
-      for (const exit of exits) exit();
-    };
   }
 }
 

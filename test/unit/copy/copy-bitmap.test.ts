@@ -31,6 +31,8 @@ describe('copy bitmap', () => {
           expect(bitmap.dirtyUnits).toBe(model.filter(Boolean).length);
           const next = model.indexOf(true, from);
           expect(bitmap.nextDirty(from * UNIT)).toBe(next < 0 ? -1 : next * UNIT);
+          const within = next < 0 || next >= from + 100 ? -1 : next * UNIT;
+          expect(bitmap.nextDirty(from * UNIT, (from + 100) * UNIT)).toBe(within);
           if (next < 0) return;
           const end = model.indexOf(false, next);
           const expected = Math.min(length, (end < 0 ? units : end) * UNIT) - next * UNIT;
