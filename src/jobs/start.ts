@@ -83,3 +83,16 @@ export async function insertJobFilter(
   const driver = await registry.driver(filter.driver);
   return registry.graph.insertFilter({ ...filter, driver: driver as Driver<never> });
 }
+
+/** Runs every step in turn, whichever fails, so that nothing stays behind; throws the first error. */
+export async function letGo(steps: readonly (() => Promise<void> | undefined)[]): Promise<void> {
+  const failures: unknown[] = [];
+  for (const step of steps) {
+    try {
+      await step();
+    } catch (error) {
+      failures.push(error);
+    }
+  }
+  if (failures.length > 0) throw failures[0];
+}

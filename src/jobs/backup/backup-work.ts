@@ -13,7 +13,7 @@ import { CopyLoop } from '../copy-loop.js';
 import type { CopyWork, Hold } from '../copy-loop.js';
 import type { Job } from '../job.js';
 import type { OnError } from '../options.js';
-import { insertJobFilter } from '../start.js';
+import { insertJobFilter, letGo } from '../start.js';
 import type { StartableWork } from '../start.js';
 import type { JobRegistry } from '../registry.js';
 
@@ -117,9 +117,13 @@ export class BackupWork implements StartableWork {
   }
 
   async clean(): Promise<void> {
-    for (const backend of this.#backends.splice(0)) await backend.detach();
-    if (this.#filter !== null) await this.#registry.graph.removeFilter(this.#filter);
+    const { graph } = this.#registry;
+    const filter = this.#filter;
     this.#filter = null;
+    await letGo([
+      ...this.#backends.splice(0).map((backend) => () => backend.detach()),
+      () => (filter === null ? undefined : graph.removeFilter(filter)),
+    ]);
   }
 
   get #source(): { readonly node: Node } {

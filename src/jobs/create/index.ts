@@ -5,6 +5,7 @@ import { BlockError, Permission } from '../../base/index.js';
 import type { Backend, Driver, Node, NodeOptions } from '../../block/index.js';
 import type { Job, JobWork } from '../job.js';
 import type { JobRegistry } from '../registry.js';
+import { letGo } from '../start.js';
 import type { CreateOptions } from './options.js';
 
 export async function startCreate(registry: JobRegistry, args: CreateOptions): Promise<Job> {
@@ -69,7 +70,10 @@ class CreateWork implements JobWork {
   }
 
   async #letGo(): Promise<void> {
-    for (const backend of this.#backends.splice(0)) await backend.detach();
-    for (const node of this.#opened.splice(0)) await this.#registry.graph.close(node);
+    const { graph } = this.#registry;
+    await letGo([
+      ...this.#backends.splice(0).map((backend) => () => backend.detach()),
+      ...this.#opened.splice(0).map((node) => () => graph.close(node)),
+    ]);
   }
 }

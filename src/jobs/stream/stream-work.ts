@@ -14,7 +14,7 @@ import { CopyLoop } from '../copy-loop.js';
 import type { CopyWork } from '../copy-loop.js';
 import type { Job, JobWork } from '../job.js';
 import type { OnError } from '../options.js';
-import { insertJobFilter } from '../start.js';
+import { insertJobFilter, letGo } from '../start.js';
 import type { JobRegistry } from '../registry.js';
 
 export interface StreamPlan {
@@ -91,10 +91,11 @@ export class StreamWork implements JobWork {
     const filter = must(this.#filter, 'the filter is in place');
     const release = this.#registry.occupy(job, [filter]);
     void job.ended.then(release);
-    this.#backend = await this.#registry.graph.attach(filter, job.id, {
+    const backend = await this.#registry.graph.attach(filter, job.id, {
       taken: Permission.none,
       shared: Permission.all & ~Permission.resize,
     });
+    this.#backend = backend;
     for (const layer of this.#plan.layers.slice(1)) {
       const guard = await this.#registry.graph.attach(layer, job.id, {
         taken: Permission.none,
@@ -102,7 +103,7 @@ export class StreamWork implements JobWork {
       });
       this.#layerGuards.push(guard);
     }
-    this.#backend.onQuiesce((quiesced) => {
+    backend.onQuiesce((quiesced) => {
       if (quiesced) job.quiesce();
       else job.unquiesce();
     });
@@ -155,11 +156,15 @@ export class StreamWork implements JobWork {
   async clean(): Promise<void> {
     this.#unfreeze?.();
     this.#unfreeze = null;
-    await this.#backend?.detach();
+    const { graph } = this.#registry;
+    const filter = this.#filter;
+    const backends = [this.#backend, ...this.#layerGuards.splice(0)];
     this.#backend = null;
-    for (const guard of this.#layerGuards.splice(0)) await guard.detach();
-    if (this.#filter !== null) await this.#registry.graph.removeFilter(this.#filter);
     this.#filter = null;
+    await letGo([
+      ...backends.map((backend) => () => backend?.detach()),
+      () => (filter === null ? undefined : graph.removeFilter(filter)),
+    ]);
   }
 
   /** What the header is to say; undefined when it stays as it is. */

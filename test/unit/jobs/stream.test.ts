@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { describe, expect, it } from 'vitest';
-import { ManualClock } from '../../../src/base/index.js';
+import { BlockError, ManualClock } from '../../../src/base/index.js';
+import { addBitmap } from '../../../src/block/index.js';
 import { MemoryHost } from '../../../src/host/index.js';
 import { startStream } from '../../../src/jobs/index.js';
 import {
@@ -216,6 +217,32 @@ describe('block-stream', () => {
     await job.ended;
     expect(bytes).toBeGreaterThan(0);
     expect(bytes).toBeLessThanOrEqual(2 ** 21);
+  });
+
+  it('takes its filter out even when a layer fails to close', async () => {
+    const stage = await chainStage();
+    const mid = stage.graph.require('mid');
+    const job = await startStream(stage.jobs, { 'job-id': 's', device: 'top', speed: 65_536 });
+    await turns();
+    Object.defineProperty(mid.driverNode, 'close', {
+      value: () => Promise.reject(new BlockError('io', 'the disk is gone')),
+    });
+    await stage.graph.close(mid);
+    job.setSpeed(0);
+    await job.ended;
+    expect(job.info().error).toBeUndefined();
+    const names = [...stage.graph.nodes].map((node) => node.name);
+    expect(names.filter((name) => stage.graph.find(name)?.driver.kind === 'filter')).toEqual([]);
+    expect(names).not.toContain('mid');
+  });
+
+  it('leaves the bitmaps of the top alone: nothing reads differently', async () => {
+    const stage = makeStage();
+    await makeChain(stage, { seed: 1 });
+    const bitmap = addBitmap(stage.graph.require('top'), { name: 'dirty' });
+    const job = await startStream(stage.jobs, { 'job-id': 's', device: 'top' });
+    await job.ended;
+    expect(bitmap.count).toBe(0);
   });
 
   it('a failed header write fails the job and leaves guest and chain undisturbed', async () => {
