@@ -1,6 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // Randomness is injected: a seed replays a run. Not for secrets; those come from node:crypto.
 
+/** Differs between processes and calls. Not by node:crypto, which takes 4 ms to load. */
+export function freshSeed(): number {
+  const [seconds, nanoseconds] = process.hrtime();
+  return (Math.imul(process.pid, 0x9e3779b1) ^ Math.imul(seconds, 0x85ebca6b) ^ nanoseconds) >>> 0;
+}
+
 export interface Random {
   /** An integer from 0 to 2^32 − 1. */
   next(): number;

@@ -6,9 +6,9 @@
 // program that runs meanwhile finds the chunks it knows. Chunks that no longer belong stay for an
 // hour, for programs that were started before; with --clean (what is published) they go at once.
 
-import { chmodSync, existsSync, mkdirSync, readdirSync, renameSync } from 'node:fs';
+import { chmodSync, existsSync, mkdirSync, readdirSync, readFileSync, renameSync } from 'node:fs';
 import { rmSync, statSync, utimesSync, writeFileSync } from 'node:fs';
-import { basename, dirname, join } from 'node:path';
+import { basename, dirname, join, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { build } from 'esbuild';
 
@@ -17,10 +17,33 @@ const OUTPUT = join(ROOT, 'dist', 'cli');
 const CHUNKS = join(OUTPUT, 'chunks');
 const KEPT_MS = 3_600_000;
 
+/**
+ * Lists of loaders whose modules are bundled with them: in the bundle a file to find and link takes
+ * longer than the few verbs or drivers in it that are not needed.
+ */
+const TOGETHER = /[\\/]dist[\\/](engine[\\/]catalog|cli[\\/]img[\\/]verbs)\.js$/;
+
+const together = {
+  name: 'together',
+  setup(building) {
+    building.onLoad({ filter: TOGETHER }, ({ path }) => {
+      const imports = [];
+      const text = readFileSync(path, 'utf8').replace(/await import\('([^']+)'\)/g, (_, module) => {
+        imports.push(`import * as module${imports.length} from '${module}';`);
+        return `module${imports.length - 1}`;
+      });
+      if (imports.length === 0) throw new Error(`${path} loads nothing lazily`);
+      // On the first line, so that the source map's lines stay true.
+      return { contents: `${imports.join(' ')} ${text}` };
+    });
+  },
+};
+
 const OPTIONS = {
   absWorkingDir: ROOT,
   outdir: OUTPUT,
   bundle: true,
+  splitting: true,
   format: 'esm',
   platform: 'node',
   target: 'node20.19',
@@ -32,6 +55,37 @@ const OPTIONS = {
   metafile: true,
   write: false,
   logLevel: 'warning',
+};
+
+const built = [];
+
+async function bundle(options) {
+  const result = await build({ ...OPTIONS, ...options });
+  built.push(result);
+  return result;
+}
+
+/**
+ * Each command that main.js loads is a bundle of its own: code that two of them share is stored
+ * twice, and neither loads what only the other needs.
+ */
+const commandsApart = {
+  name: 'commands-apart',
+  setup(building) {
+    building.onResolve({ filter: /^\./ }, async ({ kind, path, resolveDir }) => {
+      if (kind !== 'dynamic-import') return null;
+      const name = path.replace(/^\.\/|(\/index)?\.js$/g, '');
+      const { metafile } = await bundle({
+        entryPoints: { [name]: join(resolveDir, path) },
+        entryNames: 'chunks/[name]-[hash]',
+        plugins: [together],
+      });
+      const [entry] = Object.entries(metafile.outputs).find(([, { entryPoint }]) =>
+        entryPoint === relative(ROOT, join(resolveDir, path)),
+      );
+      return { path: `./chunks/${basename(entry)}`, external: true };
+    });
+  },
 };
 
 function moveIntoPlace({ path, contents }, mode) {
@@ -52,29 +106,27 @@ function removeStale(kept, minimumAgeMs) {
 }
 
 /** lane-worker.js is looked for beside the module that starts threads. */
-function assertLanesBesideWorker({ outputs }) {
-  const [output] = Object.entries(outputs).find(
-    ([path, { inputs }]) => path.endsWith('.js') && 'dist/block/copy/thread-lanes.js' in inputs,
-  ) ?? ['nothing'];
-  if (join(ROOT, dirname(output)) !== CHUNKS) {
-    throw new Error(`bundle: lanes are in ${output}, but their thread is in dist/cli/chunks`);
+function assertLanesBesideWorker() {
+  for (const [path, { inputs }] of built.flatMap(({ metafile }) => Object.entries(metafile.outputs))) {
+    if (!('dist/block/copy/thread-lanes.js' in inputs)) continue;
+    if (dirname(join(ROOT, path)) === CHUNKS) continue;
+    throw new Error(`bundle: lanes are in ${path}, but their thread is in dist/cli/chunks`);
   }
 }
 
-const main = await build({
-  ...OPTIONS,
-  splitting: true,
+await bundle({
   entryPoints: { blockwright: 'dist/cli/main.js' },
+  plugins: [commandsApart],
 });
-// A thread loads one file; it shares no state with the program, so it needs none of its chunks.
-const thread = await build({
-  ...OPTIONS,
+// A thread loads one file.
+await bundle({
   entryPoints: { 'chunks/lane-worker': 'dist/block/copy/lane-worker.js' },
+  splitting: false,
 });
-assertLanesBesideWorker(main.metafile);
+assertLanesBesideWorker();
 
-const isEntry = ({ path }) => basename(path) === 'blockwright.js';
-const outputs = [...main.outputFiles, ...thread.outputFiles];
+const outputs = built.flatMap(({ outputFiles }) => outputFiles);
+const isEntry = ({ path }) => dirname(path) === OUTPUT && path.endsWith('.js');
 const now = new Date();
 for (const file of outputs.filter((output) => !isEntry(output))) {
   const named = /-[A-Z0-9]{8}\.js$/.test(file.path);

@@ -4,7 +4,7 @@
 // known to be needed. Run through the shim, `--as NAME` (first, and only written by the shim)
 // puts that program's name in messages.
 
-import type { Program } from './program.js';
+import { processProgram, report } from './program.js';
 
 const USAGE = `usage: blockwright COMMAND [OPTIONS]
 
@@ -29,15 +29,15 @@ async function main(args: readonly string[]): Promise<number> {
   switch (command) {
     case 'img': {
       const { runImg } = await import('./img/index.js');
-      return runImg(rest, await program(name ?? 'blockwright img'));
+      return runImg(rest, processProgram(name ?? 'blockwright img'));
     }
     case 'storage-daemon': {
       const { runStorageDaemon } = await import('./storage-daemon/index.js');
-      return runStorageDaemon(rest, await program(name ?? 'blockwright storage-daemon'));
+      return runStorageDaemon(rest, processProgram(name ?? 'blockwright storage-daemon'));
     }
     case 'shim': {
       const { runShim } = await import('./shim.js');
-      return runShim(rest, await program('blockwright shim'));
+      return runShim(rest, processProgram('blockwright shim'));
     }
     case 'tour': {
       const { runTour } = await import('./tour.js');
@@ -52,11 +52,6 @@ async function main(args: readonly string[]): Promise<number> {
   }
 }
 
-async function program(name: string): Promise<Program> {
-  const { processProgram } = await import('./program.js');
-  return processProgram(name);
-}
-
 async function general(command: string | undefined): Promise<number> {
   if (command === '-h' || command === '--help' || command === 'help') {
     process.stdout.write(USAGE);
@@ -67,9 +62,8 @@ async function general(command: string | undefined): Promise<number> {
     process.stdout.write(versionText('blockwright'));
     return 0;
   }
-  const { report } = await import('./program.js');
   const text = command === undefined ? 'Not enough arguments' : `Command not found: ${command}`;
-  report(await program('blockwright'), text, "Try 'blockwright --help' for more information\n");
+  report(processProgram('blockwright'), text, "Try 'blockwright --help' for more information\n");
   return 1;
 }
 

@@ -5,8 +5,12 @@
 // cannot read. Output is capped: a stream that gives more than the cluster is corrupt, whatever
 // size it claims. Input may be followed by bytes that belong to something else.
 
-import { constants, deflateRawSync, inflateRawSync } from 'node:zlib';
 import { BlockError } from '../base/index.js';
+
+/** Loaded at the first compressed cluster: most images have none. */
+function zlib(): typeof import('node:zlib') {
+  return process.getBuiltinModule('node:zlib');
+}
 
 const WINDOW_BITS = 12;
 const MEMORY_LEVEL = 9;
@@ -17,7 +21,7 @@ const DEFAULT_LEVEL = 6;
  * (1 to input.length − 1 to insist on a gain).
  */
 export function deflateCluster(input: Uint8Array, maxLength: number): Uint8Array | null {
-  const output = deflateRawSync(input, {
+  const output = zlib().deflateRawSync(input, {
     windowBits: WINDOW_BITS,
     memLevel: MEMORY_LEVEL,
     level: DEFAULT_LEVEL,
@@ -31,6 +35,7 @@ export function deflateCluster(input: Uint8Array, maxLength: number): Uint8Array
  * stream is damaged, ends early, or gives another amount of bytes.
  */
 export function inflateCluster(input: Uint8Array, outputLength: number): Uint8Array {
+  const { constants, inflateRawSync } = zlib();
   let output: Uint8Array;
   try {
     output = inflateRawSync(input, {

@@ -1,9 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Which host this process runs on.
 
-import { randomInt } from 'node:crypto';
-
-import { type Clock, type Random, SeededRandom, systemClock } from '../base/index.js';
+import { type Clock, freshSeed, type Random, SeededRandom, systemClock } from '../base/index.js';
 import type { Host } from './host.js';
 import { nativeAddon } from './native/addon.js';
 import { NativeHost } from './native/native-host.js';
@@ -34,7 +32,7 @@ export function openNodeHost(options: HostOptions = {}): Host {
 function resolved(options: HostOptions): Required<HostOptions> {
   return {
     clock: options.clock ?? systemClock,
-    random: options.random ?? new SeededRandom(randomInt(2 ** 32)),
+    random: options.random ?? new SeededRandom(freshSeed()),
     warn: options.warn ?? ((line) => void process.stderr.write(`blockwright: warning: ${line}\n`)),
   };
 }
