@@ -74,7 +74,7 @@ async function exercise(image: OpenedImage, seed: number): Promise<void> {
       () => node.writeZeroes(zeroRequest(offset, data.length, step)),
       () => node.discard(discardRequest(offset, data.length)),
       () => node.write(writeRequest(whole, data.subarray(0, CLUSTER), RequestFlag.compressed)),
-      () => node.blockStatus(offset, data.length),
+      () => node.blockStatus(offset, data.length, step % 2 === 0),
       () => node.planExtents(offset, data.length),
       () => node.flush(),
       async () => (await node.reserve(whole, CLUSTER))?.abandon(),
