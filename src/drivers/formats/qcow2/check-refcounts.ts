@@ -2,19 +2,31 @@
 // Two sides of a check: references counted by sweeping the tables, and refcounts read from disk.
 //
 // Counted references live in pages of 65,536 clusters that exist only where something refers to a
-// cluster, one byte each until a count passes 255; so memory follows the clusters in use and not
-// the length of a sparse file.
+// cluster: a short list of clusters first, then one byte for each cluster, four once a count
+// passes 255. So memory follows the references and not the length of a sparse file.
 
+import { BlockError, IMAGE_LIMITS } from '../../../base/index.js';
+import type { Eventually } from '../../../base/index.js';
 import { readRequest } from '../../../block/index.js';
 import type { Child } from '../../../block/index.js';
+import { isZero } from '../../../codec/index.js';
 import type { Qcow2Header } from './header.js';
 
 const PAGE_BITS = 16;
 const PAGE_CLUSTERS = 1 << PAGE_BITS;
+/** References that a page lists before it counts by cluster. */
+const LISTED = 256;
+
+/** References within one page: `list` holds the first `length` cluster numbers, in any order. */
+interface Page {
+  list: Uint16Array;
+  length: number;
+  counts: Uint8Array | Uint32Array | null;
+}
 
 /** How often each host cluster is referred to. */
 export class ReferenceCounts {
-  readonly #pages = new Map<number, Uint8Array | Uint32Array>();
+  readonly #pages = new Map<number, Page>();
   /** Page numbers in order; made when counting is over. */
   #sorted: readonly number[] | null = null;
 
@@ -23,37 +35,87 @@ export class ReferenceCounts {
     const index = cluster % PAGE_CLUSTERS;
     let page = this.#pages.get(number);
     if (page === undefined) {
-      page = new Uint8Array(PAGE_CLUSTERS);
+      page = { list: new Uint16Array(4), length: 0, counts: null };
       this.#pages.set(number, page);
       this.#sorted = null;
     }
-    const count = (page[index] ?? 0) + 1;
-    if (count > 0xff && page instanceof Uint8Array) {
-      page = Uint32Array.from(page);
-      this.#pages.set(number, page);
-    }
-    page[index] = count;
+    if (page.counts === null && page.length < LISTED) appendTo(page, index);
+    else countIn(page, index);
   }
 
   get(cluster: number): number {
     const page = this.#pages.get(Math.floor(cluster / PAGE_CLUSTERS));
-    return page === undefined ? 0 : (page[cluster % PAGE_CLUSTERS] ?? 0);
+    if (page === undefined) return 0;
+    const index = cluster % PAGE_CLUSTERS;
+    if (page.counts !== null) return page.counts[index] ?? 0;
+    let count = 0;
+    for (let at = 0; at < page.length; at += 1) if (page.list[at] === index) count += 1;
+    return count;
   }
 
-  /** The first cluster from `from` on that may have a count; Infinity when there is none. */
-  nextCandidate(from: number): number {
-    const first = Math.floor(from / PAGE_CLUSTERS);
-    if (this.#pages.has(first)) return from;
+  /** The first cluster from `from` on that has a count; Infinity when there is none. */
+  next(from: number): number {
     this.#sorted ??= [...this.#pages.keys()].toSorted((a, b) => a - b);
+    const first = Math.floor(from / PAGE_CLUSTERS);
     let low = 0;
     let high = this.#sorted.length;
     while (low < high) {
       const middle = (low + high) >>> 1;
-      if ((this.#sorted[middle] ?? 0) > first) high = middle;
+      if ((this.#sorted[middle] ?? 0) >= first) high = middle;
       else low = middle + 1;
     }
-    return (this.#sorted[low] ?? Infinity) * PAGE_CLUSTERS;
+    for (; low < this.#sorted.length; low += 1) {
+      const number = this.#sorted[low] ?? 0;
+      const page = this.#pages.get(number);
+      const index = page === undefined ? -1 : nextIn(page, number === first ? from : 0);
+      if (index >= 0) return number * PAGE_CLUSTERS + index;
+    }
+    return Infinity;
   }
+}
+
+function appendTo(page: Page, index: number): void {
+  if (page.length === page.list.length) {
+    const longer = new Uint16Array(page.list.length * 2);
+    longer.set(page.list);
+    page.list = longer;
+  }
+  page.list[page.length] = index;
+  page.length += 1;
+}
+
+function countIn(page: Page, index: number): void {
+  let counts = page.counts;
+  if (counts === null) {
+    // A cluster that is listed 256 times does not fit a byte.
+    counts = new Uint32Array(PAGE_CLUSTERS);
+    for (const listed of page.list.subarray(0, page.length)) {
+      counts[listed] = (counts[listed] ?? 0) + 1;
+    }
+    if (!counts.some((count) => count > 0xff)) counts = Uint8Array.from(counts);
+    page.list = page.list.subarray(0, 0);
+    page.length = 0;
+  }
+  const count = (counts[index] ?? 0) + 1;
+  if (count > 0xff && counts instanceof Uint8Array) counts = Uint32Array.from(counts);
+  counts[index] = count;
+  page.counts = counts;
+}
+
+/** Index of the first counted cluster of a page from `from` (modulo the page) on, or −1. */
+function nextIn(page: Page, from: number): number {
+  const first = from % PAGE_CLUSTERS;
+  const { counts } = page;
+  if (counts !== null) {
+    for (let index = first; index < PAGE_CLUSTERS; index += 1) if (counts[index] !== 0) return index;
+    return -1;
+  }
+  let best = -1;
+  for (let at = 0; at < page.length; at += 1) {
+    const index = page.list[at] ?? 0;
+    if (index >= first && (best < 0 || index < best)) best = index;
+  }
+  return best;
 }
 
 /** One refcount of a block; 64-bit ones beyond 2^53 are not exact. */
@@ -71,6 +133,30 @@ export function refcountAt(block: Uint8Array, index: number, refcountBits: numbe
 }
 
 const CACHED_BLOCKS = 32;
+/** What reading one table costs beside its bytes. */
+const READ_COST = 2048;
+
+/** Bounds what is read of tables that turn out to be empty: a sparse file may have any number. */
+export class EmptyTables {
+  readonly #what: string;
+  #count = 0;
+  #cost = 0;
+
+  /** `what` names the tables and the field that gives their number. */
+  constructor(what: string) {
+    this.#what = what;
+  }
+
+  add(bytes: number): void {
+    this.#count += 1;
+    this.#cost += bytes + READ_COST;
+    if (this.#cost <= IMAGE_LIMITS.checkEmptyTableBytes) return;
+    throw new BlockError(
+      'corrupt-image',
+      `Too many empty tables: ${this.#count} of the ${this.#what} hold nothing`,
+    );
+  }
+}
 
 /** Refcount blocks as the file has them, a few at a time. */
 export class RefcountsOnDisk {
@@ -78,11 +164,16 @@ export class RefcountsOnDisk {
   readonly #header: Qcow2Header;
   readonly #table: DataView;
   readonly #blocks = new Map<number, Uint8Array>();
+  readonly #empty: EmptyTables;
+  readonly #noRefcounts: Uint8Array;
 
   constructor(file: Pick<Child, 'node'>, header: Qcow2Header, table: Uint8Array) {
     this.#file = file;
     this.#header = header;
     this.#table = new DataView(table.buffer, table.byteOffset, table.byteLength);
+    this.#noRefcounts = new Uint8Array(header.geometry.clusterSize);
+    const clusters = header.fields.refcountTableClusters;
+    this.#empty = new EmptyTables(`refcount blocks (refcount_table_clusters ${clusters})`);
   }
 
   get tableEntries(): number {
@@ -103,15 +194,21 @@ export class RefcountsOnDisk {
     return this.entryHi(index) * 0x1_0000_0000 + ((this.entryLo(index) & ~0x1ff) >>> 0);
   }
 
-  /** Null when the block cannot be used: its offset is not aligned. All zero beyond the file. */
-  async block(index: number): Promise<Uint8Array | null> {
-    const { clusterSize } = this.#header.geometry;
+  /**
+   * Null when the block cannot be used: its offset is not aligned. All zero beyond the file.
+   * Throws kind `corrupt-image` when too many are read to find nothing in them.
+   */
+  block(index: number): Eventually<Uint8Array | null> {
     const offset = this.blockOffset(index);
-    if (offset % clusterSize !== 0) return null;
-    const cached = this.#blocks.get(index);
-    if (cached !== undefined) return cached;
-    const bytes = new Uint8Array(clusterSize);
-    if (offset !== 0) await readWithin(this.#file, offset, bytes);
+    if (offset === 0) return this.#noRefcounts;
+    if (offset % this.#header.geometry.clusterSize !== 0) return null;
+    return this.#blocks.get(index) ?? this.#load(index, offset);
+  }
+
+  async #load(index: number, offset: number): Promise<Uint8Array> {
+    const bytes = new Uint8Array(this.#header.geometry.clusterSize);
+    await readWithin(this.#file, offset, bytes);
+    if (isZero(bytes)) this.#empty.add(bytes.length);
     if (this.#blocks.size >= CACHED_BLOCKS) {
       for (const oldest of this.#blocks.keys()) {
         this.#blocks.delete(oldest);

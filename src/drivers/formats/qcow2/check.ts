@@ -9,7 +9,13 @@
 import { BlockError, IMAGE_LIMITS, hexBits } from '../../../base/index.js';
 import type { CheckResult, Child } from '../../../block/index.js';
 import { isZero } from '../../../codec/index.js';
-import { readWithin, ReferenceCounts, refcountAt, RefcountsOnDisk } from './check-refcounts.js';
+import {
+  EmptyTables,
+  readWithin,
+  ReferenceCounts,
+  refcountAt,
+  RefcountsOnDisk,
+} from './check-refcounts.js';
 import {
   compressedHostOffset,
   compressedLength,
@@ -55,6 +61,9 @@ class Check {
   readonly #fileLength: number;
   readonly #clusterCount: number;
   readonly #messages: string[] = [];
+  /** By L1 entry: its L2 table was read and holds nothing. */
+  readonly #isEmpty: Uint8Array;
+  readonly #emptyTables: EmptyTables;
   /** L2 tables swept although they were swept before. */
   #repeats = 0;
   /** The last hole of the file that was met: tables in it are all zero. */
@@ -72,6 +81,9 @@ class Check {
     this.#header = header;
     this.#l1 = tables.l1;
     this.#onDisk = new RefcountsOnDisk(file, header, tables.refcountTable);
+    const { l1Size } = header.fields;
+    this.#isEmpty = new Uint8Array(l1Size);
+    this.#emptyTables = new EmptyTables(`L2 tables (l1_size ${l1Size})`);
     this.#fileLength = file.node.length;
     this.#clusterCount = Math.ceil(this.#fileLength / header.geometry.clusterSize);
   }
@@ -149,11 +161,23 @@ class Check {
             `ERROR l2_offset=${place}: Table is not cluster aligned; L1 entry corrupted`,
         );
       }
-      if (again && !this.#mayRepeat()) continue;
-      if (await this.#isTableEmpty(offset)) continue;
-      await readWithin(this.#file, offset, bytes);
-      if (!isZero(bytes)) this.#countL2Table(bytes);
+      // Said already; and awaiting for each of four million entries would take seconds.
+      if (offset >= this.#fileLength || (again && !this.#mayRepeat())) continue;
+      if (await this.#readTable(index, offset, bytes)) this.#countL2Table(bytes);
     }
+  }
+
+  /** False when the L2 table of an L1 entry holds nothing, which is found out only once. */
+  async #readTable(index: number, offset: number, bytes: Uint8Array): Promise<boolean> {
+    if (this.#isEmpty[index] === 1) return false;
+    let empty = await this.#isTableEmpty(offset);
+    if (!empty) {
+      await readWithin(this.#file, offset, bytes);
+      empty = isZero(bytes);
+      if (empty) this.#emptyTables.add(bytes.length);
+    }
+    if (empty) this.#isEmpty[index] = 1;
+    return !empty;
   }
 
   /** Beyond the end of the file or in a hole; holes are remembered, so a sparse file is fast. */
@@ -253,31 +277,37 @@ class Check {
     while (cluster < this.#clusterCount) {
       const index = Math.floor(cluster / refcountBlockEntries);
       const end = Math.min(this.#clusterCount, (index + 1) * refcountBlockEntries);
-      if (this.#onDisk.blockOffset(index) === 0) {
-        const candidate = this.#references.nextCandidate(cluster);
-        if (candidate >= end) {
-          cluster = this.#skipEmpty(end, candidate);
-          continue;
-        }
+      if (index >= this.#onDisk.tableEntries) {
+        this.#compareUncounted(cluster, this.#clusterCount);
+        return;
       }
+      const none = this.#onDisk.blockOffset(index) === 0;
       const block = await this.#onDisk.block(index);
-      for (; cluster < end; cluster += 1) {
-        if (block === null) {
-          this.#checkErrors += 1;
-          this.#say(() => `Can't get refcount for cluster ${cluster}: Input/output error`);
-          continue;
+      if (block === null) this.#refuseBlock(cluster, end);
+      else if (none || isZero(block)) this.#compareUncounted(cluster, end);
+      else {
+        for (let at = cluster; at < end; at += 1) {
+          const refcount = refcountAt(block, at % refcountBlockEntries, refcountBits);
+          this.#compare(at, refcount, this.#references.get(at));
         }
-        const refcount = refcountAt(block, cluster % refcountBlockEntries, refcountBits);
-        this.#compare(cluster, refcount, this.#references.get(cluster));
       }
+      cluster = end;
     }
   }
 
-  /** Beyond the refcount table a sparse file is skipped to the next cluster in use. */
-  #skipEmpty(blockEnd: number, candidate: number): number {
-    const { refcountBlockEntries } = this.#header.geometry;
-    if (blockEnd / refcountBlockEntries < this.#onDisk.tableEntries) return blockEnd;
-    return Math.max(blockEnd, Math.min(candidate, this.#clusterCount));
+  /** Clusters whose refcounts are all zero: those with references are gone through. */
+  #compareUncounted(from: number, end: number): void {
+    for (let at = this.#references.next(from); at < end; at = this.#references.next(at + 1)) {
+      this.#compare(at, 0, this.#references.get(at));
+    }
+  }
+
+  #refuseBlock(from: number, end: number): void {
+    this.#checkErrors += end - from;
+    const worded = Math.min(end, from + IMAGE_LIMITS.checkMessages - this.#messages.length);
+    for (let at = from; at < worded; at += 1) {
+      this.#say(() => `Can't get refcount for cluster ${at}: Input/output error`);
+    }
   }
 
   #compare(cluster: number, refcount: number, references: number): void {
@@ -299,7 +329,7 @@ class Check {
     let blockIndex = -1;
     let block: Uint8Array | null = null;
     this.#repeats = 0;
-    const seen = new ReferenceCounts();
+    const seen = new Set<number>();
     for (let index = 0; index < fields.l1Size; index += 1) {
       const hi = this.#l1.getUint32(index * 8);
       const lo = this.#l1.getUint32(index * 8 + 4);
@@ -307,8 +337,10 @@ class Check {
       if (offset === 0) continue;
       const cluster = Math.floor(offset / geometry.clusterSize);
       const wanted = Math.floor(cluster / refcountBlockEntries);
-      // Awaiting for each of four million entries would take seconds.
-      if (wanted !== blockIndex) block = await this.#onDisk.block(wanted);
+      if (wanted !== blockIndex) {
+        const found = this.#onDisk.block(wanted);
+        block = found instanceof Promise ? await found : found;
+      }
       blockIndex = wanted;
       const refcount =
         block === null ? 0 : refcountAt(block, cluster % refcountBlockEntries, refcountBits);
@@ -319,12 +351,10 @@ class Check {
             `l1_entry=${hexBits({ hi, lo })} refcount=${refcount}`,
         );
       }
-      const again = seen.get(cluster) > 0;
-      seen.add(cluster);
-      if (again && !this.#mayRepeat()) continue;
-      if (await this.#isTableEmpty(offset)) continue;
-      await readWithin(this.#file, offset, bytes);
-      if (!isZero(bytes)) await this.#compareL2Flags(bytes);
+      if (this.#isEmpty[index] === 1 || offset >= this.#fileLength) continue;
+      if (seen.has(offset) && !this.#mayRepeat()) continue;
+      seen.add(offset);
+      if (await this.#readTable(index, offset, bytes)) await this.#compareL2Flags(bytes);
     }
   }
 

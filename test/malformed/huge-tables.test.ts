@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: Apache-2.0
+// L1 tables of the largest size that lead nowhere: a check ends in time and in little memory, with
+// and without the means to see holes.
+import { execFileSync } from 'node:child_process';
+import { closeSync, ftruncateSync, mkdtempSync, openSync, rmSync, writeSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { SeededRandom } from '../../src/base/index.js';
+import { misdeeds, runMeasured } from '../helpers/measured-run.js';
+import { peer } from '../helpers/peers.js';
+
+const MIB = 2 ** 20;
+const TABLE_BYTES = 32 * MIB;
+const ENTRIES = TABLE_BYTES / 8;
+const TABLE_OFFSET = 2 * MIB;
+const DATA_OFFSET = TABLE_OFFSET + TABLE_BYTES;
+
+interface Shape {
+  readonly name: string;
+  readonly clusterSize: number;
+  readonly fileLength: number;
+  /** Host offset of an L2 table. */
+  readonly place: (index: number, random: SeededRandom) => number;
+  readonly env?: Readonly<Record<string, string>>;
+}
+
+const SHAPES: readonly Shape[] = [
+  {
+    name: 'tables one after another in one hole',
+    clusterSize: 65_536,
+    fileLength: DATA_OFFSET + ENTRIES * 65_536,
+    place: (index) => DATA_OFFSET + index * 65_536,
+  },
+  {
+    name: 'tables in a hole that the portable host cannot see',
+    clusterSize: 65_536,
+    fileLength: DATA_OFFSET + ENTRIES * 65_536,
+    place: (index) => DATA_OFFSET + index * 65_536,
+    env: { BLOCKWRIGHT_NATIVE: '0' },
+  },
+  {
+    name: 'small tables spread over four tebibytes',
+    clusterSize: 512,
+    fileLength: 4 * 2 ** 40 + DATA_OFFSET,
+    place: (index) => DATA_OFFSET + index * MIB,
+  },
+  {
+    name: 'tables at random offsets beyond the end of the file',
+    clusterSize: 65_536,
+    fileLength: DATA_OFFSET,
+    place: (_, random) => random.below(2 ** 46) * 512,
+  },
+];
+
+let folder: string;
+beforeAll(() => {
+  folder = mkdtempSync(join(tmpdir(), 'huge-tables-'));
+});
+afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
+function makeImage(tool: string, path: string, shape: Shape): void {
+  const size = `cluster_size=${shape.clusterSize}`;
+  execFileSync(tool, ['create', '-q', '-f', 'qcow2', '-o', size, path, '1M']);
+  const table = Buffer.alloc(TABLE_BYTES);
+  const random = new SeededRandom(7);
+  for (let index = 0; index < ENTRIES; index += 1) {
+    const offset = shape.place(index, random);
+    table.writeUInt32BE((0x8000_0000 + Math.floor(offset / 2 ** 32)) >>> 0, index * 8);
+    table.writeUInt32BE(offset % 2 ** 32, index * 8 + 4);
+  }
+  const header = Buffer.alloc(24);
+  header.writeBigUInt64BE(BigInt(Math.min((ENTRIES * shape.clusterSize ** 2) / 8, 2 ** 52)), 0);
+  header.writeUInt32BE(ENTRIES, 12);
+  header.writeBigUInt64BE(BigInt(TABLE_OFFSET), 16);
+  const file = openSync(path, 'r+');
+  ftruncateSync(file, shape.fileLength);
+  // Size, encryption method, l1_size, l1_table_offset.
+  writeSync(file, header, 0, header.length, 24);
+  writeSync(file, table, 0, table.length, TABLE_OFFSET);
+  closeSync(file);
+}
+
+describe.skipIf(peer('qemu-img') === null)('a check of four million L1 entries is bounded', () => {
+  for (const shape of SHAPES) {
+    it(shape.name, async () => {
+      const path = join(folder, 'image.qcow2');
+      makeImage(peer('qemu-img') ?? '', path, shape);
+      const args = ['img', 'check', '-f', 'qcow2', path];
+      const run = await runMeasured(args, shape.env === undefined ? {} : { env: shape.env });
+      expect(misdeeds(run)).toEqual([]);
+      expect([1, 2]).toContain(run.status);
+      if (run.status === 1) expect(run.complaint).toContain('(l1_size 4194304)');
+      rmSync(path);
+    }, 30_000);
+  }
+});
