@@ -39,6 +39,9 @@ type State =
   | 'exponent-sign'
   | 'exponent-digits';
 
+/** Bytes up to which a loop copies faster than a call. */
+const SHORT_TOKEN = 32;
+
 const QUOTE = 0x22;
 const APOSTROPHE = 0x27;
 const BACKSLASH = 0x5c;
@@ -158,7 +161,7 @@ export class JsonLexer {
       }
       if (this.#state === 'start') {
         begin = index;
-        this.#begin(byte, bytes, index);
+        this.#begin(byte);
         index += 1;
         continue;
       }
@@ -183,7 +186,7 @@ export class JsonLexer {
     this.#finish(complete ? kindOf(this.#state) : 'error', new Uint8Array(0), 0, 0);
   }
 
-  #begin(byte: number, bytes: Uint8Array, index: number): void {
+  #begin(byte: number): void {
     if (isSpace(byte)) return;
     if (isStructure(byte)) {
       this.#emit(STRUCTURE[byte] as Token);
@@ -192,17 +195,18 @@ export class JsonLexer {
     const state = firstState(byte);
     if (state === null) {
       this.#state = 'recovery';
-      this.#emit({ kind: 'error', bytes: bytes.slice(index, index + 1) });
+      this.#emit({ kind: 'error', bytes: Uint8Array.of(byte) });
       return;
     }
     this.#state = state;
   }
 
   #finish(kind: TokenKind, bytes: Uint8Array, begin: number, end: number): void {
-    const length = this.#heldLength + end - begin;
-    const token = new Uint8Array(length);
-    token.set(this.#held.subarray(0, this.#heldLength));
-    token.set(bytes.subarray(begin, end), this.#heldLength);
+    const held = this.#heldLength;
+    const token = new Uint8Array(held + end - begin);
+    if (held > 0) token.set(this.#held.subarray(0, held));
+    if (end - begin > SHORT_TOKEN) token.set(bytes.subarray(begin, end), held);
+    else for (let at = begin; at < end; at += 1) token[held + at - begin] = bytes[at] as number;
     this.#heldLength = 0;
     if (this.#held.length > 65_536) this.#held = new Uint8Array(0);
     this.#state = kind === 'error' ? 'recovery' : 'start';

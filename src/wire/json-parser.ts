@@ -12,7 +12,11 @@ import type { Token } from './json-lexer.js';
 
 export class JsonSyntaxError extends Error {
   constructor(detail: string) {
+    // A flood of broken messages is one error each: looking up the stack would cost most of it.
+    const { stackTraceLimit } = Error;
+    Error.stackTraceLimit = 0;
     super(`JSON parse error, ${detail}`);
+    Error.stackTraceLimit = stackTraceLimit;
     this.name = 'JsonSyntaxError';
   }
 }
@@ -111,7 +115,16 @@ function decodeUtf8(bytes: Uint8Array): string {
   }
 }
 
-function decodeInteger(text: string): JsonValue {
+/** Digits that cannot leave the range of exact numbers. */
+const SHORT_DIGITS = 15;
+
+function decodeInteger(bytes: Uint8Array): JsonValue {
+  if (bytes.length <= SHORT_DIGITS && bytes[0] !== 0x2d) {
+    let value = 0;
+    for (const digit of bytes) value = value * 10 + digit - 0x30;
+    return value;
+  }
+  const text = textOf(bytes);
   const plain = Number(text);
   if (Number.isSafeInteger(plain)) return plain === 0 ? 0 : plain;
   // A digit string of any length is checked before it becomes a bigint.
@@ -139,7 +152,7 @@ class Parser {
       case 'string':
         return decodeString(bytes);
       case 'integer':
-        return decodeInteger(textOf(bytes));
+        return decodeInteger(bytes);
       case 'double':
         return new JsonDouble(Number(textOf(bytes)));
       case 'keyword':
@@ -198,6 +211,13 @@ function keyword(text: string): JsonValue {
   if (text === 'false') return false;
   if (text === 'null') return null;
   throw new JsonSyntaxError(`invalid keyword '${text}'`);
+}
+
+/** Why a message of one token is none; null when it is one. Throws nothing. */
+export function loneTokenMistake(token: Token): string | null {
+  if (token.kind !== 'structure') return null;
+  const opens = token.bytes[0] === 0x7b || token.bytes[0] === 0x5b;
+  return `JSON parse error, ${opens ? 'premature EOI' : 'expecting value'}`;
 }
 
 /** The value of a whole message; throws JsonSyntaxError. */

@@ -10,7 +10,7 @@ import type { JsonValue } from '../base/index.js';
 import { Buffer } from 'node:buffer';
 import { JsonLexer } from './json-lexer.js';
 import type { Token } from './json-lexer.js';
-import { memberText, nesting, parseTokens } from './json-parser.js';
+import { loneTokenMistake, memberText, nesting, parseTokens } from './json-parser.js';
 import { JsonSyntaxError } from './json-parser.js';
 import { quoteJson } from './json-writer.js';
 
@@ -95,11 +95,17 @@ export class JsonStream {
 
   #parse(): void {
     const tokens = this.#tokens;
+    const [first] = tokens;
     this.#reset();
+    const mistake = tokens.length === 1 && first !== undefined ? loneTokenMistake(first) : null;
+    if (mistake !== null) {
+      this.#emit({ ok: false, error: mistake });
+      return;
+    }
     let message: JsonMessage;
     try {
       const value = parseTokens(tokens);
-      const isObject = tokens[0]?.bytes[0] === 0x7b;
+      const isObject = first?.bytes[0] === 0x7b;
       const idText = isObject ? memberText(tokens, 'id', quoteJson) : null;
       message = { ok: true, value, idText };
     } catch (error) {
@@ -126,6 +132,11 @@ const STRAY_BYTES = 1024;
 
 /** The broken token up to a NUL, as text that is safe to print. */
 function strayText(bytes: Uint8Array): string {
+  const [only] = bytes;
+  // What floods consist of; a byte of 0x80 or more alone is no character.
+  if (bytes.length === 1 && only !== undefined && only > 0) {
+    return only < 0x80 ? String.fromCharCode(only) : '\ufffd';
+  }
   const shown = Buffer.from(bytes.subarray(0, STRAY_BYTES));
   const nul = shown.indexOf(0);
   return shown.subarray(0, nul < 0 ? shown.length : nul).toString('utf8');

@@ -3,7 +3,7 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 
 import { JsonDouble } from '../../../src/base/index.js';
-import { JsonStream, parseJson, RawJson, writeJson } from '../../../src/wire/index.js';
+import { JsonStream, JsonSyntaxError, parseJson, RawJson, writeJson } from '../../../src/wire/index.js';
 import type { JsonMessage, JsonStreamLimits } from '../../../src/wire/index.js';
 
 function feed(
@@ -165,6 +165,77 @@ describe('a broken message', () => {
     expect(long[0]).toEqual({ ok: false, error: 'JSON token size limit exceeded' });
   });
 });
+
+describe('a flood of broken JSON', () => {
+  it('gives one error for each broken message and takes no stack for any', () => {
+    const prepare = Error.prepareStackTrace;
+    let stacks = 0;
+    Error.prepareStackTrace = () => {
+      stacks += 1;
+      return '';
+    };
+    try {
+      const messages = feed([`[${'1,'.repeat(200)}`], { depth: 16, tokens: 100, messageBytes: 9 });
+      expect(messages.filter(({ ok }) => !ok).length).toBeGreaterThan(90);
+      expect(outcome('}', ']', ':', ',', '1', '}')).toEqual([
+        'expecting value',
+        'expecting value',
+        'expecting value',
+        'expecting value',
+        1,
+        'expecting value',
+      ]);
+      for (const text of ['[1 1]', '{1:1}', '{"a":1,"a":2}', '[tru]']) {
+        expect(() => parseJson(text)).toThrow(JsonSyntaxError);
+      }
+    } finally {
+      Error.prepareStackTrace = prepare;
+    }
+    expect(new JsonSyntaxError('x').stack?.split('\n')).toHaveLength(1);
+    expect(Error.stackTraceLimit).toBeGreaterThan(0);
+    expect(stacks).toBe(0);
+  });
+
+  it('looks at each byte of a hostile message a bounded number of times', () => {
+    const hostile = (count: number): readonly string[] => [
+      `[${'1,'.repeat(count)}`,
+      '{"a":'.repeat(count),
+      '['.repeat(count),
+      `"${'a'.repeat(count)}`,
+      `[${'9'.repeat(count)}]`,
+      `"${'\\u0041'.repeat(count)}"`,
+      '\u00ff'.repeat(count),
+    ];
+    for (const text of hostile(5000)) {
+      expect(bytesLookedAt(text, 1)).toBeLessThanOrEqual(4 * text.length);
+      expect(bytesLookedAt(text, 997)).toBeLessThanOrEqual(4 * text.length);
+    }
+  });
+});
+
+/** Reads of single bytes of the input while it is cut into tokens. */
+function bytesLookedAt(text: string, pieceBytes: number): number {
+  let reads = 0;
+  const stream = new JsonStream(() => undefined);
+  const bytes = Buffer.from(text, 'latin1');
+  for (let at = 0; at < bytes.length; at += pieceBytes) {
+    const piece = Uint8Array.from(bytes.subarray(at, at + pieceBytes));
+    const counted = new Proxy(piece, {
+      get(target, name) {
+        if (typeof name === 'string' && /^\d+$/.test(name)) reads += 1;
+        const value: unknown = Reflect.get(target, name, target);
+        if (typeof value !== 'function') return value;
+        return (...given: unknown[]): unknown => {
+          const result: unknown = Reflect.apply(value, target, given);
+          if (name === 'subarray') reads += (result as Uint8Array).length;
+          return result;
+        };
+      },
+    });
+    stream.feed(counted);
+  }
+  return reads;
+}
 
 describe('the JSON writer', () => {
   it('escapes everything outside printable ASCII', () => {
