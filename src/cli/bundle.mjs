@@ -2,7 +2,7 @@
 // Bundles the command line: dist/cli/main.js, as tsc leaves it, into dist/cli/blockwright.js and
 // dist/cli/chunks/, and the lanes' thread into dist/cli/chunks/lane-worker.js. `npm run build`.
 //
-// Order: chunks, then the entry, each moved into place whole; their names hold their hash, so a
+// Order: chunks, then the entry, each moved into place whole; names of chunks hold their hash, so a
 // program that runs meanwhile finds the chunks it knows. Chunks that no longer belong stay for an
 // hour, for programs that were started before; with --clean (what is published) they go at once.
 
@@ -107,7 +107,8 @@ function removeStale(kept, minimumAgeMs) {
 
 /** lane-worker.js is looked for beside the module that starts threads. */
 function assertLanesBesideWorker() {
-  for (const [path, { inputs }] of built.flatMap(({ metafile }) => Object.entries(metafile.outputs))) {
+  const files = built.flatMap(({ metafile }) => Object.entries(metafile.outputs));
+  for (const [path, { inputs }] of files) {
     if (!('dist/block/copy/thread-lanes.js' in inputs)) continue;
     if (dirname(join(ROOT, path)) === CHUNKS) continue;
     throw new Error(`bundle: lanes are in ${path}, but their thread is in dist/cli/chunks`);

@@ -169,12 +169,13 @@ interface ConvertRun {
 
 async function copyWithProgress(run: ConvertRun): Promise<void> {
   const { command, target } = run;
-  const progress = new Progress(run.program, command.progress, run.total);
   let interrupted = false;
   const onInterrupt = (): void => {
     interrupted = true;
   };
+  // Before the first output, upon which someone may interrupt already.
   process.once('SIGINT', onInterrupt);
+  const progress = new Progress(run.program, command.progress, run.total);
   try {
     const isFresh = command.create && target.node.backing === null;
     const failure = await copyAll(run.session, {
