@@ -6,6 +6,7 @@ import {
   ChildRole,
   defineDriver,
   isAllocatedAbove,
+  readRequest,
   type BlockStatus,
   type Driver,
   type Graph,
@@ -14,6 +15,7 @@ import {
 import {
   errorOf,
   graphOn,
+  makeFile,
   MemoryHost,
   pattern,
   READ_ONLY,
@@ -171,6 +173,29 @@ describe('changes of a running graph', () => {
     await user.read(0, buffer);
     expect(buffer).toEqual(new Uint8Array(512).fill(5));
     expect([...graph.nodes].map(({ name }) => name)).toEqual(['below']);
+  });
+
+  it('a filter waits for what drivers above do on their own, too', async () => {
+    const graph = graphOn(new MemoryHost({ seed: 3, laterChance: 1 }));
+    await makeFile(graph.host, '/disk', 65_536);
+    const below = await graph.openImage('/disk', 'raw', false);
+    // As a format that punches freed clusters: no user, no request of its own.
+    const background = async (): Promise<void> => {
+      for (let count = 0; count < 50; count += 1) {
+        await below.read(readRequest(0, new Uint8Array(512)));
+      }
+    };
+    const running = background();
+    const above = await graph.insertFilter({
+      driver: filter as unknown as Driver<never>,
+      name: 'above',
+      below,
+      internal: { closed: [] },
+    });
+    const again = background();
+    await graph.removeFilter(above);
+    await Promise.all([running, again]);
+    expect([...graph.nodes].map(({ name }) => name)).not.toContain('above');
   });
 
   it('a filter refused by permissions leaves the graph as it was', async () => {
