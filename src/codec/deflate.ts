@@ -5,10 +5,11 @@
 // cannot read. Output is capped: a stream that gives more than the cluster is corrupt, whatever
 // size it claims. Input may be followed by bytes that belong to something else.
 
+import type * as Zlib from 'node:zlib';
 import { BlockError } from '../base/index.js';
 
 /** Loaded at the first compressed cluster: most images have none. */
-function zlib(): typeof import('node:zlib') {
+function zlib(): typeof Zlib {
   return process.getBuiltinModule('node:zlib');
 }
 
