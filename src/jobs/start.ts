@@ -42,8 +42,11 @@ export async function startWork(
     job.setSpeed(options.speed);
     await work.attach(job);
   } catch (error) {
-    await work.clean();
-    if (!job.cancelled) job.discard();
+    try {
+      await work.clean();
+    } finally {
+      if (!job.cancelled) job.discard();
+    }
     throw error;
   }
   if (job.cancelled) {

@@ -312,6 +312,22 @@ describe('a reservation', () => {
     expect(await alone.node.blockStatus(0, CLUSTER, false)).toMatchObject({ allocated: false });
   });
 
+  it('of the last cluster leaves no old bytes past the end of the image', async () => {
+    const image = await open({ size: 3 * CLUSTER + 512 });
+    const dropped = await image.node.reserve(0, 3 * CLUSTER);
+    for (const { file, hostOffset, length } of dropped?.pieces ?? []) {
+      await file.write(bytes(length, 0xee), hostOffset);
+    }
+    dropped?.abandon();
+    const reservation = await image.node.reserve(3 * CLUSTER, 512);
+    const [piece] = reservation?.pieces ?? [];
+    await piece?.file.write(bytes(512, 5), piece.hostOffset);
+    await reservation?.link(['written']);
+    const stored = image.host.fileContents('/image').subarray(piece?.hostOffset);
+    expect([...new Set(stored.subarray(0, 512))]).toEqual([5]);
+    expect([...new Set(stored.subarray(512, CLUSTER))]).toEqual([0]);
+  });
+
   it.each(['v2', 'v3'] as const)('written in part shows no old bytes (%s)', async (version) => {
     const image = await open({ version }, bytes(64 * CLUSTER, 3));
     await image.node.write(writeRequest(8 * CLUSTER, bytes(4 * CLUSTER, 0xee)));
