@@ -18,10 +18,9 @@ test('a client is greeted only when the options after --monitor have acted', asy
     '--blockdev',
     `null-co,node-name=n${index},size=1048576`,
   ]).flat();
-  const daemon = spawn(process.execPath, [
-    ...[PROGRAM, 'storage-daemon', '--chardev', `socket,id=c,path=${path},server=on,wait=off`],
-    ...['--monitor', 'chardev=c', ...nodes],
-  ]);
+  const socket = `socket,id=c,path=${path},server=on,wait=off`;
+  const monitor = ['--chardev', socket, '--monitor', 'chardev=c'];
+  const daemon = spawn(process.execPath, [PROGRAM, 'storage-daemon', ...monitor, ...nodes]);
   try {
     const client = await connectSoon(path, daemon);
     const found = await client.execute('query-named-block-nodes', { flat: true });

@@ -17,6 +17,8 @@ export async function fileChild(host: Host, path: string): Promise<FileChild> {
     name: 'file-node',
     filename: path,
     readOnly: false,
+    driverNode: { hostFile: file },
+    primary: null,
     get length() {
       return file.size();
     },

@@ -2,9 +2,10 @@
 // A lane task: one bounded batch of host-file work as pure data, and the one way to run it.
 //
 // A step collects its parts (file ranges, deflated clusters, slab ranges, zeroes), optionally finds
-// out what of it is zero, optionally deflates it, and puts it into a host file or into the slab. A
-// step fails alone: the others of the batch go on. Large steps go chunk by chunk. The cancel flag is looked at between steps;
-// steps not begun are reported as `cancelled`. Nothing here knows nodes, jobs or clusters.
+// out what of it is zero, optionally deflates it, and puts it into a host file or into the slab;
+// large steps go chunk by chunk. A step fails alone: the others of the batch go on. The cancel flag
+// is looked at between steps; steps not begun are reported as `cancelled`. Nothing here knows
+// nodes, jobs or clusters.
 
 import { COPY_LIMITS, kindOfErrno, settle, toBlockError } from '../../base/index.js';
 import type { ErrorKind, Eventually } from '../../base/index.js';
