@@ -23,7 +23,7 @@ export interface LaneBatch {
 export interface LaneExecutor {
   /** Batches that run at once. */
   readonly width: number;
-  /** One result for each step; rejects only for a programmer's mistake or a dead thread. */
+  /** One result for each step; rejects only for a programmer's mistake. */
   run(batch: LaneBatch, owner: object): Promise<LaneResult[]>;
   /** Resolves when the threads are there; batches before that run without them. */
   warmUp(): Promise<void>;
@@ -94,14 +94,18 @@ export class FairLanes implements LaneExecutor {
   }
 
   async #runOne({ batch, resolve, reject }: Waiting): Promise<void> {
-    for (const file of batch.files) file.hold();
+    const held: HostFile[] = [];
     try {
+      for (const file of batch.files) {
+        file.hold();
+        held.push(file);
+      }
       resolve(await this.#runner.run(batch));
     } catch (error) {
       reject(error);
     } finally {
-      for (const file of writtenFiles(batch)) file.noteForeignWrite();
-      for (const file of batch.files) file.release();
+      for (const file of writtenFiles(batch)) if (held.includes(file)) file.noteForeignWrite();
+      for (const file of held) file.release();
       this.#running -= 1;
       this.#dispatch();
     }
@@ -127,5 +131,5 @@ export function createLanes(host: Host, threads?: number): LaneExecutor {
   if (host.name === 'simulated') return inProcessLanes(new SeededRandom(host.random.next()));
   const count = Math.min(threads ?? availableParallelism(), COPY_LIMITS.laneMax);
   if (count < 1) return inProcessLanes(host.random, 1);
-  return new FairLanes(new ThreadRunner(count), count * TASKS_PER_THREAD);
+  return new FairLanes(ThreadRunner.start(count), count * TASKS_PER_THREAD);
 }

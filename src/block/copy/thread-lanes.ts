@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // Runs lane tasks on worker threads. A batch with a file that has no descriptor, and every batch
-// once threads cannot be started, runs on this thread instead: slower, with the same results.
+// once threads cannot be started or have died, runs on this thread instead: slower, with the same
+// results.
 
 import { createWorkerPool } from '../../host/index.js';
 import type { WorkerPool } from '../../host/index.js';
 import { InProcessRunner } from './in-process-lanes.js';
 import type { BatchRunner, LaneBatch } from './lane-executor.js';
-import type { LaneResult } from './lane-task.js';
+import type { LanePart, LaneResult } from './lane-task.js';
 import type { LaneMessage } from './lane-worker.js';
 
 /**
@@ -22,8 +23,12 @@ export class ThreadRunner implements BatchRunner {
   #ready = false;
   #warmUp: Promise<void> | null = null;
 
-  constructor(threads: number) {
-    this.#pool = createWorkerPool({ script: workerScript(), threads });
+  constructor(pool: WorkerPool) {
+    this.#pool = pool;
+  }
+
+  static start(threads: number): ThreadRunner {
+    return new ThreadRunner(createWorkerPool({ script: workerScript(), threads }));
   }
 
   async run(batch: LaneBatch): Promise<LaneResult[]> {
@@ -32,7 +37,14 @@ export class ThreadRunner implements BatchRunner {
     this.#batches += 1;
     if (this.#batches > WARM_UP_AFTER || isHeavy(batch)) void this.warmUp();
     if (!this.#ready) return this.#inProcess.run(batch);
-    return this.#pool.run<LaneResult[]>({ task: batch.task, descriptors } satisfies LaneMessage);
+    const message: LaneMessage = { task: batch.task, descriptors };
+    try {
+      return await this.#pool.run<LaneResult[]>(message);
+    } catch {
+      // A thread ended in the middle. Every step may be done again; from here on it is done here.
+      this.#ready = false;
+      return this.#inProcess.run(batch);
+    }
   }
 
   close(): Promise<void> {
@@ -62,9 +74,14 @@ export class ThreadRunner implements BatchRunner {
 
 /** Deflates or inflates. */
 function isHeavy(batch: LaneBatch): boolean {
-  return batch.task.steps.some(
-    (step) => step.deflate || step.parts.some((part) => part.kind === 'compressed'),
-  );
+  return batch.task.steps.some(({ deflate, parts, target }) => {
+    const others = target.kind === 'compare' ? target.parts : [];
+    return deflate || [parts, others].some((each) => each.some(isCompressed));
+  });
+}
+
+function isCompressed(part: LanePart): boolean {
+  return part.kind === 'compressed';
 }
 
 function descriptorsOf(batch: LaneBatch): number[] | null {

@@ -9,8 +9,9 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { SeededRandom } from '../../../src/base/index.js';
 import { createLanes, FairLanes, inProcessLanes } from '../../../src/block/copy/index.js';
 import type { LaneExecutor, LanePart, LaneStep, LaneTask } from '../../../src/block/copy/index.js';
+import { ThreadRunner } from '../../../src/block/copy/thread-lanes.js';
 import { MemoryHost } from '../../../src/host/index.js';
-import type { Host, HostFile } from '../../../src/host/index.js';
+import type { Host, HostFile, WorkerPool } from '../../../src/host/index.js';
 
 const BUILT = existsSync(new URL('../../../dist/block/copy/lane-worker.js', import.meta.url));
 const SIZE = 256 * 1024;
@@ -214,6 +215,43 @@ describe('lanes', () => {
       kind: 'no-space',
       errno: 'ENOSPC',
     });
+  });
+
+  it('a batch whose thread died is done on this thread, and so are all after it', async () => {
+    const host = new MemoryHost();
+    host.putFile('target', new Uint8Array(GRAIN).fill(7));
+    const file = await host.openFile('target', { readOnly: false });
+    Object.defineProperty(file, 'descriptor', { value: 99 });
+    let asked = 0;
+    const pool: WorkerPool = {
+      threads: 1,
+      run: async <R>(message: unknown) => {
+        asked += 1;
+        if ((message as { task: LaneTask }).task.steps.length > 0) throw new Error('thread ended');
+        return [] as R;
+      },
+      warmUp: () => Promise.resolve(),
+      close: () => Promise.resolve(),
+    };
+    const lanes = new FairLanes(new ThreadRunner(pool), 1);
+    await lanes.warmUp();
+    const step: LaneStep = {
+      parts: [{ kind: 'zero', length: 512 }],
+      length: 512,
+      target: { kind: 'file', file: 0, offset: 0 },
+      zeroGranularity: 0,
+      skipZeroes: false,
+      deflate: false,
+    };
+    for (const round of [1, 2]) {
+      const results = await lanes.run({ task: makeTask([step]), files: [file] }, {});
+      expect(results.map(({ outcome }) => outcome), `round ${round}`).toEqual(['written']);
+    }
+    expect(asked).toBe(2);
+    await file.close();
+    const closed = lanes.run({ task: makeTask([step]), files: [file] }, {});
+    await expect(closed).rejects.toThrow();
+    expect([...new Set(host.fileContents('target').subarray(0, 512))]).toEqual([0]);
   });
 
   it('steps not begun when the flag is set are reported as cancelled', async () => {
