@@ -53,7 +53,7 @@ export function formatSize(bytes: number): string {
 /** The C format %0.3g. */
 function threeDigits(value: number): string {
   if (value === 0) return '0';
-  const text = value.toPrecision(3);
+  const text = tiesToEven(value, value.toPrecision(3));
   if (text.includes('e')) {
     const [mantissa = '', exponent = ''] = text.split('e');
     const sign = exponent.startsWith('-') ? '-' : '+';
@@ -61,6 +61,14 @@ function threeDigits(value: number): string {
     return `${trimZeroes(mantissa)}e${sign}${digits}`;
   }
   return trimZeroes(text);
+}
+
+/** Halfway between two texts (192.5) C takes the even one, toPrecision() the upper one. */
+function tiesToEven(value: number, upper: string): string {
+  const step = value >= 100 ? 1 : value >= 10 ? 0.1 : 0.01;
+  const units = value / step;
+  if (Math.floor(units) + 0.5 !== units || Math.floor(units) % 2 !== 0) return upper;
+  return (Math.floor(units) * step).toPrecision(3);
 }
 
 function trimZeroes(text: string): string {

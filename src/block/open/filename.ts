@@ -8,6 +8,9 @@ export type ParsedName =
   | { readonly kind: 'path'; readonly path: string }
   | { readonly kind: 'options'; readonly options: Readonly<Record<string, unknown>> };
 
+/** The one name there is for a null-co node; its size is the default one. */
+const NULL_NAME = 'null-co://';
+
 const PREFIX = /^([A-Za-z0-9+.-]+):/;
 
 export function parseFilename(name: string): ParsedName {
@@ -15,6 +18,7 @@ export function parseFilename(name: string): ParsedName {
   const prefix = PREFIX.exec(name)?.[1];
   if (prefix === undefined) return { kind: 'path', path: name };
   if (prefix === 'file') return { kind: 'path', path: fileUrlPath(name) };
+  if (name === NULL_NAME) return { kind: 'options', options: { driver: 'null-co' } };
   if (prefix === 'nbd' || prefix.startsWith('nbd+')) {
     return { kind: 'options', options: { driver: 'nbd', filename: name } };
   }

@@ -262,6 +262,10 @@ async function openOver(
   if (request.format !== null) {
     const asked = await graph.registry.load(request.format);
     if (asked.kind === 'protocol') {
+      if (asked.name === 'null-co' && request.file.driver !== asked.name) {
+        const text = "The only allowed filename for this driver is 'null-co://'";
+        throw new BlockError('invalid-option', text);
+      }
       return await openNode(graph, { ...request.file, driver: asked.name }, inherited);
     }
   }

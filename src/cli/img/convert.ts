@@ -5,10 +5,9 @@
 // all of it went well. With the default cache mode `unsafe` the flush orders the metadata but asks
 // nothing of the disk. SIGINT ends the copy between batches, closes the images and is a failure.
 
-import { Permission } from '../../base/index.js';
-import type { BlockError } from '../../base/index.js';
+import { BlockError, Permission } from '../../base/index.js';
 import type { Backend, Node, OpenPolicy } from '../../block/index.js';
-import { CliError } from '../program.js';
+import { CliError, hintOf } from '../program.js';
 import type { Program } from '../program.js';
 import { copyAll } from './convert-copy.js';
 import { CONVERT_OPTIONS, parseConvert } from './convert-options.js';
@@ -36,8 +35,9 @@ export const convert: Verb = {
 
 function requireFormat(name: string) {
   const format = createFormat(name);
-  if (format === null) throw new CliError(`Unknown file format '${name}'`);
-  return format;
+  if (format !== null) return format;
+  if (name !== 'null-co') throw new CliError(`Unknown file format '${name}'`);
+  throw new CliError(`Format driver '${name}' does not support image creation`);
 }
 
 async function runConvert(
@@ -98,14 +98,11 @@ function targetValues(command: ConvertArguments): OptionValues {
   }
   if (command.backing !== null || command.backingFormat !== null) {
     if (!values.format.backing) {
-      const what = command.backing === null ? 'Backing format' : 'Backing file';
+      const what = command.backing === null ? 'Backing file format' : 'Backing file';
       throw new CliError(`${what} not supported for file format '${name}'`);
     }
     if (command.backing !== null) values.set('backing_file', command.backing);
     if (command.backingFormat !== null) values.set('backing_fmt', command.backingFormat);
-  }
-  if (values.get('backing_file') !== null && values.get('backing_fmt') === null) {
-    throw new CliError('Use of backing file requires explicit backing format');
   }
   return values;
 }
@@ -117,6 +114,9 @@ function refuseCombinations(command: ConvertArguments, values: OptionValues | nu
       'Having a backing file for the target makes no sense ' +
         'when concatenating multiple input images',
     );
+  }
+  if (hasBacking && values !== null && values.get('backing_fmt') === null) {
+    throw new CliError('Use of backing file requires explicit backing format');
   }
   if (!command.compress) return;
   if (command.outputFormat !== 'qcow2') {
@@ -149,7 +149,13 @@ async function openTarget(session: Session, request: TargetRequest): Promise<Bac
   const image = { text: command.target, format: command.outputFormat, imageOptions: false };
   const policy = { ...cache, unmap: true };
   const node = await openImage(session, { image, readOnly: false, policy });
-  return attach(session, node, true);
+  try {
+    return await attach(session, node, true);
+  } catch (error) {
+    if (!(error instanceof BlockError) || error.kind !== 'locked') throw error;
+    const text = `Could not open '${command.target}': ${error.message}`;
+    throw new CliError(text, 1, hintOf(error));
+  }
 }
 
 async function attach(session: Session, node: Node, writes: boolean): Promise<Backend> {

@@ -14,8 +14,9 @@ interface CreateOption {
   readonly type: OptionType;
   readonly help: string;
   readonly fallback?: string;
-  /** Member of blockdev-create; absent: refused by name when it is given. */
+  /** Member of blockdev-create; absent: refused by name when it is given, unless a hint. */
   readonly member?: string;
+  readonly hint?: boolean;
 }
 
 export interface CreateFormat {
@@ -31,7 +32,17 @@ const SIZE: CreateOption = {
   member: 'size',
 };
 
-const NOCOW: CreateOption = { name: 'nocow', type: 'bool', help: 'Turn off copy-on-write' };
+/**
+ * Hints for btrfs and XFS: accepted and without effect, as in the reference on any other file
+ * system.
+ */
+const NOCOW: CreateOption = { name: 'nocow', type: 'bool', help: '', hint: true };
+const EXTENT_SIZE: CreateOption = {
+  name: 'extent_size_hint',
+  type: 'size',
+  help: '',
+  hint: true,
+};
 
 const QCOW2_OPTIONS: readonly CreateOption[] = [
   { name: 'encryption', type: 'bool', help: '' },
@@ -95,6 +106,7 @@ const QCOW2_OPTIONS: readonly CreateOption[] = [
     member: 'refcount-bits',
   },
   NOCOW,
+  EXTENT_SIZE,
 ];
 
 function encryptOption(name: string): CreateOption {
@@ -110,7 +122,7 @@ const RAW_OPTIONS: readonly CreateOption[] = [
     help: 'Preallocation mode (allowed values: off, falloc, full)',
     member: 'preallocation',
   },
-  { name: 'extent_size_hint', type: 'size', help: '' },
+  EXTENT_SIZE,
 ];
 
 export const CREATE_FORMATS: readonly CreateFormat[] = [
@@ -192,7 +204,7 @@ export class OptionValues {
       const value = this.get(option.name);
       if (value === null || option.name === 'size') continue;
       if (option.member === undefined) {
-        if (value === 'off') continue;
+        if (value === 'off' || option.hint === true) continue;
         throw new BlockError('unsupported', `Option '${option.name}' is not supported`);
       }
       result[option.member] = memberValue(option, value);

@@ -131,7 +131,7 @@ function setBacking(
   text: string,
 ): void {
   if (!values.format.backing) {
-    const what = name === 'backing_file' ? 'Backing file' : 'Backing format';
+    const what = name === 'backing_file' ? 'Backing file' : 'Backing file format';
     const message = `${what} not supported for file format '${values.format.name}'`;
     throw new BlockError('unsupported', message);
   }

@@ -45,10 +45,10 @@ function withFileDriver(tree: KeyvalTree): Record<string, unknown> {
 
 function onlyFilename(tree: Readonly<Record<string, unknown>>): string {
   const file = tree['file'];
-  const filename = typeof file === 'object' ? (file as KeyvalTree)['filename'] : tree['filename'];
+  const filename = typeof file === 'object' ? (file as KeyvalTree)['filename'] : undefined;
   const keys = Object.keys(tree);
   if (typeof filename !== 'string' || keys.length !== 1) {
-    throw new BlockError('invalid-option', "Parameter 'driver' is missing");
+    throw new BlockError('invalid-option', 'Must specify either driver or file');
   }
   return filename;
 }

@@ -93,8 +93,11 @@ export function oneImage(
 export function refuseFormatWithOptions(options: {
   readonly format: string | null;
   readonly imageOptions: boolean;
+  /** Exit status; 1 unless given. */
+  readonly status?: number;
 }): void {
   if (options.imageOptions && options.format !== null) {
-    throw new CliError('--image-opts and --format are mutually exclusive');
+    const text = '--image-opts and --format are mutually exclusive';
+    throw new CliError(text, options.status ?? 1);
   }
 }

@@ -14,7 +14,6 @@ export const backupPerf = struct('BackupPerf', {
 export const backupOptions = struct('BlockdevBackup', {
   'job-id': optional(str),
   device: str,
-  target: str,
   sync: mirrorSyncMode,
   speed: optional(int),
   bitmap: optional(str),
@@ -26,6 +25,7 @@ export const backupOptions = struct('BlockdevBackup', {
   'auto-dismiss': optional(bool),
   'filter-node-name': optional(str),
   'x-perf': optional(backupPerf, { features: ['unstable'] }),
+  target: str,
 });
 
 export type BackupOptions = Infer<typeof backupOptions>;

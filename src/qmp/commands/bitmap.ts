@@ -52,8 +52,9 @@ export const bitmapCommands: HandlerFamily<
   'block-dirty-bitmap-disable': (engine, args) => setRecording(engine, args, false),
 };
 
+/** The newest comes first, as in the reference. */
 export function describeBitmaps(node: Node): BitmapInfo {
-  return bitmapsOf(node).map((bitmap) => ({
+  return bitmapsOf(node).toReversed().map((bitmap) => ({
     name: bitmap.name ?? '',
     recording: bitmap.enabled && !bitmap.busy,
     persistent: bitmap.persistent,

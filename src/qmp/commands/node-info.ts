@@ -20,6 +20,16 @@ function storageOf(node: Node): Node | null {
   return null;
 }
 
+/** A filter has that of the node it filters. */
+function clusterSizeOf(node: Node): number | undefined {
+  let current = node;
+  for (let depth = 0; current.filtered !== null && depth < IMAGE_LIMITS.backingChainDepth; ) {
+    current = current.filtered;
+    depth += 1;
+  }
+  return current.info.clusterSize;
+}
+
 function backingDepth(node: Node): number {
   let depth = 0;
   for (let below = node.backing; below !== null; below = below.backing) depth += 1;
@@ -28,6 +38,7 @@ function backingDepth(node: Node): number {
 
 async function imageInfo(engine: Engine, node: Node, nested: boolean): Promise<ImageInfoValue> {
   const { info } = node;
+  const clusterSize = clusterSizeOf(node);
   const link = node.backingLink();
   const format = link?.format ?? null;
   const storage = storageOf(node);
@@ -40,7 +51,7 @@ async function imageInfo(engine: Engine, node: Node, nested: boolean): Promise<I
     filename: node.filename,
     format: node.driver.name,
     'actual-size': stat?.allocatedBytes ?? 0,
-    ...(info.clusterSize === undefined ? {} : { 'cluster-size': info.clusterSize }),
+    ...(clusterSize === undefined ? {} : { 'cluster-size': clusterSize }),
     ...(info.encrypted === true ? { encrypted: true } : {}),
     ...(info.specific === undefined ? {} : { 'format-specific': info.specific }),
     ...(link === null ? {} : { 'backing-filename': link.file }),
