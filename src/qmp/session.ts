@@ -73,8 +73,12 @@ export class QmpSession {
     input.on('end', this.#inputEnded);
     for (const stream of new Set<Readable | Writable>([input, output])) {
       stream.on('error', this.#lost);
-      stream.on('close', this.#lost);
     }
+    output.on('close', this.#lost);
+    // Standard input closes when all was said, which is still to be answered.
+    input.on('close', () => {
+      if (!input.readableEnded) this.#lost();
+    });
     this.#unsubscribe = engine.events.subscribe((event) => this.#event(event));
     this.#send({ QMP: { version: VERSION, capabilities: ['oob'] } });
   }
