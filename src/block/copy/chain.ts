@@ -33,6 +33,13 @@ export function* nodesOfView(top: Node): Generator<Node> {
   }
 }
 
+/** Whether what `top` reads as may come from `layer`, which is not `top` itself. */
+export function readsFrom(top: Node, layer: Node): boolean {
+  const storing = skipFilters(layer);
+  for (const node of nodesOfView(top)) if (node !== top && node === storing) return true;
+  return false;
+}
+
 /**
  * Host ranges of what `node` reads as in [offset, offset + length), in order and without gaps;
  * null when some driver must see the data, or a file cannot be used by lanes.

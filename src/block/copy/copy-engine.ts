@@ -12,7 +12,7 @@ import type { PieceOutcome, ReservedPiece, TargetReservation } from '../extent.j
 import type { Node } from '../node.js';
 import { RequestFlag, writeRequest, zeroRequest } from '../request.js';
 import { nodesOfView, planView } from './chain.js';
-import { copyThroughGraph } from './graph-copy.js';
+import { copyThroughGraph, turnFlag } from './graph-copy.js';
 import type { LaneExecutor } from './lane-executor.js';
 import {
   allZero,
@@ -125,7 +125,7 @@ export class CopySession {
 
   async #writeZeroes({ offset, length }: Span): Promise<CopyFailure | null> {
     try {
-      const request = zeroRequest(offset, length, RequestFlag.mayUnmap);
+      const request = zeroRequest(offset, length, RequestFlag.mayUnmap | turnFlag(this.spec));
       const result = this.spec.target.node.writeZeroes(request);
       if (result instanceof Promise) await result;
       return null;
@@ -136,6 +136,10 @@ export class CopySession {
 
   async #copyEntered(span: Span, earlier: Promise<void>): Promise<CopyFailure | null> {
     const { spec } = this;
+    if (spec.fill === undefined && turnFlag(spec) !== RequestFlag.none) {
+      await earlier;
+      return copyThroughGraph(spec, span);
+    }
     const parts = await planView(spec.source.node, span.offset, span.length);
     if (spec.compress === true) return this.#copyCompressed({ span, parts, earlier });
     if (parts === null) return this.#fallBack(span);

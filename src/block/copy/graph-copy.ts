@@ -5,6 +5,7 @@ import { COPY_LIMITS, settle, toBlockError } from '../../base/index.js';
 import type { Eventually } from '../../base/index.js';
 import type { Node } from '../node.js';
 import { readRequest, RequestFlag, writeRequest, zeroRequest } from '../request.js';
+import { readsFrom } from './chain.js';
 import type { CopyFailure, CopySpec } from './copy-engine.js';
 import type { Span } from './lane-plan.js';
 import { zeroRanges } from './lane-task.js';
@@ -48,8 +49,18 @@ export function readView(node: Node, offset: number, buffer: Uint8Array): Eventu
   return node.read(readRequest(offset, buffer.subarray(0, inside)));
 }
 
+/**
+ * A target that reads from the source where nothing was copied yet may be read meanwhile: a write
+ * then waits for the reads in flight, which would see what a guest writes to the source after it.
+ */
+export function turnFlag(spec: Pick<CopySpec, 'source' | 'target'>): number {
+  const reads = readsFrom(spec.target.node, spec.source.node);
+  return reads ? RequestFlag.serialising : RequestFlag.none;
+}
+
 async function writePiece(spec: CopySpec, offset: number, buffer: Uint8Array): Promise<void> {
   const target = spec.target.node;
+  const turn = turnFlag(spec);
   const compress = spec.compress === true;
   const granularity = compress ? spec.unit : spec.zeroGranularity;
   const zeroes = granularity > 0 ? zeroRanges(buffer, granularity) : [];
@@ -60,10 +71,11 @@ async function writePiece(spec: CopySpec, offset: number, buffer: Uint8Array): P
     if (end > position) {
       const data = buffer.subarray(position, end);
       if (compress) await writeCompressed(target, { offset: offset + position, data, spec });
-      else await target.write(writeRequest(offset + position, data));
+      else await target.write(writeRequest(offset + position, data, turn));
     }
     if (length > 0 && spec.targetIsZero !== true) {
-      await target.writeZeroes(zeroRequest(offset + end, length, RequestFlag.mayUnmap));
+      const flags = RequestFlag.mayUnmap | turn;
+      await target.writeZeroes(zeroRequest(offset + end, length, flags));
     }
     position = end + length;
   }
@@ -77,7 +89,8 @@ async function writeCompressed(
   const { unit } = write.spec;
   for (let position = 0; position < write.data.length; position += unit) {
     const piece = write.data.subarray(position, Math.min(position + unit, write.data.length));
-    const request = writeRequest(write.offset + position, piece, RequestFlag.compressed);
+    const flags = RequestFlag.compressed | turnFlag(write.spec);
+    const request = writeRequest(write.offset + position, piece, flags);
     await settle(target.write(request), () => undefined);
   }
 }

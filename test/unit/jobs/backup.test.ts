@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import { describe, expect, it } from 'vitest';
+import { MemoryHost } from '../../../src/host/index.js';
 import { startBackup } from '../../../src/jobs/index.js';
 import {
   createImage,
@@ -128,6 +129,28 @@ describe('blockdev-backup', () => {
     const source = await readAll(stage.graph.require('top'));
     expect(firstDifference(source, stage.guest.expected)).toBe(-1);
   });
+
+  it.each(['none', 'full'] as const)(
+    'sync=%s into an overlay of the source shows the moment to reads in flight, too',
+    async (sync) => {
+      for (let seed = 1; seed <= 12; seed += 1) {
+        const stage = makeStage({ host: new MemoryHost({ seed, laterChance: 0.8 }) });
+        const nodes = await makeChain(stage, { seed, size: 2 ** 19 });
+        const guest = await Guest.attach(stage, nodes['top'] as never);
+        const before = guest.expected.slice();
+        await createImage(stage, { name: 'fleece', size: 2 ** 19, backing: 'top' });
+        const fleece = await openImage(stage, 'fleece', { backing: 'top' });
+        const job = await startBackup(stage.jobs, { ...BACKUP, target: 'fleece', sync });
+        for (let offset = 0; offset < before.length; offset += 65_536) {
+          const reading = readAll(fleece);
+          await guest.write(offset, new Uint8Array(65_536).fill(0xee));
+          expect(firstDifference(await reading, before), `seed ${seed}`).toBe(-1);
+        }
+        if (sync === 'none') await job.cancel();
+        else await job.ended;
+      }
+    },
+  );
 
   it('a cancel leaves no filter and the guest its data', async () => {
     const stage = await backupStage();
