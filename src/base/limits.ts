@@ -24,6 +24,8 @@ export const IO_LIMITS = {
 export const COPY_LIMITS = {
   /** A lane reads and writes this many bytes at a time: what fits a core's cache. */
   chunkBytes: 512 * KIB,
+  /** Two of these are compared at a time. */
+  compareChunkBytes: 128 * KIB,
   batchMinBytes: 256 * KIB,
   /** Where nothing asks for more or less: what fits a processor's cache. */
   batchBytes: 2 * MIB,

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 export * from './before-write.js';
 export * from './chain.js';
+export * from './compare.js';
 export * from './copy-bitmap.js';
 export * from './copy-engine.js';
 export * from './copy-on-read.js';

@@ -34,7 +34,9 @@ export type LanePart =
 
 export type LaneTarget =
   | { readonly kind: 'file'; readonly file: number; readonly offset: number }
-  | { readonly kind: 'slab'; readonly offset: number };
+  | { readonly kind: 'slab'; readonly offset: number }
+  /** Nothing is written: the step is compared with these parts, of the same length. */
+  | { readonly kind: 'compare'; readonly parts: readonly LanePart[] };
 
 export interface LaneStep {
   readonly parts: readonly LanePart[];
@@ -73,6 +75,8 @@ export interface LaneResult {
   /** Whether the slab holds deflated bytes. */
   readonly deflated: boolean;
   readonly failure: LaneFailure | null;
+  /** After a comparison: the first byte of the step that differs, or null. */
+  readonly difference?: number | null;
 }
 
 /** What a task reads and writes; both executors give one for each file of the batch. */
@@ -131,13 +135,51 @@ interface Tools {
 }
 
 async function runStep(task: LaneTask, step: LaneStep, tools: Tools): Promise<LaneResult> {
+  if (step.target.kind === 'compare') return compareStep(task, step, { ...tools, ...step.target });
   return step.deflate ? deflateStep(task, step, tools) : copyStep(task, step, tools);
+}
+
+/** Stops at the first difference. A failure to read `parts` counts as the target's. */
+async function compareStep(
+  task: LaneTask,
+  step: LaneStep,
+  tools: Tools & { readonly parts: readonly LanePart[] },
+): Promise<LaneResult> {
+  const chunk = Math.min(step.length, COPY_LIMITS.compareChunkBytes);
+  const both = tools.scratch.take(2 * chunk);
+  const first = new Gatherer(task, step.parts, tools);
+  const second = new Gatherer(task, tools.parts, tools);
+  for (let start = 0; start < step.length; start += chunk) {
+    const length = Math.min(chunk, step.length - start);
+    const left = both.subarray(0, length);
+    const right = both.subarray(chunk, chunk + length);
+    try {
+      await first.fill(left);
+    } catch (error) {
+      return failed('source', error);
+    }
+    try {
+      await second.fill(right);
+    } catch (error) {
+      return failed('target', error);
+    }
+    if (Buffer.compare(left, right) === 0) continue;
+    return { ...ALL_ZERO, outcome: 'written', difference: start + differenceAt(left, right) };
+  }
+  return { ...ALL_ZERO, outcome: 'written', difference: null };
+}
+
+/** The first byte that differs; some byte does. */
+function differenceAt(left: Uint8Array, right: Uint8Array): number {
+  let at = 0;
+  while (left[at] === right[at]) at += 1;
+  return at;
 }
 
 async function deflateStep(task: LaneTask, step: LaneStep, tools: Tools): Promise<LaneResult> {
   const buffer = tools.scratch.take(step.length);
   try {
-    await new Gatherer(task, step, tools).fill(buffer);
+    await new Gatherer(task, step.parts, tools).fill(buffer);
   } catch (error) {
     return failed('source', error);
   }
@@ -152,7 +194,7 @@ async function deflateStep(task: LaneTask, step: LaneStep, tools: Tools): Promis
 async function copyStep(task: LaneTask, step: LaneStep, tools: Tools): Promise<LaneResult> {
   const { length, zeroGranularity, skipZeroes } = step;
   const chunk = Math.max(COPY_LIMITS.chunkBytes, zeroGranularity);
-  const source = new Gatherer(task, step, tools);
+  const source = new Gatherer(task, step.parts, tools);
   const zeroes: number[] = [];
   let bytes = 0;
   let heldBack = 0;
@@ -186,7 +228,7 @@ async function copyStep(task: LaneTask, step: LaneStep, tools: Tools): Promise<L
 /** Reads the parts of a step one stretch after another. */
 class Gatherer {
   readonly #task: LaneTask;
-  readonly #step: LaneStep;
+  readonly #parts: readonly LanePart[];
   readonly #tools: Tools;
   #part = 0;
   /** Bytes of the present part that were given already. */
@@ -194,15 +236,15 @@ class Gatherer {
   /** The whole cluster of the present part, if that is a compressed one. */
   #inflated: Uint8Array | null = null;
 
-  constructor(task: LaneTask, step: LaneStep, tools: Tools) {
+  constructor(task: LaneTask, parts: readonly LanePart[], tools: Tools) {
     this.#task = task;
-    this.#step = step;
+    this.#parts = parts;
     this.#tools = tools;
   }
 
   async fill(buffer: Uint8Array): Promise<void> {
     for (let position = 0; position < buffer.length; ) {
-      const part = this.#step.parts[this.#part];
+      const part = this.#parts[this.#part];
       if (part === undefined) throw new TypeError('the parts of a step are shorter than the step');
       const count = Math.min(part.length - this.#skip, buffer.length - position);
       await this.#give(part, buffer.subarray(position, position + count));
@@ -275,6 +317,7 @@ async function put(
   zeroes: readonly number[],
 ): Promise<number> {
   const { target } = place.step;
+  if (target.kind === 'compare') throw new TypeError('a comparison writes nothing');
   let position = 0;
   let bytes = 0;
   for (let index = 0; index <= zeroes.length; index += 2) {

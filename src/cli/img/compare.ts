@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // `img compare`: 0 the same, 1 different, 2 an image cannot be opened, 3 block status failed,
-// 4 a read failed. Ranges that read as zeroes on both sides are never read. Differences are named
-// by the 512-byte sector they are in.
+// 4 a read failed. Long ranges that read as zeroes on both sides are never read; the rest is
+// compared in lanes, and the first difference in guest order is named, by its 512-byte sector.
 
-import { BlockError, Permission } from '../../base/index.js';
+import { assert, BlockError, COPY_LIMITS, Permission } from '../../base/index.js';
 import type { Backend, BlockStatus, Node } from '../../block/index.js';
+import { createLanes, ViewComparer } from '../../block/copy/index.js';
+import type { CompareOutcome, LaneExecutor, Span } from '../../block/copy/index.js';
 import type { OptionSpec } from '../getopt.js';
 import { CliError } from '../program.js';
 import { Progress, progressMode } from './progress.js';
@@ -18,11 +20,12 @@ import {
   PROGRESS,
   QUIET,
   readVerbOptions,
+  refuseFormatWithOptions,
   SOURCE_CACHE,
   usageError,
 } from './verb.js';
 import type { Verb } from './verb.js';
-import { sectorOfDifference, sectorOfNonZero } from './sectors.js';
+import { SECTOR_BYTES, sectorOfDifference } from './sectors.js';
 
 const OPTIONS: readonly OptionSpec[] = [
   OBJECT,
@@ -63,6 +66,12 @@ export const compare: Verb = {
     const named = (text: string, format: string | undefined): ImageName => {
       return { text, format: format ?? null, imageOptions: given.has('image-opts') };
     };
+    const formats = [given.get('format'), given.get('second-format')];
+    refuseFormatWithOptions({
+      format: formats.find((each) => each !== undefined) ?? null,
+      imageOptions: given.has('image-opts'),
+      status: STATUS.open,
+    });
     return withSession(program, async (session) => {
       const open = async (image: ImageName): Promise<Side> => {
         const request = { image, readOnly: true, policy, failureStatus: STATUS.open };
@@ -76,10 +85,12 @@ export const compare: Verb = {
       const say = (text: string): void => {
         if (!quiet) program.out(`${text}\n`);
       };
+      const lanes = createLanes(session.host);
       try {
-        return await new Comparison({ a, b, progress, say }, given.has('strict')).run();
+        return await new Comparison({ a, b, lanes, progress, say }, given.has('strict')).run();
       } finally {
         progress.end();
+        await lanes.close();
         await a.backend.detach();
         await b.backend.detach();
       }
@@ -96,6 +107,7 @@ async function attachSide(session: Session, node: Node, name: string): Promise<S
 interface ComparisonParts {
   readonly a: Side;
   readonly b: Side;
+  readonly lanes: LaneExecutor;
   readonly progress: Progress;
   readonly say: (text: string) => void;
 }
@@ -112,21 +124,21 @@ class Comparison {
   async run(): Promise<number> {
     const { a, b, progress, say } = this.#parts;
     const common = Math.min(a.node.length, b.node.length);
+    const total = Math.max(a.node.length, b.node.length);
     if (this.#strict && a.node.length !== b.node.length) {
       say('Strict mode: Image size mismatch!');
       return STATUS.differ;
     }
-    const difference = await this.#compareCommon(common);
+    const difference = await this.#compareRange(0, common);
     if (difference !== null) {
       say(difference);
       return STATUS.differ;
     }
     if (a.node.length !== b.node.length) {
       say('Warning: Image size mismatch!');
-      const longer = a.node.length > b.node.length ? a : b;
-      const nonZero = await this.#firstNonZero(longer, common, longer.node.length);
-      if (nonZero !== null) {
-        say(`Content mismatch at offset ${nonZero}!`);
+      const rest = await this.#compareRange(common, total);
+      if (rest !== null) {
+        say(rest);
         return STATUS.differ;
       }
     }
@@ -135,58 +147,150 @@ class Comparison {
     return STATUS.same;
   }
 
-  /** The message about the first difference, or null. */
-  async #compareCommon(common: number): Promise<string | null> {
-    const { a, b, progress } = this.#parts;
-    for (let offset = 0; offset < common; ) {
-      const left = await statusOf(a, offset, common - offset);
-      const right = await statusOf(b, offset, common - offset);
-      const length = Math.min(left.length, right.length);
-      if (this.#strict && !sameStatus(left, right)) {
-        return `Strict mode: Offset ${offset} block status mismatch!`;
+  /** The message about the first difference, or null. Nothing is in flight afterwards. */
+  async #compareRange(start: number, end: number): Promise<string | null> {
+    const { a, b } = this.#parts;
+    const queue = new CompareQueue(this.#parts);
+    try {
+      for (let offset = start; offset < end; ) {
+        const known = await this.#statusAt(queue, offset, end);
+        if (typeof known === 'string') return known;
+        const [left, right] = known;
+        const length = Math.min(left.length, right.length);
+        if (this.#strict && !sameStatus(left, right)) {
+          const earlier = await queue.finish();
+          return earlier ?? `Strict mode: Offset ${offset} block status mismatch!`;
+        }
+        assert(length > 0, `a status at ${offset} of ${a.name} and ${b.name} holds somewhere`);
+        queue.add(offset, length, left.zero && right.zero);
+        offset += length;
+        const difference = queue.isFull ? await queue.next() : null;
+        if (difference !== null) return difference;
       }
-      if (!left.zero || !right.zero) {
-        const at = await this.#compareRange({ left, right }, offset, length);
-        if (at !== null) return `Content mismatch at offset ${at}!`;
-      }
-      offset += length;
-      progress.update(offset);
+      return await queue.finish();
+    } finally {
+      await queue.stop();
     }
-    return null;
   }
 
-  async #compareRange(
-    status: { readonly left: BlockStatus; readonly right: BlockStatus },
+  /** What both sides are at `offset`; a difference that was found before wins over a failure. */
+  async #statusAt(
+    queue: CompareQueue,
     offset: number,
-    length: number,
-  ): Promise<number | null> {
-    const { a, b, progress } = this.#parts;
-    if (status.left.zero) return this.#firstNonZero(b, offset, offset + length);
-    if (status.right.zero) return this.#firstNonZero(a, offset, offset + length);
-    for (let at = offset; at < offset + length; at += CHUNK_BYTES) {
-      const bytes = Math.min(CHUNK_BYTES, offset + length - at);
-      const left = await readChunk(a, at, bytes);
-      const right = await readChunk(b, at, bytes);
-      const sector = sectorOfDifference(left, right);
-      if (sector !== null) return at + sector;
-      progress.update(at + bytes);
+    end: number,
+  ): Promise<readonly [BlockStatus, BlockStatus] | string> {
+    try {
+      const left = await statusOf(this.#parts.a, offset, end - offset);
+      return [left, await statusOf(this.#parts.b, offset, left.length)];
+    } catch (error) {
+      const earlier = await queue.finish();
+      if (earlier !== null) return earlier;
+      throw error;
     }
+  }
+}
+
+/**
+ * Ranges in guest order, compared in whole batches however short they are, several at once; their
+ * answers are taken in the same order. Zeroes too short for a batch of their own go along.
+ */
+class CompareQueue {
+  readonly #parts: ComparisonParts;
+  readonly #comparer: ViewComparer;
+  readonly #running: { readonly span: Span; readonly outcome: Promise<CompareOutcome> }[] = [];
+  #start = 0;
+  /** End of the last data of the range that waits; nothing waits at #start. */
+  #end = 0;
+
+  constructor(parts: ComparisonParts) {
+    this.#parts = parts;
+    this.#comparer = new ViewComparer(parts.lanes, parts.a, parts.b);
+  }
+
+  get isFull(): boolean {
+    return this.#running.length >= this.#parts.lanes.width * 2;
+  }
+
+  /** What follows on the range added last. */
+  add(offset: number, length: number, zero: boolean): void {
+    const waiting = this.#end > this.#start;
+    if (zero) {
+      if (waiting && offset + length - this.#end >= COPY_LIMITS.batchMinBytes) this.#cut(this.#end);
+      return;
+    }
+    if (!waiting) this.#start = offset;
+    this.#end = offset + length;
+    while (this.#end - this.#start >= COPY_LIMITS.batchBytes && !this.isFull) {
+      this.#cut(this.#start + COPY_LIMITS.batchBytes);
+    }
+  }
+
+  #cut(end: number): void {
+    const span = { offset: this.#start, length: end - this.#start };
+    const outcome = this.#comparer.compare(span.offset, span.length);
+    // It is taken in its turn, or not at all.
+    outcome.catch(() => undefined);
+    this.#running.push({ span, outcome });
+    this.#start = end;
+  }
+
+  /** The message of the earliest range in flight, or null. */
+  async next(): Promise<string | null> {
+    const earliest = this.#running.shift();
+    if (earliest === undefined) return null;
+    const { offset, length } = earliest.span;
+    let found = await earliest.outcome.catch((): CompareOutcome => 'unknown');
+    if (found === 'unknown') found = await readAndCompare(this.#parts, offset, length);
+    if (typeof found === 'number') {
+      return `Content mismatch at offset ${found - (found % SECTOR_BYTES)}!`;
+    }
+    this.#parts.progress.update(offset + length);
     return null;
   }
 
-  async #firstNonZero(side: Side, start: number, end: number): Promise<number | null> {
-    for (let at = start; at < end; ) {
-      const status = await statusOf(side, at, end - at);
-      const bytes = status.zero ? status.length : Math.min(CHUNK_BYTES, status.length);
-      if (!status.zero) {
-        const sector = sectorOfNonZero(await readChunk(side, at, bytes));
-        if (sector !== null) return at + sector;
+  /** The first difference in all that was added, or null. */
+  async finish(): Promise<string | null> {
+    for (;;) {
+      while (!this.isFull && this.#end > this.#start) {
+        this.#cut(Math.min(this.#end, this.#start + COPY_LIMITS.batchBytes));
       }
-      at += bytes;
-      this.#parts.progress.update(at);
+      if (this.#running.length === 0) return null;
+      const difference = await this.next();
+      if (difference !== null) return difference;
     }
-    return null;
   }
+
+  /** Gives up what is in flight and waits for it. */
+  async stop(): Promise<void> {
+    this.#comparer.cancel();
+    await Promise.allSettled(this.#running.map(({ outcome }) => outcome));
+  }
+}
+
+/** Through the nodes; throws the error that names the side and the offset. */
+async function readAndCompare(
+  { a, b }: ComparisonParts,
+  offset: number,
+  length: number,
+): Promise<CompareOutcome> {
+  const end = offset + length;
+  for (let at = offset; at < end; ) {
+    const left = await statusOf(a, at, Math.min(CHUNK_BYTES, end - at));
+    const right = await statusOf(b, at, left.length);
+    const bytes = right.length;
+    if (!left.zero || !right.zero) {
+      const one = left.zero ? zeroes(a, bytes) : await readChunk(a, at, bytes);
+      const other = right.zero ? zeroes(b, bytes) : await readChunk(b, at, bytes);
+      const sector = sectorOfDifference(one, other);
+      if (sector !== null) return at + sector;
+    }
+    at += bytes;
+  }
+  return 'same';
+}
+
+function zeroes(side: Side, length: number): Uint8Array {
+  return side.buffer.subarray(0, length).fill(0);
 }
 
 /** In strict mode: what the reference's flags say of a range. */
