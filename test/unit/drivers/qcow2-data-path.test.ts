@@ -120,7 +120,8 @@ describe('writing', () => {
     const before = image.host.faults.count('write');
     await image.node.write(writeRequest(0, bytes(16 * CLUSTER, 7)));
     expect(image.host.faults.count('write')).toBe(before + 1);
-    expect(await image.node.blockStatus(0, 64 * CLUSTER, false)).toMatchObject({ length: 16 * CLUSTER });
+    expect(await image.node.blockStatus(0, 64 * CLUSTER, false))
+      .toMatchObject({ length: 16 * CLUSTER });
   });
 
   it('fills the rest of a cluster in the same write', async () => {
@@ -305,7 +306,8 @@ describe('a reservation', () => {
     const first = await over.node.reserve(0, CLUSTER);
     await first?.link(['zero']);
     expect((await over.read(0, 1))[0]).toBe(0);
-    expect(await over.node.blockStatus(0, CLUSTER, false)).toMatchObject({ zero: true, allocated: true });
+    expect(await over.node.blockStatus(0, CLUSTER, false))
+      .toMatchObject({ zero: true, allocated: true });
     const alone = await open();
     const second = await alone.node.reserve(0, CLUSTER);
     await second?.link(['zero']);
@@ -424,7 +426,8 @@ describe('zeroes and discards', () => {
     await image.node.write(writeRequest(0, bytes(2 * CLUSTER, 1)));
     const place = await hostOffsetOf(image, 0);
     await image.node.writeZeroes(zeroRequest(0, CLUSTER));
-    expect(await image.node.blockStatus(0, 512, false)).toMatchObject({ zero: true, hostOffset: place });
+    expect(await image.node.blockStatus(0, 512, false))
+      .toMatchObject({ zero: true, hostOffset: place });
     await image.node.writeZeroes(zeroRequest(CLUSTER, CLUSTER, RequestFlag.mayUnmap));
     expect(await hostOffsetOf(image, CLUSTER)).toBeUndefined();
     await image.node.write(writeRequest(10, bytes(1, 6)));
