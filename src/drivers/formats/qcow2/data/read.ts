@@ -4,6 +4,7 @@
 // made. Once something has to be waited for, the request holds a lease until it ends, so that no
 // cluster it reads from is freed and reused meanwhile.
 
+import { BlockError } from '../../../../base/index.js';
 import type { Eventually } from '../../../../base/index.js';
 import { readRequest } from '../../../../block/index.js';
 import { inflateCluster } from '../../../../codec/index.js';
@@ -94,11 +95,20 @@ export class Reader implements Stepper<Target> {
     const input = new Uint8Array(compressedLength);
     const { freedCount } = image;
     const finish = (): void => {
-      const bytes = inflateCluster(input, image.clusterSize);
+      const bytes = inflated(image, offset, input);
       this.#inflated = { hi, lo, freedCount, bytes };
       part.set(bytes.subarray(skip, skip + part.length));
     };
     const filled = image.readFile(hostOffset, input);
     return filled instanceof Promise ? filled.then(finish) : finish();
+  }
+}
+
+function inflated(image: Qcow2Image, guestOffset: number, input: Uint8Array): Uint8Array {
+  try {
+    return inflateCluster(input, image.clusterSize);
+  } catch (error) {
+    if (!(error instanceof BlockError)) throw error;
+    throw image.corruptError(`guest offset ${guestOffset}: ${error.message}`);
   }
 }
