@@ -42,6 +42,8 @@ function planStream(registry: JobRegistry, args: StreamOptions): StreamPlan {
   const base = findBase(registry, top, args);
   const layers = layersAbove(top, base);
   for (const node of layers) registry.requireIdle(node);
+  // The filter of a job leaves when that job ends, which a frozen link to it would prevent.
+  if (base?.driver.kind === 'filter') registry.requireIdle(base);
   const backingFile = args['backing-file'];
   // Named by `bottom`, the base does not count: the reference refuses a string then, too.
   if (backingFile !== undefined && (base === null || args.bottom !== undefined)) {

@@ -3,7 +3,7 @@ import { describe, expect, it } from 'vitest';
 import { BlockError, ManualClock } from '../../../src/base/index.js';
 import { addBitmap } from '../../../src/block/index.js';
 import { MemoryHost } from '../../../src/host/index.js';
-import { startStream } from '../../../src/jobs/index.js';
+import { startBackup, startStream } from '../../../src/jobs/index.js';
 import {
   createImage,
   firstDifference,
@@ -144,6 +144,19 @@ describe('block-stream', () => {
     expect(top.backing?.name).toBe('mid');
     expect(stage.jobs.blockerOf(top)).toBeNull();
     await stage.graph.setBacking(top, stage.graph.require('base'));
+  });
+
+  it('refuses the filter of another job as its base: that filter has to leave', async () => {
+    const stage = await chainStage();
+    await createImage(stage, { name: 'target', size: 2 ** 21 });
+    await openImage(stage, 'target');
+    const backup = await startBackup(stage.jobs, {
+      'job-id': 'b', device: 'base', target: 'target', sync: 'none', 'filter-node-name': 'passing',
+    });
+    const args = { 'job-id': 's', device: 'top', 'base-node': 'passing', speed: 65_536 };
+    await expect(startStream(stage.jobs, args)).rejects.toThrow(/^Node 'passing' is busy/);
+    await backup.cancel();
+    expect(stage.graph.find('passing')).toBeNull();
   });
 
   it('no one may write to a layer that is being copied', async () => {
