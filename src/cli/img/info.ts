@@ -69,10 +69,14 @@ async function collect(
     await refuseLoop(session, image, seen);
     const found: ImageInfo = await inspect(session, image, options.share);
     infos.push(found);
-    if (!options.chain || infos.length > IMAGE_LIMITS.backingChainDepth) break;
+    if (!options.chain) break;
     const next: string | undefined = found['full-backing-filename'];
     const format = found['backing-filename-format'] ?? null;
     image = next === undefined ? null : { text: next, format, imageOptions: false };
+    if (image !== null && infos.length > IMAGE_LIMITS.backingChainDepth) {
+      const limit = `Backing chain is longer than ${IMAGE_LIMITS.backingChainDepth} files`;
+      throw new CliError(`Could not open '${image.text}': ${limit}`);
+    }
   }
   return infos;
 }
