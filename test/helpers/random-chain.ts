@@ -70,7 +70,8 @@ function makeImage(image: ChainImage, below: ChainImage | undefined, shape: Imag
     for (let count = 0; count < 3; count += 1) {
       const offset = random.below(Math.max(1, Math.floor(size / clusterSize))) * clusterSize;
       const value = 1 + random.below(255);
-      if (offset + clusterSize <= size) writes.push(`write -c -P ${value} ${offset} ${clusterSize}`);
+      if (offset + clusterSize > size) continue;
+      writes.push(`write -c -P ${value} ${offset} ${clusterSize}`);
     }
   }
   // A write that the image cannot take (compressed over data) leaves the others alone.

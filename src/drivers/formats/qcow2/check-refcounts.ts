@@ -107,8 +107,9 @@ function nextIn(page: Page, from: number): number {
   const first = from % PAGE_CLUSTERS;
   const { counts } = page;
   if (counts !== null) {
-    for (let index = first; index < PAGE_CLUSTERS; index += 1) if (counts[index] !== 0) return index;
-    return -1;
+    let index = first;
+    while (index < PAGE_CLUSTERS && counts[index] === 0) index += 1;
+    return index < PAGE_CLUSTERS ? index : -1;
   }
   let best = -1;
   for (let at = 0; at < page.length; at += 1) {
