@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // `img map`: which layer of the chain decides each range, and where its bytes are stored.
-// Ranges are printed as they are found; neighbours that continue each other become one.
+// Ranges are printed in blocks of text as they are found; neighbours that continue each other become one.
 
-import { escapeControls } from '../../base/index.js';
+import { escapeControls, settle } from '../../base/index.js';
+import type { Eventually } from '../../base/index.js';
 import type { BlockStatus, Node } from '../../block/index.js';
 import type { OptionSpec } from '../getopt.js';
 import { CliError } from '../program.js';
@@ -64,36 +65,36 @@ export const map: Verb = {
       const node = await openImage(session, { image, readOnly: true, policy });
       const printer = new MapPrinter(program, shape);
       const end = Math.min(node.length, start + max);
-      for await (const entry of mergedEntries(node, start, end)) printer.print(entry);
-      printer.end();
+      try {
+        await forEachEntry(node, { start, end }, (entry) => printer.print(entry));
+        printer.end();
+      } finally {
+        printer.flush();
+      }
       return 0;
     });
   },
 };
 
 /** At least one entry: of no length when there is nothing at `start`. */
-async function* mergedEntries(top: Node, start: number, end: number): AsyncGenerator<MapEntry> {
+async function forEachEntry(
+  top: Node,
+  { start, end }: { readonly start: number; readonly end: number },
+  print: (entry: MapEntry) => void,
+): Promise<void> {
   let current: MapEntry | null = null;
   for (let offset = start; offset < end; ) {
-    const next: MapEntry = await entryAt(top, offset, end - offset);
+    const found: Eventually<MapEntry> = entryAt(top, { offset, length: end - offset, depth: 0 });
+    const next: MapEntry = found instanceof Promise ? await found : found;
     if (current !== null && continues(current, next)) {
       current = extended(current, next.length);
     } else {
-      if (current !== null) yield current;
+      if (current !== null) print(current);
       current = next;
     }
     offset += next.length;
   }
-  yield current ?? {
-    start,
-    length: 0,
-    depth: 0,
-    present: false,
-    zero: false,
-    data: false,
-    offset: null,
-    file: null,
-  };
+  print(current ?? entry(start, { length: 0 }, 0));
 }
 
 function extended(entry: MapEntry, length: number): MapEntry {
@@ -111,22 +112,29 @@ function continues(a: MapEntry, b: MapEntry): boolean {
   return same && (a.offset === null || a.offset + a.length === b.offset);
 }
 
-async function entryAt(top: Node, offset: number, length: number): Promise<MapEntry> {
-  let remaining = length;
-  let depth = 0;
-  for (let node: Node = storing(top); ; depth += 1) {
-    if (offset >= node.length) return entry(offset, { length: remaining, zero: true }, depth);
-    const asked = Math.min(remaining, node.length - offset);
-    const status: BlockStatus = await node.blockStatus(offset, asked, true);
-    remaining = status.length;
+interface Place {
+  readonly offset: number;
+  readonly length: number;
+  /** Layers above. */
+  readonly depth: number;
+}
+
+/** What the layer at `top`, or one below it, says of the place. */
+function entryAt(top: Node, place: Place): Eventually<MapEntry> {
+  const node = storing(top);
+  const { offset, depth } = place;
+  if (offset >= node.length) return entry(offset, { length: place.length, zero: true }, depth);
+  const asked = Math.min(place.length, node.length - offset);
+  return settle(node.blockStatus(offset, asked, true), (status) => {
     if (status.allocated) return entry(offset, status, depth);
+    const { length } = status;
     const { backing } = node;
     // Past the end of its backing file a layer reads as zeroes by itself.
     if (backing === null || offset >= backing.length) {
-      return entry(offset, { length: remaining, zero: true }, depth);
+      return entry(offset, { length, zero: true }, depth);
     }
-    node = storing(backing);
-  }
+    return entryAt(backing, { offset, length, depth: depth + 1 });
+  });
 }
 
 function storing(node: Node): Node {
@@ -149,22 +157,26 @@ function entry(start: number, status: Partial<BlockStatus>, depth: number): MapE
   };
 }
 
+/** Written at once: a call for each line costs more than finding it. */
+const OUTPUT_CHARACTERS = 65_536;
+
 class MapPrinter {
   readonly #program: Program;
   readonly #shape: OutputFormat;
   #first = true;
+  #text = '';
 
   constructor(program: Program, shape: OutputFormat) {
     this.#program = program;
     this.#shape = shape;
     if (shape === 'human') {
-      program.out(`${'Offset'.padEnd(16)}${'Length'.padEnd(16)}${'Mapped to'.padEnd(16)}File\n`);
+      this.#out(`${'Offset'.padEnd(16)}${'Length'.padEnd(16)}${'Mapped to'.padEnd(16)}File\n`);
     }
   }
 
   print(entry: MapEntry): void {
     if (this.#shape === 'json') {
-      this.#program.out(`${this.#first ? '[' : ',\n'}${jsonLine(entry)}`);
+      this.#out(`${this.#first ? '[' : ',\n'}${jsonLine(entry)}`);
       this.#first = false;
       return;
     }
@@ -174,11 +186,22 @@ class MapPrinter {
     }
     if (entry.zero) return;
     const numbers = [entry.start, entry.length, entry.offset].map((each) => hex(each).padEnd(16));
-    this.#program.out(`${numbers.join('')}${escapeControls(entry.file ?? '')}\n`);
+    this.#out(`${numbers.join('')}${escapeControls(entry.file ?? '')}\n`);
+  }
+
+  /** Writes what is held back; call it however the verb ends. */
+  flush(): void {
+    if (this.#text !== '') this.#program.out(this.#text);
+    this.#text = '';
+  }
+
+  #out(text: string): void {
+    this.#text += text;
+    if (this.#text.length >= OUTPUT_CHARACTERS) this.flush();
   }
 
   end(): void {
-    if (this.#shape === 'json') this.#program.out(']\n');
+    if (this.#shape === 'json') this.#out(']\n');
   }
 }
 

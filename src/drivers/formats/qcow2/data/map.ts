@@ -4,6 +4,7 @@
 // Compressed clusters lower to the bytes of their stream; what lies past the end of the file reads
 // as zeroes. Lowering gives up (null) as soon as the file child cannot name the host file.
 
+import { settle } from '../../../../base/index.js';
 import type { Eventually } from '../../../../base/index.js';
 import type { BlockStatus, Extent } from '../../../../block/index.js';
 import { EntryKind } from '../entries.js';
@@ -35,22 +36,25 @@ export class Mapper {
     return this.#describe(plan);
   }
 
-  async planExtents(offset: number, length: number): Promise<readonly Extent[] | null> {
-    const extents: Extent[] = [];
-    const end = offset + length;
-    for (let at = offset; at < end; ) {
+  planExtents(offset: number, length: number): Eventually<readonly Extent[] | null> {
+    return this.#planFrom([], offset, offset + length);
+  }
+
+  /** Goes on where something had to be waited for: as long as nothing has, in one turn. */
+  #planFrom(extents: Extent[], start: number, end: number): Eventually<Extent[] | null> {
+    for (let at = start; at < end; ) {
       const table = this.#store.lookup(at);
-      if (table instanceof Promise) {
-        await table;
-        continue;
-      }
+      if (table instanceof Promise) return table.then(() => this.#planFrom(extents, at, end));
       this.#plan.find(table, at, end - at);
-      const run = this.#plan.length;
+      const next = at + this.#plan.length;
       const lowered = this.#lower(at);
-      const parts = lowered instanceof Promise ? await lowered : lowered;
-      if (parts === null) return null;
-      for (const part of parts) append(extents, part);
-      at += run;
+      if (lowered instanceof Promise) {
+        return lowered.then((parts) =>
+          appendAll(extents, parts) ? this.#planFrom(extents, next, end) : null,
+        );
+      }
+      if (!appendAll(extents, lowered)) return null;
+      at = next;
     }
     return extents;
   }
@@ -61,25 +65,18 @@ export class Mapper {
 
   #describe(plan: RunPlan): BlockStatus {
     const { length, kind } = plan;
-    const base = { length, allocated: true, data: false, zero: false, compressed: false };
-    switch (kind) {
-      case EntryKind.unallocated:
-        return { ...base, allocated: false, zero: this.#image.backing === null };
-      case EntryKind.zero:
-        return { ...base, zero: true };
-      case EntryKind.compressed:
-        return { ...base, data: true, compressed: true };
-      case EntryKind.zeroAllocated:
-        return { ...base, zero: true, hostOffset: plan.hostOffset, file: this.#image.file };
-      default:
-        return {
-          ...base,
-          data: true,
-          hostOffset: plan.hostOffset,
-          file: this.#image.file,
-          recurse: this.#mayHaveHoles === true,
-        };
+    const allocated = kind !== EntryKind.unallocated;
+    const compressed = kind === EntryKind.compressed;
+    if (kind === EntryKind.data || kind === EntryKind.zeroAllocated) {
+      const zero = kind === EntryKind.zeroAllocated;
+      const { hostOffset } = plan;
+      const { file } = this.#image;
+      if (zero) return { length, allocated, data: false, zero, compressed, hostOffset, file };
+      const recurse = this.#mayHaveHoles === true;
+      return { length, allocated, data: true, zero, compressed, hostOffset, file, recurse };
     }
+    const zero = kind === EntryKind.zero || (!allocated && this.#image.backing === null);
+    return { length, allocated, data: compressed, zero, compressed };
   }
 
   #lower(at: number): Eventually<readonly Extent[] | null> {
@@ -98,37 +95,47 @@ export class Mapper {
     }
   }
 
-  async #lowerData(hostOffset: number, length: number): Promise<readonly Extent[] | null> {
+  #lowerData(hostOffset: number, length: number): Eventually<readonly Extent[] | null> {
     const { file } = this.#image;
     const there = Math.min(length, Math.max(0, file.length - hostOffset));
-    const extents = there === 0 ? [] : await file.planExtents(hostOffset, there);
-    if (extents === null || extents.some((extent) => extent.kind === 'backing')) return null;
-    return there === length ? extents : [...extents, { kind: 'zero', length: length - there }];
+    if (there === 0) return [{ kind: 'zero', length }];
+    return settle(file.planExtents(hostOffset, there), (extents) => {
+      if (extents === null || extents.some((extent) => extent.kind === 'backing')) return null;
+      return there === length ? extents : [...extents, { kind: 'zero', length: length - there }];
+    });
   }
 
-  async #lowerCompressed(
+  #lowerCompressed(
     stored: { readonly hostOffset: number; readonly compressedLength: number },
     part: { readonly skip: number; readonly length: number },
-  ): Promise<readonly Extent[] | null> {
+  ): Eventually<readonly Extent[] | null> {
     const { file, clusterSize } = this.#image;
     const there = Math.min(stored.compressedLength, file.length - stored.hostOffset);
     if (there <= 0) return null;
-    const extents = await file.planExtents(stored.hostOffset, there);
-    const only = extents?.[0];
-    if (only?.kind !== 'data' || only.length !== there) return null;
-    return [
-      {
-        kind: 'compressed',
-        codec: 'deflate',
-        file: only.file,
-        hostOffset: only.hostOffset,
-        compressedLength: there,
-        inflatedLength: clusterSize,
-        skip: part.skip,
-        length: part.length,
-      },
-    ];
+    return settle(file.planExtents(stored.hostOffset, there), (extents) => {
+      const only = extents?.[0];
+      if (only?.kind !== 'data' || only.length !== there) return null;
+      return [
+        {
+          kind: 'compressed',
+          codec: 'deflate',
+          file: only.file,
+          hostOffset: only.hostOffset,
+          compressedLength: there,
+          inflatedLength: clusterSize,
+          skip: part.skip,
+          length: part.length,
+        },
+      ];
+    });
   }
+}
+
+/** Whether there was anything to add: null ends the plan. */
+function appendAll(extents: Extent[], parts: readonly Extent[] | null): boolean {
+  if (parts === null) return false;
+  for (const part of parts) append(extents, part);
+  return true;
 }
 
 /** Joins what follows on. */
