@@ -87,7 +87,7 @@ export async function insertJobFilter(
   return registry.graph.insertFilter({ ...filter, driver: driver as Driver<never> });
 }
 
-/** Runs every step in turn, whichever fails, so that nothing stays behind; throws the first error. */
+/** Runs every step in turn, also when one fails; throws the first failure. */
 export async function letGo(steps: readonly (() => Promise<void> | undefined)[]): Promise<void> {
   const failures: unknown[] = [];
   for (const step of steps) {

@@ -194,7 +194,7 @@ export class CopySession {
     range: PlannedRange,
     reservation: TargetReservation,
   ): Promise<Filled> {
-    const { fill, zeroGranularity } = this.spec;
+    const { zeroGranularity } = this.spec;
     const lost = await this.#piecesOfGuest(reservation);
     const table = new FileTable();
     const steps: LaneStep[] = [];
@@ -207,9 +207,7 @@ export class CopySession {
       const isZero = allZero(cutParts(range, piece.offset, piece.length));
       stepOf.push(isZero ? ZERO : steps.length);
       if (isZero) continue;
-      steps.push(
-        pieceStep(range, piece, { table, zeroGranularity, skipZeroes: fill === undefined }),
-      );
+      steps.push(pieceStep(range, piece, { table, zeroGranularity }));
     }
     const results = await this.#runSteps(steps, table, reservation);
     const zeroes: Span[] = [];

@@ -102,11 +102,7 @@ export function laneParts(parts: readonly SourcePart[], table: FileTable): LaneP
 export function pieceStep(
   range: PlannedRange,
   piece: ReservedPiece,
-  context: {
-    readonly table: FileTable;
-    readonly zeroGranularity: number;
-    readonly skipZeroes: boolean;
-  },
+  context: { readonly table: FileTable; readonly zeroGranularity: number },
 ): LaneStep {
   const parts = cutParts(range, piece.offset, piece.length);
   return {
@@ -118,7 +114,7 @@ export function pieceStep(
       offset: piece.hostOffset,
     },
     zeroGranularity: context.zeroGranularity,
-    skipZeroes: context.skipZeroes,
+    skipZeroes: true,
     deflate: false,
   };
 }

@@ -249,6 +249,24 @@ describe('block-stream', () => {
     expect(names).not.toContain('mid');
   });
 
+  it('makes zero clusters of zeroes between data', async () => {
+    const stage = makeStage();
+    await createImage(stage, { name: 'base', size: 2 ** 20 });
+    const base = await openImage(stage, 'base');
+    const guest = await Guest.attach(stage, base);
+    const bytes = new Uint8Array(2 ** 20).fill(1);
+    bytes.fill(0, 5 * 65_536, 9 * 65_536);
+    await guest.write(0, bytes);
+    await guest.backend.detach();
+    await createImage(stage, { name: 'top', size: 2 ** 20, backing: 'base' });
+    const top = await openImage(stage, 'top', { backing: 'base' });
+    await (await startStream(stage.jobs, { 'job-id': 's', device: 'top' })).ended;
+    expect(firstDifference(await readAll(top), bytes)).toBe(-1);
+    expect(await top.blockStatus(5 * 65_536, 2 ** 19, false)).toMatchObject({
+      length: 4 * 65_536, zero: true, data: false,
+    });
+  });
+
   it('leaves the bitmaps of the top alone: nothing reads differently', async () => {
     const stage = makeStage();
     await makeChain(stage, { seed: 1 });
