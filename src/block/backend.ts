@@ -44,7 +44,7 @@ export class GraphBackend implements Backend {
   readonly #owner: BackendOwner;
   #quiesced = 0;
   #running = 0;
-  #detached = false;
+  #detaching: Promise<void> | null = null;
   #waiting: (() => void)[] = [];
   #idleWaiters: (() => void)[] = [];
   #callbacks: ((quiesced: boolean) => void)[] = [];
@@ -132,11 +132,9 @@ export class GraphBackend implements Backend {
     };
   }
 
-  async detach(): Promise<void> {
-    if (this.#detached) return;
-    this.#detached = true;
-    await this.idle();
-    await this.#owner.detachBackend(this);
+  detach(): Promise<void> {
+    this.#detaching ??= this.#detachWhenIdle();
+    return this.#detaching;
   }
 
   quiesce(): void {
@@ -190,6 +188,11 @@ export class GraphBackend implements Backend {
     }
   }
 
+  async #detachWhenIdle(): Promise<void> {
+    await this.idle();
+    await this.#owner.detachBackend(this);
+  }
+
   #leave(): void {
     this.#running -= 1;
     if (this.#running === 0 && this.#idleWaiters.length > 0) {
@@ -204,7 +207,7 @@ export class GraphBackend implements Backend {
   }
 
   #checkAttached(): void {
-    if (!this.#detached) return;
+    if (this.#detaching === null) return;
     throw new BlockError('closed', `'${this.description}' is not attached to a node any more`);
   }
 

@@ -72,6 +72,22 @@ describe('drained sections', () => {
     expect(states).toEqual([true, false]);
   });
 
+  it('a user is detached once its requests have ended, however often that is asked', async () => {
+    const graph = graphOn(new MemoryHost(), [testDriver({ bytes: new Uint8Array(64) }).driver]);
+    const node = await graph.open({ driver: 'test', 'node-name': 'below' });
+    const user = await graph.attach(node, 'job', READ_WRITE);
+    const leave = await user.enter();
+    const over: string[] = [];
+    const first = user.detach().then(() => over.push('first'));
+    const second = user.detach().then(() => over.push('second'));
+    await new Promise((resolve) => setImmediate(resolve));
+    expect(over).toEqual([]);
+    leave();
+    await Promise.all([first, second]);
+    expect(node.parents.size).toBe(0);
+    expect((await errorOf(() => user.read(0, new Uint8Array(1))))?.kind).toBe('closed');
+  });
+
   it('work registered with enter is waited for', async () => {
     const device = testDriver({ bytes: new Uint8Array(64) });
     const graph = graphOn(new MemoryHost(), [device.driver]);
