@@ -66,6 +66,8 @@ export const QCOW2_LIMITS = {
    */
   l2CacheBytes: 32 * MIB,
   refcountCacheBytes: 8 * MIB,
+  /** Up to so many L1 entries tables are read without asking first whether they lie in a hole. */
+  manyTables: 65_536,
   /** Dirty L2 tables that make one whole metadata flush run. */
   dirtyTables: 1024,
   dirtyTableBytes: 16 * MIB,

@@ -7,6 +7,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { SeededRandom } from '../../src/base/index.js';
+import { openNativeHost } from '../../src/host/index.js';
 import { misdeeds, runMeasured } from '../helpers/measured-run.js';
 import { peer } from '../helpers/peers.js';
 
@@ -95,3 +96,18 @@ describe.skipIf(peer('qemu-img') === null)('a check of four million L1 entries i
     }, 30_000);
   }
 });
+
+describe.skipIf(peer('qemu-img') === null || openNativeHost() === null)(
+  'tables in a hole are not read to know that they are empty',
+  () => {
+    it.each([['map', '--output=json'], ['compare']])('by %s', async (verb, ...options) => {
+      const path = join(folder, 'holes.qcow2');
+      makeImage(peer('qemu-img') ?? '', path, SHAPES[0] as Shape);
+      const images = verb === 'compare' ? [path, path] : [path];
+      const run = await runMeasured(['img', verb, ...options, '-U', ...images]);
+      expect(misdeeds(run)).toEqual([]);
+      expect(run.status).toBe(0);
+      rmSync(path);
+    }, 30_000);
+  },
+);

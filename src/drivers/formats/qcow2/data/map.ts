@@ -8,7 +8,8 @@ import { settle } from '../../../../base/index.js';
 import type { Eventually } from '../../../../base/index.js';
 import type { BlockStatus, Extent } from '../../../../block/index.js';
 import { EntryKind } from '../entries.js';
-import type { MetadataStore, Qcow2Image } from '../metadata/index.js';
+import type { MetadataStore, Qcow2Image, Table } from '../metadata/index.js';
+import { EmptyTables } from './empty-tables.js';
 import { RunPlan } from './plan.js';
 import { looksPreallocated } from './preallocated.js';
 
@@ -16,6 +17,7 @@ export class Mapper {
   readonly #store: MetadataStore;
   readonly #image: Qcow2Image;
   readonly #plan: RunPlan;
+  readonly #emptyTables: EmptyTables;
   /** Data clusters may be holes of the file; null until an exact status asked for it. */
   #mayHaveHoles: boolean | null = null;
 
@@ -23,17 +25,42 @@ export class Mapper {
     this.#store = store;
     this.#image = store.image;
     this.#plan = new RunPlan(store.image);
+    this.#emptyTables = new EmptyTables(store.image);
   }
 
   blockStatus(offset: number, length: number, exact: boolean): Eventually<BlockStatus> {
     if (exact && this.#mayHaveHoles === null) {
       return this.#lookForHoles().then(() => this.blockStatus(offset, length, exact));
     }
-    const table = this.#store.lookup(offset);
+    const table = this.#table(offset);
     if (table instanceof Promise) return table.then(() => this.blockStatus(offset, length, exact));
     const plan = this.#plan;
     plan.find(table, offset, length);
-    return this.#describe(plan);
+    const status = this.#describe(plan);
+    if (status.allocated || plan.length === length) return status;
+    return { ...status, length: this.#unallocatedLength(offset, length) };
+  }
+
+  /** How far nothing is allocated from `offset`, as long as the tables are there. */
+  #unallocatedLength(offset: number, length: number): number {
+    const plan = this.#plan;
+    let found = plan.length;
+    while (found < length) {
+      const table = this.#table(offset + found);
+      if (table instanceof Promise) {
+        // Nobody waits for it here: a failure shows again to whoever asks for that offset.
+        table.catch(() => undefined);
+        break;
+      }
+      plan.find(table, offset + found, length - found);
+      if (plan.kind !== EntryKind.unallocated) break;
+      found += plan.length;
+    }
+    return found;
+  }
+
+  #table(guestOffset: number): Table | null | Promise<Table> {
+    return this.#emptyTables.has(guestOffset) ? null : this.#store.lookup(guestOffset);
   }
 
   planExtents(offset: number, length: number): Eventually<readonly Extent[] | null> {
@@ -43,7 +70,7 @@ export class Mapper {
   /** Goes on where something had to be waited for: as long as nothing has, in one turn. */
   #planFrom(extents: Extent[], start: number, end: number): Eventually<Extent[] | null> {
     for (let at = start; at < end; ) {
-      const table = this.#store.lookup(at);
+      const table = this.#table(at);
       if (table instanceof Promise) return table.then(() => this.#planFrom(extents, at, end));
       this.#plan.find(table, at, end - at);
       const next = at + this.#plan.length;
