@@ -6,7 +6,16 @@
 // O_DIRECT transfers and whatever the subclass cannot do at once always go there, and hold the
 // descriptor meanwhile. A direct transfer whose buffer is not aligned goes through a slab.
 
-import { close, fdatasync, fstatSync, ftruncate, read, write } from 'node:fs';
+import {
+  close,
+  closeSync,
+  fdatasync,
+  fstatSync,
+  ftruncate,
+  openSync,
+  read,
+  write,
+} from 'node:fs';
 
 import {
   BlockError,
@@ -26,6 +35,8 @@ export interface DescriptorFileOptions extends FileBaseOptions {
   /** Capacity of a block device in bytes; null for a regular file. */
   readonly deviceSize: number | null;
   readonly clock: Clock;
+  /** Folder of a file that was just made; the first sync makes the name durable too. */
+  readonly newIn?: string;
 }
 
 /** Given by readNow() when it would have to wait. */
@@ -36,6 +47,7 @@ export abstract class DescriptorFile extends FileBase {
   protected readonly direct: boolean;
   readonly #deviceSize: number | null;
   readonly #clock: Clock;
+  #newIn: string | null;
   #slowUntil = 0;
   /** Size at the last look; null after anything that may have changed it. */
   #knownSize: number | null = null;
@@ -46,6 +58,7 @@ export abstract class DescriptorFile extends FileBase {
     this.direct = options.direct;
     this.#deviceSize = options.deviceSize;
     this.#clock = options.clock;
+    this.#newIn = options.newIn ?? null;
   }
 
   /** Reads inline: the bytes read, or NOT_NOW; throws a host error. */
@@ -156,10 +169,16 @@ export abstract class DescriptorFile extends FileBase {
     });
   }
 
-  protected override syncHost(): Promise<void> {
-    return new Promise((resolve, reject) => {
-      fdatasync(this.descriptor, (error) => (error === null ? resolve() : reject(error)));
-    });
+  protected override async syncHost(): Promise<void> {
+    await syncDescriptor(this.descriptor);
+    if (this.#newIn === null) return;
+    const folder = openSync(this.#newIn, 'r');
+    try {
+      await syncDescriptor(folder);
+    } finally {
+      closeSync(folder);
+    }
+    this.#newIn = null;
   }
 
   protected override closeHost(): Promise<void> {
@@ -326,5 +345,11 @@ function writeSome(descriptor: number, buffer: Uint8Array, offset: number): Prom
     write(descriptor, buffer, 0, buffer.length, offset, (error, count) =>
       error === null ? resolve(count) : reject(error),
     );
+  });
+}
+
+function syncDescriptor(descriptor: number): Promise<void> {
+  return new Promise((resolve, reject) => {
+    fdatasync(descriptor, (error) => (error === null ? resolve() : reject(error)));
   });
 }

@@ -15,6 +15,7 @@ import {
   statSync,
   unlinkSync,
 } from 'node:fs';
+import { dirname } from 'node:path';
 
 import { BlockError, type Clock, errnoText, kindOfErrno, type Random } from '../base/index.js';
 import { bufferPool, SLAB_ALIGNMENT } from './buffer-pool.js';
@@ -30,6 +31,8 @@ interface OpenedDescriptor {
   readonly path: string;
   readonly descriptor: number;
   readonly options: OpenFileOptions;
+  /** Folder of a file that was just made: its name is durable only when that is synced too. */
+  readonly folder?: string | undefined;
 }
 
 export abstract class DescriptorHost implements Host {
@@ -60,7 +63,8 @@ export abstract class DescriptorHost implements Host {
     if (refused !== null) throw refused;
     const flags = constants.O_RDWR | constants.O_CREAT | constants.O_NONBLOCK;
     const descriptor = openDescriptor(path, flags, 'create');
-    return this.#adopt({ path, descriptor, options: { readOnly: false } });
+    const folder = found === null ? dirname(path) : undefined;
+    return this.#adopt({ path, descriptor, options: { readOnly: false }, folder });
   }
 
   async stat(path: string): Promise<FileStat | null> {
@@ -82,7 +86,7 @@ export abstract class DescriptorHost implements Host {
     }
   }
 
-  #adopt({ path, descriptor, options }: OpenedDescriptor): HostFile {
+  #adopt({ path, descriptor, options, folder }: OpenedDescriptor): HostFile {
     try {
       const found = fstatSync(descriptor, { bigint: true });
       const refused = refusalOf(found, path, options.readOnly);
@@ -100,6 +104,7 @@ export abstract class DescriptorHost implements Host {
         deviceSize: found.isBlockDevice() ? deviceSize(found) : null,
         locks: processLocks,
         clock: this.clock,
+        ...(folder === undefined ? {} : { newIn: folder }),
       });
     } catch (error) {
       closeSync(descriptor);
