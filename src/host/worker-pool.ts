@@ -47,7 +47,8 @@ export function createWorkerPool(options: WorkerPoolOptions): WorkerPool {
     },
     async warmUp() {
       const piscina = await start();
-      const each = Array.from({ length: threads * TASKS_PER_THREAD }, () => piscina.run(null, { name: 'warmUp' }));
+      const tasks = Array.from({ length: threads * TASKS_PER_THREAD });
+      const each = tasks.map(() => piscina.run(null, { name: 'warmUp' }));
       await Promise.allSettled(each);
     },
     async close() {
