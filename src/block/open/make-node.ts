@@ -7,6 +7,7 @@ import { BlockNode } from '../block-node.js';
 import type { Driver, OpenContext } from '../driver.js';
 import type { NodeOptions, OpenPolicy } from '../graph-api.js';
 import type { BlockGraph } from '../graph.js';
+import { NULL_NAME } from './filename.js';
 
 /** What a node gets from the one that refers to it, and from the command line. */
 export interface OpenInheritance {
@@ -138,6 +139,7 @@ export function filenameOf(node: BlockNode): string {
     if (typeof own === 'string') return own;
     const below = node.primary ?? node.filtered;
     if (below !== null) return below.filename;
+    if (node.driver.name === 'null-co') return NULL_NAME;
   }
   return `json:${JSON.stringify(reopenOptions(node))}`;
 }

@@ -60,7 +60,7 @@ export const map: Verb = {
     });
     const image = oneImage(program, operands, { format, imageOptions: flags.has('image-opts') });
     const shape = outputFormat(output);
-    const policy = { inspectOnly: true, forceShare: flags.has('share') };
+    const policy = { forceShare: flags.has('share') };
     return withSession(program, async (session) => {
       const node = await openImage(session, { image, readOnly: true, policy });
       const printer = new MapPrinter(program, shape);

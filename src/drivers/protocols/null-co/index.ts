@@ -94,6 +94,6 @@ export const nullDriver = defineDriver<NullOptions>({
     check: 'none',
   },
   children: {},
-  strongOptions: ['size', 'latency-ns', 'read-zeroes'],
+  strongOptions: ['size', 'read-zeroes'],
   open: (context, options) => Promise.resolve(new NullNode(context, options)),
 });
