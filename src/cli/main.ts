@@ -41,6 +41,8 @@ async function main(args: readonly string[]): Promise<number> {
     }
     case 'tour': {
       const { runTour } = await import('./tour.js');
+      // It only shows things: without a reader it has nothing to do.
+      process.stdout.once('error', () => process.exit(141));
       return runTour(rest);
     }
     case 'bench': {
@@ -67,10 +69,18 @@ async function general(command: string | undefined): Promise<number> {
   return 1;
 }
 
-/** A reader that has gone away ends the program quietly, as it does others in a pipe. */
-process.stdout.on('error', (error: NodeJS.ErrnoException) => {
-  process.exit(error.code === 'EPIPE' ? 141 : 1);
-});
+let isOutputLost = false;
+
+/**
+ * What nobody reads or can be told ends nothing: an image is written to its end, and a daemon
+ * serves its other clients. Output that could not be stored shows in the exit status.
+ */
+function noteLoss(error: NodeJS.ErrnoException | null | undefined): void {
+  if (error !== null && error !== undefined && error.code !== 'EPIPE') isOutputLost = true;
+}
+
+process.stdout.on('error', noteLoss);
+process.stderr.on('error', () => undefined);
 
 /** A programmer's mistake: one line, and the stack for whoever asks for it. */
 function crash(error: unknown): void {
@@ -84,4 +94,7 @@ function crash(error: unknown): void {
 process.on('uncaughtException', crash);
 
 const status = await main(process.argv.slice(2));
-process.stdout.write('', () => process.exit(status));
+process.stdout.write('', (error) => {
+  noteLoss(error);
+  process.exit(status === 0 && isOutputLost ? 1 : status);
+});
