@@ -63,8 +63,8 @@ it('a daemon serves its other clients when the one on standard output has gone',
   );
   const child = start([
     'storage-daemon',
-    ...['--chardev', 'stdio,id=std', '--monitor', 'std'],
-    ...['--chardev', `socket,id=sock,path=${path}`, '--monitor', 'sock'],
+    '--chardev', 'stdio,id=std', '--monitor', 'std',
+    '--chardev', `socket,id=sock,path=${path}`, '--monitor', 'sock',
   ]);
   const ended = once(child, 'exit');
   const client = await other;
