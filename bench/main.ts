@@ -93,14 +93,17 @@ function parse(args: readonly string[]): BenchRequest | Refusal {
   const { values, positionals } = parsed;
   if (values.help) return { text: USAGE, helped: true };
   const unknown = positionals.find((name) => !BENCHES.some((item) => item.name === name));
-  if (unknown !== undefined) return refusal(`blockwright bench: no question '${unknown}'\n${USAGE}`);
+  if (unknown !== undefined) {
+    return refusal(`blockwright bench: no question '${unknown}'\n${USAGE}`);
+  }
   const mib = mebibytes(values.size);
   const rounds = Number(values.rounds);
   if (!Number.isInteger(mib) || mib < 8 || mib % 8 !== 0 || mib > 1 << 20) {
     return refusal(`blockwright bench: --size ${values.size}: a multiple of 8 is wanted, in MiB\n`);
   }
   if (!Number.isInteger(rounds) || rounds < 1 || rounds > 1000) {
-    return refusal(`blockwright bench: --rounds ${values.rounds}: a number from 1 to 1000 is wanted\n`);
+    const wanted = 'a number from 1 to 1000 is wanted';
+    return refusal(`blockwright bench: --rounds ${values.rounds}: ${wanted}\n`);
   }
   const named = BENCHES.filter((item) => positionals.includes(item.name));
   return {

@@ -57,7 +57,8 @@ function parse(args: readonly string[]): TourRequest | Refusal {
   const mib = mebibytes(values.size);
   const seed = Number(values.seed);
   if (!Number.isInteger(mib) || mib < 1 || mib > LARGEST_MIB) {
-    return refusal(`blockwright tour: --size ${values.size}: 1 to ${LARGEST_MIB} is wanted, in MiB\n`);
+    const wanted = `1 to ${LARGEST_MIB} is wanted, in MiB`;
+    return refusal(`blockwright tour: --size ${values.size}: ${wanted}\n`);
   }
   if (!Number.isInteger(seed) || seed < 0) {
     return refusal(`blockwright tour: --seed ${values.seed}: a whole number is wanted\n`);
