@@ -4,6 +4,9 @@
 // known to be needed. Run through the shim, `--as NAME` (first, and only written by the shim)
 // puts that program's name in messages.
 
+import { isUtf8 } from 'node:buffer';
+import { readFileSync } from 'node:fs';
+
 import { processProgram, report } from './program.js';
 
 const USAGE = `usage: blockwright COMMAND [OPTIONS]
@@ -24,6 +27,10 @@ async function main(args: readonly string[]): Promise<number> {
   if (words[0] === '--as' && words[1] !== undefined) {
     name = words[1];
     words = words.slice(2);
+  }
+  if (!isText(words)) {
+    report(processProgram(name ?? 'blockwright'), 'Arguments that are not UTF-8 are not supported');
+    return 1;
   }
   const [command, ...rest] = words;
   switch (command) {
@@ -51,6 +58,16 @@ async function main(args: readonly string[]): Promise<number> {
     }
     default:
       return general(command);
+  }
+}
+
+/** Node replaces what is no UTF-8 by U+FFFD, which would be the name of another file. */
+function isText(words: readonly string[]): boolean {
+  if (!words.some((word) => word.includes('\ufffd'))) return true;
+  try {
+    return isUtf8(readFileSync('/proc/self/cmdline'));
+  } catch {
+    return true;
   }
 }
 
