@@ -44,6 +44,7 @@ export async function openNode(
     node.pipeline.readOnly ||= node.pipeline.driverNode.readOnly === true;
     node.filename = filenameOf(node);
     refreshPermissions([node]).commit?.();
+    graph.enlist(node);
     await openBacking(graph, node, inherited);
   } catch (error) {
     await graph.closeNode(node).catch(() => undefined);
