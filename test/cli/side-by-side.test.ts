@@ -88,7 +88,6 @@ const LINES = [
   'create -f raw -F raw n9 1M',
   'create -f qcow2 -u -b a.qcow2 -F nope n13 1M',
   'convert -O qcow2 -B a.qcow2 -F nope a.qcow2 n13',
-  'convert -n --target-is-zero -B x -O qcow2 a.qcow2 c.qcow2',
   'compare --image-opts -f qcow2 file.filename=a.qcow2 file.filename=a.raw',
   'info --image-opts filename=a.raw',
   'info -f null-co a.raw',

@@ -110,6 +110,11 @@ function targetValues(command: ConvertArguments): OptionValues {
 
 function refuseCombinations(command: ConvertArguments, values: OptionValues | null): void {
   const hasBacking = (values?.get('backing_file') ?? command.backing) !== null;
+  if (command.targetIsZero && hasBacking) {
+    throw new CliError(
+      'Cannot use --target-is-zero when the destination image has a backing file',
+    );
+  }
   if (command.sources.length > 1 && hasBacking) {
     throw new CliError(
       'Having a backing file for the target makes no sense ' +
