@@ -8,6 +8,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 
 import { SeededRandom } from '../../src/base/index.js';
 import { packageFile } from '../../src/host/index.js';
+import { complaintsOf } from '../helpers/command-line.js';
 import { peer } from '../helpers/peers.js';
 
 const MIB = 1024 * 1024;
@@ -16,7 +17,8 @@ let folder = '';
 
 function run(command: string, args: readonly string[]) {
   const { status, stdout, stderr } = spawnSync(command, args, { cwd: folder, encoding: 'utf8' });
-  return { status, stdout, stderr: stderr.replaceAll('blockwright img', 'qemu-img') };
+  const complaints = complaintsOf(stderr).replaceAll('blockwright img', 'qemu-img');
+  return { status, stdout, stderr: complaints };
 }
 
 const theirs = (...args: readonly string[]) => run(reference ?? '', args);

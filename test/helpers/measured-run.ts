@@ -5,6 +5,8 @@
 // highest resident size, which it writes to descriptor 3 when it exits.
 import { spawn } from 'node:child_process';
 
+import { complaintsOf } from './command-line.js';
+
 const MAIN = new URL('../../dist/cli/blockwright.js', import.meta.url).pathname;
 const REPORT_MEMORY =
   'data:text/javascript,import{writeSync}from"node:fs";process.on("exit",()=>' +
@@ -47,7 +49,8 @@ export function runMeasured(
   return new Promise((resolve) => {
     child.once('close', (status) => {
       const [, output = '', complaint = '', memory = ''] = texts;
-      resolve({ status, output, complaint, residentMiB: Number(memory) / 1024 });
+      const residentMiB = Number(memory) / 1024;
+      resolve({ status, output, complaint: complaintsOf(complaint), residentMiB });
     });
   });
 }
