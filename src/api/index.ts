@@ -39,6 +39,8 @@ const declarations = [
   blockJob.blockdevCreate,
   blockCore.blockdevAdd,
   blockCore.blockdevDel,
+  blockCore.blockdevReopen,
+  blockCore.xBlockdevReopen,
   blockCore.queryNamedBlockNodes,
   blockCore.debugQueryBlockGraph,
   bitmap.blockDirtyBitmapAdd,

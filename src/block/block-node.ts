@@ -42,6 +42,7 @@ export interface NodeFacts {
   readonly name: string;
   readonly driver: Driver;
   readonly options: Readonly<Record<string, unknown>>;
+  readonly given: Readonly<Record<string, unknown>>;
   readonly policy: PipelinePolicy;
   /** Opened only to look: nothing is written and nothing is asked of others but to stand still. */
   readonly inspectOnly: boolean;
@@ -54,10 +55,16 @@ export class BlockNode implements Node {
   readonly driver: Driver;
   readonly pipeline: Pipeline;
   readonly inspectOnly: boolean;
-  readonly forceShare: boolean;
+  forceShare: boolean;
   readonly edges = new Map<string, Edge>();
   readonly parents = new Set<Edge>();
   options: Readonly<Record<string, unknown>>;
+  /** Options as they were given for this node itself, nothing inherited; children by name. */
+  given: Readonly<Record<string, unknown>>;
+  /** The node that this one was opened for and inherits from; null for nodes of their own. */
+  inheritsFrom: BlockNode | null = null;
+  /** A filter that a job put in without being told a name. */
+  implicit = false;
   filename = '';
   /** What the parents hold together, as the driver was last told. */
   cumulative: PermissionPair = NO_PERMISSIONS;
@@ -75,6 +82,7 @@ export class BlockNode implements Node {
     this.name = facts.name;
     this.driver = facts.driver;
     this.options = facts.options;
+    this.given = facts.given;
     this.inspectOnly = facts.inspectOnly;
     this.forceShare = facts.forceShare;
     this.pipeline = new Pipeline(this, facts.driver, facts.policy);

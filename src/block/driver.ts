@@ -172,6 +172,15 @@ export interface DriverNode {
    * Called with every request drained, before read-write becomes read-only and on a clean close.
    */
   prepareReadOnly?(): Promise<void>;
+  /**
+   * The instance that serves the node with other options: itself, or a new one that replaces it
+   * and is closed if it does not. Called drained and flushed, and after prepareReadOnly() where
+   * the node becomes read-only. `context` has flags and children as they are going to be; nothing
+   * may be written and no lock be taken. Present where the driver names `reopenOptions`.
+   */
+  reopen?(context: OpenContext, options: Readonly<Record<string, unknown>>): Promise<DriverNode>;
+  /** In the turn in which it replaces `old` (or gives way to it again): locks come along. */
+  takeOver?(old: DriverNode): void;
   /** Flushes what is left and lets go of everything; children are detached by the caller. */
   close(): Promise<void>;
 }
@@ -221,6 +230,8 @@ export interface Driver<Options = Record<string, unknown>> {
   probe?(head: Uint8Array): number;
   /** Options that change what is read; with one of them the file name alone does not open it. */
   readonly strongOptions?: readonly string[];
+  /** Own options that a reopen may change or reset; absent: nodes cannot be reopened. */
+  readonly reopenOptions?: readonly string[];
   open(context: OpenContext, options: Options): Promise<DriverNode>;
   /** `blockdev-create`: makes an empty image from validated options, durable when it resolves. */
   create?(context: CreateContext, options: Readonly<Record<string, unknown>>): Promise<void>;

@@ -72,6 +72,12 @@ export interface Graph {
   /** Takes a filter out again; its parents go back to the filtered node. */
   removeFilter(filter: Node): Promise<void>;
 
+  /**
+   * Gives nodes, found by `node-name`, other options as `blockdev-reopen` does: all or none of
+   * them. Options not given return to their defaults.
+   */
+  reopen(requests: readonly NodeOptions[]): Promise<void>;
+
   /** Replaces the cow child (null detaches) in one drained transaction; header untouched. */
   setBacking(node: Node, backing: Node | null): Promise<void>;
 }

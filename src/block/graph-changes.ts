@@ -28,7 +28,7 @@ function refuseFrozen(edge: Edge, to: string): void {
 }
 
 /** Moves `edges` to another node; permissions are not looked at. */
-function moveEdges(edges: readonly Edge[], to: BlockNode): Step {
+export function moveEdges(edges: readonly Edge[], to: BlockNode): Step {
   const before = edges.map((edge) => edge.node);
   const place = (edge: Edge, node: BlockNode): void => {
     edge.node.parents.delete(edge);
@@ -51,7 +51,7 @@ function moveEdges(edges: readonly Edge[], to: BlockNode): Step {
  * Changes the graph in a turn in which nothing runs on the nodes. Users are drained already, but a
  * driver above may do something on its own, such as punching freed clusters.
  */
-async function changeIdle(
+export async function changeIdle(
   nodes: readonly BlockNode[],
   change: (tx: Transaction) => void,
 ): Promise<void> {
@@ -98,6 +98,7 @@ export async function insertFilter(
     name: graph.names.claim(request.name ?? undefined),
     driver,
     options: { driver: driver.name },
+    given: { driver: driver.name },
     policy: {
       readOnly: below.readOnly,
       writeThrough: false,
@@ -108,6 +109,7 @@ export async function insertFilter(
     forceShare: false,
   });
   filter.outOfPlace = true;
+  filter.implicit = request.name === null;
   const section = await graph.drains.drain([below]);
   try {
     for (const [name, declaration] of Object.entries(driver.children)) {
@@ -189,14 +191,19 @@ export async function setBacking(
     tx.add(refreshPermissions(affected));
     if (old !== null) tx.add({ clean: () => graph.closeIfUnused(old.node) });
   });
-  node.options = { ...node.options, [name]: backing?.name ?? null };
+  const names = { [name]: backing?.name ?? null };
+  node.options = { ...node.options, ...names };
+  node.given = { ...node.given, ...names };
 }
 
-function detachEdge(tx: Transaction, parent: BlockNode, edge: Edge): void {
+export function detachEdge(tx: Transaction, parent: BlockNode, edge: Edge): void {
+  const { inheritsFrom } = edge.node;
+  if (inheritsFrom === parent) edge.node.inheritsFrom = null;
   parent.edges.delete(edge.name);
   edge.node.parents.delete(edge);
   tx.add({
     abort() {
+      edge.node.inheritsFrom = inheritsFrom;
       parent.edges.set(edge.name, edge);
       edge.node.parents.add(edge);
     },

@@ -34,6 +34,7 @@ import { rootContext } from './open/make-node.js';
 import { openNode } from './open/open.js';
 import { NO_PERMISSIONS, refreshPermissions } from './permissions.js';
 import type { DriverRegistry } from './registry.js';
+import { reopenNodes } from './reopen.js';
 
 export interface GraphParts {
   /** Called when a driver finds its image corrupt. */
@@ -208,6 +209,10 @@ export class BlockGraph implements Graph, BackendOwner {
   async setBacking(node: Node, backing: Node | null): Promise<void> {
     const target = backing === null ? null : asBlockNode(backing);
     await setBacking(this, asBlockNode(node), target);
+  }
+
+  async reopen(requests: readonly NodeOptions[]): Promise<void> {
+    await reopenNodes(this, requests);
   }
 
   /** Adds an edge with the permissions that follow; refused, nothing is changed. */

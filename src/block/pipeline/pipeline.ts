@@ -52,7 +52,7 @@ export class Pipeline {
   readonly tracker = new RequestTracker();
   readonly node: Node;
   readonly driver: Driver;
-  readonly policy: PipelinePolicy;
+  #policy: PipelinePolicy;
   /** Null before open() ended and after close. */
   driverNode: DriverNode | null = null;
   /** Also true when only the driver found that it cannot write. */
@@ -61,14 +61,24 @@ export class Pipeline {
   taken: PermissionMask = Permission.none;
   observers: readonly WriteObserver[] = [];
   #waitsForObservers = false;
-  readonly #plainWrites: boolean;
+  #plainWrites: boolean;
 
   constructor(node: Node, driver: Driver, policy: PipelinePolicy) {
     this.node = node;
     this.driver = driver;
-    this.policy = policy;
+    this.#policy = policy;
     this.readOnly = policy.readOnly;
-    this.#plainWrites = !policy.writeThrough && policy.detectZeroes === 'off';
+    this.#plainWrites = writesArePlain(policy);
+  }
+
+  get policy(): PipelinePolicy {
+    return this.#policy;
+  }
+
+  /** Only while nothing runs: requests look at it more than once. */
+  set policy(policy: PipelinePolicy) {
+    this.#policy = policy;
+    this.#plainWrites = writesArePlain(policy);
   }
 
   addObserver(observer: WriteObserver): () => void {
@@ -361,6 +371,10 @@ export class Pipeline {
       observer.afterWrite?.(request.offset, request.length, request);
     }
   }
+}
+
+function writesArePlain(policy: PipelinePolicy): boolean {
+  return !policy.writeThrough && policy.detectZeroes === 'off';
 }
 
 function splitRequest(request: Request, limit: number, alignment: number): Request[] {

@@ -52,6 +52,7 @@ class HandFile extends FileBase {
       this.syncs.push({ finish: resolve, fail: reject });
     });
   }
+  protected override adoptHostLocks(): void {}
   protected override lockHost(): void {}
   protected override closeHost(): Promise<void> {
     return Promise.resolve();

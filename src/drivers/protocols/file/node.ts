@@ -21,13 +21,15 @@ import type {
   Extent,
   Node,
   NodeLimits,
+  OpenContext,
   PieceOutcome,
   Request,
   TargetReservation,
   TruncateOptions,
 } from '../../../block/index.js';
 import { RequestFlag } from '../../../block/index.js';
-import type { HostExtent, HostFile } from '../../../host/index.js';
+import type { HostExtent, HostFile, OpenFileOptions } from '../../../host/index.js';
+import type { FileNodeOptions } from './open.js';
 
 const SECTOR_BYTES = 512;
 /** Bytes of one write when zeroes have to be written out. */
@@ -38,6 +40,14 @@ export interface FileNodeParts {
   readonly file: HostFile;
   /** Whether permissions become locks. */
   readonly locked: boolean;
+  /** How the file was to be opened; it is read-only too where nothing else was possible. */
+  readonly flags: OpenFileOptions;
+  /** Gives the same parts when nothing has to change. */
+  reopen(
+    current: FileNodeParts,
+    context: OpenContext,
+    options: FileNodeOptions,
+  ): Promise<FileNodeParts>;
 }
 
 /** Written at the end of a range to have it inside the file. */
@@ -48,10 +58,12 @@ export class FileNode implements DriverNode {
   readonly readOnly: boolean;
   readonly growsOnWrite = true;
   readonly limits: NodeLimits;
+  readonly #parts: FileNodeParts;
   readonly #node: Node;
   readonly #locked: boolean;
 
   constructor(parts: FileNodeParts) {
+    this.#parts = parts;
     this.hostFile = parts.file;
     this.readOnly = parts.file.readOnly;
     this.#node = parts.node;
@@ -165,6 +177,19 @@ export class FileNode implements DriverNode {
         outcome === 'zero' ? this.#makeZero(offset, length) : undefined,
       abandon: () => undefined,
     };
+  }
+
+  async reopen(
+    context: OpenContext,
+    options: Readonly<Record<string, unknown>>,
+  ): Promise<DriverNode> {
+    const current = this.#parts;
+    const parts = await current.reopen(current, context, options as FileNodeOptions);
+    return parts === current ? this : new FileNode(parts);
+  }
+
+  takeOver(old: DriverNode): void {
+    if (old.hostFile !== undefined) this.hostFile.takeOverLocks(old.hostFile);
   }
 
   async close(): Promise<void> {
