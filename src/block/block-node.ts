@@ -264,6 +264,10 @@ export class BlockNode implements Node {
     return this.pipeline.tracker.count;
   }
 
+  get writtenEnd(): number {
+    return this.pipeline.writtenEnd;
+  }
+
   enterBatch(offset: number, length: number, writes: boolean): () => void {
     return this.pipeline.enterBatch(offset, length, writes);
   }

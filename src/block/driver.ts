@@ -121,6 +121,13 @@ export interface DriverInfo {
   readonly specific?: { readonly type: string; readonly data: Readonly<Record<string, unknown>> };
 }
 
+export interface DiscardCounts {
+  succeeded: number;
+  failed: number;
+  /** Of those that succeeded. */
+  bytes: number;
+}
+
 /** A driver's open instance, behind the pipeline of its Node. */
 export interface DriverNode {
   /** Virtual size in bytes. */
@@ -166,6 +173,8 @@ export interface DriverNode {
   changeBacking?(link: BackingLink | null): Promise<void>;
   check?(repair: 'none' | 'leaks' | 'all'): Promise<CheckResult>;
   info?(): DriverInfo;
+  /** Discards that this instance and those it took over from gave to the host. */
+  readonly discards?: Readonly<DiscardCounts>;
   /** Host file of a protocol driver. */
   readonly hostFile?: HostFile;
   /**

@@ -59,6 +59,8 @@ export class Pipeline {
   readOnly: boolean;
   /** Permissions that the node's parents hold together. */
   taken: PermissionMask = Permission.none;
+  /** Bytes from the begin to the end of the furthest write so far. */
+  writtenEnd = 0;
   observers: readonly WriteObserver[] = [];
   #waitsForObservers = false;
   #plainWrites: boolean;
@@ -183,6 +185,7 @@ export class Pipeline {
   enterBatch(offset: number, length: number, writes: boolean): () => void {
     this.open();
     const entry = this.tracker.enter({ offset, length, serialising: false });
+    if (writes) this.#noteEnd(offset + length);
     let ended = false;
     return () => {
       assert(!ended, 'a batch ended twice');
@@ -193,6 +196,10 @@ export class Pipeline {
         this.#notifyAfter(request);
       }
     };
+  }
+
+  #noteEnd(end: number): void {
+    if (end > this.writtenEnd) this.writtenEnd = end;
   }
 
   #checkWrite(request: Request): DriverNode {
@@ -260,8 +267,10 @@ export class Pipeline {
       case 'read':
         return performRead(this, request);
       case 'write':
+        this.#noteEnd(request.offset + request.length);
         return performWrite(this, request);
       case 'write-zeroes':
+        this.#noteEnd(request.offset + request.length);
         return performZeroes(this, request);
       case 'discard':
         return performDiscard(this, request);

@@ -82,7 +82,7 @@ export async function describeNode(engine: Engine, node: Node, flat: boolean): P
       direct: cache.direct ?? false,
       'no-flush': cache['no-flush'] ?? false,
     },
-    write_threshold: 0,
+    write_threshold: engine.writeThresholds.of(node),
     ...(bitmaps.length === 0 ? {} : { 'dirty-bitmaps': bitmaps }),
   };
 }

@@ -8,7 +8,8 @@ import { BlockError } from '../../../src/base/index.js';
 import type { Driver, Graph, Node, NodeOptions } from '../../../src/block/index.js';
 import { qcow2Driver } from '../../../src/drivers/formats/qcow2/index.js';
 import type { HostOperation } from '../../../src/host/index.js';
-import { errorOf, graphOn, makeFile, MemoryHost, pattern, READ_WRITE } from '../../helpers/graph.js';
+import { MemoryHost } from '../../../src/host/index.js';
+import { errorOf, graphOn, makeFile, pattern, READ_WRITE } from '../../helpers/graph.js';
 import { createOn } from '../../helpers/qcow2-create.js';
 
 const MIB = 2 ** 20;
@@ -145,7 +146,7 @@ describe('a reopen', () => {
     await again.closeAll();
   });
 
-  it('shows the bytes of another backing file at once, and closes the one that nobody has', async () => {
+  it('shows another backing file at once, and closes the one that nobody has', async () => {
     const { graph } = await stage();
     await writeTo(graph, 'disk', 9);
     await graph.reopen([top({ backing: 'disk' })]);
@@ -175,10 +176,11 @@ describe('a reopen', () => {
     await graph.closeAll();
   });
 
-  it('that a driver cannot do is refused by its name', async () => {
+  it('of a node that is not there is refused, and the others stay as they are', async () => {
     const { graph } = await stage();
     const before = picture(graph);
-    const refused = await errorOf(() => graph.reopen([disk(), { driver: 'raw', 'node-name': 'no' }]));
+    const list = [disk(), { driver: 'raw', 'node-name': 'no' }];
+    const refused = await errorOf(() => graph.reopen(list));
     expect(refused.message).toBe("Failed to find node with node-name='no'");
     expect(picture(graph)).toEqual(before);
     await graph.closeAll();

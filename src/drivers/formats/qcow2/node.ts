@@ -137,9 +137,6 @@ export class Qcow2Node implements DriverNode {
   async truncate(size: number, options: TruncateOptions): Promise<void> {
     const { image } = this;
     image.assertWritable();
-    if (size < image.size) {
-      throw new BlockError('unsupported', 'qcow2 does not support shrinking images yet');
-    }
     if (options.preallocation !== 'off') {
       throw new BlockError(
         'unsupported',
@@ -148,6 +145,9 @@ export class Qcow2Node implements DriverNode {
     }
     if (size % 512 !== 0) {
       throw new BlockError('invalid-option', 'The new size must be a multiple of 512');
+    }
+    if (size < image.size) {
+      throw new BlockError('unsupported', 'qcow2 does not support shrinking images yet');
     }
     if (size === image.size) return;
     await growL1(this.#store, l1EntriesFor(size, image.geometry));

@@ -12,11 +12,13 @@ import {
   Permission,
   sequence,
   settle,
+  settleFinally,
   type Eventually,
   type PermissionPair,
 } from '../../../base/index.js';
 import type {
   BlockStatus,
+  DiscardCounts,
   DriverNode,
   Extent,
   Node,
@@ -42,6 +44,7 @@ export interface FileNodeParts {
   readonly locked: boolean;
   /** How the file was to be opened; it is read-only too where nothing else was possible. */
   readonly flags: OpenFileOptions;
+  readonly discards: DiscardCounts;
   /** Gives the same parts when nothing has to change. */
   reopen(
     current: FileNodeParts,
@@ -57,6 +60,7 @@ export class FileNode implements DriverNode {
   readonly hostFile: HostFile;
   readonly readOnly: boolean;
   readonly growsOnWrite = true;
+  readonly discards: DiscardCounts;
   readonly limits: NodeLimits;
   readonly #parts: FileNodeParts;
   readonly #node: Node;
@@ -64,6 +68,7 @@ export class FileNode implements DriverNode {
 
   constructor(parts: FileNodeParts) {
     this.#parts = parts;
+    this.discards = parts.discards;
     this.hostFile = parts.file;
     this.readOnly = parts.file.readOnly;
     this.#node = parts.node;
@@ -109,7 +114,18 @@ export class FileNode implements DriverNode {
   }
 
   discard(request: Request): Eventually<void> {
-    return this.hostFile.discard(request.offset, request.length);
+    let over = false;
+    return settleFinally(
+      () =>
+        settle(this.hostFile.discard(request.offset, request.length), () => {
+          over = true;
+        }),
+      () => {
+        if (over) this.discards.succeeded += 1;
+        else this.discards.failed += 1;
+        if (over) this.discards.bytes += request.length;
+      },
+    );
   }
 
   flush(): Eventually<void> {

@@ -30,7 +30,14 @@ export async function openFile(
     });
   }
   const locked = options.locking !== 'off' && options['force-share'] !== true;
-  return new FileNode({ node: context.node, file, locked, flags: wanted, reopen: reopenFile });
+  return new FileNode({
+    node: context.node,
+    file,
+    locked,
+    flags: wanted,
+    discards: { succeeded: 0, failed: 0, bytes: 0 },
+    reopen: reopenFile,
+  });
 }
 
 function wantedFlags(context: OpenContext, options: FileNodeOptions): OpenFileOptions {
