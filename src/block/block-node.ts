@@ -27,6 +27,7 @@ import type {
 import { ChildRole } from './driver.js';
 import type { Extent, Lease, TargetReservation } from './extent.js';
 import type { Node, WriteObserver } from './node.js';
+import { renewFilenames } from './open/node-filename.js';
 import { NO_PERMISSIONS } from './permissions.js';
 import {
   layerStatus,
@@ -228,6 +229,7 @@ export class BlockNode implements Node {
       );
     }
     await driverNode.changeBacking(link);
+    renewFilenames([this]);
   }
 
   async check(repair: 'none' | 'leaks' | 'all'): Promise<CheckResult> {

@@ -239,6 +239,8 @@ export interface Driver<Options = Record<string, unknown>> {
   probe?(head: Uint8Array): number;
   /** Options that change what is read; with one of them the file name alone does not open it. */
   readonly strongOptions?: readonly string[];
+  /** A file name that opens a node of this driver without any option. */
+  readonly plainFilename?: string;
   /** Own options that a reopen may change or reset; absent: nodes cannot be reopened. */
   readonly reopenOptions?: readonly string[];
   open(context: OpenContext, options: Options): Promise<DriverNode>;

@@ -78,6 +78,14 @@ export interface Graph {
    */
   reopen(requests: readonly NodeOptions[]): Promise<void>;
 
+  /** Reopens a node with all its options but `read-only`. */
+  setReadOnly(node: Node, readOnly: boolean): Promise<void>;
+  /**
+   * Gives `overlay` the node as backing file and the node's users to `overlay`; the node becomes
+   * read-only unless someone writes to it.
+   */
+  appendOverlay(node: Node, overlay: Node): Promise<void>;
+
   /** Replaces the cow child (null detaches) in one drained transaction; header untouched. */
   setBacking(node: Node, backing: Node | null): Promise<void>;
 }

@@ -7,12 +7,13 @@
 
 import { assert, BlockError, must } from '../base/index.js';
 import { BlockNode } from './block-node.js';
-import type { Edge } from './child.js';
+import { Edge } from './child.js';
 import { ChildRole, type Driver } from './driver.js';
 import type { InsertFilterRequest } from './graph-api.js';
 import type { BlockGraph } from './graph.js';
 import { openContextOf } from './open/make-node.js';
-import { refreshPermissions, topologicalOrder } from './permissions.js';
+import { renewFilenames } from './open/node-filename.js';
+import { NO_PERMISSIONS, refreshPermissions, topologicalOrder } from './permissions.js';
 import { transaction, type Step, type Transaction } from './transaction.js';
 
 function refuseFrozen(edge: Edge, to: string): void {
@@ -194,6 +195,7 @@ export async function setBacking(
   const names = { [name]: backing?.name ?? null };
   node.options = { ...node.options, ...names };
   node.given = { ...node.given, ...names };
+  renewFilenames([node]);
 }
 
 export function detachEdge(tx: Transaction, parent: BlockNode, edge: Edge): void {
@@ -208,6 +210,26 @@ export function detachEdge(tx: Transaction, parent: BlockNode, edge: Edge): void
       edge.node.parents.add(edge);
     },
   });
+}
+
+/** A new edge to a declared child; permissions are not looked at. */
+export function placeEdge(parent: BlockNode, name: string, child: BlockNode): Step {
+  const { role } = must(parent.driver.children[name], 'declaration of a child');
+  const edge = new Edge({
+    name,
+    role,
+    parent: parent.asParent,
+    node: child,
+    permissions: NO_PERMISSIONS,
+  });
+  parent.edges.set(name, edge);
+  child.parents.add(edge);
+  return {
+    abort() {
+      parent.edges.delete(name);
+      child.parents.delete(edge);
+    },
+  };
 }
 
 function attachEdge(

@@ -32,9 +32,10 @@ import { NodeNames } from './node-names.js';
 import { openImage } from './open/image.js';
 import { rootContext } from './open/make-node.js';
 import { openNode } from './open/open.js';
+import { appendOverlay } from './reopen/overlay.js';
 import { NO_PERMISSIONS, refreshPermissions } from './permissions.js';
 import type { DriverRegistry } from './registry.js';
-import { reopenNodes } from './reopen.js';
+import { reopenNodes, setReadOnly } from './reopen/reopen.js';
 
 export interface GraphParts {
   /** Called when a driver finds its image corrupt. */
@@ -213,6 +214,14 @@ export class BlockGraph implements Graph, BackendOwner {
 
   async reopen(requests: readonly NodeOptions[]): Promise<void> {
     await reopenNodes(this, requests);
+  }
+
+  async setReadOnly(node: Node, readOnly: boolean): Promise<void> {
+    await setReadOnly(this, asBlockNode(node), readOnly);
+  }
+
+  async appendOverlay(node: Node, overlay: Node): Promise<void> {
+    await appendOverlay(this, asBlockNode(node), asBlockNode(overlay));
   }
 
   /** Adds an edge with the permissions that follow; refused, nothing is changed. */

@@ -8,6 +8,7 @@ export type * from './graph-api.js';
 export { createGraph, type GraphParts } from './graph.js';
 export type * from './node.js';
 export { parseFilename, resolveBackingName } from './open/filename.js';
+export { headerName } from './open/node-filename.js';
 export { probeHead } from './open/probe.js';
 export { permissionText } from './permissions.js';
 export * from './registry.js';

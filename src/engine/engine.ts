@@ -11,10 +11,17 @@ import type { JobRegistry } from '../jobs/index.js';
 import type { EventBus } from './events.js';
 import { WriteThresholds } from './write-threshold.js';
 
+/** Where the reference does something doubtful, off unless asked for. */
+export interface ReferenceHabits {
+  /** change-backing-file writes the overlay's own format as that of its backing file. */
+  readonly ownBackingFormat: boolean;
+}
+
 export interface EngineParts {
   readonly graph: Graph;
   readonly jobs: JobRegistry;
   readonly events: EventBus;
+  readonly habits?: Partial<ReferenceHabits>;
   /** Called last, with everything closed: lane workers and the like. */
   readonly release: () => Promise<void>;
 }
@@ -24,6 +31,7 @@ export class Engine implements AsyncDisposable {
   readonly jobs: JobRegistry;
   readonly events: EventBus;
   readonly writeThresholds: WriteThresholds;
+  readonly habits: ReferenceHabits;
   /** Resolves when a client asked the program to end; who runs the engine then calls close(). */
   readonly quitRequested: Promise<void>;
   readonly #monitorNodes = new Set<Node>();
@@ -36,6 +44,7 @@ export class Engine implements AsyncDisposable {
     this.graph = parts.graph;
     this.jobs = parts.jobs;
     this.events = parts.events;
+    this.habits = { ownBackingFormat: false, ...parts.habits };
     this.writeThresholds = new WriteThresholds(parts.events);
     this.#release = parts.release;
     this.quitRequested = new Promise((resolve) => {

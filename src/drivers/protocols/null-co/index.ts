@@ -100,6 +100,7 @@ export const nullDriver = defineDriver<NullOptions>({
   },
   children: {},
   reopenOptions: [],
-  strongOptions: ['size', 'latency-ns', 'read-zeroes'],
+  strongOptions: ['size', 'read-zeroes'],
+  plainFilename: 'null-co://',
   open: (context, options) => Promise.resolve(new NullNode(context, options)),
 });

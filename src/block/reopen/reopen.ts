@@ -1,23 +1,29 @@
 // SPDX-License-Identifier: Apache-2.0
 // Reopening: nodes of a list take new options and children, all of them or none.
 //
-// What is planned (reopen-plan.ts) is made ready with every node drained and flushed: drivers give
+// What is planned (plan.ts) is made ready with every node drained and flushed: drivers give
 // the instances that will serve, which write nothing and hold no lock yet. Then one turn without
 // an await switches instances, flags and edges and recomputes permissions; a refusal there puts
 // everything back. Instances and nodes that are out of use are closed afterwards.
 
-import { BlockError, errnoText, must, toBlockError } from '../base/index.js';
-import type { BlockNode } from './block-node.js';
-import { Edge, type Child } from './child.js';
-import type { DriverNode, OpenContext } from './driver.js';
-import { withAncestors } from './drain.js';
-import { changeIdle, detachEdge, moveEdges } from './graph-changes.js';
-import type { NodeOptions } from './graph-api.js';
-import type { BlockGraph } from './graph.js';
-import { filenameOf, openContextOf } from './open/make-node.js';
-import { NO_PERMISSIONS, refreshPermissions, topologicalOrder } from './permissions.js';
-import { checkPlans, planReopen, type ReopenPlan } from './reopen-plan.js';
-import type { Step, Transaction } from './transaction.js';
+import { assert, BlockError, errnoText, must, toBlockError } from '../../base/index.js';
+import type { BlockNode } from '../block-node.js';
+import type { Child, Edge } from '../child.js';
+import type { DriverNode, OpenContext } from '../driver.js';
+import { changeIdle, detachEdge, moveEdges, placeEdge } from '../graph-changes.js';
+import type { NodeOptions } from '../graph-api.js';
+import type { BlockGraph } from '../graph.js';
+import { openContextOf } from '../open/make-node.js';
+import { renewFilenames } from '../open/node-filename.js';
+import { refreshPermissions } from '../permissions.js';
+import {
+  checkPlans,
+  planAccess,
+  planReopen,
+  type ReopenPlan,
+  type ReopenPlans,
+} from './plan.js';
+import type { Step, Transaction } from '../transaction.js';
 
 /** A plan with the instance that is going to serve the node. */
 interface ReadyPlan extends ReopenPlan {
@@ -31,10 +37,23 @@ export async function reopenNodes(
   graph: BlockGraph,
   requests: readonly NodeOptions[],
 ): Promise<void> {
-  const section = await graph.drains.drain([...planReopen(graph, requests).keys()]);
+  await reopenPlanned(graph, () => planReopen(graph, requests));
+}
+
+/** Lets a node be written to or not; all its other options stay. */
+export async function setReadOnly(
+  graph: BlockGraph,
+  node: BlockNode,
+  readOnly: boolean,
+): Promise<void> {
+  if (node.readOnly !== readOnly) await reopenPlanned(graph, () => planAccess(node, readOnly));
+}
+
+async function reopenPlanned(graph: BlockGraph, plan: () => ReopenPlans): Promise<void> {
+  const section = await graph.drains.drain([...plan().keys()]);
   try {
     // Planned again: a job may have ended while its requests were waited for.
-    const plans = planReopen(graph, requests);
+    const plans = plan();
     checkPlans(graph, plans);
     await flushAll(plans.keys());
     await reopenDrained(graph, [...plans.values()]);
@@ -102,8 +121,8 @@ async function makeReady(graph: BlockGraph, plan: ReopenPlan): Promise<ReadyPlan
       return child;
     },
   };
-  const next = await must(old.reopen, 'reopen of a driver that names options')
-    .call(old, context, plan.options);
+  assert(old.reopen !== undefined, `driver '${node.driver.name}' reopens, as it names options`);
+  const next = await old.reopen(context, plan.options);
   return { ...plan, old, next, futures };
 }
 
@@ -163,7 +182,7 @@ function switchOver(graph: BlockGraph, tx: Transaction, plans: readonly ReadyPla
     }
   }
   tx.add(refreshPermissions(affected, wereWritable));
-  tx.add({ commit: () => renew(plans.map(({ node }) => node)) });
+  tx.add({ commit: () => renewFilenames(plans.map(({ node }) => node)) });
 }
 
 /** Puts the new instance and flags in force. */
@@ -217,17 +236,7 @@ function moveChild(graph: BlockGraph, tx: Transaction, move: ChildMove): void {
   } else if (old !== null) {
     detachEdge(tx, node, old);
   } else if (child !== null) {
-    const role = must(node.driver.children[name], 'declaration of a child').role;
-    const parent = node.asParent;
-    const edge = new Edge({ name, role, parent, node: child, permissions: NO_PERMISSIONS });
-    node.edges.set(name, edge);
-    child.parents.add(edge);
-    tx.add({
-      abort() {
-        node.edges.delete(name);
-        child.parents.delete(edge);
-      },
-    });
+    tx.add(placeEdge(node, name, child));
   }
 }
 
@@ -243,12 +252,4 @@ function disinherit(child: BlockNode, parent: BlockNode): Step {
       child.inheritsFrom = parent;
     },
   };
-}
-
-/** File names of the nodes and of those above, which may be made of theirs. */
-function renew(nodes: readonly BlockNode[]): void {
-  const stale = withAncestors(nodes);
-  for (const node of topologicalOrder(stale).reverse()) {
-    if (stale.has(node) && node.driver.kind !== 'filter') node.filename = filenameOf(node);
-  }
 }

@@ -5,12 +5,13 @@
 // with it: with the options given for it, or with its own when it is named. Options that a driver
 // cannot change must stay as they are and may not be left out. Nothing is changed here.
 
-import { BlockError } from '../base/index.js';
-import type { BlockNode } from './block-node.js';
-import { ChildRole } from './driver.js';
-import type { NodeOptions } from './graph-api.js';
-import type { BlockGraph } from './graph.js';
+import { BlockError } from '../../base/index.js';
+import type { BlockNode } from '../block-node.js';
+import { ChildRole } from '../driver.js';
+import type { NodeOptions } from '../graph-api.js';
+import type { BlockGraph } from '../graph.js';
 import {
+  flagsOf,
   inheritedByChild,
   inheritedByOverlay,
   nodeFlags,
@@ -18,7 +19,7 @@ import {
   rootContext,
   type NodeFlags,
   type OpenInheritance,
-} from './open/make-node.js';
+} from '../open/make-node.js';
 
 type Options = Readonly<Record<string, unknown>>;
 
@@ -54,13 +55,27 @@ export function planReopen(graph: BlockGraph, requests: readonly NodeOptions[]):
     if (name === undefined) {
       throw new BlockError('invalid-option', 'node-name not specified');
     }
-    const node = typeof name === 'string' ? graph.find(name) : null;
+    const node = graph.find(name as string);
     if (node === null) {
-      const text = `Failed to find node with node-name='${String(name)}'`;
+      const text = `Failed to find node with node-name='${name as string}'`;
       throw new BlockError('not-found', text);
     }
     addPlan(plans, { node, given, inherited: rootContext({}), keeps: false });
   }
+  return plans;
+}
+
+/** A reopen that changes nothing but whether the node may be written to. */
+export function planAccess(node: BlockNode, readOnly: boolean): ReopenPlans {
+  const plans: ReopenPlans = new Map();
+  const { policy, cache, forceShare } = flagsOf(node);
+  const inherited: OpenInheritance = {
+    ...rootContext({}),
+    policy: { direct: cache.direct, noFlush: cache['no-flush'], forceShare },
+    unmap: policy.unmap,
+    writeThrough: policy.writeThrough,
+  };
+  addPlan(plans, { node, given: { 'read-only': readOnly }, inherited, keeps: true });
   return plans;
 }
 
