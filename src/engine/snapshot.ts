@@ -8,7 +8,7 @@
 import { resolve } from 'node:path';
 
 import { BlockError, errnoText, Permission, toBlockError } from '../base/index.js';
-import { ChildRole, parseFilename } from '../block/index.js';
+import { ChildRole, creationPath } from '../block/index.js';
 import type { Driver, Node } from '../block/index.js';
 import { backingOf, nodesOfView, skipFilters } from '../block/copy/index.js';
 import type { Engine } from './engine.js';
@@ -44,7 +44,7 @@ export async function snapshotInto(
   if (graph.find(request.name) !== null) {
     throw new BlockError('exists', 'New overlay node-name already in use');
   }
-  const filename = pathOf(request.file);
+  const filename = creationPath(request.file);
   const driver = await formatDriver(engine, request.format);
   if (!request.existing) await createOverlay(engine, node, { driver, filename });
   const cache = node.options['cache'];
@@ -71,12 +71,6 @@ async function prepareNode(engine: Engine, node: Node): Promise<void> {
   } catch (error) {
     throw new BlockError('io', 'An IO error has occurred', { node: node.name, cause: error });
   }
-}
-
-function pathOf(file: string): string {
-  const parsed = parseFilename(file);
-  if (parsed.kind === 'path') return parsed.path;
-  throw new BlockError('unsupported', `A snapshot into '${file}' is not supported: give a path`);
 }
 
 async function formatDriver(engine: Engine, format: string): Promise<Driver> {

@@ -78,6 +78,7 @@ export class CopySession {
   readonly spec: CopySpec;
   readonly #lanes: LaneExecutor;
   readonly #cancel = new Int32Array(new SharedArrayBuffer(4));
+  readonly #freeSlabs: SharedArrayBuffer[] = [];
   /** Ends when the compressed clusters of every earlier range are written. */
   #packed: Promise<void> = Promise.resolve();
 
@@ -222,7 +223,7 @@ export class CopySession {
         return 'dropped';
       }
       if (result.outcome !== 'written') {
-        failure ??= failureOf(result.failure);
+        failure ??= failureOf(result.failure, piece.offset);
         return 'dropped';
       }
       if (result.zeroRanges.length === 0) return 'written';
@@ -304,7 +305,7 @@ export class CopySession {
     for (let at = span.offset; at < span.offset + span.length; at += unit) {
       steps.push(compressStep(range, at, { unit, table, index: steps.length }));
     }
-    const slab = new SharedArrayBuffer(steps.length * unit);
+    const slab = this.#takeSlab(steps.length * unit);
     const results = await this.#lanes.run(
       { task: { steps, slab, cancel: this.#cancel }, files: table.files },
       this,
@@ -314,7 +315,15 @@ export class CopySession {
       return await this.#pack({ span, slab, results });
     } catch (error) {
       return { side: 'target', error: toBlockError(error) };
+    } finally {
+      this.#freeSlabs.push(slab);
     }
+  }
+
+  /** Used again, for shared memory is given back late: not the collector's heap, but the host's. */
+  #takeSlab(bytes: number): SharedArrayBuffer {
+    const slab = this.#freeSlabs.pop();
+    return slab !== undefined && slab.byteLength >= bytes ? slab : new SharedArrayBuffer(bytes);
   }
 
   /** Writes the clusters of a batch in guest order, compressed where that made them smaller. */
@@ -332,7 +341,7 @@ export class CopySession {
         if (failure !== null) return failure;
         continue;
       }
-      if (result.outcome !== 'written') return failureOf(result.failure);
+      if (result.outcome !== 'written') return failureOf(result.failure, offset);
       const bytes = new Uint8Array(batch.slab, index * unit, result.bytes);
       if (result.deflated) await this.#packCluster(offset, length, bytes);
       else await this.spec.target.node.write(writeRequest(offset, bytes.subarray(0, length)));
@@ -400,10 +409,11 @@ function compressStep(
   };
 }
 
-function failureOf(failure: LaneFailure | null): CopyFailure {
+/** `offset`: the guest byte that the failed piece begins at. */
+function failureOf(failure: LaneFailure | null, offset: number): CopyFailure {
   if (failure === null) {
     return { side: 'source', error: new BlockError('cancelled', 'Operation canceled') };
   }
   const { side, kind, message, errno } = failure;
-  return { side, error: new BlockError(kind, message, { errno }) };
+  return { side, error: new BlockError(kind, message, { errno, offset }) };
 }

@@ -25,6 +25,18 @@ export function parseFilename(name: string): ParsedName {
   throw new BlockError('invalid-option', `Unknown protocol '${prefix}'`, { path: name });
 }
 
+/** The path of the file to make for an image of that name; throws where none can be made. */
+export function creationPath(name: string): string {
+  const prefix = PREFIX.exec(name)?.[1];
+  if (prefix === undefined) return name;
+  if (prefix === 'file') return fileUrlPath(name);
+  const isKnown = name === NULL_NAME || prefix === 'nbd' || prefix.startsWith('nbd+');
+  if (!isKnown) throw new BlockError('invalid-option', `Unknown protocol '${prefix}'`);
+  const driver = name === NULL_NAME ? 'null-co' : 'nbd';
+  const text = `Protocol driver '${driver}' does not support image creation`;
+  throw new BlockError('unsupported', text);
+}
+
 function fileUrlPath(name: string): string {
   const rest = name.slice('file:'.length);
   return rest.startsWith('///') ? rest.slice(2) : rest;

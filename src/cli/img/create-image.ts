@@ -6,7 +6,9 @@
 // making the image fails, a file that was not there before is removed again.
 
 import { BlockError, Permission } from '../../base/index.js';
+import { creationPath } from '../../block/index.js';
 import type { Backend, CreateContext, Driver } from '../../block/index.js';
+import { driverOptions } from '../../drivers/options-catalog.js';
 import { CliError, hintOf } from '../program.js';
 import { OptionMistake } from './create-options.js';
 import type { CreateMembers, OptionValues } from './create-options.js';
@@ -14,7 +16,15 @@ import type { Session } from './session.js';
 
 const SECTOR = 512;
 
+/** Formats that a header may name; those without a driver here can be opened by others. */
+const BACKING_FORMATS: ReadonlySet<string> = new Set([
+  ...Object.keys(driverOptions),
+  'bochs', 'cloop', 'dmg', 'host_device', 'luks', 'nbd', 'null-aio', 'parallels', 'qcow',
+  'qed', 'throttle', 'vdi', 'vhdx', 'vmdk', 'vpc',
+]);
+
 export interface CreateRequest {
+  /** As it was given, perhaps with `file:` in front. */
   readonly path: string;
   readonly values: OptionValues;
   /** Bytes. */
@@ -22,12 +32,13 @@ export interface CreateRequest {
 }
 
 export async function createImage(session: Session, request: CreateRequest): Promise<void> {
-  const existed = (await session.host.stat(request.path).catch(() => null)) !== null;
+  const path = creationPath(request.path);
+  const existed = (await session.host.stat(path).catch(() => null)) !== null;
   let touched = false;
   const users: Backend[] = [];
   const makeFile = async (size: number, members: Record<string, unknown>): Promise<void> => {
     const driver = await session.registry.load('file');
-    const options = { filename: request.path, size, ...members };
+    const options = { filename: path, size, ...members };
     touched = true;
     await driver.create?.(context, options);
   };
@@ -35,7 +46,7 @@ export async function createImage(session: Session, request: CreateRequest): Pro
     host: session.host,
     async node() {
       await makeFile(0, {});
-      const options = { driver: 'file', filename: request.path };
+      const options = { driver: 'file', filename: path };
       const node = await session.graph.open(options);
       const { consistentRead, write, resize, all } = Permission;
       const permissions = { taken: consistentRead | write | resize, shared: all & ~resize };
@@ -50,13 +61,13 @@ export async function createImage(session: Session, request: CreateRequest): Pro
     if (values.format.name !== 'qcow2') await makeFile(size, rawMembers(values));
     else {
       const { members, driver } = await qcow2Create(session, values);
-      await driver.create?.(context, { ...members, file: request.path, size });
+      await driver.create?.(context, { ...members, file: path, size });
     }
   } catch (error) {
     for (const user of users.splice(0)) await user.detach().catch(() => undefined);
     const isLocked = error instanceof BlockError && error.kind === 'locked';
     if (touched && !existed && !isLocked) {
-      await session.host.removeFile(request.path).catch(() => undefined);
+      await session.host.removeFile(path).catch(() => undefined);
     }
     throw error;
   } finally {
@@ -72,6 +83,10 @@ async function qcow2Create(
   const mode = members['preallocation'];
   if (mode !== undefined && !['off', 'metadata', 'falloc', 'full'].includes(String(mode))) {
     throw unknownValue('preallocation', mode);
+  }
+  const backing = members['backing-fmt'];
+  if (backing !== undefined && !BACKING_FORMATS.has(String(backing))) {
+    throw unknownValue('backing-fmt', backing);
   }
   const compression = members['compression-type'];
   if (compression !== undefined && compression !== 'zlib' && compression !== 'zstd') {
