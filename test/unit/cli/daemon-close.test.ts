@@ -11,7 +11,7 @@ import { Engine } from '../../../src/engine/index.js';
 import { listenSocket } from '../../../src/host/index.js';
 import { serve } from '../../../src/index.js';
 
-it('a daemon that cannot close its images says so, and leaves no socket and no pid file', async () => {
+it('a daemon that cannot close its images says so and leaves no socket or pid file', async () => {
   const folder = mkdtempSync(join(tmpdir(), 'blockwright-close-'));
   const [control, own, pidFile] = ['control', 'own', 'pid'].map((name) => join(folder, name));
   const complaints: string[] = [];
