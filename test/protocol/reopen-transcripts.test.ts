@@ -158,6 +158,22 @@ describe.skipIf(!hasReference)('a reopen, as a real daemon does it', () => {
       ];
     }, flags));
 
+  it('leaves a chain alone on which a job relies', () =>
+    compare((directory) => {
+      const { qcow2 } = parts(directory);
+      const overlay = (extra: Line): Line => qcow2('top', { backing: 'base', ...extra });
+      return [
+        hello,
+        add(qcow2('base', { 'read-only': true })),
+        add(overlay({})),
+        add({ driver: 'null-co', 'node-name': 'n', size: 4194304 }),
+        command('block-stream', { 'job-id': 'j', device: 'top', speed: 1 }),
+        command('block_resize', { 'node-name': 'top', size: 8388608 }),
+        reopen(overlay({ backing: null })),
+        reopen(overlay({ backing: 'n' })),
+      ];
+    }, (line) => ('event' in line ? null : flags(line))));
+
   it('returns what is not given to its default', () =>
     compare((directory) => {
       const { file } = parts(directory);
