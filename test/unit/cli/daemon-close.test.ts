@@ -6,9 +6,10 @@ import { expect, it, vi } from 'vitest';
 
 import { BlockError } from '../../../src/base/index.js';
 import { runStorageDaemon } from '../../../src/cli/storage-daemon/index.js';
+import { PidFile } from '../../../src/cli/storage-daemon/pidfile.js';
 import { QmpClient } from '../../../src/client/index.js';
 import { Engine } from '../../../src/engine/index.js';
-import { listenSocket } from '../../../src/host/index.js';
+import { listenSocket, MemoryHost } from '../../../src/host/index.js';
 import { serve } from '../../../src/index.js';
 
 it('a daemon that cannot close its images says so and leaves no socket or pid file', async () => {
@@ -66,4 +67,13 @@ it('a server whose engine cannot be closed stops listening all the same', async 
     await served.engine.close();
     rmSync(folder, { recursive: true, force: true });
   }
+});
+
+it('a pid file that cannot be written is not left behind', async () => {
+  const host = new MemoryHost();
+  host.faults.add({ operation: 'write', nth: 1, errno: 'ENOSPC' });
+  await expect(PidFile.write(host, '/pid')).rejects.toThrow('cannot create PID file: ');
+  expect(host.paths()).toEqual([]);
+  const again = await PidFile.write(host, '/pid');
+  await again.remove();
 });
