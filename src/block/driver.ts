@@ -178,14 +178,15 @@ export interface DriverNode {
   /** Host file of a protocol driver. */
   readonly hostFile?: HostFile;
   /**
-   * Called with every request drained, before read-write becomes read-only and on a clean close.
+   * Brings out everything that is held back. Called with every request drained, before a
+   * read-write node is reopened and on a clean close.
    */
   prepareReadOnly?(): Promise<void>;
   /**
    * The instance that serves the node with other options: itself, or a new one that replaces it
-   * and is closed if it does not. Called drained and flushed, and after prepareReadOnly() where
-   * the node becomes read-only. `context` has flags and children as they are going to be; nothing
-   * may be written and no lock be taken. Present where the driver names `reopenOptions`.
+   * and is closed if it does not. Called drained, after prepareReadOnly() of a read-write node.
+   * `context` has flags and children as they are going to be; nothing may be written and no lock
+   * be taken. Present where the driver names `reopenOptions`.
    */
   reopen?(context: OpenContext, options: Readonly<Record<string, unknown>>): Promise<DriverNode>;
   /** In the turn in which it replaces `old` (or gives way to it again): locks come along. */

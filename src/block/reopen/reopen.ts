@@ -101,7 +101,8 @@ async function reopenDrained(graph: BlockGraph, plans: readonly ReopenPlan[]): P
 async function makeReady(graph: BlockGraph, plan: ReopenPlan): Promise<ReadyPlan> {
   const { node } = plan;
   const old = node.pipeline.open();
-  if (plan.flags.policy.readOnly && !node.readOnly) {
+  if (!node.readOnly) {
+    // Another instance may read the image afresh: nothing may be held back in this one.
     try {
       await old.prepareReadOnly?.();
     } catch (error) {
@@ -229,6 +230,9 @@ interface ChildMove {
 function moveChild(graph: BlockGraph, tx: Transaction, move: ChildMove): void {
   const { plan, name, old, child } = move;
   const { node } = plan;
+  if (child !== null && child.closing !== null) {
+    throw new BlockError('closed', `Node '${child.name}' is being closed`, { node: child.name });
+  }
   if (old !== null) tx.add({ clean: closing(graph, old.node) });
   if (old !== null && child !== null) {
     tx.add(disinherit(old.node, node));
