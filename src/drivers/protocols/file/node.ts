@@ -12,7 +12,6 @@ import {
   Permission,
   sequence,
   settle,
-  settleFinally,
   type Eventually,
   type PermissionPair,
 } from '../../../base/index.js';
@@ -114,18 +113,28 @@ export class FileNode implements DriverNode {
   }
 
   discard(request: Request): Eventually<void> {
-    let over = false;
-    return settleFinally(
-      () =>
-        settle(this.hostFile.discard(request.offset, request.length), () => {
-          over = true;
-        }),
-      () => {
-        if (over) this.discards.succeeded += 1;
-        else this.discards.failed += 1;
-        if (over) this.discards.bytes += request.length;
-      },
-    );
+    let done: Eventually<void>;
+    try {
+      done = this.hostFile.discard(request.offset, request.length);
+    } catch (error) {
+      this.discards.failed += 1;
+      throw error;
+    }
+    if (done instanceof Promise) return this.#countDiscard(done, request.length);
+    this.discards.succeeded += 1;
+    this.discards.bytes += request.length;
+    return undefined;
+  }
+
+  async #countDiscard(done: Promise<void>, length: number): Promise<void> {
+    try {
+      await done;
+    } catch (error) {
+      this.discards.failed += 1;
+      throw error;
+    }
+    this.discards.succeeded += 1;
+    this.discards.bytes += length;
   }
 
   flush(): Eventually<void> {
