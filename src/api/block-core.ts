@@ -25,6 +25,21 @@ export const blockdevAdd = command({
   args: blockdevOptions.resolve() as UnionType<BlockdevOptionsValue>,
 });
 
+export const blockdevReopen = command({
+  name: 'blockdev-reopen',
+  since: '6.1',
+  doc: 'Gives nodes other options and children, all or none; what is not given is the default.',
+  args: { options: list(blockdevOptions) },
+});
+
+export const xBlockdevReopen = command({
+  name: 'x-blockdev-reopen',
+  since: '4.0',
+  doc: 'blockdev-reopen for one node, as it was before 6.1.',
+  args: blockdevOptions.resolve() as UnionType<BlockdevOptionsValue>,
+  features: ['unstable'],
+});
+
 export const blockdevDel = command({
   name: 'blockdev-del',
   since: '2.9',

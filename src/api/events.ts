@@ -48,6 +48,13 @@ export const blockJobError = event({
   data: { device: str, operation: ioOperationType, action: blockErrorAction },
 });
 
+export const blockWriteThreshold = event({
+  name: 'BLOCK_WRITE_THRESHOLD',
+  since: '2.3',
+  doc: 'A write went past the threshold of a node, which is thereby switched off.',
+  data: { 'node-name': str, 'amount-exceeded': uint, 'write-threshold': uint },
+});
+
 export const blockImageCorrupted = event({
   name: 'BLOCK_IMAGE_CORRUPTED',
   since: '1.7',

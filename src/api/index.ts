@@ -2,8 +2,10 @@
 // Every QMP command and event, by name: the contract between server and client.
 
 import * as bitmap from './bitmap.js';
+import * as blockChange from './block-change.js';
 import * as blockCore from './block-core.js';
 import * as blockJob from './block-job.js';
+import * as blockQuery from './block-query.js';
 import * as control from './control.js';
 import * as eventDeclarations from './events.js';
 import * as job from './job.js';
@@ -39,8 +41,17 @@ const declarations = [
   blockJob.blockdevCreate,
   blockCore.blockdevAdd,
   blockCore.blockdevDel,
+  blockCore.blockdevReopen,
+  blockCore.xBlockdevReopen,
   blockCore.queryNamedBlockNodes,
   blockCore.debugQueryBlockGraph,
+  blockQuery.queryBlock,
+  blockQuery.queryBlockstats,
+  blockChange.blockResize,
+  blockChange.blockSetWriteThreshold,
+  blockChange.blockdevSnapshot,
+  blockChange.blockdevSnapshotSync,
+  blockChange.changeBackingFile,
   bitmap.blockDirtyBitmapAdd,
   bitmap.blockDirtyBitmapRemove,
   bitmap.blockDirtyBitmapClear,

@@ -27,6 +27,7 @@ import type {
 import { ChildRole } from './driver.js';
 import type { Extent, Lease, TargetReservation } from './extent.js';
 import type { Node, WriteObserver } from './node.js';
+import { renewFilenames } from './open/node-filename.js';
 import { NO_PERMISSIONS } from './permissions.js';
 import {
   layerStatus,
@@ -42,6 +43,7 @@ export interface NodeFacts {
   readonly name: string;
   readonly driver: Driver;
   readonly options: Readonly<Record<string, unknown>>;
+  readonly given: Readonly<Record<string, unknown>>;
   readonly policy: PipelinePolicy;
   /** Opened only to look: nothing is written and nothing is asked of others but to stand still. */
   readonly inspectOnly: boolean;
@@ -54,10 +56,16 @@ export class BlockNode implements Node {
   readonly driver: Driver;
   readonly pipeline: Pipeline;
   readonly inspectOnly: boolean;
-  readonly forceShare: boolean;
+  forceShare: boolean;
   readonly edges = new Map<string, Edge>();
   readonly parents = new Set<Edge>();
   options: Readonly<Record<string, unknown>>;
+  /** Options as they were given for this node itself, nothing inherited; children by name. */
+  given: Readonly<Record<string, unknown>>;
+  /** The node that this one was opened for and inherits from; null for nodes of their own. */
+  inheritsFrom: BlockNode | null = null;
+  /** A filter that a job put in without being told a name. */
+  implicit = false;
   filename = '';
   /** What the parents hold together, as the driver was last told. */
   cumulative: PermissionPair = NO_PERMISSIONS;
@@ -77,6 +85,7 @@ export class BlockNode implements Node {
     this.name = facts.name;
     this.driver = facts.driver;
     this.options = facts.options;
+    this.given = facts.given;
     this.inspectOnly = facts.inspectOnly;
     this.forceShare = facts.forceShare;
     this.pipeline = new Pipeline(this, facts.driver, facts.policy);
@@ -222,6 +231,7 @@ export class BlockNode implements Node {
       );
     }
     await driverNode.changeBacking(link);
+    renewFilenames([this]);
   }
 
   async check(repair: 'none' | 'leaks' | 'all'): Promise<CheckResult> {
@@ -256,6 +266,10 @@ export class BlockNode implements Node {
 
   get inFlight(): number {
     return this.pipeline.tracker.count;
+  }
+
+  get writtenEnd(): number {
+    return this.pipeline.writtenEnd;
   }
 
   enterBatch(offset: number, length: number, writes: boolean): () => void {

@@ -121,6 +121,13 @@ export interface DriverInfo {
   readonly specific?: { readonly type: string; readonly data: Readonly<Record<string, unknown>> };
 }
 
+export interface DiscardCounts {
+  succeeded: number;
+  failed: number;
+  /** Of those that succeeded. */
+  bytes: number;
+}
+
 /** A driver's open instance, behind the pipeline of its Node. */
 export interface DriverNode {
   /** Virtual size in bytes. */
@@ -166,12 +173,24 @@ export interface DriverNode {
   changeBacking?(link: BackingLink | null): Promise<void>;
   check?(repair: 'none' | 'leaks' | 'all'): Promise<CheckResult>;
   info?(): DriverInfo;
+  /** Discards that this instance and those it took over from gave to the host. */
+  readonly discards?: Readonly<DiscardCounts>;
   /** Host file of a protocol driver. */
   readonly hostFile?: HostFile;
   /**
-   * Called with every request drained, before read-write becomes read-only and on a clean close.
+   * Brings out everything that is held back. Called with every request drained, before a
+   * read-write node is reopened and on a clean close.
    */
   prepareReadOnly?(): Promise<void>;
+  /**
+   * The instance that serves the node with other options: itself, or a new one that replaces it
+   * and is closed if it does not. Called drained, after prepareReadOnly() of a read-write node.
+   * `context` has flags and children as they are going to be; nothing may be written and no lock
+   * be taken. Present where the driver names `reopenOptions`.
+   */
+  reopen?(context: OpenContext, options: Readonly<Record<string, unknown>>): Promise<DriverNode>;
+  /** In the turn in which it replaces `old` (or gives way to it again): locks come along. */
+  takeOver?(old: DriverNode): void;
   /** Flushes what is left and lets go of everything; children are detached by the caller. */
   close(): Promise<void>;
 }
@@ -221,6 +240,10 @@ export interface Driver<Options = Record<string, unknown>> {
   probe?(head: Uint8Array): number;
   /** Options that change what is read; with one of them the file name alone does not open it. */
   readonly strongOptions?: readonly string[];
+  /** A file name that opens a node of this driver without any option. */
+  readonly plainFilename?: string;
+  /** Own options that a reopen may change or reset; absent: nodes cannot be reopened. */
+  readonly reopenOptions?: readonly string[];
   open(context: OpenContext, options: Options): Promise<DriverNode>;
   /** `blockdev-create`: makes an empty image from validated options, durable when it resolves. */
   create?(context: CreateContext, options: Readonly<Record<string, unknown>>): Promise<void>;

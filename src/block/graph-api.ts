@@ -72,6 +72,20 @@ export interface Graph {
   /** Takes a filter out again; its parents go back to the filtered node. */
   removeFilter(filter: Node): Promise<void>;
 
+  /**
+   * Gives nodes, found by `node-name`, other options as `blockdev-reopen` does: all or none of
+   * them. Options not given return to their defaults.
+   */
+  reopen(requests: readonly NodeOptions[]): Promise<void>;
+
+  /** Reopens a node with all its options but `read-only`. */
+  setReadOnly(node: Node, readOnly: boolean): Promise<void>;
+  /**
+   * Gives `overlay` the node as backing file and the node's users to `overlay`; the node becomes
+   * read-only unless someone writes to it.
+   */
+  appendOverlay(node: Node, overlay: Node): Promise<void>;
+
   /** Replaces the cow child (null detaches) in one drained transaction; header untouched. */
   setBacking(node: Node, backing: Node | null): Promise<void>;
 }

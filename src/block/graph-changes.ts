@@ -7,12 +7,13 @@
 
 import { assert, BlockError, must } from '../base/index.js';
 import { BlockNode } from './block-node.js';
-import type { Edge } from './child.js';
+import { Edge } from './child.js';
 import { ChildRole, type Driver } from './driver.js';
 import type { InsertFilterRequest } from './graph-api.js';
 import type { BlockGraph } from './graph.js';
 import { openContextOf } from './open/make-node.js';
-import { refreshPermissions, topologicalOrder } from './permissions.js';
+import { renewFilenames } from './open/node-filename.js';
+import { NO_PERMISSIONS, refreshPermissions, topologicalOrder } from './permissions.js';
 import { transaction, type Step, type Transaction } from './transaction.js';
 
 function refuseFrozen(edge: Edge, to: string): void {
@@ -28,7 +29,7 @@ function refuseFrozen(edge: Edge, to: string): void {
 }
 
 /** Moves `edges` to another node; permissions are not looked at. */
-function moveEdges(edges: readonly Edge[], to: BlockNode): Step {
+export function moveEdges(edges: readonly Edge[], to: BlockNode): Step {
   const before = edges.map((edge) => edge.node);
   const place = (edge: Edge, node: BlockNode): void => {
     edge.node.parents.delete(edge);
@@ -51,7 +52,7 @@ function moveEdges(edges: readonly Edge[], to: BlockNode): Step {
  * Changes the graph in a turn in which nothing runs on the nodes. Users are drained already, but a
  * driver above may do something on its own, such as punching freed clusters.
  */
-async function changeIdle(
+export async function changeIdle(
   nodes: readonly BlockNode[],
   change: (tx: Transaction) => void,
 ): Promise<void> {
@@ -98,6 +99,7 @@ export async function insertFilter(
     name: graph.names.claim(request.name ?? undefined),
     driver,
     options: { driver: driver.name },
+    given: { driver: driver.name },
     policy: {
       readOnly: below.readOnly,
       writeThrough: false,
@@ -108,6 +110,7 @@ export async function insertFilter(
     forceShare: false,
   });
   filter.outOfPlace = true;
+  filter.implicit = request.name === null;
   const section = await graph.drains.drain([below]);
   try {
     for (const [name, declaration] of Object.entries(driver.children)) {
@@ -189,18 +192,44 @@ export async function setBacking(
     tx.add(refreshPermissions(affected));
     if (old !== null) tx.add({ clean: () => graph.closeIfUnused(old.node) });
   });
-  node.options = { ...node.options, [name]: backing?.name ?? null };
+  const names = { [name]: backing?.name ?? null };
+  node.options = { ...node.options, ...names };
+  node.given = { ...node.given, ...names };
+  renewFilenames([node]);
 }
 
-function detachEdge(tx: Transaction, parent: BlockNode, edge: Edge): void {
+export function detachEdge(tx: Transaction, parent: BlockNode, edge: Edge): void {
+  const { inheritsFrom } = edge.node;
+  if (inheritsFrom === parent) edge.node.inheritsFrom = null;
   parent.edges.delete(edge.name);
   edge.node.parents.delete(edge);
   tx.add({
     abort() {
+      edge.node.inheritsFrom = inheritsFrom;
       parent.edges.set(edge.name, edge);
       edge.node.parents.add(edge);
     },
   });
+}
+
+/** A new edge to a declared child; permissions are not looked at. */
+export function placeEdge(parent: BlockNode, name: string, child: BlockNode): Step {
+  const { role } = must(parent.driver.children[name], 'declaration of a child');
+  const edge = new Edge({
+    name,
+    role,
+    parent: parent.asParent,
+    node: child,
+    permissions: NO_PERMISSIONS,
+  });
+  parent.edges.set(name, edge);
+  child.parents.add(edge);
+  return {
+    abort() {
+      parent.edges.delete(name);
+      child.parents.delete(edge);
+    },
+  };
 }
 
 function attachEdge(

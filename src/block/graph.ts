@@ -32,8 +32,10 @@ import { NodeNames } from './node-names.js';
 import { openImage } from './open/image.js';
 import { rootContext } from './open/make-node.js';
 import { openNode } from './open/open.js';
+import { appendOverlay } from './reopen/overlay.js';
 import { NO_PERMISSIONS, refreshPermissions } from './permissions.js';
 import type { DriverRegistry } from './registry.js';
+import { reopenNodes, setReadOnly } from './reopen/reopen.js';
 
 export interface GraphParts {
   /** Called when a driver finds its image corrupt. */
@@ -217,6 +219,18 @@ export class BlockGraph implements Graph, BackendOwner {
   async setBacking(node: Node, backing: Node | null): Promise<void> {
     const target = backing === null ? null : asBlockNode(backing);
     await setBacking(this, asBlockNode(node), target);
+  }
+
+  async reopen(requests: readonly NodeOptions[]): Promise<void> {
+    await reopenNodes(this, requests);
+  }
+
+  async setReadOnly(node: Node, readOnly: boolean): Promise<void> {
+    await setReadOnly(this, asBlockNode(node), readOnly);
+  }
+
+  async appendOverlay(node: Node, overlay: Node): Promise<void> {
+    await appendOverlay(this, asBlockNode(node), asBlockNode(overlay));
   }
 
   /** Adds an edge with the permissions that follow; refused, nothing is changed. */

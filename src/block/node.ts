@@ -72,6 +72,8 @@ export interface Node {
   ): Eventually<T>;
   /** Requests and batches running on the node now. */
   readonly inFlight: number;
+  /** Bytes from the begin to the end of the furthest write since the node was opened. */
+  readonly writtenEnd: number;
   /** Registers work that bypasses the pipeline (a lane batch); call the result exactly once. */
   enterBatch(offset: number, length: number, writes: boolean): () => void;
 }

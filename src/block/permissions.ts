@@ -120,9 +120,17 @@ function checkConflicts(node: BlockNode): void {
   }
 }
 
-function checkWritable(node: BlockNode, cumulative: PermissionPair): void {
+function checkWritable(
+  node: BlockNode,
+  cumulative: PermissionPair,
+  wereWritable: ReadonlySet<BlockNode>,
+): void {
   const writes = Permission.write | Permission.writeUnchanged;
   if (!node.readOnly || (cumulative.taken & writes) === 0) return;
+  if (wereWritable.has(node)) {
+    const text = `Read-only block node '${node.name}' cannot support read-write users`;
+    throw new BlockError('permission', text, { node: node.name });
+  }
   throw new BlockError('permission', 'Block node is read-only', { node: node.name });
 }
 
@@ -160,9 +168,13 @@ interface SavedNode {
 
 /**
  * Recomputes the permissions of `nodes` and of everything below them. Throws kind `permission` on
- * a conflict and kind `locked` when a file is in use elsewhere, with everything as it was.
+ * a conflict and kind `locked` when a file is in use elsewhere, with everything as it was. Nodes of
+ * `wereWritable` have just become read-only.
  */
-export function refreshPermissions(nodes: Iterable<BlockNode>): Step {
+export function refreshPermissions(
+  nodes: Iterable<BlockNode>,
+  wereWritable: ReadonlySet<BlockNode> = new Set(),
+): Step {
   const savedEdges: { edge: Edge; permissions: PermissionPair }[] = [];
   const savedNodes: SavedNode[] = [];
   const abort = (): void => {
@@ -173,7 +185,7 @@ export function refreshPermissions(nodes: Iterable<BlockNode>): Step {
     for (const node of topologicalOrder(nodes)) {
       const after = cumulativePermissions(node.parents);
       checkConflicts(node);
-      checkWritable(node, after);
+      checkWritable(node, after, wereWritable);
       const before = node.cumulative;
       savedNodes.push({ node, before, after });
       applyToDriver(node, {

@@ -8,6 +8,7 @@ import type { Host } from '../host/index.js';
 import { JobRegistry } from '../jobs/index.js';
 import { DRIVER_LOADERS } from './catalog.js';
 import { Engine } from './engine.js';
+import type { ReferenceHabits } from './engine.js';
 import { EventBus } from './events.js';
 
 export interface EngineOptions {
@@ -17,6 +18,8 @@ export interface EngineOptions {
   readonly random?: Random;
   /** Threads for copying; as many as the processors allow unless given, 0 = this thread only. */
   readonly lanes?: number;
+  /** What to do as the reference does it, although something else is right. */
+  readonly habits?: Partial<ReferenceHabits>;
 }
 
 export function createEngine(options: EngineOptions): Promise<Engine> {
@@ -46,5 +49,6 @@ export function createEngine(options: EngineOptions): Promise<Engine> {
     emit: ({ name, data }) => events.emit(name, data),
   });
   const release = (): Promise<void> => copying.close();
-  return Promise.resolve(new Engine({ graph, jobs, events, release }));
+  const habits = options.habits ?? {};
+  return Promise.resolve(new Engine({ graph, jobs, events, release, habits }));
 }

@@ -9,11 +9,19 @@ import { ChildRole } from '../block/index.js';
 import type { Graph, Node, NodeOptions } from '../block/index.js';
 import type { JobRegistry } from '../jobs/index.js';
 import type { EventBus } from './events.js';
+import { WriteThresholds } from './write-threshold.js';
+
+/** Where the reference does something doubtful, off unless asked for. */
+export interface ReferenceHabits {
+  /** change-backing-file writes the overlay's own format as that of its backing file. */
+  readonly ownBackingFormat: boolean;
+}
 
 export interface EngineParts {
   readonly graph: Graph;
   readonly jobs: JobRegistry;
   readonly events: EventBus;
+  readonly habits?: Partial<ReferenceHabits>;
   /** Called last, with everything closed: lane workers and the like. */
   readonly release: () => Promise<void>;
 }
@@ -22,6 +30,8 @@ export class Engine implements AsyncDisposable {
   readonly graph: Graph;
   readonly jobs: JobRegistry;
   readonly events: EventBus;
+  readonly writeThresholds: WriteThresholds;
+  readonly habits: ReferenceHabits;
   /** Resolves when a client asked the program to end; who runs the engine then calls close(). */
   readonly quitRequested: Promise<void>;
   readonly #monitorNodes = new Set<Node>();
@@ -34,6 +44,8 @@ export class Engine implements AsyncDisposable {
     this.graph = parts.graph;
     this.jobs = parts.jobs;
     this.events = parts.events;
+    this.habits = { ownBackingFormat: false, ...parts.habits };
+    this.writeThresholds = new WriteThresholds(parts.events);
     this.#release = parts.release;
     this.quitRequested = new Promise((resolve) => {
       this.#requestQuit = resolve;
@@ -57,14 +69,19 @@ export class Engine implements AsyncDisposable {
     if (node === null) {
       throw new BlockError('not-found', `Failed to find node with node-name='${name}'`);
     }
-    this.jobs.requireIdle(node);
-    requireNoOverlay(node);
+    this.requireUnused(node);
     if (!this.#monitorNodes.has(node)) {
       throw new BlockError('busy', `Node ${name} is not owned by the monitor`);
     }
     if (node.parents.size > 0) throw new BlockError('busy', `Block device ${name} is in use`);
     this.#monitorNodes.delete(node);
     await this.graph.close(node);
+  }
+
+  /** Throws kind `busy` when a job or an overlay relies on the node. */
+  requireUnused(node: Node): void {
+    this.jobs.requireIdle(node);
+    requireNoOverlay(node);
   }
 
   requestQuit(): void {

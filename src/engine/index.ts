@@ -4,6 +4,7 @@ export type { DriverName } from './catalog.js';
 export { createEngine } from './create.js';
 export type { EngineOptions } from './create.js';
 export { Engine } from './engine.js';
-export type { EngineParts } from './engine.js';
+export type { EngineParts, ReferenceHabits } from './engine.js';
+export { changeBackingFile, snapshotInto, snapshotOnto } from './snapshot.js';
 export { EventBus } from './events.js';
 export type { EngineEvent, EventListener } from './events.js';

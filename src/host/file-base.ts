@@ -84,6 +84,8 @@ export abstract class FileBase implements HostFile {
   protected abstract syncHost(): Promise<void>;
   /** Sets the locks that other processes see; throws kind `locked` and changes nothing then. */
   protected abstract lockHost(next: LockRequest, held: LockRequest): void;
+  /** Sets the same without looking for conflicts,. */
+  protected abstract adoptHostLocks(request: LockRequest): void;
   protected abstract closeHost(): Promise<void>;
 
   sync(): Promise<void> {
@@ -108,6 +110,16 @@ export abstract class FileBase implements HostFile {
     this.lockHost(request, this.#lockHeld);
     this.#locks.set(this.identity, this, request);
     this.#lockHeld = request;
+  }
+
+  takeOverLocks(from: HostFile): void {
+    assert(from instanceof FileBase, 'locks move between files of one host');
+    this.assertOpen();
+    const request = from.#lockHeld;
+    this.adoptHostLocks(request);
+    this.#locks.set(this.identity, this, request);
+    this.#lockHeld = request;
+    from.lock(NO_LOCKS);
   }
 
   hold(): void {

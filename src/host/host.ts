@@ -94,6 +94,11 @@ export interface HostFile {
    * Throws kind `locked` and keeps the earlier one when another holder conflicts.
    */
   lock(request: LockRequest): void;
+  /**
+   * Moves what `from`, another opening of the same file by the same host, declared to this one:
+   * at no moment is the file without it. Throws with nothing changed where a lock cannot be set.
+   */
+  takeOverLocks(from: HostFile): void;
   /** Counts one more user that close() must wait for. */
   hold(): void;
   release(): void;

@@ -195,7 +195,7 @@ function checkAlternate(type: AlternateType, value: unknown, place: Place): unkn
   for (const branch of Object.values(type.branches)) {
     if (accepts(resolveType(branch), value, place.form)) return check(branch, value, place);
   }
-  return wrongType(place, type.name);
+  return fail(`Invalid parameter type for '${place.leaf ?? 'null'}', expected: ${type.name}`);
 }
 
 function accepts(type: Type, value: unknown, form: SourceForm): boolean {

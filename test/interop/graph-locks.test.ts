@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import { execFileSync, spawn, spawnSync, type ChildProcess } from 'node:child_process';
+import { once } from 'node:events';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -46,6 +47,44 @@ describe.skipIf(!ready)('an image in use, beside the real programs', () => {
   }
 
   const write = (path: string): string[] => ['-f', 'qcow2', '-c', 'write 0 512', path];
+
+  it('a reopen changes who else may use the image, without a moment in between', async () => {
+    const file = { driver: 'file', filename: overlay };
+    const options = { driver: 'qcow2', 'node-name': 'top', file, backing: null };
+    await graph.open(options);
+    expect(refusal(qemuImg, ['info', overlay])).toContain('Failed to get shared "write" lock');
+    await graph.reopen([{ ...options, 'read-only': true }]);
+    expect(refusal(qemuImg, ['info', overlay])).toBe('');
+    expect(refusal(qemuIo, write(overlay))).toContain('lock');
+    const conflict = { ...options, 'detect-zeroes': 'unmap' };
+    expect((await errorOf(() => graph.reopen([conflict]))).message).toContain('detect-zeroes');
+    await graph.reopen([options]);
+    expect(refusal(qemuImg, ['info', overlay])).toContain('Failed to get shared "write" lock');
+    await graph.closeAll();
+    expect(refusal(qemuIo, write(overlay))).toBe('');
+    expect(refusal(qemuImg, ['check', overlay])).toBe('');
+  });
+
+  it('their reader keeps a reopened node read-only, which goes on working', async () => {
+    const file = { driver: 'file', filename: base };
+    const options = { driver: 'qcow2', 'node-name': 'base', file };
+    await graph.open({ ...options, 'read-only': true });
+    const reader = spawn(qemuIo ?? '', ['-r', '-f', 'qcow2', base], { stdio: 'pipe' });
+    try {
+      reader.stdin.write('read 0 512\n');
+      await once(reader.stdout, 'data');
+      const refused = await errorOf(() => graph.reopen([options]));
+      expect(refused.message).toBe('Failed to get "write" lock');
+      const node = graph.require('base');
+      expect(node.readOnly).toBe(true);
+      expect((await node.check('none')).corruptions).toBe(0);
+    } finally {
+      reader.stdin.end('quit\n');
+      await once(reader, 'exit');
+    }
+    await graph.reopen([options]);
+    expect(graph.require('base').readOnly).toBe(false);
+  });
 
   it('our writer keeps their readers out, and their writers from its base', async () => {
     const node = await graph.openImage(overlay, 'qcow2', false);

@@ -9,7 +9,7 @@ export type ParsedName =
   | { readonly kind: 'options'; readonly options: Readonly<Record<string, unknown>> };
 
 /** The one name there is for a null-co node; its size is the default one. */
-export const NULL_NAME = 'null-co://';
+const NULL_NAME = 'null-co://';
 
 const PREFIX = /^([A-Za-z0-9+.-]+):/;
 

@@ -7,7 +7,9 @@ import { BlockNode } from '../block-node.js';
 import type { Driver, OpenContext } from '../driver.js';
 import type { NodeOptions, OpenPolicy } from '../graph-api.js';
 import type { BlockGraph } from '../graph.js';
-import { NULL_NAME } from './filename.js';
+import type { PipelinePolicy } from '../pipeline/pipeline.js';
+
+type Options = Readonly<Record<string, unknown>>;
 
 /** What a node gets from the one that refers to it, and from the command line. */
 export interface OpenInheritance {
@@ -32,18 +34,6 @@ export function rootContext(policy: OpenPolicy): OpenInheritance {
   };
 }
 
-/** Options every node has; the rest are the driver's. */
-const BASE_OPTIONS = new Set([
-  'driver',
-  'node-name',
-  'read-only',
-  'auto-read-only',
-  'force-share',
-  'discard',
-  'detect-zeroes',
-  'cache',
-]);
-
 export function openContextOf(graph: BlockGraph, node: BlockNode): OpenContext {
   return {
     host: graph.host,
@@ -67,40 +57,74 @@ export interface NodeRequest {
   readonly inherited: OpenInheritance;
 }
 
-export function makeNode(graph: BlockGraph, request: NodeRequest): BlockNode {
-  const { driver, options, inherited } = request;
+export interface NodeFlags {
+  readonly forceShare: boolean;
+  readonly cache: { readonly direct: boolean; readonly 'no-flush': boolean };
+  readonly policy: PipelinePolicy;
+}
+
+/** What the options that every node has come to; unchecked. */
+export function nodeFlags(options: Options, inherited: OpenInheritance): NodeFlags {
   const { policy } = inherited;
   const readOnly = flag(options['read-only'], inherited.readOnly);
   const forceShare = flag(options['force-share'], policy.forceShare === true);
-  if (forceShare && !readOnly) {
+  const unmap = options['discard'] === undefined ? inherited.unmap : options['discard'] === 'unmap';
+  const detect = options['detect-zeroes'];
+  const detectZeroes = detect === 'on' || detect === 'unmap' ? detect : 'off';
+  return {
+    forceShare,
+    cache: cacheOptions(options, policy),
+    policy: { readOnly, writeThrough: inherited.writeThrough, unmap, detectZeroes },
+  };
+}
+
+/** Unmapping zeroes needs discards. Throws kind `invalid-option`. */
+export function requireUnmap({ policy }: NodeFlags): void {
+  if (policy.detectZeroes !== 'unmap' || policy.unmap) return;
+  throw new BlockError(
+    'invalid-option',
+    'setting detect-zeroes to unmap is not allowed without setting discard operation to unmap',
+  );
+}
+
+export function makeNode(graph: BlockGraph, request: NodeRequest): BlockNode {
+  const { driver, options, inherited } = request;
+  const flags = nodeFlags(options, inherited);
+  const { forceShare, cache, policy } = flags;
+  if (forceShare && !policy.readOnly) {
     throw new BlockError(
       'invalid-option',
       'force-share=on can only be used with read-only images',
     );
   }
-  const unmap = options['discard'] === undefined ? inherited.unmap : options['discard'] === 'unmap';
-  const detect = options['detect-zeroes'];
-  const detectZeroes = detect === 'on' || detect === 'unmap' ? detect : 'off';
-  if (detectZeroes === 'unmap' && !unmap) {
-    throw new BlockError(
-      'invalid-option',
-      'setting detect-zeroes to unmap is not allowed without setting discard operation to unmap',
-    );
-  }
+  requireUnmap(flags);
   const name = graph.names.claim(options['node-name']);
   return new BlockNode({
     name,
     driver,
-    options: {
-      ...options,
-      'node-name': name,
-      'force-share': forceShare,
-      cache: cacheOptions(options, policy),
-    },
-    policy: { readOnly, writeThrough: inherited.writeThrough, unmap, detectZeroes },
-    inspectOnly: policy.inspectOnly === true,
+    options: { ...options, 'node-name': name, 'force-share': forceShare, cache },
+    given: options,
+    policy,
+    inspectOnly: inherited.policy.inspectOnly === true,
     forceShare,
   });
+}
+
+/** What a child that is not a backing file gets from its parent. */
+export function inheritedByChild(flags: NodeFlags, inherited: OpenInheritance): OpenInheritance {
+  return {
+    ...inherited,
+    policy: {
+      ...inherited.policy,
+      direct: flags.cache.direct,
+      noFlush: flags.cache['no-flush'],
+      forceShare: flags.forceShare,
+    },
+    readOnly: flags.policy.readOnly,
+    unmap: true,
+    writeThrough: false,
+    guessedBacking: false,
+  };
 }
 
 function flag(value: unknown, otherwise: boolean): boolean {
@@ -109,7 +133,7 @@ function flag(value: unknown, otherwise: boolean): boolean {
 
 /** Cache members as given for this node, else as the command line says. */
 function cacheOptions(
-  options: NodeOptions,
+  options: Options,
   policy: OpenPolicy,
 ): { readonly direct: boolean; readonly 'no-flush': boolean } {
   const own = (options['cache'] ?? {}) as Readonly<Record<string, unknown>>;
@@ -129,27 +153,15 @@ export function withPrefix(prefix: string, thrown: unknown): BlockError {
   });
 }
 
-/** What opens the node again: a path when that is enough, else `json:` with the options. */
-export function filenameOf(node: BlockNode): string {
-  const strong = (node.driver.strongOptions ?? []).some(
-    (option) => node.options[option] !== undefined,
-  );
-  if (!strong) {
-    const own = node.options['filename'];
-    if (typeof own === 'string') return own;
-    const below = node.primary ?? node.filtered;
-    if (below !== null) return below.filename;
-    if (node.driver.name === 'null-co') return NULL_NAME;
-  }
-  return `json:${JSON.stringify(reopenOptions(node))}`;
+/** What a backing file gets from its overlay. */
+export function inheritedByOverlay(flags: NodeFlags, inherited: OpenInheritance): OpenInheritance {
+  return { ...inheritedByChild(flags, inherited), readOnly: true, unmap: false };
 }
 
-function reopenOptions(node: BlockNode): Record<string, unknown> {
-  const options: Record<string, unknown> = { driver: node.driver.name };
-  for (const [key, value] of Object.entries(node.options)) {
-    if (BASE_OPTIONS.has(key)) continue;
-    const child = node.edges.get(key)?.node;
-    options[key] = child === undefined ? value : reopenOptions(child);
-  }
-  return options;
+export function flagsOf(node: BlockNode): NodeFlags {
+  return {
+    forceShare: node.forceShare,
+    cache: node.options['cache'] as NodeFlags['cache'],
+    policy: { ...node.pipeline.policy, readOnly: node.readOnly },
+  };
 }

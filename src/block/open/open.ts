@@ -15,12 +15,15 @@ import { refreshPermissions } from '../permissions.js';
 import { parseFilename, resolveBackingName } from './filename.js';
 import { foreignFormat } from './foreign-formats.js';
 import {
-  filenameOf,
+  flagsOf,
+  inheritedByChild,
+  inheritedByOverlay,
   makeNode,
   openContextOf,
   withPrefix,
   type OpenInheritance,
 } from './make-node.js';
+import { filenameOf } from './node-filename.js';
 import { probeHead, RawProbeGuard, readHead } from './probe.js';
 
 type Options = Readonly<Record<string, unknown>>;
@@ -46,30 +49,13 @@ export async function openNode(
     refreshPermissions([node]).commit?.();
     graph.enlist(node);
     await openBacking(graph, node, inherited);
+    node.filename = filenameOf(node);
   } catch (error) {
     await graph.closeNode(node).catch(() => undefined);
     throw toBlockError(error, { node: node.name });
   }
   graph.adopt(node);
   return node;
-}
-
-/** What a child that is not a backing file gets from its parent. */
-function inheritedByChild(node: BlockNode, inherited: OpenInheritance): OpenInheritance {
-  const cache = node.options['cache'] as { direct: boolean; 'no-flush': boolean };
-  return {
-    ...inherited,
-    policy: {
-      ...inherited.policy,
-      direct: cache.direct,
-      noFlush: cache['no-flush'],
-      forceShare: node.forceShare,
-    },
-    readOnly: node.readOnly,
-    unmap: true,
-    writeThrough: false,
-    guessedBacking: false,
-  };
 }
 
 async function openChildren(
@@ -86,8 +72,9 @@ async function openChildren(
         node: node.name,
       });
     }
-    const child = await openReference(graph, value, inheritedByChild(node, inherited));
+    const child = await openReference(graph, value, inheritedByChild(flagsOf(node), inherited));
     await attachChild(graph, { parent: node, name, role: declaration.role, child });
+    if (typeof value !== 'string') child.inheritsFrom = node;
   }
 }
 
@@ -103,6 +90,7 @@ async function attachChild(
     throw error;
   }
   parent.options = { ...parent.options, [name]: child.name };
+  if (Object.hasOwn(parent.given, name)) parent.given = { ...parent.given, [name]: child.name };
 }
 
 /** A node name, or options of a node that dies with its parent. */
@@ -168,6 +156,7 @@ async function openBacking(
             below,
           );
     await attachChild(graph, { parent: node, name, role, child });
+    if (typeof given !== 'string') child.inheritsFrom = node;
   } catch (error) {
     throw withPrefix('Could not open backing file: ', error);
   }
@@ -197,9 +186,7 @@ function inheritedByBacking(
   }
   const none: FileIdentity = { device: '', inode: `#${inherited.chain.length}` };
   return {
-    ...inheritedByChild(node, inherited),
-    readOnly: true,
-    unmap: false,
+    ...inheritedByOverlay(flagsOf(node), inherited),
     chain: [...inherited.chain, identity ?? none],
     guessedBacking,
   };
@@ -284,6 +271,7 @@ async function openOver(
     const format = request.format ?? probeHead(head, probed)?.name ?? rawUnlessForeign(head);
     const options = { ...request.rest, driver: format, file: file.name };
     const node = await openNode(graph, options, inherited);
+    file.inheritsFrom = node;
     if (request.format === null && format === 'raw') {
       node.probedRaw = true;
       if (!node.readOnly) node.addObserver(new RawProbeGuard(head, probed, node.name));

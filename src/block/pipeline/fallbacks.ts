@@ -207,7 +207,10 @@ export function performTruncate(
 ): Eventually<void> {
   const support = pipeline.driver.supports.truncate;
   if (support === 'pass') return passTarget(pipeline).truncate(size, options);
-  if (support !== 'native') throw unsupported(pipeline, 'resizing');
+  if (support !== 'native') {
+    const text = 'Image format driver does not support resize';
+    throw new BlockError('unsupported', text, { node: pipeline.node.name, operation: 'resize' });
+  }
   const driverNode = pipeline.open();
   if (driverNode.truncate === undefined) throw missing(pipeline, 'truncate');
   return driverNode.truncate(size, options);

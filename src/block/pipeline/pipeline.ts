@@ -52,23 +52,35 @@ export class Pipeline {
   readonly tracker = new RequestTracker();
   readonly node: Node;
   readonly driver: Driver;
-  readonly policy: PipelinePolicy;
+  #policy: PipelinePolicy;
   /** Null before open() ended and after close. */
   driverNode: DriverNode | null = null;
   /** Also true when only the driver found that it cannot write. */
   readOnly: boolean;
   /** Permissions that the node's parents hold together. */
   taken: PermissionMask = Permission.none;
+  /** Bytes from the begin to the end of the furthest write so far. */
+  writtenEnd = 0;
   observers: readonly WriteObserver[] = [];
   #waitsForObservers = false;
-  readonly #plainWrites: boolean;
+  #plainWrites: boolean;
 
   constructor(node: Node, driver: Driver, policy: PipelinePolicy) {
     this.node = node;
     this.driver = driver;
-    this.policy = policy;
+    this.#policy = policy;
     this.readOnly = policy.readOnly;
-    this.#plainWrites = !policy.writeThrough && policy.detectZeroes === 'off';
+    this.#plainWrites = writesArePlain(policy);
+  }
+
+  get policy(): PipelinePolicy {
+    return this.#policy;
+  }
+
+  /** Only while nothing runs: requests look at it more than once. */
+  set policy(policy: PipelinePolicy) {
+    this.#policy = policy;
+    this.#plainWrites = writesArePlain(policy);
   }
 
   addObserver(observer: WriteObserver): () => void {
@@ -173,6 +185,7 @@ export class Pipeline {
   enterBatch(offset: number, length: number, writes: boolean): () => void {
     this.open();
     const entry = this.tracker.enter({ offset, length, serialising: false });
+    if (writes) this.#noteEnd(offset + length);
     let ended = false;
     return () => {
       assert(!ended, 'a batch ended twice');
@@ -183,6 +196,10 @@ export class Pipeline {
         this.#notifyAfter(request);
       }
     };
+  }
+
+  #noteEnd(end: number): void {
+    if (end > this.writtenEnd) this.writtenEnd = end;
   }
 
   #checkWrite(request: Request): DriverNode {
@@ -250,8 +267,10 @@ export class Pipeline {
       case 'read':
         return performRead(this, request);
       case 'write':
+        this.#noteEnd(request.offset + request.length);
         return performWrite(this, request);
       case 'write-zeroes':
+        this.#noteEnd(request.offset + request.length);
         return performZeroes(this, request);
       case 'discard':
         return performDiscard(this, request);
@@ -361,6 +380,10 @@ export class Pipeline {
       observer.afterWrite?.(request.offset, request.length, request);
     }
   }
+}
+
+function writesArePlain(policy: PipelinePolicy): boolean {
+  return !policy.writeThrough && policy.detectZeroes === 'off';
 }
 
 function splitRequest(request: Request, limit: number, alignment: number): Request[] {

@@ -134,6 +134,10 @@ export class NativeFile extends DescriptorFile {
     this.#ofdLocks.change(next, held);
   }
 
+  protected override adoptHostLocks(request: LockRequest): void {
+    this.#ofdLocks.adopt(request);
+  }
+
   #zero(range: { offset: number; length: number }, unmap: boolean): Eventually<void> {
     if (unmap) return this.#zeroByHole(range, false);
     if (!this.#canZeroRange) return this.#zeroByHole(range, true);

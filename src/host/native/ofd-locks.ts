@@ -48,6 +48,11 @@ export class OfdLocks {
     this.#clear({ taken: held.taken & ~taken, unshared: held.unshared & ~unshared });
   }
 
+  /** Sets the bytes of `request`, which another description of this program holds as well. */
+  adopt(request: LockRequest): void {
+    if (!this.#unavailable) this.#set(request);
+  }
+
   #conflict(wanted: LockRequest): { permission: string; shared: boolean } | null {
     for (let bit = 0; bit < PERMISSION_NAMES.length; bit += 1) {
       const permission = PERMISSION_NAMES[bit] ?? '';

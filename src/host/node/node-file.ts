@@ -33,6 +33,8 @@ export class NodeFile extends DescriptorFile {
     return Promise.resolve(false);
   }
 
+  protected override adoptHostLocks(): void {}
+
   protected override lockHost(next: LockRequest): void {
     if (next.taken === 0 && next.unshared === 0) return;
     const declared = declaredLocks(this.identity);

@@ -88,6 +88,7 @@ export class MemoryFile extends FileBase {
   }
 
   protected override lockHost(): void {}
+  protected override adoptHostLocks(): void {}
 
   protected override closeHost(): Promise<void> {
     return Promise.resolve();

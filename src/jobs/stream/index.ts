@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // `block-stream`: checks the arguments, freezes the chain, puts the copy-on-read filter in and
-// starts the job. What is refused before the job exists sends no event.
+// starts the job. A read-only top is read-write while the job lives. What is refused before the
+// job exists sends no event.
 
 import { BlockError, IMAGE_LIMITS } from '../../base/index.js';
 import type { Node } from '../../block/index.js';
@@ -19,6 +20,7 @@ export async function startStream(registry: JobRegistry, args: StreamOptions): P
   const id = args['job-id'] ?? '';
   registry.requireFreeId(id);
   const work = new StreamWork(registry, plan);
+  if (plan.top.readOnly) await work.makeWritable();
   await work.insertFilter(args['filter-node-name'] ?? null);
   const job = await startWork(registry, work, {
     setup: {
@@ -53,13 +55,6 @@ function planStream(registry: JobRegistry, args: StreamOptions): StreamPlan {
     );
   }
   requireFilterName(registry, args['filter-node-name']);
-  if (top.readOnly) {
-    throw new BlockError(
-      'unsupported',
-      `Node '${top.name}' is read-only: streaming into a read-only node is not supported`,
-      { node: top.name },
-    );
-  }
   requireLink(top, base, { layers, backingFile });
   return {
     top,

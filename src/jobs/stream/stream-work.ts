@@ -51,6 +51,7 @@ export class StreamWork implements JobWork {
   readonly #failed = new Map<number, number>();
   #cursor = 0;
   #speed = 0;
+  #wasReadOnly = false;
 
   constructor(registry: JobRegistry, plan: StreamPlan) {
     this.#registry = registry;
@@ -66,6 +67,12 @@ export class StreamWork implements JobWork {
 
   get #empty(): boolean {
     return this.#plan.layers.length === 1;
+  }
+
+  /** Until clean() the top may be written to. */
+  async makeWritable(): Promise<void> {
+    await this.#registry.graph.setReadOnly(this.#plan.top, false);
+    this.#wasReadOnly = true;
   }
 
   /** Also freezes the chain; on failure everything is as before. */
@@ -161,10 +168,18 @@ export class StreamWork implements JobWork {
     const backends = [this.#backend, ...this.#layerGuards.splice(0)];
     this.#backend = null;
     this.#filter = null;
+    const wasReadOnly = this.#wasReadOnly;
+    this.#wasReadOnly = false;
     await letGo([
       ...backends.map((backend) => () => backend?.detach()),
       () => (filter === null ? undefined : graph.removeFilter(filter)),
+      () => (wasReadOnly ? this.#makeReadOnly() : undefined),
     ]);
+  }
+
+  /** Whoever writes to the top by now may go on. */
+  async #makeReadOnly(): Promise<void> {
+    await this.#registry.graph.setReadOnly(this.#plan.top, true).catch(() => undefined);
   }
 
   /** What the header is to say; undefined when it stays as it is. */

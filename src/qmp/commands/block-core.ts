@@ -23,10 +23,18 @@ function permissionNames(mask: PermissionMask): PermissionName[] {
 }
 
 export const blockCoreCommands: HandlerFamily<
-  'blockdev-add' | 'blockdev-del' | 'query-named-block-nodes' | 'x-debug-query-block-graph'
+  | 'blockdev-add'
+  | 'blockdev-del'
+  | 'blockdev-reopen'
+  | 'x-blockdev-reopen'
+  | 'query-named-block-nodes'
+  | 'x-debug-query-block-graph'
 > = {
   'blockdev-add': async (engine, options) => void (await engine.addNode(options)),
   'blockdev-del': (engine, args) => engine.deleteNode(args['node-name']),
+
+  'blockdev-reopen': (engine, { options }) => engine.graph.reopen(options),
+  'x-blockdev-reopen': (engine, options) => engine.graph.reopen([options]),
 
   'query-named-block-nodes': async (engine, { flat }) => {
     const infos = [];

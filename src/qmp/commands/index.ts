@@ -4,8 +4,10 @@
 import type { Engine } from '../../engine/index.js';
 import type { EngineCommand, HandlerFamily } from '../handlers.js';
 import { bitmapCommands } from './bitmap.js';
+import { blockChangeCommands } from './block-change.js';
 import { blockCoreCommands } from './block-core.js';
 import { blockJobCommands } from './block-job.js';
+import { blockQueryCommands } from './block-query.js';
 import { controlCommands } from './control.js';
 import { jobCommands } from './job.js';
 
@@ -14,6 +16,8 @@ const all: HandlerFamily<EngineCommand> = {
   ...jobCommands,
   ...blockJobCommands,
   ...blockCoreCommands,
+  ...blockQueryCommands,
+  ...blockChangeCommands,
   ...bitmapCommands,
 };
 

@@ -3,6 +3,7 @@
 
 import type { CommandResult, ImageInfoValue } from '../../api/index.js';
 import { IMAGE_LIMITS } from '../../base/index.js';
+import { headerName } from '../../block/index.js';
 import type { Node } from '../../block/index.js';
 import type { Engine } from '../../engine/index.js';
 import { describeBitmaps } from './bitmap.js';
@@ -41,6 +42,7 @@ async function imageInfo(engine: Engine, node: Node, nested: boolean): Promise<I
   const clusterSize = clusterSizeOf(node);
   const link = node.backingLink();
   const format = link?.format ?? null;
+  const full = link === null ? null : headerName(node, link.file);
   const storage = storageOf(node);
   const path = storage?.driverNode.hostFile?.path;
   const dirty = info.dirty ?? (storage === null ? undefined : false);
@@ -56,7 +58,7 @@ async function imageInfo(engine: Engine, node: Node, nested: boolean): Promise<I
     ...(info.specific === undefined ? {} : { 'format-specific': info.specific }),
     ...(link === null ? {} : { 'backing-filename': link.file }),
     ...(format === null ? {} : { 'backing-filename-format': format }),
-    ...(node.backing === null ? {} : { 'full-backing-filename': node.backing.filename }),
+    ...(full === null ? {} : { 'full-backing-filename': full }),
     ...(dirty === undefined ? {} : { 'dirty-flag': dirty }),
     ...(backing === null ? {} : { 'backing-image': await imageInfo(engine, backing, true) }),
   };
@@ -82,7 +84,7 @@ export async function describeNode(engine: Engine, node: Node, flat: boolean): P
       direct: cache.direct ?? false,
       'no-flush': cache['no-flush'] ?? false,
     },
-    write_threshold: 0,
+    write_threshold: engine.writeThresholds.of(node),
     ...(bitmaps.length === 0 ? {} : { 'dirty-bitmaps': bitmaps }),
   };
 }

@@ -85,7 +85,7 @@ describe('opening nodes', () => {
     expect((await graph.open(RAW)).filename).toBe('/disk');
     const windowed = await graph.open({ ...RAW, 'node-name': 'w', offset: 512, 'read-only': true });
     expect(windowed.filename).toBe(
-      'json:{"driver":"raw","file":{"driver":"file","filename":"/disk"},"offset":512}',
+      'json:{"offset": 512, "driver": "raw", "file": {"driver": "file", "filename": "/disk"}}',
     );
     const again = await graph.openImage(windowed.filename, null, true);
     const buffer = new Uint8Array(16);

@@ -54,6 +54,7 @@ class HandFile extends FileBase {
       this.syncs.push({ finish: resolve, fail: reject });
     });
   }
+  protected override adoptHostLocks(): void {}
   protected override lockHost({ taken, unshared }: LockRequest): void {
     this.hostCalls.push(`lock ${taken}/${unshared}`);
   }

@@ -140,13 +140,26 @@ describe('block-stream', () => {
     expect([...stage.graph.nodes].filter((node) => node.driver.kind === 'filter')).toEqual([]);
   });
 
-  it('refuses a read-only top by name', async () => {
+  it('writes to a read-only top and leaves it read-only', async () => {
     const stage = makeStage();
     await makeChain(stage, { seed: 1 });
     await stage.graph.close(stage.graph.require('top'));
     await openImage(stage, 'top', { backing: 'mid', readOnly: true });
-    const start = startStream(stage.jobs, { 'job-id': 's', device: 'top' });
-    await expect(start).rejects.toThrow("Node 'top' is read-only");
+    const job = await startStream(stage.jobs, { 'job-id': 's', device: 'top' });
+    await job.ended;
+    const top = stage.graph.require('top');
+    expect([top.readOnly, top.backing, top.backingLink()]).toEqual([true, null, null]);
+    expect((await top.check('none')).leaks).toBe(0);
+  });
+
+  it('that cannot start leaves a read-only top read-only', async () => {
+    const stage = makeStage();
+    await makeChain(stage, { seed: 1 });
+    await stage.graph.close(stage.graph.require('top'));
+    await openImage(stage, 'top', { backing: 'mid', readOnly: true });
+    const start = startStream(stage.jobs, { 'job-id': 's', device: 'top', speed: -1 });
+    await expect(start).rejects.toThrow("Parameter 'speed' expects a non-negative value");
+    expect(stage.graph.require('top').readOnly).toBe(true);
   });
 
   it('keeps its chain busy and frozen while it runs, and lets go on cancel', async () => {

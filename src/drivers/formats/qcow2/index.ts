@@ -31,6 +31,19 @@ export const qcow2Driver = defineDriver<Qcow2Options>({
     },
     backing: { role: ChildRole.cow, required: false },
   },
+  reopenOptions: [
+    'lazy-refcounts',
+    'pass-discard-request',
+    'pass-discard-snapshot',
+    'pass-discard-other',
+    'overlap-check',
+    'cache-size',
+    'l2-cache-size',
+    'l2-cache-entry-size',
+    'refcount-cache-size',
+    'cache-clean-interval',
+    'encrypt',
+  ],
   probe(head) {
     if (head.length < 8) return 0;
     const view = new DataView(head.buffer, head.byteOffset, head.byteLength);

@@ -17,6 +17,7 @@ import type {
   Extent,
   Lease,
   NodeLimits,
+  OpenContext,
   Request,
   TargetReservation,
   TruncateOptions,
@@ -25,9 +26,17 @@ import { Compressor, Eraser, Mapper, Reader, reserve, Writer } from './data/inde
 import { l1EntriesFor } from './layout.js';
 import { growL1, MetadataStore } from './metadata/index.js';
 import type { ImageOptions, Qcow2Image } from './metadata/index.js';
+import type { Qcow2Options } from './options.js';
 
 /** Smallest unit of a request, in bytes. */
 const REQUEST_ALIGNMENT = 1;
+
+/** Gives the instance for other options (see DriverNode.reopen). */
+export type Qcow2Reopen = (
+  current: Qcow2Node,
+  context: OpenContext,
+  options: Qcow2Options,
+) => Promise<DriverNode>;
 
 export class Qcow2Node implements DriverNode {
   readonly limits: NodeLimits;
@@ -37,9 +46,11 @@ export class Qcow2Node implements DriverNode {
   readonly #eraser: Eraser;
   readonly #compressor: Compressor;
   readonly #mapper: Mapper;
+  readonly #reopen: Qcow2Reopen;
   #closed = false;
 
-  constructor(options: ImageOptions) {
+  constructor(options: ImageOptions, reopen: Qcow2Reopen) {
+    this.#reopen = reopen;
     this.#store = new MetadataStore(options);
     this.#reader = new Reader(this.#store);
     this.#writer = new Writer(this.#store, this.#reader);
@@ -126,9 +137,6 @@ export class Qcow2Node implements DriverNode {
   async truncate(size: number, options: TruncateOptions): Promise<void> {
     const { image } = this;
     image.assertWritable();
-    if (size < image.size) {
-      throw new BlockError('unsupported', 'qcow2 does not support shrinking images yet');
-    }
     if (options.preallocation !== 'off') {
       throw new BlockError(
         'unsupported',
@@ -137,6 +145,9 @@ export class Qcow2Node implements DriverNode {
     }
     if (size % 512 !== 0) {
       throw new BlockError('invalid-option', 'The new size must be a multiple of 512');
+    }
+    if (size < image.size) {
+      throw new BlockError('unsupported', 'qcow2 does not support shrinking images yet');
     }
     if (size === image.size) return;
     await growL1(this.#store, l1EntriesFor(size, image.geometry));
@@ -176,6 +187,13 @@ export class Qcow2Node implements DriverNode {
     await this.#flushOut();
   }
 
+  reopen(
+    context: OpenContext,
+    options: Readonly<Record<string, unknown>>,
+  ): Promise<DriverNode> {
+    return this.#reopen(this, context, options as Qcow2Options);
+  }
+
   async close(): Promise<void> {
     if (this.#closed) return;
     this.#closed = true;
@@ -208,10 +226,6 @@ export class Qcow2Node implements DriverNode {
     if ((request.flags & RequestFlag.fua) === 0) return done;
     return settle(done, () => this.flush());
   }
-}
-
-export function openQcow2Node(options: ImageOptions): Qcow2Node {
-  return new Qcow2Node(options);
 }
 
 function bufferOf(request: Request): Uint8Array {

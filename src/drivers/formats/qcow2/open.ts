@@ -5,14 +5,15 @@
 // refused (inspect.ts). Opened read-write, unknown autoclear bits are cleared before anything
 // else is written. Errors carry the path of the image file.
 
-import { BlockError } from '../../../base/index.js';
+import { BlockError, hasAny } from '../../../base/index.js';
 import type { DriverNode, OpenContext } from '../../../block/index.js';
 import { requireSupported, requireWritable, unsupportedFeature } from './features.js';
 import { virtualSizeOf } from './header.js';
 import type { Qcow2Header } from './header.js';
 import { InspectedQcow2 } from './inspect.js';
 import { readBitmaps, readSnapshots } from './listings.js';
-import { openQcow2Node } from './node.js';
+import type { ImageOptions } from './metadata/index.js';
+import { Qcow2Node } from './node.js';
 import { QCOW2_REFUSED_OPTIONS } from './options.js';
 import type { Qcow2Options } from './options.js';
 import { inspectHeader, Qcow2Structures, readTopTables, requireTables } from './structures.js';
@@ -21,22 +22,53 @@ export async function openQcow2(
   context: OpenContext,
   options: Qcow2Options,
 ): Promise<DriverNode> {
-  for (const name of QCOW2_REFUSED_OPTIONS) {
-    if (options[name] === undefined || options[name] === null) continue;
-    throw new BlockError('unsupported', `Option '${name}' of driver 'qcow2' is not supported`);
-  }
+  requireKnownOptions(options);
   const path = context.child('file').node.filename;
   try {
-    return await openImage(context, options, path);
+    return await openImage(context, options, { path, current: null });
   } catch (error) {
     throw withPath(error, path);
   }
 }
 
+function requireKnownOptions(options: Qcow2Options): void {
+  for (const name of QCOW2_REFUSED_OPTIONS) {
+    if (options[name] === undefined || options[name] === null) continue;
+    throw new BlockError('unsupported', `Option '${name}' of driver 'qcow2' is not supported`);
+  }
+}
+
+/** All is flushed; another instance is read from the file only where access or file change. */
+async function reopenQcow2(
+  current: Qcow2Node,
+  context: OpenContext,
+  options: Qcow2Options,
+): Promise<DriverNode> {
+  requireKnownOptions(options);
+  const file = context.child('file');
+  const stays = file === context.node.children.get('file');
+  const path = file.node.filename;
+  try {
+    if (!stays || context.readOnly !== current.image.readOnly) {
+      return await openImage(context, options, { path, current });
+    }
+    requireLazyRefcounts(current.image.version, options);
+    return current;
+  } catch (error) {
+    throw withPath(error, path);
+  }
+}
+
+interface ImagePlace {
+  readonly path: string;
+  /** The instance that is to be replaced; nothing is written while it serves. */
+  readonly current: Qcow2Node | null;
+}
+
 async function openImage(
   context: OpenContext,
   options: Qcow2Options,
-  path: string,
+  { path, current }: ImagePlace,
 ): Promise<DriverNode> {
   const file = context.child('file');
   const header = await inspectHeader(file.node);
@@ -48,15 +80,16 @@ async function openImage(
   }
   requireTables(header);
   requireSupported(header, { path });
-  requireLazyRefcounts(header, options);
+  requireLazyRefcounts(header.fields.version, options);
   const structures = new Qcow2Structures(file, header);
   if (!context.readOnly) {
     requireWritable(header, { path });
-    await structures.clearAutoclear();
+    if (current === null) await structures.clearAutoclear();
+    else requireNoAutoclear(header);
   }
   const tables = await readTopTables(file.node, header);
   const { fields } = header;
-  return openQcow2Node({
+  const imageOptions: ImageOptions = {
     ...tables,
     label: path,
     version: fields.version,
@@ -64,21 +97,33 @@ async function openImage(
     refcountOrder: fields.refcountOrder,
     readOnly: context.readOnly,
     size: virtualSizeOf(header),
-    corrupt: structures.info().corrupt === true,
+    corrupt: structures.info().corrupt === true || current?.image.corrupt === true,
     node: context.node,
     file,
     structures,
     reportCorruption: (message) => context.reportCorruption?.({ message, fatal: true }),
-  });
+  };
+  return new Qcow2Node(imageOptions, reopenQcow2);
+}
+
+/** Clearing them is a write, which is not due before the whole reopen is. */
+function requireNoAutoclear({ fields }: Qcow2Header): void {
+  const { autoclearFeatures: bits } = fields;
+  if (!hasAny(bits, bits)) return;
+  throw new BlockError(
+    'unsupported',
+    'qcow2: Reopening an image read-write is not supported while it has autoclear features ' +
+      `(autoclear_features 0x${bits.lo.toString(16)})`,
+  );
 }
 
 /** Refcounts are always kept exact here, which lazy refcounts allow; version 2 has none. */
-function requireLazyRefcounts(header: Qcow2Header, options: Qcow2Options): void {
-  if (options['lazy-refcounts'] !== true || header.fields.version >= 3) return;
+function requireLazyRefcounts(version: number, options: Qcow2Options): void {
+  if (options['lazy-refcounts'] !== true || version >= 3) return;
   throw new BlockError(
     'invalid-option',
     'Lazy refcounts require a qcow2 image with at least qemu 1.1 compatibility level ' +
-      `(version ${header.fields.version})`,
+      `(version ${version})`,
   );
 }
 

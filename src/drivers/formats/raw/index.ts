@@ -25,6 +25,7 @@ export const rawDriver = defineDriver<RawOptions>({
   children: {
     file: { role: ChildRole.data | ChildRole.primary, required: true, permissions: 'filter' },
   },
+  reopenOptions: ['offset', 'size'],
   strongOptions: ['offset', 'size'],
   open: openRaw,
 });

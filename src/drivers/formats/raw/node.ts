@@ -32,10 +32,13 @@ export interface RawParts {
   readonly offset: number;
   /** Bytes; null: to the end of the child. */
   readonly size: number | null;
+  /** Makes the node of another window. */
+  readonly reopen: NonNullable<DriverNode['reopen']>;
 }
 
 export class RawNode implements DriverNode {
   readonly growsOnWrite: boolean;
+  readonly reopen: RawParts['reopen'];
   readonly #file: Child;
   readonly #offset: number;
   readonly #size: number | null;
@@ -44,6 +47,7 @@ export class RawNode implements DriverNode {
     this.#file = parts.file;
     this.#offset = parts.offset;
     this.#size = parts.size;
+    this.reopen = parts.reopen;
     this.growsOnWrite = parts.size === null;
   }
 

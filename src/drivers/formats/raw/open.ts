@@ -14,7 +14,7 @@ export function openRaw(context: OpenContext, options: RawOptions): Promise<Driv
     const offset = options.offset ?? 0;
     const size = options.size ?? null;
     checkWindow(file.node.length, offset, size);
-    return Promise.resolve(new RawNode({ file, offset, size }));
+    return Promise.resolve(new RawNode({ file, offset, size, reopen: openRaw }));
   } catch (error) {
     return Promise.reject(error);
   }

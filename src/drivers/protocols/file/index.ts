@@ -23,6 +23,7 @@ export const fileDriver = defineDriver<FileNodeOptions>({
     check: 'none',
   },
   children: {},
+  reopenOptions: [],
   open: openFile,
   create: createFile,
 });

@@ -17,17 +17,20 @@ import {
 } from '../../../base/index.js';
 import type {
   BlockStatus,
+  DiscardCounts,
   DriverNode,
   Extent,
   Node,
   NodeLimits,
+  OpenContext,
   PieceOutcome,
   Request,
   TargetReservation,
   TruncateOptions,
 } from '../../../block/index.js';
 import { RequestFlag } from '../../../block/index.js';
-import type { HostExtent, HostFile } from '../../../host/index.js';
+import type { HostExtent, HostFile, OpenFileOptions } from '../../../host/index.js';
+import type { FileNodeOptions } from './open.js';
 
 const SECTOR_BYTES = 512;
 /** Bytes of one write when zeroes have to be written out. */
@@ -38,6 +41,15 @@ export interface FileNodeParts {
   readonly file: HostFile;
   /** Whether permissions become locks. */
   readonly locked: boolean;
+  /** How the file was to be opened; it is read-only too where nothing else was possible. */
+  readonly flags: OpenFileOptions;
+  readonly discards: DiscardCounts;
+  /** Gives the same parts when nothing has to change. */
+  reopen(
+    current: FileNodeParts,
+    context: OpenContext,
+    options: FileNodeOptions,
+  ): Promise<FileNodeParts>;
 }
 
 /** Written at the end of a range to have it inside the file. */
@@ -47,11 +59,15 @@ export class FileNode implements DriverNode {
   readonly hostFile: HostFile;
   readonly readOnly: boolean;
   readonly growsOnWrite = true;
+  readonly discards: DiscardCounts;
   readonly limits: NodeLimits;
+  readonly #parts: FileNodeParts;
   readonly #node: Node;
   readonly #locked: boolean;
 
   constructor(parts: FileNodeParts) {
+    this.#parts = parts;
+    this.discards = parts.discards;
     this.hostFile = parts.file;
     this.readOnly = parts.file.readOnly;
     this.#node = parts.node;
@@ -97,7 +113,28 @@ export class FileNode implements DriverNode {
   }
 
   discard(request: Request): Eventually<void> {
-    return this.hostFile.discard(request.offset, request.length);
+    let done: Eventually<void>;
+    try {
+      done = this.hostFile.discard(request.offset, request.length);
+    } catch (error) {
+      this.discards.failed += 1;
+      throw error;
+    }
+    if (done instanceof Promise) return this.#countDiscard(done, request.length);
+    this.discards.succeeded += 1;
+    this.discards.bytes += request.length;
+    return undefined;
+  }
+
+  async #countDiscard(done: Promise<void>, length: number): Promise<void> {
+    try {
+      await done;
+    } catch (error) {
+      this.discards.failed += 1;
+      throw error;
+    }
+    this.discards.succeeded += 1;
+    this.discards.bytes += length;
   }
 
   flush(): Eventually<void> {
@@ -165,6 +202,19 @@ export class FileNode implements DriverNode {
         outcome === 'zero' ? this.#makeZero(offset, length) : undefined,
       abandon: () => undefined,
     };
+  }
+
+  async reopen(
+    context: OpenContext,
+    options: Readonly<Record<string, unknown>>,
+  ): Promise<DriverNode> {
+    const current = this.#parts;
+    const parts = await current.reopen(current, context, options as FileNodeOptions);
+    return parts === current ? this : new FileNode(parts);
+  }
+
+  takeOver(old: DriverNode): void {
+    if (old.hostFile !== undefined) this.hostFile.takeOverLocks(old.hostFile);
   }
 
   async close(): Promise<void> {

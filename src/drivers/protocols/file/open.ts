@@ -4,7 +4,7 @@
 import { BlockError } from '../../../base/index.js';
 import type { DriverNode, OpenContext } from '../../../block/index.js';
 import type { Host, HostFile, OpenFileOptions } from '../../../host/index.js';
-import { FileNode } from './node.js';
+import { FileNode, type FileNodeParts } from './node.js';
 import type { FileOptions } from './options.js';
 
 /** The driver's own options with those that every node has. */
@@ -21,12 +21,7 @@ export async function openFile(
   options: FileNodeOptions,
 ): Promise<DriverNode> {
   refuseUnsupported(options);
-  const direct = options.cache?.direct === true;
-  const wanted: OpenFileOptions = {
-    readOnly: context.readOnly,
-    direct,
-    noFlush: options.cache?.['no-flush'] === true,
-  };
+  const wanted = wantedFlags(context, options);
   const file = await openOrReadOnly(context.host, options, wanted);
   if (options.locking === 'on' && !file.capabilities.locks) {
     await file.close();
@@ -35,7 +30,44 @@ export async function openFile(
     });
   }
   const locked = options.locking !== 'off' && options['force-share'] !== true;
-  return new FileNode({ node: context.node, file, locked });
+  return new FileNode({
+    node: context.node,
+    file,
+    locked,
+    flags: wanted,
+    discards: { succeeded: 0, failed: 0, bytes: 0 },
+    reopen: reopenFile,
+  });
+}
+
+function wantedFlags(context: OpenContext, options: FileNodeOptions): OpenFileOptions {
+  return {
+    readOnly: context.readOnly,
+    direct: options.cache?.direct === true,
+    noFlush: options.cache?.['no-flush'] === true,
+  };
+}
+
+/** The same file opened another way; the locks follow when the new instance takes over. */
+async function reopenFile(
+  current: FileNodeParts,
+  context: OpenContext,
+  options: FileNodeOptions,
+): Promise<FileNodeParts> {
+  const flags = wantedFlags(context, options);
+  const same =
+    flags.direct === current.flags.direct &&
+    flags.noFlush === current.flags.noFlush &&
+    flags.readOnly === current.file.readOnly;
+  if (same) return current;
+  const file = await openOrReadOnly(context.host, options, flags);
+  const { device, inode } = current.file.identity;
+  if (file.identity.device === device && file.identity.inode === inode) {
+    return { ...current, file, flags };
+  }
+  await file.close();
+  const text = `Could not reopen '${options.filename}': another file has taken its name`;
+  throw new BlockError('invalid-state', text, { path: options.filename });
 }
 
 function refuseUnsupported(options: FileNodeOptions): void {

@@ -65,6 +65,11 @@ class NullNode implements DriverNode {
     return this.#readZeroes ? [{ kind: 'zero', length }] : null;
   }
 
+  /** Only flags change, and those are not its concern. */
+  reopen(): Promise<DriverNode> {
+    return Promise.resolve(this);
+  }
+
   close(): Promise<void> {
     return Promise.resolve();
   }
@@ -94,6 +99,8 @@ export const nullDriver = defineDriver<NullOptions>({
     check: 'none',
   },
   children: {},
+  reopenOptions: [],
   strongOptions: ['size', 'read-zeroes'],
+  plainFilename: 'null-co://',
   open: (context, options) => Promise.resolve(new NullNode(context, options)),
 });

@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: Apache-2.0
+// Commands that change nodes that are there: size, snapshots, backing links, what is watched.
+
+import { command, enumeration, int, optional, str, uint } from '../schema/index.js';
+
+export const blockResize = command({
+  name: 'block_resize',
+  since: '0.14',
+  doc: 'Changes the size of an image to `size` bytes.',
+  args: { device: optional(str), 'node-name': optional(str), size: int },
+});
+
+export const blockSetWriteThreshold = command({
+  name: 'block-set-write-threshold',
+  since: '2.3',
+  doc: 'Asks for one event when a write goes past `write-threshold` bytes; 0 takes that back.',
+  args: { 'node-name': str, 'write-threshold': uint },
+});
+
+export const blockdevSnapshot = command({
+  name: 'blockdev-snapshot',
+  since: '2.5',
+  doc: 'Puts a node, added with `backing: null`, as overlay on another, which turns read-only.',
+  args: { node: str, overlay: str },
+});
+
+export const newImageMode = enumeration('NewImageMode', ['existing', 'absolute-paths']);
+
+export const blockdevSnapshotSync = command({
+  name: 'blockdev-snapshot-sync',
+  since: '0.14',
+  doc: 'Makes an image (or takes an existing one) and puts it as overlay on a node.',
+  args: {
+    device: optional(str),
+    'node-name': optional(str),
+    'snapshot-file': str,
+    'snapshot-node-name': optional(str),
+    format: optional(str),
+    mode: optional(newImageMode),
+  },
+});
+
+export const changeBackingFile = command({
+  name: 'change-backing-file',
+  since: '2.1',
+  doc: 'Rewrites the backing link in the header of an image; the graph stays.',
+  args: { device: str, 'image-node-name': str, 'backing-file': str },
+});

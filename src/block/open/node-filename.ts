@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: Apache-2.0
+// What opens a node again: a path where that is enough, else `json:` with the options.
+//
+// A path is enough unless an option changes what is read or the backing file is not the one that
+// the image header names. Only options that matter for the content are part of the text.
+
+import { writeJson } from '../../wire/index.js';
+import type { BlockNode } from '../block-node.js';
+import { ChildRole } from '../driver.js';
+import { withAncestors } from '../drain.js';
+import type { Node } from '../node.js';
+import { topologicalOrder } from '../permissions.js';
+import { parseFilename, resolveBackingName } from './filename.js';
+
+/** As the reference prints them; others follow in alphabetical order. */
+const ORDER = ['offset', 'read-zeroes', 'backing', 'driver', 'size', 'file', 'filename'];
+
+export function filenameOf(node: BlockNode): string {
+  return plainName(node) ?? `json:${writeJson(contentOptions(node))}`;
+}
+
+/** Anew for the nodes and for all above, whose names may be made of theirs. */
+export function renewFilenames(nodes: readonly BlockNode[]): void {
+  const stale = withAncestors(nodes);
+  for (const node of topologicalOrder(stale).reverse()) {
+    if (stale.has(node)) node.filename = filenameOf(node);
+  }
+}
+
+function plainName(node: BlockNode): string | null {
+  const { driver, options } = node;
+  if ((driver.strongOptions ?? []).some((option) => options[option] !== undefined)) return null;
+  if (hasOtherBacking(node)) return null;
+  const own = options['filename'];
+  if (typeof own === 'string') return own;
+  const below = node.primary ?? node.filtered;
+  if (below === null) return driver.plainFilename ?? null;
+  const shared = driver.kind === 'filter' || below.driver.kind === 'protocol';
+  return shared ? plainName(below) : null;
+}
+
+/** The backing file was given and is another than a plain open would find. */
+function hasOtherBacking(node: BlockNode): boolean {
+  const name = cowName(node);
+  if (name === null || node.options[name] === undefined) return false;
+  const link = node.pipeline.driverNode?.backingLink?.() ?? null;
+  const { backing } = node;
+  if (link === null || backing === null) return (link === null) !== (backing === null);
+  return backing.filename !== headerName(node, link.file);
+}
+
+/** The name in the header of an image, made relative to where the image is; null if it cannot. */
+export function headerName(node: Node, file: string): string | null {
+  const own = (node.primary ?? node).filename;
+  const relative = parsesAsPath(file) && !file.startsWith('/');
+  return relative && own.startsWith('json:') ? null : resolveBackingName(own, file);
+}
+
+function parsesAsPath(file: string): boolean {
+  try {
+    return parseFilename(file).kind === 'path';
+  } catch {
+    return false;
+  }
+}
+
+function cowName(node: BlockNode): string | null {
+  for (const [name, { role }] of Object.entries(node.driver.children)) {
+    if ((role & ChildRole.cow) !== 0) return name;
+  }
+  return null;
+}
+
+function contentOptions(node: BlockNode): Record<string, unknown> {
+  const { driver, options } = node;
+  const own: Record<string, unknown> = { driver: driver.name };
+  for (const name of ['filename', ...(driver.strongOptions ?? [])]) {
+    if (options[name] !== undefined) own[name] = options[name];
+  }
+  for (const [name, edge] of node.edges) {
+    if (name === cowName(node) && !hasOtherBacking(node)) continue;
+    own[name] = contentOptions(edge.node);
+  }
+  const cow = cowName(node);
+  if (cow !== null && node.backing === null && hasOtherBacking(node)) own[cow] = null;
+  return Object.fromEntries(
+    Object.keys(own)
+      .toSorted((a, b) => rank(a) - rank(b) || (a < b ? -1 : 1))
+      .map((key) => [key, own[key]]),
+  );
+}
+
+function rank(key: string): number {
+  const at = ORDER.indexOf(key);
+  return at < 0 ? ORDER.length : at;
+}

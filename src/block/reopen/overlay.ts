@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: Apache-2.0
+// Putting an overlay on a node: its users move to the overlay, which gets it as backing file.
+//
+// One drained transaction; afterwards the node is made read-only if nobody minds.
+
+import { BlockError, Permission } from '../../base/index.js';
+import type { BlockNode } from '../block-node.js';
+import { ChildRole } from '../driver.js';
+import { changeIdle, moveEdges, placeEdge } from '../graph-changes.js';
+import type { BlockGraph } from '../graph.js';
+import { renewFilenames } from '../open/node-filename.js';
+import { refreshPermissions, topologicalOrder } from '../permissions.js';
+import { setReadOnly } from './reopen.js';
+
+/** Throws with nothing changed when the overlay is in use or cannot have that backing file. */
+export async function appendOverlay(
+  graph: BlockGraph,
+  below: BlockNode,
+  overlay: BlockNode,
+): Promise<void> {
+  const name = requireOverlay(overlay);
+  const section = await graph.drains.drain([below, overlay]);
+  try {
+    await changeIdle([below, overlay], (tx) => {
+      if (topologicalOrder([below]).includes(overlay)) {
+        throw new BlockError(
+          'invalid-option',
+          `Making '${below.name}' a ${name} child of '${overlay.name}' would create a cycle`,
+          { node: overlay.name },
+        );
+      }
+      const inside = new Set(topologicalOrder([overlay]));
+      const users = [...below.parents].filter(
+        ({ parent }) => parent.node === null || !inside.has(parent.node as BlockNode),
+      );
+      tx.add(placeEdge(overlay, name, below));
+      tx.add(moveEdges(users, overlay));
+      tx.add(refreshPermissions([overlay, below]));
+    });
+    const names = { [name]: below.name };
+    overlay.options = { ...overlay.options, ...names };
+    overlay.given = { ...overlay.given, ...names };
+    renewFilenames([overlay]);
+  } finally {
+    section.end();
+  }
+  // Whoever still writes to it may go on: the snapshot stands.
+  await setReadOnly(graph, below, true).catch(() => undefined);
+}
+
+/** The name of the child that the node is going to be. */
+function requireOverlay(overlay: BlockNode): string {
+  const refuse = (text: string): never => {
+    throw new BlockError('invalid-option', text, { node: overlay.name });
+  };
+  if ((overlay.cumulative.taken & Permission.consistentRead) !== 0) {
+    return refuse('The overlay is already in use');
+  }
+  if (overlay.driver.kind === 'filter') return refuse('Filters cannot be used as overlays');
+  if (overlay.backing !== null) return refuse('The overlay already has a backing image');
+  for (const [name, { role }] of Object.entries(overlay.driver.children)) {
+    if ((role & ChildRole.cow) !== 0) return name;
+  }
+  return refuse('The overlay does not support backing images');
+}

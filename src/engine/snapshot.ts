@@ -1,0 +1,183 @@
+// SPDX-License-Identifier: Apache-2.0
+// External snapshots and backing links of images in use: blockdev-snapshot, -snapshot-sync and
+// change-backing-file.
+//
+// Order of a snapshot: the node is flushed, the overlay is made and opened, then the graph changes
+// in one step. What fails before that leaves the graph as it was; a file that was made stays.
+
+import { resolve } from 'node:path';
+
+import { BlockError, errnoText, Permission, toBlockError } from '../base/index.js';
+import { ChildRole, creationPath } from '../block/index.js';
+import type { Driver, Node } from '../block/index.js';
+import { backingOf, nodesOfView, skipFilters } from '../block/copy/index.js';
+import type { Engine } from './engine.js';
+
+export interface SnapshotFile {
+  readonly file: string;
+  /** Node name of the overlay. */
+  readonly name: string | undefined;
+  readonly format: string;
+  /** The file is there and is taken as it is. */
+  readonly existing: boolean;
+}
+
+/** `blockdev-snapshot`: an overlay that is open already. */
+export async function snapshotOnto(engine: Engine, node: Node, overlay: string): Promise<void> {
+  await prepareNode(engine, node);
+  const target = engine.jobs.node(overlay);
+  engine.jobs.requireIdle(target);
+  await engine.graph.appendOverlay(node, target);
+}
+
+/** `blockdev-snapshot-sync`: an overlay from a file. */
+export async function snapshotInto(
+  engine: Engine,
+  node: Node,
+  request: SnapshotFile,
+): Promise<void> {
+  const { graph } = engine;
+  await prepareNode(engine, node);
+  if (request.name === undefined) {
+    throw new BlockError('invalid-option', 'New overlay node-name missing');
+  }
+  if (graph.find(request.name) !== null) {
+    throw new BlockError('exists', 'New overlay node-name already in use');
+  }
+  const filename = creationPath(request.file);
+  const driver = await formatDriver(engine, request.format);
+  if (!request.existing) await createOverlay(engine, node, { driver, filename });
+  const cache = node.options['cache'];
+  const overlay = await graph.open({
+    driver: request.format,
+    'node-name': request.name,
+    ...(hasBacking(driver) ? { backing: null } : {}),
+    ...(cache === undefined ? {} : { cache }),
+    file: { driver: 'file', filename },
+  });
+  try {
+    await graph.appendOverlay(node, overlay);
+  } finally {
+    // From now on it lives by its users alone.
+    await graph.close(overlay);
+  }
+}
+
+async function prepareNode(engine: Engine, node: Node): Promise<void> {
+  engine.requireUnused(node);
+  if (node.readOnly) return;
+  try {
+    await node.flush();
+  } catch (error) {
+    throw new BlockError('io', 'An IO error has occurred', { node: node.name, cause: error });
+  }
+}
+
+async function formatDriver(engine: Engine, format: string): Promise<Driver> {
+  try {
+    return await engine.jobs.driver(format);
+  } catch (error) {
+    if (!(error instanceof BlockError)) throw error;
+    throw new BlockError('invalid-option', `Unknown file format '${format}'`, { cause: error });
+  }
+}
+
+function hasBacking(driver: Driver): boolean {
+  return Object.values(driver.children).some(({ role }) => (role & ChildRole.cow) !== 0);
+}
+
+interface NewOverlay {
+  readonly driver: Driver;
+  readonly filename: string;
+}
+
+async function createOverlay(engine: Engine, node: Node, overlay: NewOverlay): Promise<void> {
+  const { driver, filename } = overlay;
+  const { graph } = engine;
+  if (!hasBacking(driver) || driver.create === undefined) {
+    throw new BlockError(
+      'unsupported',
+      `Backing file not supported for file format '${driver.name}'`,
+      { path: filename },
+    );
+  }
+  const backing = node.filename;
+  if (backing === filename) {
+    const text = 'Error: Trying to create an image with the same filename as the backing file';
+    throw new BlockError('invalid-option', text, { path: filename });
+  }
+  const named = backing.startsWith('/') || backing.startsWith('json:') || backing.includes(':');
+  const fileDriver = await engine.jobs.driver('file');
+  const noNode = (): Promise<Node> => Promise.reject(new BlockError('invalid-state', 'no node'));
+  await fileDriver.create?.({ host: graph.host, node: noNode }, { filename, size: 0 });
+  const file = await graph.open({ driver: 'file', filename });
+  try {
+    const backend = await graph.attach(file, 'an unnamed block device', {
+      taken: Permission.write | Permission.resize,
+      shared: Permission.all,
+    });
+    try {
+      await driver.create(
+        { host: graph.host, node: () => Promise.resolve(backend.node) },
+        {
+          driver: driver.name,
+          file: file.name,
+          size: node.length,
+          'backing-file': named ? backing : resolve(backing),
+          'backing-fmt': node.driver.name,
+        },
+      );
+    } finally {
+      await backend.detach();
+    }
+  } finally {
+    await graph.close(file);
+  }
+}
+
+export interface BackingChange {
+  readonly device: string;
+  readonly image: string;
+  readonly backingFile: string;
+}
+
+/** `change-backing-file`: the header of one image in the chain of `device`. */
+export async function changeBackingFile(engine: Engine, request: BackingChange): Promise<void> {
+  const { graph, jobs } = engine;
+  const top = jobs.node(request.device);
+  for (const { parent } of top.parents) {
+    if (parent.node !== null) throw new BlockError('invalid-state', 'Need a root block node');
+  }
+  const image = jobs.node(request.image, 'node-name');
+  const below = backingOf(image);
+  if (below === null || image.driver.kind === 'filter') {
+    throw new BlockError(
+      'invalid-state',
+      'not allowing backing file change on an image without a backing file',
+    );
+  }
+  if (![...nodesOfView(top)].includes(image)) {
+    throw new BlockError(
+      'invalid-option',
+      `'${request.device}' and image file are not in the same chain`,
+    );
+  }
+  engine.requireUnused(image);
+  const formatOf = engine.habits.ownBackingFormat ? image : skipFilters(below);
+  const wasReadOnly = image.readOnly;
+  if (wasReadOnly) await graph.setReadOnly(image, false);
+  try {
+    const section = await graph.drain([image]);
+    try {
+      await image.changeBacking({ file: request.backingFile, format: formatOf.driver.name });
+    } finally {
+      section.end();
+    }
+  } catch (error) {
+    const failure = toBlockError(error);
+    const text = `Could not change backing file to '${request.backingFile}'`;
+    throw new BlockError(failure.kind, `${text}: ${errnoText(failure.errno)}`, { cause: failure });
+  } finally {
+    if (wasReadOnly) await graph.setReadOnly(image, true);
+  }
+}

@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: Apache-2.0
+// Commands that change nodes that are there: size, snapshots, backing links, what is watched.
+
+import { BlockError, Permission } from '../../base/index.js';
+import type { Node } from '../../block/index.js';
+import { changeBackingFile, snapshotInto, snapshotOnto } from '../../engine/index.js';
+import type { Engine } from '../../engine/index.js';
+import type { HandlerFamily } from '../handlers.js';
+
+export const blockChangeCommands: HandlerFamily<
+  | 'block_resize'
+  | 'block-set-write-threshold'
+  | 'blockdev-snapshot'
+  | 'blockdev-snapshot-sync'
+  | 'change-backing-file'
+> = {
+  block_resize: async (engine, args) => {
+    const node = findNode(engine, args);
+    if (args.size < 0) throw new BlockError('invalid-option', "Parameter 'size' expects a >0 size");
+    requireFree(engine, node, args.device);
+    await resize(engine, node, Number(args.size));
+  },
+
+  'block-set-write-threshold': (engine, args) => {
+    const node = engine.graph.find(args['node-name']);
+    if (node === null) {
+      throw new BlockError('not-found', `Device '${args['node-name']}' not found`);
+    }
+    engine.writeThresholds.set(node, args['write-threshold']);
+  },
+
+  'blockdev-snapshot': (engine, { node, overlay }) =>
+    snapshotOnto(engine, engine.jobs.node(node), overlay),
+  'blockdev-snapshot-sync': (engine, args) =>
+    snapshotInto(engine, findNode(engine, args), {
+      file: args['snapshot-file'],
+      name: args['snapshot-node-name'],
+      format: args.format ?? 'qcow2',
+      existing: args.mode === 'existing',
+    }),
+  'change-backing-file': (engine, args) =>
+    changeBackingFile(engine, {
+      device: args.device,
+      image: args['image-node-name'],
+      backingFile: args['backing-file'],
+    }),
+};
+
+interface NodeArguments {
+  readonly device?: string;
+  readonly 'node-name'?: string;
+}
+
+/** There are no devices, so that only a node name finds something. */
+function findNode(engine: Engine, args: NodeArguments): Node {
+  const name = args['node-name'] ?? '';
+  const node = engine.graph.find(name);
+  if (node !== null) return node;
+  throw new BlockError(
+    'not-found',
+    `Cannot find device='${args.device ?? ''}' nor node-name='${name}'`,
+  );
+}
+
+function requireFree(engine: Engine, node: Node, device: string | undefined): void {
+  try {
+    engine.requireUnused(node);
+  } catch (error) {
+    const text = `Device '${device ?? '(null)'}' is in use`;
+    throw new BlockError('busy', text, { node: node.name, cause: error });
+  }
+}
+
+async function resize(engine: Engine, node: Node, size: number): Promise<void> {
+  const { graph } = engine;
+  const backend = await graph.attach(node, 'an unnamed block device', {
+    taken: Permission.resize,
+    shared: Permission.all,
+  });
+  try {
+    const section = await graph.drain([node]);
+    try {
+      await node.truncate(size, { exact: false });
+    } finally {
+      section.end();
+    }
+  } finally {
+    await backend.detach();
+  }
+}
