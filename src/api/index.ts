@@ -7,6 +7,7 @@ import * as blockJob from './block-job.js';
 import * as control from './control.js';
 import * as eventDeclarations from './events.js';
 import * as job from './job.js';
+import * as object from './object.js';
 import type { ArgumentsOf, CommandDeclaration, DataOf, ResultOf } from '../schema/index.js';
 import type { EventDeclaration } from '../schema/index.js';
 
@@ -46,6 +47,11 @@ const declarations = [
   bitmap.blockDirtyBitmapClear,
   bitmap.blockDirtyBitmapEnable,
   bitmap.blockDirtyBitmapDisable,
+  object.objectAdd,
+  object.objectDel,
+  object.qomList,
+  object.qomGet,
+  object.qomSet,
 ] as const;
 
 const eventList = Object.values(eventDeclarations).filter(
@@ -75,4 +81,5 @@ export { blockdevCreateOptions, blockdevOptions } from './blockdev-options.js';
 export type { CreateOptionsValue } from './blockdev-options.js';
 export type { ImageInfoValue } from './block-core.js';
 export { jobStatus, jobType } from './job.js';
+export { objectOptions } from './object.js';
 export { qmpCapability, VERSION } from './control.js';

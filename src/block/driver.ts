@@ -13,6 +13,7 @@ import type { Child } from './child.js';
 import type { Extent, Lease, TargetReservation } from './extent.js';
 import type { Node } from './node.js';
 import type { Request } from './request.js';
+import type { ThrottleGroup } from './throttle/index.js';
 
 /** How a driver answers an operation; `pass` hands it to the filtered or primary child. */
 export type Support = 'native' | 'pass' | 'emulate' | 'none';
@@ -172,6 +173,12 @@ export interface DriverNode {
    * Called with every request drained, before read-write becomes read-only and on a clean close.
    */
   prepareReadOnly?(): Promise<void>;
+  /**
+   * A drained section covers the node: requests that wait by the driver's own choice go on, and
+   * later ones do not wait. Nests.
+   */
+  drainBegin?(): void;
+  drainEnd?(): void;
   /** Flushes what is left and lets go of everything; children are detached by the caller. */
   close(): Promise<void>;
 }
@@ -185,6 +192,8 @@ export interface OpenContext {
   /** Opened only to look (info, check without repair): nothing is written, not even flags. */
   readonly inspectOnly: boolean;
   child(name: string): Child;
+  /** The throttle-group object of that id, or null. */
+  throttleGroup?(name: string): ThrottleGroup | null;
   /** Tells whoever runs the graph (the event BLOCK_IMAGE_CORRUPTED); changes nothing itself. */
   reportCorruption?(report: CorruptionReport): void;
 }
@@ -221,6 +230,8 @@ export interface Driver<Options = Record<string, unknown>> {
   probe?(head: Uint8Array): number;
   /** Options that change what is read; with one of them the file name alone does not open it. */
   readonly strongOptions?: readonly string[];
+  /** File name of a node opened without any option of its own. */
+  readonly bareFilename?: string;
   open(context: OpenContext, options: Options): Promise<DriverNode>;
   /** `blockdev-create`: makes an empty image from validated options, durable when it resolves. */
   create?(context: CreateContext, options: Readonly<Record<string, unknown>>): Promise<void>;

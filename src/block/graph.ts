@@ -34,10 +34,13 @@ import { rootContext } from './open/make-node.js';
 import { openNode } from './open/open.js';
 import { NO_PERMISSIONS, refreshPermissions } from './permissions.js';
 import type { DriverRegistry } from './registry.js';
+import type { ThrottleGroup } from './throttle/index.js';
 
 export interface GraphParts {
   /** Called when a driver finds its image corrupt. */
   readonly onCorruption?: (node: Node, report: CorruptionReport) => void;
+  /** Finds a throttle-group object by its id. */
+  readonly throttleGroup?: (name: string) => ThrottleGroup | null;
   readonly host: Host;
   readonly registry: DriverRegistry;
   readonly clock: Clock;
@@ -73,6 +76,7 @@ export class BlockGraph implements Graph, BackendOwner {
   readonly registry: DriverRegistry;
   readonly names: NodeNames;
   readonly onCorruption: NonNullable<GraphParts['onCorruption']>;
+  readonly throttleGroup: NonNullable<GraphParts['throttleGroup']>;
   readonly drains = new DrainControl();
   readonly #nodes = new Map<string, BlockNode>();
 
@@ -83,6 +87,7 @@ export class BlockGraph implements Graph, BackendOwner {
     this.registry = parts.registry;
     this.names = new NodeNames(parts.random);
     this.onCorruption = parts.onCorruption ?? (() => undefined);
+    this.throttleGroup = parts.throttleGroup ?? (() => null);
   }
 
   async open(options: NodeOptions, policy: OpenPolicy = {}): Promise<Node> {

@@ -5,6 +5,7 @@
 
 import { copyBeforeWriteOptions } from './filters/copy-before-write/options.js';
 import { copyOnReadOptions } from './filters/copy-on-read/options.js';
+import { throttleOptions } from './filters/throttle/options.js';
 import { qcow2CreateOptions, qcow2Options } from './formats/qcow2/options.js';
 import { rawOptions } from './formats/raw/options.js';
 import { fileCreateOptions, fileOptions } from './protocols/file/options.js';
@@ -17,6 +18,7 @@ export const driverOptions = {
   qcow2: qcow2Options,
   'copy-before-write': copyBeforeWriteOptions,
   'copy-on-read': copyOnReadOptions,
+  throttle: throttleOptions,
 } as const;
 
 /** Drivers that create images. */

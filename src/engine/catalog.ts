@@ -22,4 +22,5 @@ export const DRIVER_LOADERS: { readonly [N in DriverName]: () => Promise<Driver>
     erased((await import('../drivers/filters/copy-before-write/index.js')).copyBeforeWrite),
   'copy-on-read': async () =>
     erased((await import('../drivers/filters/copy-on-read/index.js')).copyOnRead),
+  throttle: async () => erased((await import('../drivers/filters/throttle/index.js')).throttle),
 };

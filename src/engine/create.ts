@@ -9,6 +9,7 @@ import { JobRegistry } from '../jobs/index.js';
 import { DRIVER_LOADERS } from './catalog.js';
 import { Engine } from './engine.js';
 import { EventBus } from './events.js';
+import { ObjectRegistry } from './objects.js';
 
 export interface EngineOptions {
   readonly host: Host;
@@ -25,11 +26,13 @@ export function createEngine(options: EngineOptions): Promise<Engine> {
   const random = options.random ?? host.random;
   const registry = createRegistry({ drivers: DRIVER_LOADERS, probed: ['qcow2'] });
   const events = new EventBus(clock);
+  const objects = new ObjectRegistry(clock);
   const graph = createGraph({
     host,
     registry,
     clock,
     random,
+    throttleGroup: (name) => objects.throttleGroup(name),
     onCorruption: (node, { message, ...report }) =>
       events.emit('BLOCK_IMAGE_CORRUPTED', {
         device: '',
@@ -46,5 +49,5 @@ export function createEngine(options: EngineOptions): Promise<Engine> {
     emit: ({ name, data }) => events.emit(name, data),
   });
   const release = (): Promise<void> => copying.close();
-  return Promise.resolve(new Engine({ graph, jobs, events, release }));
+  return Promise.resolve(new Engine({ graph, jobs, events, objects, release }));
 }

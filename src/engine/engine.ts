@@ -9,11 +9,13 @@ import { ChildRole } from '../block/index.js';
 import type { Graph, Node, NodeOptions } from '../block/index.js';
 import type { JobRegistry } from '../jobs/index.js';
 import type { EventBus } from './events.js';
+import type { ObjectRegistry } from './objects.js';
 
 export interface EngineParts {
   readonly graph: Graph;
   readonly jobs: JobRegistry;
   readonly events: EventBus;
+  readonly objects: ObjectRegistry;
   /** Called last, with everything closed: lane workers and the like. */
   readonly release: () => Promise<void>;
 }
@@ -22,6 +24,7 @@ export class Engine implements AsyncDisposable {
   readonly graph: Graph;
   readonly jobs: JobRegistry;
   readonly events: EventBus;
+  readonly objects: ObjectRegistry;
   /** Resolves when a client asked the program to end; who runs the engine then calls close(). */
   readonly quitRequested: Promise<void>;
   readonly #monitorNodes = new Set<Node>();
@@ -34,6 +37,7 @@ export class Engine implements AsyncDisposable {
     this.graph = parts.graph;
     this.jobs = parts.jobs;
     this.events = parts.events;
+    this.objects = parts.objects;
     this.#release = parts.release;
     this.quitRequested = new Promise((resolve) => {
       this.#requestQuit = resolve;
@@ -104,6 +108,7 @@ export class Engine implements AsyncDisposable {
 
   async #shutDown(): Promise<void> {
     try {
+      this.objects.letEverythingThrough();
       await this.jobs.cancelAll();
       for (const job of [...this.jobs.list()].reverse()) {
         if (job.status === 'concluded') job.dismiss();

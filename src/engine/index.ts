@@ -6,4 +6,6 @@ export type { EngineOptions } from './create.js';
 export { Engine } from './engine.js';
 export type { EngineParts } from './engine.js';
 export { EventBus } from './events.js';
+export { ObjectRegistry } from './objects.js';
+export type { ObjectOptions } from './objects.js';
 export type { EngineEvent, EventListener } from './events.js';

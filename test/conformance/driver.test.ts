@@ -2,6 +2,8 @@
 import type { Driver } from '../../src/block/index.js';
 import { copyBeforeWrite } from '../../src/drivers/filters/copy-before-write/index.js';
 import { copyOnRead } from '../../src/drivers/filters/copy-on-read/index.js';
+import { throttle } from '../../src/drivers/filters/throttle/index.js';
+import { ThrottleGroup } from '../../src/block/throttle/index.js';
 import { qcow2Driver } from '../../src/drivers/formats/qcow2/index.js';
 import { makeFile } from '../helpers/graph.js';
 import { describeDriver } from './describe-driver.js';
@@ -102,3 +104,26 @@ describeDriver({
     return { driver: 'copy-on-read', file };
   },
 });
+
+describeDriver({
+  name: 'throttle',
+  size: 256 * KIB,
+  stores: true,
+  drivers: [inUnlimitedGroup()],
+  async create(host) {
+    await makeFile(host, '/disk', 256 * KIB);
+    const file = { driver: 'raw', file: { driver: 'file', filename: '/disk' } };
+    return { driver: 'throttle', 'throttle-group': 'g', file };
+  },
+});
+
+function inUnlimitedGroup(): Driver<never> {
+  const driver: typeof throttle = {
+    ...throttle,
+    open(context, options) {
+      const group = new ThrottleGroup('g', context.host.clock);
+      return throttle.open({ ...context, throttleGroup: () => group }, options);
+    },
+  };
+  return driver as unknown as Driver<never>;
+}

@@ -56,6 +56,7 @@ export function openContextOf(graph: BlockGraph, node: BlockNode): OpenContext {
         node: node.name,
       });
     },
+    throttleGroup: graph.throttleGroup,
     reportCorruption: (report) => graph.onCorruption(node, report),
   };
 }
@@ -138,6 +139,7 @@ export function filenameOf(node: BlockNode): string {
     if (typeof own === 'string') return own;
     const below = node.primary ?? node.filtered;
     if (below !== null) return below.filename;
+    if (node.driver.bareFilename !== undefined) return node.driver.bareFilename;
   }
   return `json:${JSON.stringify(reopenOptions(node))}`;
 }

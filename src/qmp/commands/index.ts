@@ -8,6 +8,7 @@ import { blockCoreCommands } from './block-core.js';
 import { blockJobCommands } from './block-job.js';
 import { controlCommands } from './control.js';
 import { jobCommands } from './job.js';
+import { objectCommands } from './object.js';
 
 const all: HandlerFamily<EngineCommand> = {
   ...controlCommands,
@@ -15,6 +16,7 @@ const all: HandlerFamily<EngineCommand> = {
   ...blockJobCommands,
   ...blockCoreCommands,
   ...bitmapCommands,
+  ...objectCommands,
 };
 
 /** Arguments were validated by the declaration of the same name before. */

@@ -95,5 +95,6 @@ export const nullDriver = defineDriver<NullOptions>({
   },
   children: {},
   strongOptions: ['size', 'latency-ns', 'read-zeroes'],
+  bareFilename: 'null-co://',
   open: (context, options) => Promise.resolve(new NullNode(context, options)),
 });
