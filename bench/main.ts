@@ -28,9 +28,9 @@ questions: ${BENCHES.map(({ name }) => name).join(', ')} (all of them unless nam
 /** Runs the benches that the arguments name; gives the exit status. */
 export async function main(args: readonly string[]): Promise<number> {
   const request = parse(args);
-  if (typeof request === 'string') {
-    process.stderr.write(request);
-    return 1;
+  if ('text' in request) {
+    (request.helped ? process.stdout : process.stderr).write(request.text);
+    return request.helped ? 0 : 1;
   }
   const folder = mkdtempSync(join(request.parent, 'blockwright-bench-'));
   const remove = (): void => rmSync(folder, { recursive: true, force: true });
@@ -65,25 +65,45 @@ const OPTIONS = {
   help: { type: 'boolean', default: false },
 } as const;
 
+/** `64`, `64M` or `1G`; NaN when it is none of them. */
+function mebibytes(text: string): number {
+  const [, digits, unit] = /^(\d+)([MG]?)$/i.exec(text) ?? [];
+  if (digits === undefined) return Number.NaN;
+  return Number(digits) * (unit?.toUpperCase() === 'G' ? 1024 : 1);
+}
+
+/** Text instead of a run; help that was asked for is no failure. */
+interface Refusal {
+  readonly text: string;
+  readonly helped: boolean;
+}
+
+function refusal(text: string): Refusal {
+  return { text, helped: false };
+}
+
 /** The request, or what to print instead. */
-function parse(args: readonly string[]): BenchRequest | string {
+function parse(args: readonly string[]): BenchRequest | Refusal {
   let parsed;
   try {
     parsed = parseArgs({ args: [...args], options: OPTIONS, allowPositionals: true });
   } catch (error) {
-    return `blockwright bench: ${(error as Error).message}\n${USAGE}`;
+    return refusal(`blockwright bench: ${(error as Error).message}\n${USAGE}`);
   }
   const { values, positionals } = parsed;
-  if (values.help) return USAGE;
+  if (values.help) return { text: USAGE, helped: true };
   const unknown = positionals.find((name) => !BENCHES.some((item) => item.name === name));
-  if (unknown !== undefined) return `blockwright bench: no question '${unknown}'\n${USAGE}`;
-  const mib = Number(values.size);
+  if (unknown !== undefined) {
+    return refusal(`blockwright bench: no question '${unknown}'\n${USAGE}`);
+  }
+  const mib = mebibytes(values.size);
   const rounds = Number(values.rounds);
   if (!Number.isInteger(mib) || mib < 8 || mib % 8 !== 0 || mib > 1 << 20) {
-    return `blockwright bench: --size ${values.size}: a multiple of 8 is wanted, in MiB\n`;
+    return refusal(`blockwright bench: --size ${values.size}: a multiple of 8 is wanted, in MiB\n`);
   }
   if (!Number.isInteger(rounds) || rounds < 1 || rounds > 1000) {
-    return `blockwright bench: --rounds ${values.rounds}: a number from 1 to 1000 is wanted\n`;
+    const wanted = 'a number from 1 to 1000 is wanted';
+    return refusal(`blockwright bench: --rounds ${values.rounds}: ${wanted}\n`);
   }
   const named = BENCHES.filter((item) => positionals.includes(item.name));
   return {

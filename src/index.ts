@@ -25,6 +25,8 @@ export interface Served extends AsyncDisposable {
   readonly address: SocketAddress;
   /** Resolves when a client sent `quit` (or the engine was closed). */
   readonly quitRequested: Promise<void>;
+  /** What disposing does: ends the jobs, flushes and closes all, hangs up. */
+  close(): Promise<void>;
 }
 
 /** An engine on this machine's files with a QMP server; dispose of it to close all cleanly. */
@@ -36,16 +38,13 @@ export async function serve(
   const server = new QmpServer(engine);
   try {
     const bound = await server.listen(address);
-    return {
-      engine,
-      server,
-      address: bound,
-      quitRequested: engine.quitRequested,
-      async [Symbol.asyncDispose]() {
-        await engine.close();
-        await server.close();
-      },
+    const close = async (): Promise<void> => {
+      await engine.close();
+      await server.close();
     };
+    const { quitRequested } = engine;
+    const asyncDispose = { [Symbol.asyncDispose]: close };
+    return { engine, server, address: bound, quitRequested, close, ...asyncDispose };
   } catch (error) {
     await engine.close();
     throw error;
@@ -55,6 +54,8 @@ export async function serve(
 export interface OpenedImage extends AsyncDisposable {
   readonly engine: Engine;
   readonly node: Node;
+  /** What disposing does: flushes and closes. */
+  close(): Promise<void>;
 }
 
 export interface OpenImageOptions {
@@ -74,7 +75,8 @@ export async function openImage(
   try {
     const { format = null, readOnly = true, policy = {} } = options;
     const node = await engine.graph.openImage(path, format, readOnly, policy);
-    return { engine, node, [Symbol.asyncDispose]: () => engine.close() };
+    const close = (): Promise<void> => engine.close();
+    return { engine, node, close, [Symbol.asyncDispose]: close };
   } catch (error) {
     await engine.close();
     throw error;

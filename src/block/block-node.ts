@@ -63,6 +63,8 @@ export class BlockNode implements Node {
   cumulative: PermissionPair = NO_PERMISSIONS;
   /** References that are not edges: the monitor's, or a command line's. */
   references = 0;
+  /** Place in the order of listing; 0 until it has one. */
+  sequence = 0;
   closing: Promise<void> | null = null;
   /** Opened as raw because nothing was recognised. */
   probedRaw = false;

@@ -65,6 +65,9 @@ export interface NodeLimits {
   /** Best size and alignment of zero and discard requests (the cluster size for qcow2). */
   readonly optimalZeroes: number;
   readonly optimalDiscard: number;
+  /** Largest zero and discard request; absent or 0 = no limit. */
+  readonly maxZeroes?: number;
+  readonly maxDiscard?: number;
 }
 
 /** Name and format of a backing file as the image header gives them. */
@@ -161,6 +164,9 @@ export interface DriverNode {
   /** Stores one whole cluster that was deflated already; called in guest order. */
   writeDeflated?(offset: number, payload: Uint8Array): Eventually<void>;
 
+  /** The parent passes a named point of its data path (`l2_update`, …; blkdebug's events). */
+  debugEvent?(event: string): void;
+
   /** What the header says; null when the image has no backing file. */
   backingLink?(): BackingLink | null;
   /** Rewrites the header's backing link atomically and makes it durable. */
@@ -230,8 +236,8 @@ export interface Driver<Options = Record<string, unknown>> {
   probe?(head: Uint8Array): number;
   /** Options that change what is read; with one of them the file name alone does not open it. */
   readonly strongOptions?: readonly string[];
-  /** File name of a node opened without any option of its own. */
-  readonly bareFilename?: string;
+  /** File name in front of the child's, for a filter opened without a strong option. */
+  readonly filenamePrefix?: string;
   open(context: OpenContext, options: Options): Promise<DriverNode>;
   /** `blockdev-create`: makes an empty image from validated options, durable when it resolves. */
   create?(context: CreateContext, options: Readonly<Record<string, unknown>>): Promise<void>;

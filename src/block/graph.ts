@@ -79,6 +79,7 @@ export class BlockGraph implements Graph, BackendOwner {
   readonly throttleGroup: NonNullable<GraphParts['throttleGroup']>;
   readonly drains = new DrainControl();
   readonly #nodes = new Map<string, BlockNode>();
+  #lastSequence = 0;
 
   constructor(parts: GraphParts) {
     this.host = parts.host;
@@ -121,12 +122,20 @@ export class BlockGraph implements Graph, BackendOwner {
     );
   }
 
+  /** Oldest first. A node is older than the backing files that its own opening opens. */
   get nodes(): Iterable<BlockNode> {
-    return this.#nodes.values();
+    return [...this.#nodes.values()].sort((a, b) => a.sequence - b.sequence);
+  }
+
+  /** Gives a node that is being opened its place among the others. */
+  enlist(node: BlockNode): void {
+    this.#lastSequence += 1;
+    node.sequence = this.#lastSequence;
   }
 
   /** Makes a fully opened node known by its name. */
   adopt(node: BlockNode): void {
+    if (node.sequence === 0) this.enlist(node);
     this.#nodes.set(node.name, node);
   }
 

@@ -7,7 +7,7 @@ export type * from './extent.js';
 export type * from './graph-api.js';
 export { createGraph, type GraphParts } from './graph.js';
 export type * from './node.js';
-export { parseFilename, resolveBackingName } from './open/filename.js';
+export { creationPath, resolveBackingName } from './open/filename.js';
 export { probeHead } from './open/probe.js';
 export { permissionText } from './permissions.js';
 export * from './registry.js';

@@ -4,6 +4,9 @@
 // known to be needed. Run through the shim, `--as NAME` (first, and only written by the shim)
 // puts that program's name in messages.
 
+import { isUtf8 } from 'node:buffer';
+import { readFileSync } from 'node:fs';
+
 import { processProgram, report } from './program.js';
 
 const USAGE = `usage: blockwright COMMAND [OPTIONS]
@@ -25,6 +28,10 @@ async function main(args: readonly string[]): Promise<number> {
     name = words[1];
     words = words.slice(2);
   }
+  if (!isText(words)) {
+    report(processProgram(name ?? 'blockwright'), 'Arguments that are not UTF-8 are not supported');
+    return 1;
+  }
   const [command, ...rest] = words;
   switch (command) {
     case 'img': {
@@ -41,6 +48,8 @@ async function main(args: readonly string[]): Promise<number> {
     }
     case 'tour': {
       const { runTour } = await import('./tour.js');
+      // It only shows things: without a reader it has nothing to do.
+      process.stdout.once('error', () => process.exit(141));
       return runTour(rest);
     }
     case 'bench': {
@@ -49,6 +58,16 @@ async function main(args: readonly string[]): Promise<number> {
     }
     default:
       return general(command);
+  }
+}
+
+/** Node replaces what is no UTF-8 by U+FFFD, which would be the name of another file. */
+function isText(words: readonly string[]): boolean {
+  if (!words.some((word) => word.includes('\ufffd'))) return true;
+  try {
+    return isUtf8(readFileSync('/proc/self/cmdline'));
+  } catch {
+    return true;
   }
 }
 
@@ -67,10 +86,18 @@ async function general(command: string | undefined): Promise<number> {
   return 1;
 }
 
-/** A reader that has gone away ends the program quietly, as it does others in a pipe. */
-process.stdout.on('error', (error: NodeJS.ErrnoException) => {
-  process.exit(error.code === 'EPIPE' ? 141 : 1);
-});
+let isOutputLost = false;
+
+/**
+ * What nobody reads or can be told ends nothing: an image is written to its end, and a daemon
+ * serves its other clients. Output that could not be stored shows in the exit status.
+ */
+function noteLoss(error: NodeJS.ErrnoException | null | undefined): void {
+  if (error !== null && error !== undefined && error.code !== 'EPIPE') isOutputLost = true;
+}
+
+process.stdout.on('error', noteLoss);
+process.stderr.on('error', () => undefined);
 
 /** A programmer's mistake: one line, and the stack for whoever asks for it. */
 function crash(error: unknown): void {
@@ -84,4 +111,7 @@ function crash(error: unknown): void {
 process.on('uncaughtException', crash);
 
 const status = await main(process.argv.slice(2));
-process.stdout.write('', () => process.exit(status));
+process.stdout.write('', (error) => {
+  noteLoss(error);
+  process.exit(status === 0 && isOutputLost ? 1 : status);
+});

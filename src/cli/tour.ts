@@ -7,7 +7,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
-import { systemClock } from '../base/index.js';
+import { parseSize, systemClock } from '../base/index.js';
 import { runTourDaemon } from './tour/daemon.js';
 import { createDisplay, type Display } from './tour/display.js';
 import { killChildren } from './tour/images.js';
@@ -30,58 +30,79 @@ const OPTIONS = {
   help: { type: 'boolean', default: false },
 } as const;
 
+const MIB = 1024 * 1024;
+
 /** Largest disk of the tour, in MiB: its model is kept in memory several times. */
 const LARGEST_MIB = 1024;
 
+/** Text instead of a run; help that was asked for is no failure. */
+interface Refusal {
+  readonly text: string;
+  readonly helped: boolean;
+}
+
+function refusal(text: string): Refusal {
+  return { text, helped: false };
+}
+
 /** The request, or what to print instead. */
-function parse(args: readonly string[]): TourRequest | string {
+function parse(args: readonly string[]): TourRequest | Refusal {
   let values;
   try {
     ({ values } = parseArgs({ args: [...args], options: OPTIONS }));
   } catch (error) {
-    return `blockwright tour: ${(error as Error).message}\n${USAGE}`;
+    return refusal(`blockwright tour: ${(error as Error).message}\n${USAGE}`);
   }
-  if (values.help) return USAGE;
-  const mib = Number(values.size);
+  if (values.help) return { text: USAGE, helped: true };
+  const mib = mebibytes(values.size);
   const seed = Number(values.seed);
   if (!Number.isInteger(mib) || mib < 1 || mib > LARGEST_MIB) {
-    return `blockwright tour: --size ${values.size}: 1 to ${LARGEST_MIB} is wanted, in MiB\n`;
+    const wanted = `1 to ${LARGEST_MIB} is wanted, in MiB`;
+    return refusal(`blockwright tour: --size ${values.size}: ${wanted}\n`);
   }
   if (!Number.isInteger(seed) || seed < 0) {
-    return `blockwright tour: --seed ${values.seed}: a whole number is wanted\n`;
+    return refusal(`blockwright tour: --seed ${values.seed}: a whole number is wanted\n`);
   }
   const auto = process.stdout.isTTY ? 'bars' : 'lines';
   const mode = values.progress === 'auto' ? auto : values.progress;
-  if (mode !== 'bars' && mode !== 'lines' && mode !== 'json') return USAGE;
-  return { mode, size: mib * 1024 * 1024, seed };
+  if (mode !== 'bars' && mode !== 'lines' && mode !== 'json') return refusal(USAGE);
+  return { mode, size: mib * MIB, seed };
 }
 
 /** Runs the tour; 0 only if every result was verified. */
+/** A plain number counts MiB; `64M` and `1G` say so themselves. NaN when it is neither. */
+function mebibytes(text: string): number {
+  const parsed = parseSize(text, MIB);
+  return parsed.ok ? parsed.bytes / MIB : Number.NaN;
+}
+
 export async function runTour(args: readonly string[]): Promise<number> {
   const [first, socket] = args;
   if (first === '--serve' && socket !== undefined) return runTourDaemon(socket);
   const request = parse(args);
-  if (typeof request === 'string') {
-    process.stderr.write(request);
-    return 1;
+  if ('text' in request) {
+    (request.helped ? process.stdout : process.stderr).write(request.text);
+    return request.helped ? 0 : 1;
   }
   const folder = mkdtempSync(join(tmpdir(), 'blockwright-tour-'));
-  const remove = (): void => 
-    rmSync(folder, { recursive: true, force: true, maxRetries: 3 });
-  const stop = (signal: NodeJS.Signals): void => {
+  const remove = (): void => {
     killChildren();
-    remove();
+    rmSync(folder, { recursive: true, force: true, maxRetries: 3 });
+  };
+  const stop = (signal: NodeJS.Signals): void => {
     process.exit(signal === 'SIGINT' ? 130 : 143);
   };
+  // Also when the reader of a pipe has gone away, which ends the program.
+  process.once('exit', remove);
   process.once('SIGINT', stop);
   process.once('SIGTERM', stop);
   const display = createDisplay(request.mode, (text) => void process.stdout.write(text));
   try {
     return await tourIn(folder, request, display);
   } finally {
-    killChildren();
     process.off('SIGINT', stop);
     process.off('SIGTERM', stop);
+    process.off('exit', remove);
     remove();
   }
 }

@@ -2,13 +2,13 @@
 // A QMP client, typed by the declarations alone; it drives any server that speaks the protocol.
 //
 // Commands may overlap; replies find their command by id. Losing the connection fails everything
-// that waits. An AbortSignal ends the waiting, never the command.
+// that waits. An AbortSignal ends the waiting, never a command that was sent.
 
 import type { Buffer } from 'node:buffer';
 import type { Duplex } from 'node:stream';
 import type { CommandName, CommandResult } from '../api/index.js';
-import { BlockError, JsonDouble } from '../base/index.js';
-import type { JsonObject, JsonValue, QmpErrorClass } from '../base/index.js';
+import { BlockError } from '../base/index.js';
+import type { QmpErrorClass } from '../base/index.js';
 import { connectSocket } from '../host/index.js';
 import { JsonStream, writeJson } from '../wire/index.js';
 import type { JsonMessage } from '../wire/index.js';
@@ -17,6 +17,8 @@ import type { QmpEvent } from './event-stream.js';
 import { JobHandle } from './job-handle.js';
 import { abortable } from './runner.js';
 import type { CommandRunner, ExecuteRest, WaitOptions } from './runner.js';
+import { readServerMessage } from './server-message.js';
+import type { Greeting, ServerMessage } from './server-message.js';
 
 export type ClientAddress =
   | { readonly path: string }
@@ -33,14 +35,6 @@ export class QmpError extends Error {
     super(`${command}: ${description}`);
     this.name = 'QmpError';
   }
-}
-
-export interface Greeting {
-  readonly version: {
-    readonly qemu: { readonly major: number; readonly minor: number; readonly micro: number };
-    readonly package: string;
-  };
-  readonly capabilities: readonly string[];
 }
 
 interface Pending {
@@ -68,6 +62,7 @@ export class QmpClient implements CommandRunner, AsyncDisposable {
     stream.on('data', (chunk: Buffer) => this.#parser.feed(chunk));
     stream.on('error', (error) => this.#lose(error));
     stream.on('end', () => this.#lose(null));
+    if (stream.destroyed) this.#lose(null);
     this.#whenClosed = new Promise((resolve) => {
       stream.once('close', () => {
         this.#lose(null);
@@ -85,6 +80,7 @@ export class QmpClient implements CommandRunner, AsyncDisposable {
     const greeted = new Promise<Greeting>((resolve, reject) => {
       client.#greet = { resolve, reject };
     });
+    if (client.#closed !== null) client.#greet?.reject(client.#closed);
     try {
       client.#greeting = await abortable(greeted, options.signal);
       const enable = options.capabilities ?? [];
@@ -118,23 +114,34 @@ export class QmpClient implements CommandRunner, AsyncDisposable {
     options: WaitOptions = {},
   ): Promise<unknown> {
     if (this.#closed !== null) return Promise.reject(this.#closed);
+    if (options.signal?.aborted === true) return Promise.reject(options.signal.reason as Error);
     const id = this.#nextId;
+    let text: string;
+    try {
+      text = writeJson({ execute: name, arguments: args, id });
+    } catch (error) {
+      return Promise.reject(error as Error);
+    }
     this.#nextId += 1;
     const reply = new Promise<unknown>((resolve, reject) => {
       this.#pending.set(id, { command: name, resolve, reject });
     });
-    this.#stream.write(`${writeJson({ execute: name, arguments: args, id })}\r\n`);
+    this.#stream.write(`${text}\r\n`);
     return abortable(reply, options.signal);
   }
 
   /** Events from now on, each reader for itself. End it with `return`, `break` or `using`. */
   events(options: WaitOptions = {}): EventStream {
-    const stream = new EventStream((ended) => this.#events.delete(ended));
-    if (this.#closed !== null) stream.finish(null);
-    else this.#events.add(stream);
     const { signal } = options;
-    if (signal?.aborted === true) stream.finish(signal.reason);
-    signal?.addEventListener('abort', () => stream.finish(signal.reason), { once: true });
+    const abort = (): void => stream.finish(signal?.reason);
+    const stream = new EventStream((ended) => {
+      signal?.removeEventListener('abort', abort);
+      this.#events.delete(ended);
+    });
+    this.#events.add(stream);
+    signal?.addEventListener('abort', abort);
+    if (signal?.aborted === true) abort();
+    if (this.#closed !== null) stream.finish(null);
     return stream;
   }
 
@@ -166,45 +173,36 @@ export class QmpClient implements CommandRunner, AsyncDisposable {
   }
 
   #receive(message: JsonMessage): void {
-    if (!message.ok) {
-      this.#lose(new BlockError('io', `The server sent no JSON: ${message.error}`));
+    if (this.#closed !== null) return;
+    let said: ServerMessage;
+    try {
+      said = readServerMessage(message);
+    } catch (error) {
+      this.#lose(error);
       this.#stream.destroy();
       return;
     }
-    const value = message.value as JsonObject;
-    if (this.#greet !== null && 'QMP' in value) {
-      this.#greet.resolve(plain(value['QMP'] as JsonValue) as Greeting);
-      this.#greet = null;
-    } else if (typeof value['event'] === 'string') {
-      this.#event(value);
-    } else {
-      this.#reply(value);
-    }
+    if (said.kind === 'event') this.#event(said.event);
+    else if (said.kind === 'reply') this.#reply(said);
+    else this.#greet?.resolve(said.greeting);
   }
 
-  #reply(value: JsonObject): void {
-    const id = value['id'];
-    const key = typeof id === 'number' ? id : [...this.#pending.keys()][0];
+  #reply({ id, refusal, result }: ServerMessage & { readonly kind: 'reply' }): void {
+    const [first] = this.#pending.keys();
+    const key = id ?? first;
     const pending = key === undefined ? undefined : this.#pending.get(key);
     if (key === undefined || pending === undefined) return;
     this.#pending.delete(key);
-    const error = value['error'] as { readonly class: QmpErrorClass; readonly desc: string };
-    if (error === undefined) pending.resolve(plain(value['return'] as JsonValue));
-    else pending.reject(new QmpError(error.class, error.desc, pending.command));
+    if (refusal === null) pending.resolve(result);
+    else pending.reject(new QmpError(refusal.class, refusal.desc, pending.command));
   }
 
-  #event(value: JsonObject): void {
-    const stamp = value['timestamp'] as { readonly seconds: number; readonly microseconds: number };
-    const event = {
-      event: value['event'],
-      data: plain(value['data'] ?? {}),
-      at: stamp.seconds * 1_000_000 + stamp.microseconds,
-    } as QmpEvent;
+  #event(event: QmpEvent): void {
     for (const listener of this.#listeners) listener(event);
     for (const stream of this.#events) stream.push(event);
   }
 
-  #lose(error: Error | null): void {
+  #lose(error: unknown): void {
     if (this.#closed !== null) return;
     this.#closed = new BlockError(
       'closed',
@@ -225,14 +223,7 @@ export async function connect(
 ): Promise<QmpClient> {
   const socket = await connectSocket(
     'path' in address ? { type: 'unix', ...address } : { type: 'inet', ...address },
+    options.signal,
   );
   return QmpClient.over(socket, options);
-}
-
-/** Doubles as numbers, objects as ordinary ones; depth is bounded by the stream. */
-function plain(value: JsonValue): unknown {
-  if (value instanceof JsonDouble) return value.value;
-  if (Array.isArray(value)) return value.map((item) => plain(item as JsonValue));
-  if (typeof value !== 'object' || value === null) return value;
-  return Object.fromEntries(Object.entries(value).map(([name, member]) => [name, plain(member)]));
 }

@@ -18,10 +18,10 @@ export type QmpEvent =
 export class EventStream implements AsyncIterableIterator<QmpEvent, undefined>, Disposable {
   readonly #queue: QmpEvent[] = [];
   readonly #stop: () => void;
-  #waiting: {
+  readonly #waiting: {
     resolve(result: IteratorResult<QmpEvent, undefined>): void;
     reject(error: unknown): void;
-  } | null = null;
+  }[] = [];
   #end: { readonly error: unknown } | null = null;
 
   /** `stop` is called once when the reader stops. */
@@ -31,9 +31,8 @@ export class EventStream implements AsyncIterableIterator<QmpEvent, undefined>, 
 
   push(event: QmpEvent): void {
     if (this.#end !== null) return;
-    if (this.#waiting !== null) {
-      const waiting = this.#waiting;
-      this.#waiting = null;
+    const waiting = this.#waiting.shift();
+    if (waiting !== undefined) {
       waiting.resolve({ done: false, value: event });
     } else if (this.#queue.length < QMP_LIMITS.clientEvents) {
       this.#queue.push(event);
@@ -47,11 +46,13 @@ export class EventStream implements AsyncIterableIterator<QmpEvent, undefined>, 
     if (this.#end !== null) return;
     this.#end = { error };
     this.#stop();
-    const waiting = this.#waiting;
-    this.#waiting = null;
-    if (waiting === null) return;
-    if (error === null) waiting.resolve({ done: true, value: undefined });
-    else waiting.reject(error);
+    const [first, ...others] = this.#waiting.splice(0);
+    if (error === null) first?.resolve({ done: true, value: undefined });
+    else if (first !== undefined) {
+      first.reject(error);
+      this.#end = { error: null };
+    }
+    for (const waiting of others) waiting.resolve({ done: true, value: undefined });
   }
 
   next(): Promise<IteratorResult<QmpEvent, undefined>> {
@@ -65,7 +66,7 @@ export class EventStream implements AsyncIterableIterator<QmpEvent, undefined>, 
         : Promise.reject(error as Error);
     }
     return new Promise((resolve, reject) => {
-      this.#waiting = { resolve, reject };
+      this.#waiting.push({ resolve, reject });
     });
   }
 

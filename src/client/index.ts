@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 export { connect, QmpClient, QmpError } from './client.js';
-export type { ClientAddress, Greeting } from './client.js';
+export type { ClientAddress } from './client.js';
+export type { Greeting } from './server-message.js';
 export type { WaitOptions } from './runner.js';
 export { EventStream } from './event-stream.js';
 export type { QmpEvent } from './event-stream.js';

@@ -3,8 +3,8 @@
 // two looks is not missed.
 //
 // The handle watches from its creation until the job is gone: make it before the command that
-// starts the job. A job that
-// was concluded already is found by query-jobs. `done` never leaves an unhandled rejection.
+// starts the job. A job that was concluded already is found by query-jobs. `done` never leaves an
+// unhandled rejection.
 
 import type { CommandResult } from '../api/index.js';
 import type { QmpEvent } from './event-stream.js';
@@ -15,7 +15,10 @@ export type JobState = CommandResult<'query-jobs'>[number]['status'];
 
 export interface JobOutcome {
   readonly id: string;
-  /** `discarded`: created but never started, because the command was refused. */
+  /**
+   * `discarded`: created but never started, because the command was refused; or dismissed by
+   * someone else before its result could be read.
+   */
   readonly result: 'completed' | 'failed' | 'cancelled' | 'discarded';
   readonly error: string | null;
 }
@@ -40,7 +43,7 @@ export class JobHandle {
     this.#client = client;
     this.#stop = client.onEvent((event) => this.#see(event));
     this.done = this.#watch();
-    this.done.catch(() => undefined);
+    this.done.catch(() => this.#stop());
   }
 
   /** The last status seen; null before the first event. */
@@ -121,8 +124,9 @@ export class JobHandle {
       if (cancelled) return { id: this.id, result: 'cancelled', error };
       return { id: this.id, result: error === null ? 'completed' : 'failed', error };
     }
-    if (status === 'null') return { id: this.id, result: 'discarded', error: null };
-    const error = (await this.info())?.error ?? null;
+    const info = status === 'null' ? null : await this.info();
+    if (info === null) return { id: this.id, result: 'discarded', error: null };
+    const error = info.error ?? null;
     return { id: this.id, result: error === null ? 'completed' : 'failed', error };
   }
 

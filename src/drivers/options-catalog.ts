@@ -3,6 +3,7 @@
 //
 // engine/catalog.ts has a loader for each name, or does not build.
 
+import { blkdebugOptions } from './filters/blkdebug/options.js';
 import { copyBeforeWriteOptions } from './filters/copy-before-write/options.js';
 import { copyOnReadOptions } from './filters/copy-on-read/options.js';
 import { throttleOptions } from './filters/throttle/options.js';
@@ -19,6 +20,7 @@ export const driverOptions = {
   'copy-before-write': copyBeforeWriteOptions,
   'copy-on-read': copyOnReadOptions,
   throttle: throttleOptions,
+  blkdebug: blkdebugOptions,
 } as const;
 
 /** Drivers that create images. */

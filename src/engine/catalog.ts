@@ -23,4 +23,5 @@ export const DRIVER_LOADERS: { readonly [N in DriverName]: () => Promise<Driver>
   'copy-on-read': async () =>
     erased((await import('../drivers/filters/copy-on-read/index.js')).copyOnRead),
   throttle: async () => erased((await import('../drivers/filters/throttle/index.js')).throttle),
+  blkdebug: async () => erased((await import('../drivers/filters/blkdebug/index.js')).blkdebug),
 };

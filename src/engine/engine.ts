@@ -46,6 +46,7 @@ export class Engine implements AsyncDisposable {
 
   /** `blockdev-add`, and --blockdev: opens a node that lives until deleteNode(). */
   async addNode(options: NodeOptions): Promise<Node> {
+    this.requireUp();
     if (options['node-name'] === undefined) {
       throw new BlockError('invalid-option', "'node-name' must be specified for the root node");
     }
@@ -104,6 +105,11 @@ export class Engine implements AsyncDisposable {
 
   get closing(): boolean {
     return this.#closing !== null;
+  }
+
+  /** Throws kind `closed` once the end has begun: what is opened then would stay open. */
+  requireUp(): void {
+    if (this.closing) throw new BlockError('closed', 'The engine is being shut down');
   }
 
   async #shutDown(): Promise<void> {

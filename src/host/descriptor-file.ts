@@ -42,6 +42,9 @@ export interface DescriptorFileOptions extends FileBaseOptions {
 /** Given by readNow() when it would have to wait. */
 export const NOT_NOW = -1;
 
+/** Node refuses to transfer 2 GiB or more in one call. */
+const CALL_BYTES = 2 ** 30;
+
 export abstract class DescriptorFile extends FileBase {
   override readonly descriptor: number;
   protected readonly direct: boolean;
@@ -334,7 +337,8 @@ async function writeAll(descriptor: number, buffer: Uint8Array, offset: number):
 
 function readSome(descriptor: number, buffer: Uint8Array, offset: number): Promise<number> {
   return new Promise((resolve, reject) => {
-    read(descriptor, buffer, 0, buffer.length, offset, (error, count) =>
+    const length = Math.min(buffer.length, CALL_BYTES);
+    read(descriptor, buffer, 0, length, offset, (error, count) =>
       error === null ? resolve(count) : reject(error),
     );
   });
@@ -342,7 +346,8 @@ function readSome(descriptor: number, buffer: Uint8Array, offset: number): Promi
 
 function writeSome(descriptor: number, buffer: Uint8Array, offset: number): Promise<number> {
   return new Promise((resolve, reject) => {
-    write(descriptor, buffer, 0, buffer.length, offset, (error, count) =>
+    const length = Math.min(buffer.length, CALL_BYTES);
+    write(descriptor, buffer, 0, length, offset, (error, count) =>
       error === null ? resolve(count) : reject(error),
     );
   });

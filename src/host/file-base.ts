@@ -91,9 +91,10 @@ export abstract class FileBase implements HostFile {
     if (this.#noFlush) return Promise.resolve();
     if (this.#poison !== null) return Promise.reject(this.#poison);
     if (this.#synced >= this.#written) return Promise.resolve();
-    if (this.#running === null) return this.#startSync();
-    if (this.#running.generation >= this.#written) return this.#running.done;
-    this.#queued ??= this.#syncAfter(this.#running.done);
+    if (this.#running === null && this.#queued === null) return this.#startSync();
+    const running = this.#running;
+    if (running !== null && running.generation >= this.#written) return running.done;
+    this.#queued ??= this.#syncAfter(running?.done);
     return this.#queued;
   }
 
@@ -179,24 +180,26 @@ export abstract class FileBase implements HostFile {
     }
   }
 
-  async #syncAfter(running: Promise<void>): Promise<void> {
-    await running.catch(() => undefined);
+  async #syncAfter(running: Promise<void> | undefined): Promise<void> {
+    await running?.catch(() => undefined);
     this.#queued = null;
     if (this.#poison !== null) throw this.#poison;
     await this.#startSync();
   }
 
   async #finish(): Promise<void> {
-    if (this.#holders > 0) {
-      await new Promise<void>((resolve) => {
-        this.#lastReleased = resolve;
-      });
+    while (this.#holders > 0 || this.#running !== null || this.#queued !== null) {
+      if (this.#holders > 0) await this.#untilReleased();
+      else await (this.#queued ?? this.#running?.done)?.catch(() => undefined);
     }
-    while (this.#running !== null || this.#queued !== null) {
-      await (this.#queued ?? this.#running?.done)?.catch(() => undefined);
-    }
+    // A program that is being started has a copy of the descriptor: closing alone frees no lock.
+    this.lock(NO_LOCKS);
     this.#closed = true;
-    this.#locks.set(this.identity, this, NO_LOCKS);
     await this.closeHost();
+  }
+  #untilReleased(): Promise<void> {
+    return new Promise((resolve) => {
+      this.#lastReleased = resolve;
+    });
   }
 }

@@ -53,13 +53,25 @@ export async function listenSocket(
   };
 }
 
-export function connectSocket(address: SocketAddress): Promise<Socket> {
+/** Rejects with the signal's reason when that comes before the connection stands. */
+export function connectSocket(address: SocketAddress, signal?: AbortSignal): Promise<Socket> {
   if (address.type === 'unix') checkedPath(address.path);
   return new Promise((resolve, reject) => {
+    if (signal?.aborted === true) {
+      reject(signal.reason as Error);
+      return;
+    }
     const socket = connect(nodeAddress(address));
+    const abort = (): void => {
+      socket.destroy();
+      reject(signal?.reason as Error);
+    };
+    signal?.addEventListener('abort', abort);
     const failed = (error: Error): void => reject(socketError('connect to', address, error));
     socket.once('error', failed);
+    socket.once('close', () => signal?.removeEventListener('abort', abort));
     socket.once('connect', () => {
+      signal?.removeEventListener('abort', abort);
       socket.off('error', failed);
       if (address.type === 'inet') socket.setNoDelay(true);
       resolve(socket);
@@ -110,11 +122,16 @@ async function removeStale(path: string): Promise<void> {
   const answered = await new Promise<boolean>((resolve) => {
     const probe = connect({ path });
     probe.once('connect', () => resolve(true));
-    // EAGAIN: its queue is full, so somebody is there.
-    probe.once('error', (error: NodeJS.ErrnoException) => resolve(error.code === 'EAGAIN'));
+    // Any other error (a full queue, no permission) says that somebody may be there.
+    probe.once('error', (error: NodeJS.ErrnoException) => resolve(error.code !== 'ECONNREFUSED'));
     probe.once('connect', () => probe.destroy());
   });
-  if (!answered) unlinkSync(path);
+  if (answered) return;
+  try {
+    unlinkSync(path);
+  } catch {
+    // Listening there fails now, and says so.
+  }
 }
 
 function socketError(verb: string, address: SocketAddress, error: Error): BlockError {

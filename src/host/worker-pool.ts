@@ -46,15 +46,22 @@ export function createWorkerPool(options: WorkerPoolOptions): WorkerPool {
       return (await piscina.run(task, { name })) as R;
     },
     async warmUp() {
-      const piscina = await start();
-      const each = Array.from({ length: threads * TASKS_PER_THREAD }, () => piscina.run(null, { name: 'warmUp' }));
-      await Promise.allSettled(each);
+      await loadAll(await start(), threads);
     },
     async close() {
       if (started === null) return;
-      await (await started).close();
+      const piscina = await started;
+      // Ending a thread that is still loading its modules aborts the whole process.
+      await loadAll(piscina, threads);
+      await piscina.close();
     },
   };
+}
+
+/** Resolves when every thread has loaded the script, or cannot. */
+async function loadAll(piscina: Piscina, threads: number): Promise<void> {
+  const tasks = Array.from({ length: threads * TASKS_PER_THREAD });
+  await Promise.allSettled(tasks.map(() => piscina.run(null, { name: 'warmUp' })));
 }
 
 async function startThreads(filename: string, threads: number): Promise<Piscina> {

@@ -99,6 +99,9 @@ export async function runCommand(engine: Engine, request: Request): Promise<unkn
   const args = validate(declaration.args, request.args);
   const handler = engineCommands.get(declaration.name);
   if (handler === undefined) throw new RequestError('Command is not available', 'CommandNotFound');
-  const work = async (): Promise<unknown> => handler(engine, args);
+  const work = async (): Promise<unknown> => {
+    if (declaration.name !== 'quit') engine.requireUp();
+    return handler(engine, args);
+  };
   return request.outOfBand ? work() : engine.exclusive(work);
 }

@@ -80,6 +80,7 @@ export class QmpSession {
       if (!input.readableEnded) this.#lost();
     });
     this.#unsubscribe = engine.events.subscribe((event) => this.#event(event));
+    if (input.destroyed || output.destroyed) this.#lost();
     this.#send({ QMP: { version: VERSION, capabilities: ['oob'] } });
   }
 
@@ -97,8 +98,14 @@ export class QmpSession {
     const { output } = this.#streams;
     if (output.writableFinished || output.destroyed) return;
     await new Promise<void>((resolve) => {
-      const cancel = this.#engine.graph.clock.after(QMP_LIMITS.farewellMs, resolve);
-      output.once('close', resolve);
+      const cancel = this.#engine.graph.clock.after(QMP_LIMITS.farewellMs, () => {
+        output.destroy();
+        resolve();
+      });
+      output.once('close', () => {
+        cancel();
+        resolve();
+      });
       output.end(() => {
         cancel();
         resolve();

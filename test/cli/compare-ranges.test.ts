@@ -88,4 +88,11 @@ describe.skipIf(reference === null)('compare beside the real one', () => {
       }
     });
   }
+
+  it('ends in order while its threads are still being started', () => {
+    for (let round = 0; round < 20; round += 1) {
+      const { status, stderr } = ours(['-F', 'raw', 'packed.qcow2', 'first-byte.raw']);
+      expect([status, stderr]).toEqual([1, '']);
+    }
+  }, 60_000);
 });

@@ -78,12 +78,17 @@ const LINES = [
   'create -f qcow2 -o lazy_refcounts=maybe n7 1M',
   'create -qZ n7 1M',
   'create -f qcow2 -o nocow=on,extent_size_hint=1M n8 1M',
+  'create -f qcow2 -o preallocation=metadata n10 10M',
+  'map --output=json n10',
+  'create -f qcow2 -o preallocation=falloc n11 1M',
+  'create -f qcow2 -o preallocation=full -b a.qcow2 -F qcow2 n12',
+  'convert -O qcow2 -o preallocation=full a.qcow2 x7',
   'create -f raw -F raw n9 1M',
   'compare --image-opts -f qcow2 file.filename=a.qcow2 file.filename=a.raw',
   'info --image-opts filename=a.raw',
   'info -f null-co a.raw',
   'info null-co://',
-  'info -f null-co --output=json null-co://',
+  'info -f null-co null-co://',
   'convert -O null-co a.qcow2 x8',
   'convert -O qcow2 -n a.qcow2 a.qcow2',
   'convert -O qcow2 -B a.qcow2 a.qcow2 o.qcow2 x8',
@@ -138,7 +143,7 @@ describe.skipIf(qemuImg === null || qemuIo === null)('beside the real qemu-img',
     }
   });
 
-  it.each(['x1', 'x2', 'x3', 'x5', 'x6'])('wrote the same content into %s', (name) => {
+  it.each(['x1', 'x2', 'x3', 'x5', 'x6', 'x7'])('wrote the same content into %s', (name) => {
     const args = ['compare', join(theirs(), name), join(ours(), name)];
     expect(run(qemuImg ?? '', args, folder)).toMatchObject({ status: 0 });
   });

@@ -24,7 +24,7 @@ interface Run {
 /** Runs the tour with its scratch folder inside ours; `onText` sees what is printed so far. */
 function tour(
   args: readonly string[],
-  onText: (text: string, interrupt: () => void) => void = () => undefined,
+  onText: (text: string, interrupt: () => void, hangUp: () => void) => void = () => undefined,
 ): Promise<Run> {
   const child = spawn(process.execPath, [MAIN, 'tour', ...args], {
     env: { ...process.env, TMPDIR: folder },
@@ -34,7 +34,8 @@ function tour(
   let complaint = '';
   child.stdout.setEncoding('utf8').on('data', (text: string) => {
     output += text;
-    onText(output, () => void child.kill('SIGINT'));
+    const hangUp = (): void => void child.stdout.destroy();
+    onText(output, () => void child.kill('SIGINT'), hangUp);
   });
   child.stderr.setEncoding('utf8').on('data', (text: string) => {
     complaint += text;
@@ -74,6 +75,19 @@ describe('the tour', () => {
     });
     expect(run.status).toBe(130);
     expect(readdirSync(folder)).toEqual([]);
+  });
+
+  it('removes its folder when the reader of its output has gone', async () => {
+    const run = await tour(['--size', '64'], (_text, _interrupt, hangUp) => hangUp());
+    expect(run.status).toBe(141);
+    expect(readdirSync(folder)).toEqual([]);
+  });
+
+  it('gives its help on standard output, and takes sizes with a suffix', async () => {
+    const help = await tour(['--help']);
+    expect(help).toMatchObject({ status: 0, complaint: '' });
+    expect(help.output).toMatch(/^usage: blockwright tour/);
+    expect(await tour(['--size', '8M', '--progress', 'json'])).toMatchObject({ status: 0 });
   });
 
   it('refuses a size that is none', async () => {

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-import type { Driver } from '../../src/block/index.js';
+import type { Driver, Graph } from '../../src/block/index.js';
 import { copyBeforeWrite } from '../../src/drivers/filters/copy-before-write/index.js';
 import { copyOnRead } from '../../src/drivers/filters/copy-on-read/index.js';
+import { blkdebug } from '../../src/drivers/filters/blkdebug/index.js';
 import { throttle } from '../../src/drivers/filters/throttle/index.js';
 import { ThrottleGroup } from '../../src/block/throttle/index.js';
 import { qcow2Driver } from '../../src/drivers/formats/qcow2/index.js';
-import { makeFile } from '../helpers/graph.js';
+import { makeFile, type MemoryHost } from '../helpers/graph.js';
 import { describeDriver } from './describe-driver.js';
 
 const KIB = 1024;
@@ -64,15 +65,7 @@ describeDriver({
   stores: true,
   drivers: [qcow2Driver as unknown as Driver<never>],
   async create(host, graph) {
-    await makeFile(host, '/disk', 0);
-    const file = await graph.open({ driver: 'file', 'node-name': 'new', filename: '/disk' });
-    const user = await graph.attach(file, 'create', { taken: 11, shared: 15 });
-    await qcow2Driver.create?.(
-      { host, node: () => Promise.resolve(file) },
-      { file: 'new', size: 512 * KIB },
-    );
-    await user.detach();
-    await graph.close(file);
+    await makeQcow2(host, graph);
     return { driver: 'qcow2', file: { driver: 'file', filename: '/disk' } };
   },
 });
@@ -106,6 +99,60 @@ describeDriver({
 });
 
 describeDriver({
+  name: 'blkdebug',
+  size: 256 * KIB,
+  stores: true,
+  drivers: [blkdebug as unknown as Driver<never>],
+  async create(host) {
+    await makeFile(host, '/disk', 256 * KIB);
+    const image = { driver: 'raw', file: { driver: 'file', filename: '/disk' } };
+    return { driver: 'blkdebug', image };
+  },
+});
+
+describeDriver({
+  name: 'blkdebug with limits, over a size that does not fit them',
+  size: 250 * KIB + 512,
+  stores: true,
+  drivers: [blkdebug as unknown as Driver<never>],
+  async create(host) {
+    await makeFile(host, '/disk', 250 * KIB + 512);
+    const image = { driver: 'raw', file: { driver: 'file', filename: '/disk' } };
+    return {
+      driver: 'blkdebug',
+      image,
+      align: 4096,
+      'max-transfer': 16_384,
+      'opt-write-zero': 8192,
+      'max-write-zero': 32_768,
+      'opt-discard': 16_384,
+      'max-discard': 49_152,
+    };
+  },
+});
+
+for (const filter of ['blkdebug', 'throttle'] as const) {
+  describeDriver({
+    name: `qcow2 over ${filter}`,
+    size: 512 * KIB,
+    stores: true,
+    drivers: [qcow2Driver, blkdebug].map((one) => one as unknown as Driver<never>)
+      .concat(inUnlimitedGroup()),
+    async create(host, graph) {
+      await makeQcow2(host, graph);
+      const file = { driver: 'file', filename: '/disk' };
+      return {
+        driver: 'qcow2',
+        file:
+          filter === 'blkdebug'
+            ? { driver: 'blkdebug', image: file }
+            : { driver: 'throttle', 'throttle-group': 'g', file },
+      };
+    },
+  });
+}
+
+describeDriver({
   name: 'throttle',
   size: 256 * KIB,
   stores: true,
@@ -126,4 +173,16 @@ function inUnlimitedGroup(): Driver<never> {
     },
   };
   return driver as unknown as Driver<never>;
+}
+
+async function makeQcow2(host: MemoryHost, graph: Graph): Promise<void> {
+  await makeFile(host, '/disk', 0);
+  const file = await graph.open({ driver: 'file', 'node-name': 'new', filename: '/disk' });
+  const user = await graph.attach(file, 'create', { taken: 11, shared: 15 });
+  await qcow2Driver.create?.(
+    { host, node: () => Promise.resolve(file) },
+    { file: 'new', size: 512 * KIB },
+  );
+  await user.detach();
+  await graph.close(file);
 }

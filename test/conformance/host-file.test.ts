@@ -84,6 +84,14 @@ function transferCases({ withFile }: Subject): void {
       expect(await readBytes(file, 9000, 10)).toHaveLength(0);
     }));
 
+  it('reads into more than two gibibytes of memory', () =>
+    withFile(async (file) => {
+      await file.write(pattern(700, 3), 0);
+      const huge = new Uint8Array(2 ** 31 + 4096);
+      expect(await file.read(huge, 0)).toBe(700);
+      expectSame(huge.subarray(0, 700), pattern(700, 3));
+    }));
+
   it('transfers more than the inline limit, from shared memory too', () =>
     withFile(async (file) => {
       const slab = bufferPool.take();

@@ -2,7 +2,7 @@
 // The lock matrix with live QEMU programs, in both directions, conflict texts included.
 
 import { type ChildProcess, execFileSync, spawn, spawnSync } from 'node:child_process';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { closeSync, mkdtempSync, openSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
@@ -12,6 +12,7 @@ import {
   type Host,
   type HostFile,
   type LockRequest,
+  nativeAddon,
   openNativeHost,
   openNodeHost,
 } from '../../src/host/index.js';
@@ -231,5 +232,21 @@ describe.skipIf(native === null || qemuImg === null || qemuIo === null)('the nat
     await holder.stop();
     expect(runTool(qemuImg, 'info', path).status).toBe(0);
     expect(runTool(qemuImg, 'resize', path, '2M').status).toBe(1);
+  });
+});
+
+describe.skipIf(native === null)('fewer locks than before', () => {
+  it('are never refused, even while another program is about to be refused itself', async () => {
+    const path = join(folder, 'fewer.raw');
+    writeFileSync(path, Buffer.alloc(4096));
+    const file = await (native as Host).openFile(path, { readOnly: false });
+    file.lock(WRITER);
+    const other = openSync(path, 'r');
+    // What a program that wants to write lays down before it looks whether it may.
+    for (let byte = 200; byte < 204; byte += 1) nativeAddon()?.lockShared(other, byte, 1);
+    expect(() => file.lock({ taken: write, unshared: write })).not.toThrow();
+    expect(() => file.lock(WRITER)).toThrow('Failed to get');
+    closeSync(other);
+    await file.close();
   });
 });

@@ -76,6 +76,36 @@ describe.skipIf(qemuImg === null)('new qcow2 images beside qemu-img create', () 
     });
   }
 
+  describe.each([
+    { size: 10 * MIB, 'cluster-size': 64 * KIB },
+    { size: 3 * MIB + 512, 'cluster-size': 512, version: 'v2' },
+    { size: 64 * MIB, 'cluster-size': KIB, 'refcount-bits': 1 },
+    { size: 0 },
+  ] as const)('with preallocation, %o', (options) => {
+    it.each(['metadata', 'falloc', 'full'] as const)('%s: whole, clean and zero', async (mode) => {
+      const path = join(folder, 'preallocated.qcow2');
+      writeFileSync(path, await createdBytes({ ...options, preallocation: mode }));
+      const ask = (...args: string[]): Record<string, number> =>
+        JSON.parse(execFileSync(qemuImg ?? '', args, { encoding: 'utf8' })) as never;
+      const checked = ask('check', '-f', 'qcow2', '--output=json', path);
+      expect(checked['check-errors']).toBe(0);
+      expect(checked['leaks'] ?? 0).toBe(0);
+      const clusterSize = 'cluster-size' in options ? options['cluster-size'] : 1;
+      const clusters = Math.ceil(options.size / clusterSize);
+      expect(checked['allocated-clusters'] ?? 0).toBe(clusters);
+      writeFileSync(join(folder, 'base.img'), '');
+      const compare = ['compare', '-f', 'qcow2', '-F', 'raw', path, join(folder, 'base.img')];
+      expect(() => execFileSync(qemuImg ?? '', compare, { stdio: 'pipe' })).not.toThrow();
+    });
+  });
+
+  it('refuses preallocation together with a backing file, as the reference does', async () => {
+    const backing = { 'backing-file': 'base.img', 'backing-fmt': 'raw' } as const;
+    await expect(
+      createdBytes({ size: MIB, preallocation: 'metadata', ...backing }),
+    ).rejects.toThrow('Backing file and preallocation can only be used at the same time');
+  });
+
   it('passes qemu-img check where the refcount table needs several clusters', async () => {
     const bytes = await createdBytes({ size: 100 * GIB, 'cluster-size': 512 });
     const path = join(folder, 'large.qcow2');

@@ -6,7 +6,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import type { Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { PassThrough } from 'node:stream';
+import { Duplex, PassThrough } from 'node:stream';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 
 import { ManualClock, QMP_LIMITS } from '../../src/base/index.js';
@@ -202,6 +202,51 @@ describe('a QMP server', () => {
     expect(statuses.slice(-3, -1)).toEqual(['concluded', 'null']);
     expect([...own.engine.graph.nodes]).toEqual([]);
     expect(own.server.sessionCount).toBe(0);
+  });
+
+  it('does nothing that waited behind quit', async () => {
+    const engine = await createEngine({ host: new MemoryHost() });
+    await using server = new QmpServer(engine);
+    const clients = await Promise.all(
+      [0, 1].map(async () => {
+        const [input, output] = [new PassThrough(), new PassThrough()];
+        server.serve({ input, output });
+        return QmpClient.over(Duplex.from({ readable: output, writable: input }));
+      }),
+    );
+    const [first, second] = clients as [QmpClient, QmpClient];
+    const quit = first.execute('quit');
+    const add = { driver: 'null-co', 'node-name': 'late', size: 512 } as const;
+    const late = second.execute('blockdev-add', add);
+    await quit;
+    await expect(late).rejects.toThrow('is being shut down');
+    await expect(engine.addNode(add)).rejects.toThrow('is being shut down');
+    expect([...engine.graph.nodes]).toEqual([]);
+    for (const client of clients) await client.close();
+  });
+
+  it('keeps no session for a client that was gone before it was served', async () => {
+    await using engine = await createEngine({ host: new MemoryHost() });
+    await using server = new QmpServer(engine);
+    const gone = new PassThrough();
+    gone.destroy();
+    await once(gone, 'close');
+    await server.serve({ input: gone, output: gone }).ended;
+    expect(server.sessionCount).toBe(0);
+  });
+
+  it('lets go of a client that has said all but takes no answers', async () => {
+    const clock = new ManualClock();
+    await using engine = await createEngine({ host: new MemoryHost({ clock }) });
+    await using server = new QmpServer(engine);
+    const [input, output] = [new PassThrough(), new PassThrough()];
+    const { ended } = server.serve({ input, output });
+    input.end(`${hello}{"execute":"query-jobs","id":"${'x'.repeat(200_000)}"}`);
+    await ended;
+    await new Promise(setImmediate);
+    clock.advance(QMP_LIMITS.farewellMs);
+    await new Promise(setImmediate);
+    expect(output.destroyed).toBe(true);
   });
 
   it('pretty-prints for people', async () => {

@@ -78,6 +78,7 @@ export class CopySession {
   readonly spec: CopySpec;
   readonly #lanes: LaneExecutor;
   readonly #cancel = new Int32Array(new SharedArrayBuffer(4));
+  readonly #freeSlabs: SharedArrayBuffer[] = [];
   /** Ends when the compressed clusters of every earlier range are written. */
   #packed: Promise<void> = Promise.resolve();
 
@@ -304,7 +305,7 @@ export class CopySession {
     for (let at = span.offset; at < span.offset + span.length; at += unit) {
       steps.push(compressStep(range, at, { unit, table, index: steps.length }));
     }
-    const slab = new SharedArrayBuffer(steps.length * unit);
+    const slab = this.#takeSlab(steps.length * unit);
     const results = await this.#lanes.run(
       { task: { steps, slab, cancel: this.#cancel }, files: table.files },
       this,
@@ -314,7 +315,15 @@ export class CopySession {
       return await this.#pack({ span, slab, results });
     } catch (error) {
       return { side: 'target', error: toBlockError(error) };
+    } finally {
+      this.#freeSlabs.push(slab);
     }
+  }
+
+  /** Used again, for shared memory is given back late: not the collector's heap, but the host's. */
+  #takeSlab(bytes: number): SharedArrayBuffer {
+    const slab = this.#freeSlabs.pop();
+    return slab !== undefined && slab.byteLength >= bytes ? slab : new SharedArrayBuffer(bytes);
   }
 
   /** Writes the clusters of a batch in guest order, compressed where that made them smaller. */

@@ -16,6 +16,9 @@ import type { LaneMessage } from './lane-worker.js';
  */
 const WARM_UP_AFTER = 128;
 
+/** Moving fewer plain bytes costs less than telling a thread of them. */
+const SMALL_BYTES = 65_536;
+
 export class ThreadRunner implements BatchRunner {
   readonly #pool: WorkerPool;
   readonly #inProcess = new InProcessRunner();
@@ -23,17 +26,23 @@ export class ThreadRunner implements BatchRunner {
   #ready = false;
   #warmUp: Promise<void> | null = null;
 
-  constructor(pool: WorkerPool) {
+  readonly #smallBytes: number;
+
+  /** Plain batches of fewer than `smallBytes` bytes run on this thread. */
+  constructor(pool: WorkerPool, smallBytes = SMALL_BYTES) {
     this.#pool = pool;
+    this.#smallBytes = smallBytes;
   }
 
-  static start(threads: number): ThreadRunner {
-    return new ThreadRunner(createWorkerPool({ script: workerScript(), threads }));
+  static start(threads: number, smallBytes = SMALL_BYTES): ThreadRunner {
+    return new ThreadRunner(createWorkerPool({ script: workerScript(), threads }), smallBytes);
   }
 
   async run(batch: LaneBatch): Promise<LaneResult[]> {
     const descriptors = descriptorsOf(batch);
-    if (descriptors === null) return this.#inProcess.run(batch);
+    if (descriptors === null || plainBytes(batch) < this.#smallBytes) {
+      return this.#inProcess.run(batch);
+    }
     this.#batches += 1;
     if (this.#batches > WARM_UP_AFTER || isHeavy(batch)) void this.warmUp();
     if (!this.#ready) return this.#inProcess.run(batch);
@@ -70,6 +79,13 @@ export class ThreadRunner implements BatchRunner {
       this.#ready = false;
     }
   }
+}
+
+/** Bytes of the batch; Infinity when there is work for the processor. */
+function plainBytes(batch: LaneBatch): number {
+  let bytes = 0;
+  for (const { length } of batch.task.steps) bytes += length;
+  return isHeavy(batch) ? Infinity : bytes;
 }
 
 /** Deflates or inflates. */

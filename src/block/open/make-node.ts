@@ -7,6 +7,7 @@ import { BlockNode } from '../block-node.js';
 import type { Driver, OpenContext } from '../driver.js';
 import type { NodeOptions, OpenPolicy } from '../graph-api.js';
 import type { BlockGraph } from '../graph.js';
+import { NULL_NAME } from './filename.js';
 
 /** What a node gets from the one that refers to it, and from the command line. */
 export interface OpenInheritance {
@@ -138,10 +139,17 @@ export function filenameOf(node: BlockNode): string {
     const own = node.options['filename'];
     if (typeof own === 'string') return own;
     const below = node.primary ?? node.filtered;
-    if (below !== null) return below.filename;
-    if (node.driver.bareFilename !== undefined) return node.driver.bareFilename;
+    const name = below === null ? null : nameOver(node.driver, below.filename);
+    if (name !== null) return name;
+    if (node.driver.name === 'null-co') return NULL_NAME;
   }
   return `json:${JSON.stringify(reopenOptions(node))}`;
+}
+
+/** Null where the child has no plain name for the prefix to stand before. */
+function nameOver({ filenamePrefix }: Driver, below: string): string | null {
+  if (filenamePrefix === undefined) return below;
+  return below === '' || below.startsWith('json:') ? null : filenamePrefix + below;
 }
 
 function reopenOptions(node: BlockNode): Record<string, unknown> {
@@ -149,7 +157,21 @@ function reopenOptions(node: BlockNode): Record<string, unknown> {
   for (const [key, value] of Object.entries(node.options)) {
     if (BASE_OPTIONS.has(key)) continue;
     const child = node.edges.get(key)?.node;
-    options[key] = child === undefined ? value : reopenOptions(child);
+    if (child !== undefined) options[key] = reopenOptions(child);
+    else if (Array.isArray(value)) flattenList(options, key, value);
+    else options[key] = value;
   }
   return options;
+}
+
+/** Lists are spelled `name.0.member`, as names of images have them. */
+function flattenList(target: Record<string, unknown>, key: string, list: unknown[]): void {
+  for (const [index, item] of list.entries()) {
+    if (typeof item !== 'object' || item === null) target[`${key}.${index}`] = item;
+    else {
+      for (const [member, value] of Object.entries(item)) {
+        target[`${key}.${index}.${member}`] = value;
+      }
+    }
+  }
 }

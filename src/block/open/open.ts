@@ -13,6 +13,7 @@ import type { NodeOptions } from '../graph-api.js';
 import type { BlockGraph } from '../graph.js';
 import { refreshPermissions } from '../permissions.js';
 import { parseFilename, resolveBackingName } from './filename.js';
+import { foreignFormat } from './foreign-formats.js';
 import {
   filenameOf,
   makeNode,
@@ -43,6 +44,7 @@ export async function openNode(
     node.pipeline.readOnly ||= node.pipeline.driverNode.readOnly === true;
     node.filename = filenameOf(node);
     refreshPermissions([node]).commit?.();
+    graph.enlist(node);
     await openBacking(graph, node, inherited);
   } catch (error) {
     await graph.closeNode(node).catch(() => undefined);
@@ -279,7 +281,7 @@ async function openOver(
   return await holding(graph, file, async () => {
     const probed = request.format === null ? await graph.registry.probed() : [];
     const head = request.format === null ? await readHead(file) : new Uint8Array(0);
-    const format = request.format ?? probeHead(head, probed)?.name ?? 'raw';
+    const format = request.format ?? probeHead(head, probed)?.name ?? rawUnlessForeign(head);
     const options = { ...request.rest, driver: format, file: file.name };
     const node = await openNode(graph, options, inherited);
     if (request.format === null && format === 'raw') {
@@ -287,6 +289,14 @@ async function openOver(
       if (!node.readOnly) node.addObserver(new RawProbeGuard(head, probed, node.name));
     }
     return node;
+  });
+}
+
+function rawUnlessForeign(head: Uint8Array): 'raw' {
+  const foreign = foreignFormat(head);
+  if (foreign === null) return 'raw';
+  throw new BlockError('unsupported', `Image format '${foreign}' is not supported`, {
+    hint: "Specify the format 'raw' explicitly to use its bytes as they are.",
   });
 }
 

@@ -8,6 +8,7 @@
 import { BlockError, IMAGE_LIMITS, type Eventually } from '../../base/index.js';
 import type { Driver } from '../driver.js';
 import type { Node, WriteObserver } from '../node.js';
+import { foreignFormat } from './foreign-formats.js';
 import { readRequest, type Request } from '../request.js';
 
 /** The first bytes of a node, as many as probing looks at. */
@@ -51,12 +52,12 @@ export class RawProbeGuard implements WriteObserver {
     const end = Math.min(head.length, offset + length);
     if (request.buffer === null) head.fill(0, offset, end);
     else head.set(request.buffer.subarray(0, end - offset), offset);
-    const format = probeHead(head, this.#drivers);
+    const format = probeHead(head, this.#drivers)?.name ?? foreignFormat(head);
     if (format !== null) {
       throw new BlockError(
         'permission',
         `Write to the first sector of node '${this.#name}' would make it look like a ` +
-          `'${format.name}' image, and its format 'raw' was only guessed`,
+          `'${format}' image, and its format 'raw' was only guessed`,
         { node: this.#name, offset, hint: 'Specify the format explicitly to allow it.' },
       );
     }

@@ -62,7 +62,7 @@ export const compare: Verb = {
       throw usageError(program, 'Expecting two image file names');
     }
     const cache = sourceCache(given.get('source-cache') ?? 'writeback', STATUS.open);
-    const policy = { ...cache, inspectOnly: true, forceShare: given.has('share') };
+    const policy = { ...cache, forceShare: given.has('share') };
     const named = (text: string, format: string | undefined): ImageName => {
       return { text, format: format ?? null, imageOptions: given.has('image-opts') };
     };

@@ -1,15 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 // The three ways in which convert copies: one image through the copy engine's lanes; an overlay,
 // of which only the top layer is copied; and, for several sources or a fully written target, a
-// plain walk in steps that reads and writes through the graph.
+// plain walk in steps that reads and writes through the graph. Each has several steps in flight.
 
 import { BlockError, toBlockError } from '../../base/index.js';
+import type { Clock } from '../../base/index.js';
 import { RequestFlag } from '../../block/index.js';
 import type { Backend, BlockStatus, Node } from '../../block/index.js';
 import {
   CopyEngine,
   copyImage,
   createLanes,
+  RateLimiter,
   skipFilters,
   viewStatus,
 } from '../../block/copy/index.js';
@@ -32,11 +34,15 @@ export interface CopyRequest {
   /** Bytes per second; 0 = no limit. */
   readonly speed: number;
   readonly inFlight: number | null;
+  /** Steps that go through the graph are written one after another. */
+  readonly ordered: boolean;
   onProgress(bytes: number): void;
   cancelled(): boolean;
 }
 
 const STEP_BYTES = 2 * 1024 * 1024;
+/** Steps or batches at once unless the user says how many. */
+const DEFAULT_IN_FLIGHT = 4;
 /** Unit of copying into a target without clusters. */
 const PLAIN_UNIT = 4096;
 
@@ -46,7 +52,9 @@ export async function copyAll(
 ): Promise<CopyFailure | null> {
   const [source] = request.sources;
   if (source === undefined || request.length === 0) return null;
-  if (request.sources.length > 1 || request.sparse === 0) return walk(request);
+  if (request.sources.length > 1 || request.sparse === 0) {
+    return walk(request, session.graph.clock);
+  }
   const engine = new CopyEngine({ lanes: createLanes(session.host) });
   try {
     const spec = specOf(request, source);
@@ -90,24 +98,62 @@ async function copyTopLayer(
   const top = skipFilters(source);
   const { unit } = session.spec;
   const targetBacking = request.target.node.backing?.length ?? 0;
+  const running = new Running(request.inFlight ?? DEFAULT_IN_FLIGHT, request);
   let copiedTo = 0;
-  for (let offset = 0; offset < request.length && !request.cancelled(); ) {
+  for (let offset = 0; offset < request.length && (await running.mayGoOn()); ) {
     const asked = Math.min(request.length - offset, STEP_BYTES - (offset % STEP_BYTES));
-    const status: BlockStatus = await top.blockStatus(offset, asked, true);
+    const found = top.blockStatus(offset, asked, true);
+    const status: BlockStatus = found instanceof Promise ? await found : found;
     const end = offset + status.length;
-    let failure: CopyFailure | null = null;
     if (isCopied(status, top, offset)) {
       const start = Math.max(copiedTo, offset - (offset % unit));
       copiedTo = Math.min(request.length, Math.ceil(end / unit) * unit);
-      if (copiedTo > start) failure = await session.copy(start, copiedTo - start);
+      if (copiedTo > start) running.add(session.copy(start, copiedTo - start), status.length);
     } else if (readsAsZero(status, top, offset) && offset < targetBacking) {
-      failure = await session.zero(offset, status.length);
+      // Part of a cluster only after what is being copied into it, and before what will be.
+      const isWhole = offset % unit === 0 && status.length % unit === 0;
+      if (!isWhole) await running.end();
+      running.add(session.zero(offset, status.length), status.length);
+      if (!isWhole) await running.end();
     }
-    if (failure !== null) return failure;
     offset = end;
-    request.onProgress(offset);
   }
-  return null;
+  return running.end();
+}
+
+/** What is in flight, and the first of its failures. */
+class Running {
+  readonly #most: number;
+  readonly #request: CopyRequest;
+  readonly #all = new Set<Promise<void>>();
+  #failure: CopyFailure | null = null;
+  #done = 0;
+
+  constructor(most: number, request: CopyRequest) {
+    this.#most = most;
+    this.#request = request;
+  }
+
+  add(work: Promise<CopyFailure | null>, bytes: number): void {
+    const running = work.then((failure) => {
+      this.#all.delete(running);
+      this.#failure ??= failure;
+      this.#done += bytes;
+      if (failure === null) this.#request.onProgress(this.#done);
+    });
+    this.#all.add(running);
+  }
+
+  /** Waits for room; false when nothing more is to be begun. */
+  async mayGoOn(): Promise<boolean> {
+    while (this.#all.size >= this.#most) await Promise.race(this.#all);
+    return this.#failure === null && !this.#request.cancelled();
+  }
+
+  async end(): Promise<CopyFailure | null> {
+    await Promise.all(this.#all);
+    return this.#failure;
+  }
 }
 
 function isCopied(status: BlockStatus, top: Node, offset: number): boolean {
@@ -119,28 +165,59 @@ function readsAsZero(status: BlockStatus, top: Node, offset: number): boolean {
   return top.backing === null || offset >= top.backing.length;
 }
 
-/** Step by step, in order: every source byte is read, and written unless it may stay a hole. */
-async function walk(request: CopyRequest): Promise<CopyFailure | null> {
-  const unit = unitOf(request.target.node);
-  const buffer = new Uint8Array(Math.max(STEP_BYTES, unit));
-  for (let offset = 0; offset < request.length && !request.cancelled(); ) {
-    const length = Math.min(buffer.length, request.length - offset);
-    const step = buffer.subarray(0, length);
-    try {
-      await readSources(request, offset, step);
-    } catch (error) {
-      return { side: 'source', error: at(error, offset) };
-    }
-    try {
-      await writeStep(request, offset, step);
-    } catch (error) {
-      return { side: 'target', error: at(error, offset) };
-    }
-    offset += length;
-    request.onProgress(offset);
+/**
+ * Step by step: every source byte is read, and written unless it may stay a hole. Later steps are
+ * read while earlier ones are written; the target is written in order unless told otherwise.
+ */
+async function walk(request: CopyRequest, clock: Clock): Promise<CopyFailure | null> {
+  const stepBytes = Math.max(STEP_BYTES, unitOf(request.target.node));
+  const most = request.inFlight ?? DEFAULT_IN_FLIGHT;
+  const running = new Running(most, request);
+  const limiter = new RateLimiter(clock);
+  limiter.setSpeed(request.speed);
+  const free: Uint8Array[] = [];
+  let turn: Promise<boolean> = Promise.resolve(true);
+  for (let offset = 0; offset < request.length && (await running.mayGoOn()); ) {
+    const delay = limiter.delayMs();
+    if (delay > 0) await new Promise<void>((resolve) => void clock.after(delay, resolve));
+    const buffer = free.pop() ?? new Uint8Array(stepBytes);
+    const step = buffer.subarray(0, Math.min(stepBytes, request.length - offset));
+    const work = walkStep({ request, offset, step }, turn).finally(() => free.push(buffer));
+    if (request.ordered) turn = work.then((failure) => failure === null);
+    running.add(work, step.length);
+    limiter.charge(step.length);
+    offset += step.length;
   }
-  return null;
+  return running.end();
 }
+
+/** `turn` ends when the steps before are written: false when one of them failed. */
+async function walkStep(
+  work: { readonly request: CopyRequest; readonly offset: number; readonly step: Uint8Array },
+  turn: Promise<boolean>,
+): Promise<CopyFailure | null> {
+  const { request, offset, step } = work;
+  let failure: CopyFailure | null = null;
+  try {
+    await readSources(request, offset, step);
+  } catch (error) {
+    failure = { side: 'source', error: at(error, offset) };
+  }
+  // The step before has named its own failure already; it is the first.
+  if (!(await turn)) return CANCELLED;
+  if (failure !== null) return failure;
+  try {
+    await writeStep(request, offset, step);
+    return null;
+  } catch (error) {
+    return { side: 'target', error: at(error, offset) };
+  }
+}
+
+const CANCELLED: CopyFailure = {
+  side: 'source',
+  error: new BlockError('cancelled', 'Operation canceled'),
+};
 
 function at(error: unknown, offset: number): BlockError {
   const { kind, message, context } = toBlockError(error);
@@ -177,7 +254,9 @@ async function readSource(source: Backend, offset: number, buffer: Uint8Array): 
 async function writeStep(request: CopyRequest, offset: number, step: Uint8Array): Promise<void> {
   const { target, compress, sparse } = request;
   if (sparse === 0 && !compress) return target.write(offset, step);
-  const unit = compress ? unitOf(target.node) : Math.min(step.length, Math.max(512, sparse));
+  // Part of a cluster is no hole: it would be written as zeroes all the same.
+  const cluster = compress ? unitOf(target.node) : (target.node.info.clusterSize ?? 0);
+  const unit = Math.min(step.length, Math.max(512, sparse, cluster));
   const flags = compress ? RequestFlag.compressed : RequestFlag.none;
   for (let from = 0; from < step.length; ) {
     const zero = sparse > 0 && isZero(step.subarray(from, from + unit));

@@ -77,6 +77,7 @@ export interface ConvertArguments {
   readonly rate: number;
   /** Batches in flight; null unless given. */
   readonly parallel: number | null;
+  readonly outOfOrder: boolean;
   readonly progress: ProgressMode;
 }
 
@@ -129,6 +130,7 @@ export function parseConvert(args: readonly string[], program: Program): Convert
     sparse,
     rate,
     parallel,
+    outOfOrder: given.has('out-of-order'),
     progress: progressMode(given),
   };
 }

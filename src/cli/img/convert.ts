@@ -194,6 +194,7 @@ async function copyWithProgress(run: ConvertRun): Promise<void> {
       overlay: target.node.backing !== null,
       speed: command.rate,
       inFlight: command.parallel,
+      ordered: !command.outOfOrder,
       onProgress: (done) => progress.update(done),
       cancelled: () => interrupted,
     });

@@ -6,6 +6,7 @@
 // making the image fails, a file that was not there before is removed again.
 
 import { BlockError, Permission } from '../../base/index.js';
+import { creationPath } from '../../block/index.js';
 import type { Backend, CreateContext, Driver } from '../../block/index.js';
 import { CliError, hintOf } from '../program.js';
 import { OptionMistake } from './create-options.js';
@@ -15,6 +16,7 @@ import type { Session } from './session.js';
 const SECTOR = 512;
 
 export interface CreateRequest {
+  /** As it was given, perhaps with `file:` in front. */
   readonly path: string;
   readonly values: OptionValues;
   /** Bytes. */
@@ -22,12 +24,13 @@ export interface CreateRequest {
 }
 
 export async function createImage(session: Session, request: CreateRequest): Promise<void> {
-  const existed = (await session.host.stat(request.path).catch(() => null)) !== null;
+  const path = creationPath(request.path);
+  const existed = (await session.host.stat(path).catch(() => null)) !== null;
   let touched = false;
   const users: Backend[] = [];
   const makeFile = async (size: number, members: Record<string, unknown>): Promise<void> => {
     const driver = await session.registry.load('file');
-    const options = { filename: request.path, size, ...members };
+    const options = { filename: path, size, ...members };
     touched = true;
     await driver.create?.(context, options);
   };
@@ -35,7 +38,7 @@ export async function createImage(session: Session, request: CreateRequest): Pro
     host: session.host,
     async node() {
       await makeFile(0, {});
-      const options = { driver: 'file', filename: request.path };
+      const options = { driver: 'file', filename: path };
       const node = await session.graph.open(options);
       const { consistentRead, write, resize, all } = Permission;
       const permissions = { taken: consistentRead | write | resize, shared: all & ~resize };
@@ -50,13 +53,13 @@ export async function createImage(session: Session, request: CreateRequest): Pro
     if (values.format.name !== 'qcow2') await makeFile(size, rawMembers(values));
     else {
       const { members, driver } = await qcow2Create(session, values);
-      await driver.create?.(context, { ...members, file: request.path, size });
+      await driver.create?.(context, { ...members, file: path, size });
     }
   } catch (error) {
     for (const user of users.splice(0)) await user.detach().catch(() => undefined);
     const isLocked = error instanceof BlockError && error.kind === 'locked';
     if (touched && !existed && !isLocked) {
-      await session.host.removeFile(request.path).catch(() => undefined);
+      await session.host.removeFile(path).catch(() => undefined);
     }
     throw error;
   } finally {

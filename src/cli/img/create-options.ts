@@ -62,7 +62,12 @@ const QCOW2_OPTIONS: readonly CreateOption[] = [
     fallback: 'off',
     member: 'extended-l2',
   },
-  { name: 'preallocation', type: 'string', help: '', member: 'preallocation' },
+  {
+    name: 'preallocation',
+    type: 'string',
+    help: 'Preallocation mode (allowed values: off, metadata, falloc, full)',
+    member: 'preallocation',
+  },
   {
     name: 'compression_type',
     type: 'string',

@@ -3,7 +3,7 @@
 // closed again) without locks: it may be in use.
 
 import { BlockError, escapeControls } from '../../base/index.js';
-import { resolveBackingName } from '../../block/index.js';
+import { creationPath, resolveBackingName } from '../../block/index.js';
 import type { OptionSpec } from '../getopt.js';
 import { CliError } from '../program.js';
 import type { Program } from '../program.js';
@@ -51,6 +51,7 @@ export const create: Verb = {
     return withSession(program, async (session) => {
       const { path, values } = parsed;
       try {
+        creationPath(path);
         const size = await settleSize(session, parsed);
         if (values.size === null) values.set('size', String(size));
         if (!parsed.quiet) {

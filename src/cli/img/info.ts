@@ -96,9 +96,10 @@ async function inspect(session: Session, image: ImageName, share: boolean): Prom
   const node = await openImage(session, { image, readOnly: true, policy });
   const facts = node.info;
   const link = node.backingLink();
-  const stat = await session.host
+  const stored = await session.host
     .stat(hostPath(node.filename, image))
     .catch(() => null);
+  const stat = node.filename === 'null-co://' ? { allocatedBytes: 0 } : stored;
   const result: ImageInfo = {
     ...(link !== null && link.format !== null && { 'backing-filename-format': link.format }),
     ...(facts.snapshots !== undefined &&

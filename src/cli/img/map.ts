@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // `img map`: which layer of the chain decides each range, and where its bytes are stored.
-// Ranges are printed in blocks of text as they are found; neighbours that continue each other become one.
+// Ranges are printed in blocks of text; neighbours that continue each other become one.
 
 import { escapeControls, settle } from '../../base/index.js';
 import type { Eventually } from '../../base/index.js';
@@ -60,7 +60,7 @@ export const map: Verb = {
     });
     const image = oneImage(program, operands, { format, imageOptions: flags.has('image-opts') });
     const shape = outputFormat(output);
-    const policy = { inspectOnly: true, forceShare: flags.has('share') };
+    const policy = { forceShare: flags.has('share') };
     return withSession(program, async (session) => {
       const node = await openImage(session, { image, readOnly: true, policy });
       const printer = new MapPrinter(program, shape);

@@ -47,7 +47,9 @@ let loaded: NativeAddon | null | undefined;
 
 /** The addon, or null when it is not to be had. */
 export function nativeAddon(): NativeAddon | null {
-  loaded ??= process.env['BLOCKWRIGHT_NATIVE'] === '0' ? null : load();
+  if (loaded === undefined) {
+    loaded = process.env['BLOCKWRIGHT_NATIVE'] === '0' ? null : load();
+  }
   return loaded;
 }
 

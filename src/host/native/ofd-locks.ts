@@ -3,7 +3,7 @@
 //
 // Only shared locks are set; conflicts are found by testing for what an exclusive lock would meet.
 // Order: own new bytes first, then the test, then the release of bytes that are no longer wanted.
-// A conflict takes the new bytes back and leaves the old ones. Where the file system has no such
+// A conflict takes the new bytes back and leaves the old ones; fewer bytes are never refused. Where the file system has no such
 // locks the file goes without.
 
 import { constants } from 'node:os';
@@ -38,7 +38,9 @@ export class OfdLocks {
     const { taken, unshared } = next;
     const added = { taken: taken & ~held.taken, unshared: unshared & ~held.unshared };
     if (!this.#set(added)) return;
-    const conflict = this.#conflict(next);
+    // With nothing to add there is nothing to refuse: what others hold now they are testing.
+    const isMore = added.taken !== 0 || added.unshared !== 0;
+    const conflict = isMore ? this.#conflict(next) : null;
     if (conflict !== null) {
       this.#clear(added);
       throw lockConflict(conflict, this.#path);

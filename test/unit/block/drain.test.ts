@@ -2,6 +2,7 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 
+import type { BlockError } from '../../../src/base/index.js';
 import { transaction } from '../../../src/block/index.js';
 import { errorOf, graphOn, makeFile, MemoryHost, READ_WRITE } from '../../helpers/graph.js';
 import { testDriver } from '../../helpers/test-driver.js';
@@ -133,6 +134,31 @@ describe('transactions', () => {
 });
 
 describe('the guess of raw', () => {
+  it('is not made of a format that has no driver here: it is refused by its name', async () => {
+    const host = new MemoryHost();
+    const luks = Buffer.alloc(4096);
+    luks.write('LUKS\u00ba\u00be\0\u0001', 'latin1');
+    host.putFile('/disk', luks);
+    const graph = graphOn(host, []);
+    const guessed = await errorOf(() => graph.openImage('/disk', null, true));
+    expect(guessed.message).toBe(
+      "Could not open '/disk': Image format 'luks' is not supported",
+    );
+    const explicit = await graph.openImage('/disk', 'raw', true);
+    expect(explicit.probedRaw).toBe(false);
+  });
+
+  it('may not be turned into a format that has no driver here', async () => {
+    const host = new MemoryHost();
+    await makeFile(host, '/disk', 4096);
+    const graph = graphOn(host, []);
+    const node = await graph.openImage('/disk', null, false);
+    const backend = await graph.attach(node, 'guest', READ_WRITE);
+    const refused = await errorOf(() => backend.write(0, Buffer.from('KDMV')));
+    expect((refused as BlockError).kind).toBe('permission');
+    expect(refused.message).toContain("'vmdk'");
+  });
+
   const magic = new Uint8Array([0x51, 0x46, 0x49, 0xfb]);
   const recognising = {
     ...testDriver({ bytes: new Uint8Array(512) }).driver,

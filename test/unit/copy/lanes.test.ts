@@ -7,11 +7,11 @@ import { deflateRawSync, inflateRawSync } from 'node:zlib';
 import fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { SeededRandom } from '../../../src/base/index.js';
-import { createLanes, FairLanes, inProcessLanes } from '../../../src/block/copy/index.js';
+import { FairLanes, inProcessLanes } from '../../../src/block/copy/index.js';
 import type { LaneExecutor, LanePart, LaneStep, LaneTask } from '../../../src/block/copy/index.js';
 import { ThreadRunner } from '../../../src/block/copy/thread-lanes.js';
 import { MemoryHost } from '../../../src/host/index.js';
-import type { Host, HostFile, WorkerPool } from '../../../src/host/index.js';
+import type { HostFile, WorkerPool } from '../../../src/host/index.js';
 
 const BUILT = existsSync(new URL('../../../dist/block/copy/lane-worker.js', import.meta.url));
 const SIZE = 256 * 1024;
@@ -115,7 +115,7 @@ describe('lanes', () => {
   let threads: LaneExecutor | null = null;
   beforeAll(async () => {
     if (!BUILT) return;
-    threads = createLanes({ name: 'node' } as unknown as Host, 2);
+    threads = new FairLanes(ThreadRunner.start(2, 0), 4);
     await threads.warmUp();
   });
   afterAll(async () => {
@@ -233,7 +233,7 @@ describe('lanes', () => {
       warmUp: () => Promise.resolve(),
       close: () => Promise.resolve(),
     };
-    const lanes = new FairLanes(new ThreadRunner(pool), 1);
+    const lanes = new FairLanes(new ThreadRunner(pool, 0), 1);
     await lanes.warmUp();
     const step: LaneStep = {
       parts: [{ kind: 'zero', length: 512 }],
@@ -248,6 +248,10 @@ describe('lanes', () => {
       expect(results.map(({ outcome }) => outcome), `round ${round}`).toEqual(['written']);
     }
     expect(asked).toBe(2);
+    const busy = new FairLanes(new ThreadRunner(pool), 1);
+    await busy.warmUp();
+    await busy.run({ task: makeTask([step]), files: [file] }, {});
+    expect(asked, 'a few bytes are not worth a message to a thread').toBe(3);
     await file.close();
     const closed = lanes.run({ task: makeTask([step]), files: [file] }, {});
     await expect(closed).rejects.toThrow();

@@ -3,6 +3,7 @@ import { expect, it } from 'vitest';
 
 import { BlockError } from '../../../src/base/index.js';
 import { FileBase } from '../../../src/host/file-base.js';
+import type { LockRequest } from '../../../src/host/file-locks.js';
 import { LockTable } from '../../../src/host/locks/lock-table.js';
 
 /** A file whose host syncs end when the test says so. */
@@ -14,6 +15,7 @@ class HandFile extends FileBase {
     locks: false,
   };
   override readonly descriptor = null;
+  readonly hostCalls: string[] = [];
   readonly syncs: { finish(): void; fail(error: unknown): void }[] = [];
 
   constructor(noFlush = false) {
@@ -52,8 +54,11 @@ class HandFile extends FileBase {
       this.syncs.push({ finish: resolve, fail: reject });
     });
   }
-  protected override lockHost(): void {}
+  protected override lockHost({ taken, unshared }: LockRequest): void {
+    this.hostCalls.push(`lock ${taken}/${unshared}`);
+  }
   protected override closeHost(): Promise<void> {
+    this.hostCalls.push('close');
     return Promise.resolve();
   }
 }
@@ -152,4 +157,42 @@ it('close waits for a running sync', async () => {
   expect(closed).toBe(false);
   file.syncs[0]?.finish();
   await Promise.all([sync, closing]);
+});
+
+it('a sync asked for as the running one ends joins the one that waits', async () => {
+  const file = new HandFile();
+  const calls = [file.sync()];
+  const joined = calls[0]?.then(() => {
+    file.write();
+    return file.sync();
+  });
+  file.write();
+  calls.push(file.sync());
+  file.syncs[0]?.finish();
+  await settled();
+  expect(file.syncs).toHaveLength(2);
+  for (const sync of file.syncs) sync.finish();
+  await settled();
+  for (const sync of file.syncs) sync.finish();
+  await Promise.all([...calls, joined]);
+});
+
+it('close waits for whoever takes hold again in the turn of the last release', async () => {
+  const file = new HandFile();
+  let closed = false;
+  file.hold();
+  const closing = file.close().then(() => (closed = true));
+  file.release();
+  file.hold();
+  await settled();
+  expect(closed).toBe(false);
+  file.release();
+  await closing;
+});
+
+it('gives its locks back before the descriptor is closed', async () => {
+  const file = new HandFile();
+  file.lock({ taken: 2, unshared: 2 });
+  await file.close();
+  expect(file.hostCalls).toEqual(['lock 2/2', 'lock 0/0', 'close']);
 });

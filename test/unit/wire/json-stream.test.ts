@@ -3,7 +3,8 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 
 import { JsonDouble } from '../../../src/base/index.js';
-import { JsonStream, JsonSyntaxError, parseJson, RawJson, writeJson } from '../../../src/wire/index.js';
+import { JsonStream, JsonSyntaxError, parseJson } from '../../../src/wire/index.js';
+import { RawJson, writeJson } from '../../../src/wire/index.js';
 import type { JsonMessage, JsonStreamLimits } from '../../../src/wire/index.js';
 
 function feed(

@@ -29,6 +29,9 @@ import {
 import type { Geometry, HeaderFields } from './layout.js';
 import type { Qcow2CreateOptions } from './options.js';
 
+/** Bit 63 of an entry, in its upper half. */
+const COPIED = 0x8000_0000;
+
 /** Smaller clusters are left to the backing name: the reference gives them no feature names. */
 const FEATURE_NAMES_MIN_CLUSTER = 8192;
 
@@ -40,7 +43,11 @@ export interface EmptyImage {
   readonly lazyRefcounts: boolean;
   readonly backingFile: string | null;
   readonly backingFormat: string | null;
+  /** Other than `off`: every guest cluster has its data cluster. */
+  readonly preallocation: Preallocation;
 }
+
+type Preallocation = 'off' | 'metadata' | 'falloc' | 'full';
 
 interface Piece {
   readonly offset: number;
@@ -56,7 +63,10 @@ export async function createQcow2(
   const { header, tables, fileLength } = layOut(image);
   const file = await context.node(options.file);
   await file.truncate(0);
-  await file.truncate(fileLength);
+  const { preallocation } = image;
+  await file.truncate(fileLength, {
+    preallocation: preallocation === 'metadata' ? 'off' : preallocation,
+  });
   if (file.length < fileLength) {
     throw new BlockError('no-space', `The file is too small: ${fileLength} bytes are needed`);
   }
@@ -113,7 +123,28 @@ export function emptyImage(options: Qcow2CreateOptions): EmptyImage {
       "The image size is too large for file format 'qcow2' (try using a larger cluster size)",
     );
   }
-  return { size, version, geometry, lazyRefcounts, ...backing(options) };
+  const preallocation = options.preallocation ?? 'off';
+  if (preallocation !== 'off') {
+    if (options['backing-file'] !== undefined) {
+      throw invalid(
+        'Backing file and preallocation can only be used at the same time ' +
+          'if extended_l2 is on',
+      );
+    }
+    refuseBeyondTable(size, geometry);
+  }
+  return { size, version, geometry, lazyRefcounts, preallocation, ...backing(options) };
+}
+
+/** The refcount table of a full image must not be larger than one that can be opened. */
+function refuseBeyondTable(size: number, geometry: Geometry): void {
+  const entries = Math.ceil(size / geometry.clusterSize / geometry.refcountBlockEntries);
+  if (entries * 8 * 2 <= IMAGE_LIMITS.qcow2RefcountTableBytes) return;
+  throw new BlockError(
+    'too-large',
+    "The image size is too large to be preallocated in format 'qcow2' " +
+      '(try using a larger cluster size)',
+  );
 }
 
 function backing(
@@ -144,8 +175,6 @@ function refuseUnsupported(options: Qcow2CreateOptions): void {
   if (options['data-file-raw'] === true) refuse('data-file-raw', true);
   if (options['extended-l2'] === true) refuse('extended-l2', true);
   if (options['compression-type'] === 'zstd') refuse('compression-type', 'zstd');
-  const preallocation = options.preallocation ?? 'off';
-  if (preallocation !== 'off') refuse('preallocation', preallocation);
 }
 
 function invalid(message: string): BlockError {
@@ -155,29 +184,87 @@ function invalid(message: string): BlockError {
 /** The bytes of an empty image: header cluster, tables, and the length of the file. */
 export function layOut(image: EmptyImage): {
   header: Uint8Array;
-  tables: readonly Piece[];
+  /** Made one by one: those of a preallocated image may be many. */
+  tables: Iterable<Piece>;
   fileLength: number;
 } {
   const { geometry } = image;
   const { clusterSize } = geometry;
   const l1Bytes = l1EntriesFor(image.size, geometry) * 8;
-  const places = placeTables(geometry, Math.ceil(l1Bytes / clusterSize));
+  const l1Clusters = Math.ceil(l1Bytes / clusterSize);
+  const dataClusters =
+    image.preallocation === 'off' ? 0 : Math.ceil(image.size / clusterSize);
+  const l2Clusters = Math.ceil(dataClusters / geometry.l2Entries);
+  const places = placeTables(geometry, l1Clusters + l2Clusters + dataClusters);
   const { tableClusters, l1Cluster, blocks, endCluster } = places;
-  const table = new Uint8Array(tableClusters * clusterSize);
-  const tableView = new DataView(table.buffer);
-  const tables: Piece[] = [{ offset: clusterSize, bytes: table }];
-  for (const [index, cluster] of blocks) {
-    const offset = cluster * clusterSize;
-    tableView.setUint32(index * 8, Math.floor(offset / 0x1_0000_0000));
-    tableView.setUint32(index * 8 + 4, offset % 0x1_0000_0000);
-    tables.push({ offset, bytes: refcountBlock(geometry, index, endCluster) });
-  }
   const l1TableOffset = l1Bytes === 0 ? 0 : l1Cluster * clusterSize;
-  if (l1Bytes > 0) tables.push({ offset: l1TableOffset, bytes: new Uint8Array(l1Bytes) });
   const header = encodeHeaderCluster(image, { l1TableOffset, tableClusters });
-  // The file ends with the last byte written, as the reference leaves it.
-  const fileLength = Math.max(...tables.map(({ offset, bytes }) => offset + bytes.length));
-  return { header, tables, fileLength };
+  const l2Cluster = l1Cluster + l1Clusters;
+  const data = { l2Cluster, l2Clusters, dataClusters };
+  function* tables(): Generator<Piece> {
+    const entries = [...blocks].map(([index, cluster]) => [index, cluster * clusterSize] as const);
+    yield { offset: clusterSize, bytes: refcountTable(tableClusters * clusterSize, entries) };
+    for (const [index, offset] of entries) {
+      yield { offset, bytes: refcountBlock(geometry, index, endCluster) };
+    }
+    if (l1Bytes > 0) yield { offset: l1TableOffset, bytes: l1Table(l1Bytes, data, clusterSize) };
+    yield* l2Tables(geometry, data);
+  }
+  // Without data clusters the file ends with the last byte written, as the reference leaves it.
+  const blocksEnd = (Math.max(...blocks.values()) + 1) * clusterSize;
+  const l1End = dataClusters === 0 ? l1TableOffset + l1Bytes : 0;
+  const dataEnd = dataClusters === 0 ? 0 : (l2Cluster + l2Clusters + dataClusters) * clusterSize;
+  const fileLength = Math.max(blocksEnd, l1End, dataEnd);
+  return { header, tables: tables(), fileLength };
+}
+
+/** L2 tables, then data clusters, without a gap; none of either unless preallocated. */
+interface DataPlaces {
+  readonly l2Cluster: number;
+  readonly l2Clusters: number;
+  readonly dataClusters: number;
+}
+
+function refcountTable(
+  length: number,
+  entries: readonly (readonly [index: number, offset: number])[],
+): Uint8Array {
+  const bytes = new Uint8Array(length);
+  const view = new DataView(bytes.buffer);
+  for (const [index, offset] of entries) {
+    view.setUint32(index * 8, Math.floor(offset / 0x1_0000_0000));
+    view.setUint32(index * 8 + 4, offset % 0x1_0000_0000);
+  }
+  return bytes;
+}
+
+function l1Table(length: number, data: DataPlaces, clusterSize: number): Uint8Array {
+  const view = new DataView(new ArrayBuffer(length));
+  for (let index = 0; index < data.l2Clusters; index += 1) {
+    setOwned(view, index, (data.l2Cluster + index) * clusterSize);
+  }
+  return new Uint8Array(view.buffer);
+}
+
+function* l2Tables(geometry: Geometry, data: DataPlaces): Generator<Piece> {
+  const { clusterSize, l2Entries } = geometry;
+  const firstData = data.l2Cluster + data.l2Clusters;
+  for (let table = 0; table < data.l2Clusters; table += 1) {
+    const view = new DataView(new ArrayBuffer(clusterSize));
+    const first = table * l2Entries;
+    const count = Math.min(l2Entries, data.dataClusters - first);
+    for (let index = 0; index < count; index += 1) {
+      setOwned(view, index, (firstData + first + index) * clusterSize);
+    }
+    const bytes = new Uint8Array(view.buffer);
+    yield { offset: (data.l2Cluster + table) * clusterSize, bytes };
+  }
+}
+
+/** An L1 or L2 entry for a cluster with refcount one. */
+function setOwned(view: DataView, index: number, hostOffset: number): void {
+  view.setUint32(index * 8, (Math.floor(hostOffset / 0x1_0000_0000) | COPIED) >>> 0);
+  view.setUint32(index * 8 + 4, hostOffset % 0x1_0000_0000);
 }
 
 interface TablePlaces {
@@ -190,17 +277,18 @@ interface TablePlaces {
 }
 
 /**
- * Places the tables as an allocator does that takes the L1 table's clusters in one piece first and
+ * Places the tables as an allocator does that takes the run of clusters that begins with the L1
+ * table (and goes on with L2 tables and data, when preallocated) in one piece first and
  * then, cluster by cluster, the refcount blocks that are missing to count them (a new block may
  * itself need another one).
  */
-function placeTables(geometry: Geometry, l1Clusters: number): TablePlaces {
+function placeTables(geometry: Geometry, runClusters: number): TablePlaces {
   const perBlock = geometry.refcountBlockEntries;
   for (let tableClusters = 1; ; tableClusters += 1) {
     const firstBlock = 1 + tableClusters;
     const l1Cluster = firstBlock + 1;
     const blocks = new Map<number, number>();
-    let next = l1Cluster + l1Clusters;
+    let next = l1Cluster + runClusters;
     const cover = (cluster: number): void => {
       const index = Math.floor(cluster / perBlock);
       if (blocks.has(index)) return;
@@ -210,7 +298,7 @@ function placeTables(geometry: Geometry, l1Clusters: number): TablePlaces {
       cover(place);
     };
     blocks.set(Math.floor(firstBlock / perBlock), firstBlock);
-    for (let cluster = 0; cluster < l1Cluster + l1Clusters; cluster += 1) cover(cluster);
+    for (let cluster = 0; cluster < l1Cluster + runClusters; cluster += perBlock) cover(cluster);
     const room = (tableClusters * geometry.clusterSize) / 8;
     if (Math.max(...blocks.keys()) < room) {
       return { tableClusters, l1Cluster, blocks, endCluster: next };

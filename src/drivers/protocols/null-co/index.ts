@@ -94,7 +94,6 @@ export const nullDriver = defineDriver<NullOptions>({
     check: 'none',
   },
   children: {},
-  strongOptions: ['size', 'latency-ns', 'read-zeroes'],
-  bareFilename: 'null-co://',
+  strongOptions: ['size', 'read-zeroes'],
   open: (context, options) => Promise.resolve(new NullNode(context, options)),
 });

@@ -13,6 +13,9 @@ import { EmptyTables } from './empty-tables.js';
 import { RunPlan } from './plan.js';
 import { looksPreallocated } from './preallocated.js';
 
+/** L2 tables that one answer looks at. */
+const JOINED_TABLES = 16;
+
 export class Mapper {
   readonly #store: MetadataStore;
   readonly #image: Qcow2Image;
@@ -41,11 +44,14 @@ export class Mapper {
     return { ...status, length: this.#unallocatedLength(offset, length) };
   }
 
-  /** How far nothing is allocated from `offset`, as long as the tables are there. */
+  /**
+   * How far nothing is allocated from `offset`, as long as the tables are there. Not too far: who
+   * asks again a cluster later must not have all of the rest looked at each time.
+   */
   #unallocatedLength(offset: number, length: number): number {
     const plan = this.#plan;
     let found = plan.length;
-    while (found < length) {
+    for (let tables = 1; found < length && tables < JOINED_TABLES; tables += 1) {
       const table = this.#table(offset + found);
       if (table instanceof Promise) {
         // Nobody waits for it here: a failure shows again to whoever asks for that offset.

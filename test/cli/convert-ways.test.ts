@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: Apache-2.0
+import { spawnSync } from 'node:child_process';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+
+import { SeededRandom } from '../../src/base/index.js';
+import { packageFile } from '../../src/host/index.js';
+import { peer } from '../helpers/peers.js';
+
+const MIB = 1024 * 1024;
+const reference = peer('qemu-img');
+let folder = '';
+
+function run(command: string, args: readonly string[]) {
+  const { status, stdout, stderr } = spawnSync(command, args, { cwd: folder, encoding: 'utf8' });
+  return { status, stdout, stderr: stderr.replaceAll('blockwright img', 'qemu-img') };
+}
+
+const theirs = (...args: readonly string[]) => run(reference ?? '', args);
+const ours = (...args: readonly string[]) =>
+  run(process.execPath, [packageFile('dist/cli/blockwright.js'), 'img', ...args]);
+
+interface MapEntry {
+  readonly length: number;
+  readonly depth: number;
+  readonly zero: boolean;
+  readonly data: boolean;
+}
+
+/** Which ranges are allocated and zero, wherever their bytes are. */
+function allocation(image: string): readonly string[] {
+  const runs: { kind: string; length: number }[] = [];
+  const entries = JSON.parse(theirs('map', '--output=json', image).stdout) as MapEntry[];
+  for (const { length, depth, zero, data } of entries) {
+    const kind = `${depth} ${zero} ${data}`;
+    const last = runs.at(-1);
+    if (last?.kind === kind) last.length += length;
+    else runs.push({ kind, length });
+  }
+  return runs.map(({ kind, length }) => `${kind} ${length}`);
+}
+
+function sparse(name: string, size: number, seed: number): void {
+  const bytes = Buffer.alloc(size);
+  const random = new SeededRandom(seed);
+  for (let at = 0; at < size; at += 65_536) {
+    if (random.chance(0.5)) random.fill(bytes.subarray(at, at + 50_000));
+  }
+  writeFileSync(join(folder, name), bytes);
+}
+
+describe.skipIf(reference === null)('convert beside the real one', () => {
+  beforeAll(() => {
+    folder = mkdtempSync(join(tmpdir(), 'convert-'));
+    sparse('even.raw', 6 * MIB, 1);
+    sparse('odd.raw', 3 * MIB + 512 * 7, 2);
+    sparse('upper.raw', 6 * MIB, 3);
+    theirs('convert', '-O', 'qcow2', 'even.raw', 'base.qcow2');
+    theirs('convert', '-O', 'qcow2', '-B', 'base.qcow2', '-F', 'qcow2', 'upper.raw', 'top.qcow2');
+    theirs('create', '-f', 'qcow2', '-F', 'qcow2', '-b', 'base.qcow2', 'empty.qcow2', '8M');
+  });
+  afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
+  const cases = [
+    '-S 0 even.raw',
+    '-S 0 top.qcow2',
+    '-S 0 -m 1 even.raw odd.raw',
+    'odd.raw even.raw odd.raw',
+    '-m 3 -W odd.raw top.qcow2 odd.raw',
+    '-S 64k even.raw odd.raw',
+    '-c odd.raw odd.raw',
+    '-c -S 0 even.raw',
+    '-B base.qcow2 -F qcow2 top.qcow2',
+    '-B base.qcow2 -F qcow2 -m 8 -W top.qcow2',
+    '-B base.qcow2 -F qcow2 -m 1 empty.qcow2',
+  ];
+  for (const text of cases) {
+    for (const format of ['qcow2', 'raw']) {
+      const needsFormat = text.includes('-c') || text.includes('-B');
+      if (needsFormat && format === 'raw') continue;
+      it(`gives the same image and allocation: ${text} as ${format}`, () => {
+        const args = ['convert', ...text.split(' '), '-O', format];
+        const mine = ours(...args, 'mine');
+        expect(mine).toEqual(theirs(...args, 'reference'));
+        expect(mine.status).toBe(0);
+        const formats = ['-f', format, '-F', format];
+        expect(theirs('compare', ...formats, 'mine', 'reference').status).toBe(0);
+        expect(allocation('mine')).toEqual(allocation('reference'));
+        if (format === 'qcow2') expect(theirs('check', 'mine').status).toBe(0);
+      });
+    }
+  }
+
+  it('names the first failure when later sources are read already', () => {
+    const { status, stderr } = ours('convert', 'even.raw', 'gone.raw', 'x');
+    expect([status, stderr]).toEqual([1, theirs('convert', 'even.raw', 'gone.raw', 'x').stderr]);
+  });
+});
