@@ -52,7 +52,7 @@ export const IMAGE_LIMITS = {
   checkMessages: 10_000,
   /** L2 tables that a check sweeps again because two L1 entries share them. */
   checkRepeats: 64,
-  /** Bytes, and 2 KiB for each table, that a check reads of tables without an entry. */
+  /** Bytes, and 16 KiB for each table, that a check reads of tables without an entry. */
   checkEmptyTableBytes: 1024 * MIB,
   backingChainDepth: 200,
   probeBytes: 2048,

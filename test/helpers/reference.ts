@@ -44,7 +44,7 @@ function filtered(record: Record, filter: Filter): unknown {
 }
 
 /** How much a file takes differs between two files of the same content. */
-function withoutSizes(line: Line): Line {
+export function withoutSizes(line: Line): Line {
   return JSON.parse(
     JSON.stringify(line, (key, value: unknown) => {
       const isFile = (value as { format?: unknown } | null)?.format === 'file';
@@ -52,15 +52,6 @@ function withoutSizes(line: Line): Line {
       return key === 'actual-size' ? 0 : value;
     }),
   ) as Line;
-}
-
-/** The order of nodes is nobody's promise. */
-export function inOneOrder(line: Line): Line {
-  const list = withoutSizes(line)['return'];
-  if (!Array.isArray(list)) return line;
-  const key = (node: Line): string => `${String(node['file'])} ${String(node['drv'])}`;
-  const sorted = (list as Line[]).toSorted((left, right) => (key(left) < key(right) ? -1 : 1));
-  return { ...line, return: sorted };
 }
 
 /** Edges by names instead of ids, in one order. */

@@ -24,6 +24,7 @@ interface Shape {
   /** Host offset of an L2 table. */
   readonly place: (index: number, random: SeededRandom) => number;
   readonly env?: Readonly<Record<string, string>>;
+  readonly needsNative?: boolean;
 }
 
 const SHAPES: readonly Shape[] = [
@@ -42,6 +43,8 @@ const SHAPES: readonly Shape[] = [
   },
   {
     name: 'small tables spread over four tebibytes',
+    // Each read of such a hole has the kernel read ahead: seconds that only seeing it saves.
+    needsNative: true,
     clusterSize: 512,
     fileLength: 4 * 2 ** 40 + DATA_OFFSET,
     place: (index) => DATA_OFFSET + index * MIB,
@@ -84,7 +87,8 @@ function makeImage(tool: string, path: string, shape: Shape): void {
 
 describe.skipIf(peer('qemu-img') === null)('a check of four million L1 entries is bounded', () => {
   for (const shape of SHAPES) {
-    it(shape.name, async () => {
+    const isSkipped = shape.needsNative === true && openNativeHost() === null;
+    it.skipIf(isSkipped)(shape.name, async () => {
       const path = join(folder, 'image.qcow2');
       makeImage(peer('qemu-img') ?? '', path, shape);
       const args = ['img', 'check', '-f', 'qcow2', path];

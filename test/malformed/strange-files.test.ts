@@ -6,6 +6,7 @@ import { mkdirSync, mkdtempSync, rmSync, symlinkSync, truncateSync, writeFileSyn
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { openNativeHost } from '../../src/host/index.js';
 import { misdeeds, refusalLines, runMeasured } from '../helpers/measured-run.js';
 import { peer } from '../helpers/peers.js';
 
@@ -73,7 +74,9 @@ describe.skipIf(QEMU_IMG === null)('what is no image', () => {
   }
 
   it('a sparse file of two tebibytes is read as raw at once', async () => {
-    for (const args of [['info', 'sparse'], ['map', 'sparse'], ['compare', 'sparse', 'sparse']]) {
+    // Who cannot see holes must compare every byte.
+    const compare = openNativeHost() === null ? [] : [['compare', 'sparse', 'sparse']];
+    for (const args of [['info', 'sparse'], ['map', 'sparse'], ...compare]) {
       const [verb = '', ...files] = args;
       const formats = verb === 'compare' ? ['-f', 'raw', '-F', 'raw'] : ['-f', 'raw'];
       const run = await runMeasured(['img', verb, ...formats, ...files], { cwd: folder });

@@ -39,7 +39,7 @@ const NONSENSE = [
   '{"id": 2}',
 ];
 
-it.each(NONSENSE)('a server that says %s loses its client, and every waiter fails', async (text) => {
+it.each(NONSENSE)('a server that says %s loses its client: every waiter fails', async (text) => {
   const { client, say } = await scripted();
   const events = client.events();
   const waiting = client.execute('query-jobs');
@@ -70,7 +70,8 @@ it('two waits for the next event get one event each, in order', async () => {
   const waits = [events.next(), events.next(), events.next()];
   say.write(EVENT + EVENT.replace('"microseconds": 2', '"microseconds": 3'));
   const [first, second] = await Promise.all(waits.slice(0, 2));
-  const at = (result: IteratorResult<QmpEvent, undefined> | undefined): unknown => result?.value?.at;
+  type Next = IteratorResult<QmpEvent, undefined> | undefined;
+  const at = (result: Next): unknown => result?.value?.at;
   expect([at(first), at(second)]).toEqual([1_000_002, 1_000_003]);
   await events.return();
   expect(await waits[2]).toEqual({ done: true, value: undefined });
@@ -134,7 +135,7 @@ it('readers that ended leave nothing behind on a signal that lives on', async ()
   await client.close();
 });
 
-it('a job that another client dismissed before its error was read is not called completed', async () => {
+it('a job dismissed by another client before its error was read is not completed', async () => {
   const { client, say, sent } = await scripted();
   const job = client.job('j');
   // The handle's first look, then its look at the error.

@@ -223,7 +223,7 @@ export class CopySession {
         return 'dropped';
       }
       if (result.outcome !== 'written') {
-        failure ??= failureOf(result.failure);
+        failure ??= failureOf(result.failure, piece.offset);
         return 'dropped';
       }
       if (result.zeroRanges.length === 0) return 'written';
@@ -341,7 +341,7 @@ export class CopySession {
         if (failure !== null) return failure;
         continue;
       }
-      if (result.outcome !== 'written') return failureOf(result.failure);
+      if (result.outcome !== 'written') return failureOf(result.failure, offset);
       const bytes = new Uint8Array(batch.slab, index * unit, result.bytes);
       if (result.deflated) await this.#packCluster(offset, length, bytes);
       else await this.spec.target.node.write(writeRequest(offset, bytes.subarray(0, length)));
@@ -409,10 +409,11 @@ function compressStep(
   };
 }
 
-function failureOf(failure: LaneFailure | null): CopyFailure {
+/** `offset`: the guest byte that the failed piece begins at. */
+function failureOf(failure: LaneFailure | null, offset: number): CopyFailure {
   if (failure === null) {
     return { side: 'source', error: new BlockError('cancelled', 'Operation canceled') };
   }
   const { side, kind, message, errno } = failure;
-  return { side, error: new BlockError(kind, message, { errno }) };
+  return { side, error: new BlockError(kind, message, { errno, offset }) };
 }

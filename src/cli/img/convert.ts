@@ -6,6 +6,7 @@
 // nothing of the disk. SIGINT ends the copy between batches, closes the images and is a failure.
 
 import { BlockError, Permission } from '../../base/index.js';
+import type { CopyFailure } from '../../block/copy/index.js';
 import type { Backend, Node, OpenPolicy } from '../../block/index.js';
 import { CliError, hintOf } from '../program.js';
 import type { Program } from '../program.js';
@@ -109,6 +110,11 @@ function targetValues(command: ConvertArguments): OptionValues {
 
 function refuseCombinations(command: ConvertArguments, values: OptionValues | null): void {
   const hasBacking = (values?.get('backing_file') ?? command.backing) !== null;
+  if (command.targetIsZero && hasBacking) {
+    throw new CliError(
+      'Cannot use --target-is-zero when the destination image has a backing file',
+    );
+  }
   if (command.sources.length > 1 && hasBacking) {
     throw new CliError(
       'Having a backing file for the target makes no sense ' +
@@ -199,7 +205,7 @@ async function copyWithProgress(run: ConvertRun): Promise<void> {
       cancelled: () => interrupted,
     });
     if (interrupted) throw new CliError('interrupted, the target is incomplete', INTERRUPTED);
-    if (failure !== null) throw copyError(failure.side, failure.error);
+    if (failure !== null) throw copyError(run, failure);
     progress.complete();
   } finally {
     process.off('SIGINT', onInterrupt);
@@ -214,9 +220,13 @@ async function isRegular(run: ConvertRun): Promise<boolean> {
   return stat?.kind === 'file';
 }
 
-function copyError(side: 'source' | 'target', error: BlockError): CliError {
+/** In the reference's words; a damaged image is named, since its chain or its fellows are not. */
+function copyError(run: ConvertRun, { side, error }: CopyFailure): CliError {
   const verb = side === 'source' ? 'reading' : 'writing';
   const { offset } = error.context;
   const place = offset === undefined ? '' : ` at byte ${offset}`;
-  return new CliError(`error while ${verb}${place}: ${error.message}`);
+  const damaged = error.kind === 'corrupt-image';
+  const names = side === 'source' ? run.command.sources : [run.command.target];
+  const image = damaged ? ` (in '${names.join("', '")}')` : '';
+  return new CliError(`error while ${verb}${place}: ${error.message}${image}`);
 }

@@ -8,12 +8,20 @@
 import { BlockError, Permission } from '../../base/index.js';
 import { creationPath } from '../../block/index.js';
 import type { Backend, CreateContext, Driver } from '../../block/index.js';
+import { driverOptions } from '../../drivers/options-catalog.js';
 import { CliError, hintOf } from '../program.js';
 import { OptionMistake } from './create-options.js';
 import type { CreateMembers, OptionValues } from './create-options.js';
 import type { Session } from './session.js';
 
 const SECTOR = 512;
+
+/** Formats that a header may name; those without a driver here can be opened by others. */
+const BACKING_FORMATS: ReadonlySet<string> = new Set([
+  ...Object.keys(driverOptions),
+  ...['bochs', 'cloop', 'dmg', 'host_device', 'luks', 'nbd', 'null-aio', 'parallels', 'qcow'],
+  ...['qed', 'throttle', 'vdi', 'vhdx', 'vmdk', 'vpc'],
+]);
 
 export interface CreateRequest {
   /** As it was given, perhaps with `file:` in front. */
@@ -75,6 +83,10 @@ async function qcow2Create(
   const mode = members['preallocation'];
   if (mode !== undefined && !['off', 'metadata', 'falloc', 'full'].includes(String(mode))) {
     throw unknownValue('preallocation', mode);
+  }
+  const backing = members['backing-fmt'];
+  if (backing !== undefined && !BACKING_FORMATS.has(String(backing))) {
+    throw unknownValue('backing-fmt', backing);
   }
   const compression = members['compression-type'];
   if (compression !== undefined && compression !== 'zlib' && compression !== 'zstd') {

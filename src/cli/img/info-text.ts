@@ -31,7 +31,7 @@ export interface ImageInfo {
   readonly 'full-backing-filename'?: string;
   readonly encrypted?: boolean;
   readonly 'backing-filename'?: string;
-  readonly 'dirty-flag': boolean;
+  readonly 'dirty-flag'?: boolean;
 }
 
 export function infoText(info: ImageInfo): string {
@@ -44,7 +44,7 @@ export function infoText(info: ImageInfo): string {
   ];
   if (info.encrypted === true) lines.push('encrypted: yes');
   if (cluster !== undefined) lines.push(`cluster_size: ${cluster}`);
-  if (info['dirty-flag']) lines.push('cleanly shut down: no');
+  if (info['dirty-flag'] === true) lines.push('cleanly shut down: no');
   lines.push(...backingLines(info));
   if (snapshots !== undefined && snapshots.length > 0) lines.push(...snapshotLines(snapshots));
   const specific = info['format-specific'];

@@ -4,7 +4,7 @@
 
 import { BlockError, IMAGE_LIMITS } from '../../base/index.js';
 import { resolveBackingName } from '../../block/index.js';
-import type { SnapshotFacts } from '../../block/index.js';
+import type { Node, SnapshotFacts } from '../../block/index.js';
 import type { OptionSpec } from '../getopt.js';
 import { jsonText } from '../json-text.js';
 import { CliError } from '../program.js';
@@ -91,6 +91,13 @@ async function refuseLoop(session: Session, image: ImageName, seen: Set<string>)
   seen.add(key);
 }
 
+function isStored(node: Node): boolean {
+  for (let at: Node | null = node; at !== null; at = at.primary) {
+    if (at.driverNode.hostFile !== undefined) return true;
+  }
+  return false;
+}
+
 async function inspect(session: Session, image: ImageName, share: boolean): Promise<ImageInfo> {
   const policy = { inspectOnly: true, noBacking: true, forceShare: share };
   const node = await openImage(session, { image, readOnly: true, policy });
@@ -100,6 +107,8 @@ async function inspect(session: Session, image: ImageName, share: boolean): Prom
     .stat(hostPath(node.filename, image))
     .catch(() => null);
   const stat = node.filename === 'null-co://' ? { allocatedBytes: 0 } : stored;
+  // What is stored nowhere has no such flag.
+  const dirty = facts.dirty ?? (isStored(node) ? false : undefined);
   const result: ImageInfo = {
     ...(link !== null && link.format !== null && { 'backing-filename-format': link.format }),
     ...(facts.snapshots !== undefined &&
@@ -113,7 +122,7 @@ async function inspect(session: Session, image: ImageName, share: boolean): Prom
     ...(link !== null && fullName(node.filename, link.file)),
     ...(facts.encrypted === true && { encrypted: true }),
     ...(link !== null && { 'backing-filename': link.file }),
-    'dirty-flag': facts.dirty === true,
+    ...(dirty !== undefined && { 'dirty-flag': dirty }),
   };
   await session.graph.close(node);
   return result;

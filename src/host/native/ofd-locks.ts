@@ -3,8 +3,8 @@
 //
 // Only shared locks are set; conflicts are found by testing for what an exclusive lock would meet.
 // Order: own new bytes first, then the test, then the release of bytes that are no longer wanted.
-// A conflict takes the new bytes back and leaves the old ones; fewer bytes are never refused. Where the file system has no such
-// locks the file goes without.
+// A conflict takes the new bytes back and leaves the old ones; fewer bytes are never refused. Where
+// the file system has no such locks the file goes without.
 
 import { constants } from 'node:os';
 

@@ -2,7 +2,7 @@
 // `block-stream`: checks the arguments, freezes the chain, puts the copy-on-read filter in and
 // starts the job. What is refused before the job exists sends no event.
 
-import { BlockError } from '../../base/index.js';
+import { BlockError, IMAGE_LIMITS } from '../../base/index.js';
 import type { Node } from '../../block/index.js';
 import { backingOf, nodesOfView, skipFilters } from '../../block/copy/index.js';
 import type { Job } from '../job.js';
@@ -154,10 +154,13 @@ function requireLink(
       { node: top.name },
     );
   }
-  if (base === null || facts.backingFile !== undefined || base.filename !== '') return;
+  if (base === null || facts.backingFile !== undefined) return;
+  const bytes = Buffer.byteLength(base.filename, 'utf8');
+  if (bytes > 0 && bytes <= IMAGE_LIMITS.backingNameBytes) return;
   throw new BlockError(
     'invalid-option',
-    `Node '${base.name}' has no file name to write into '${top.name}': give 'backing-file'`,
+    `Node '${base.name}' has no file name that fits into '${top.name}' (${bytes} bytes): ` +
+      "give 'backing-file'",
     { node: base.name },
   );
 }

@@ -68,6 +68,31 @@ describe('block-stream', () => {
     });
   });
 
+  it('without an obvious backing string it is refused, and runs once one is given', async () => {
+    const stage = makeStage();
+    const folder = 'd/'.repeat(600);
+    const options = { driver: 'qcow2', 'node-name': 'base', 'read-only': true };
+    await createImage(stage, { name: `${folder}base`, size: 2 ** 20 });
+    await stage.graph.open({
+      ...options, file: { driver: 'file', filename: `${folder}base.qcow2` },
+    });
+    await createImage(stage, { name: 'mid', size: 2 ** 20, backing: 'x' });
+    await createImage(stage, { name: 'top', size: 2 ** 20, backing: 'mid' });
+    const file = (name: string) => ({ driver: 'file', filename: `${name}.qcow2` });
+    const mid = { ...options, 'node-name': 'mid', file: file('mid'), backing: 'base' };
+    await stage.graph.open(mid);
+    await stage.graph.open({
+      driver: 'qcow2', 'node-name': 'top', file: file('top'), backing: 'mid',
+    });
+    const args = { 'job-id': 's', device: 'top', 'base-node': 'base' };
+    await expect(startStream(stage.jobs, args)).rejects.toThrow(
+      "Node 'base' has no file name that fits into 'top' (1210 bytes): give 'backing-file'",
+    );
+    expect(stage.graph.require('top').backingLink()?.file).toBe('mid.qcow2');
+    await (await startStream(stage.jobs, { ...args, 'backing-file': 'near' })).ended;
+    expect(stage.graph.require('top').backingLink()?.file).toBe('near');
+  });
+
   it('with nothing to copy it is through before the reply', async () => {
     const stage = await chainStage();
     const job = await startStream(stage.jobs, { 'job-id': 's', device: 'top', bottom: 'top' });

@@ -135,7 +135,7 @@ export function refcountAt(block: Uint8Array, index: number, refcountBits: numbe
 
 const CACHED_BLOCKS = 32;
 /** What reading one table costs beside its bytes. */
-const READ_COST = 2048;
+const READ_COST = 16_384;
 
 /** Bounds what is read of tables that turn out to be empty: a sparse file may have any number. */
 export class EmptyTables {
