@@ -4,6 +4,8 @@
 // engine/catalog.ts has a loader for each name, or does not build.
 
 import { blkdebugOptions } from './filters/blkdebug/options.js';
+import { blkverifyOptions } from './filters/blkverify/options.js';
+import { compressOptions } from './filters/compress/options.js';
 import { copyBeforeWriteOptions } from './filters/copy-before-write/options.js';
 import { copyOnReadOptions } from './filters/copy-on-read/options.js';
 import { throttleOptions } from './filters/throttle/options.js';
@@ -15,12 +17,15 @@ import { nullOptions } from './protocols/null-co/options.js';
 export const driverOptions = {
   file: fileOptions,
   'null-co': nullOptions,
+  'null-aio': nullOptions,
   raw: rawOptions,
   qcow2: qcow2Options,
   'copy-before-write': copyBeforeWriteOptions,
   'copy-on-read': copyOnReadOptions,
   throttle: throttleOptions,
   blkdebug: blkdebugOptions,
+  blkverify: blkverifyOptions,
+  compress: compressOptions,
 } as const;
 
 /** Drivers that create images. */

@@ -2,10 +2,13 @@
 import type { Driver, Graph } from '../../src/block/index.js';
 import { copyBeforeWrite } from '../../src/drivers/filters/copy-before-write/index.js';
 import { copyOnRead } from '../../src/drivers/filters/copy-on-read/index.js';
+import { blkverify } from '../../src/drivers/filters/blkverify/index.js';
+import { compress } from '../../src/drivers/filters/compress/index.js';
 import { blkdebug } from '../../src/drivers/filters/blkdebug/index.js';
 import { throttle } from '../../src/drivers/filters/throttle/index.js';
 import { ThrottleGroup } from '../../src/block/throttle/index.js';
 import { qcow2Driver } from '../../src/drivers/formats/qcow2/index.js';
+import { nullAioDriver } from '../../src/drivers/protocols/null-co/index.js';
 import { makeFile, type MemoryHost } from '../helpers/graph.js';
 import { describeDriver } from './describe-driver.js';
 
@@ -129,6 +132,42 @@ describeDriver({
       'max-discard': 49_152,
     };
   },
+});
+
+describeDriver({
+  name: 'blkverify',
+  size: 256 * KIB,
+  stores: true,
+  drivers: [blkverify as unknown as Driver<never>],
+  async create(host) {
+    await makeFile(host, '/disk', 256 * KIB);
+    await makeFile(host, '/raw', 256 * KIB);
+    const plain = (filename: string): object => ({
+      driver: 'raw',
+      file: { driver: 'file', filename },
+    });
+    return { driver: 'blkverify', test: plain('/disk'), raw: plain('/raw') };
+  },
+});
+
+describeDriver({
+  name: 'compress',
+  size: 512 * KIB,
+  stores: true,
+  drivers: [qcow2Driver, compress].map((one) => one as unknown as Driver<never>),
+  async create(host, graph) {
+    await makeQcow2(host, graph);
+    const file = { driver: 'qcow2', file: { driver: 'file', filename: '/disk' } };
+    return { driver: 'compress', file };
+  },
+});
+
+describeDriver({
+  name: 'null-aio',
+  size: 256 * KIB,
+  stores: false,
+  drivers: [nullAioDriver as unknown as Driver<never>],
+  create: () => Promise.resolve({ driver: 'null-aio', size: 256 * KIB, 'read-zeroes': true }),
 });
 
 for (const filter of ['blkdebug', 'throttle'] as const) {

@@ -3,7 +3,7 @@
 
 import { describe, it } from 'vitest';
 
-import { compare, hasReference, hello, inOneOrder } from '../helpers/reference.js';
+import { compare, hasReference, hello, withoutSizes } from '../helpers/reference.js';
 import { command } from '../helpers/transcript.js';
 import type { Line } from '../helpers/transcript.js';
 
@@ -31,7 +31,7 @@ function propertiesInOneOrder(line: Line): Line {
   const sorted = named.toSorted((left, right) =>
     (left.name ?? '') < (right.name ?? '') ? -1 : 1,
   );
-  return inOneOrder({ ...line, return: sorted });
+  return withoutSizes({ ...line, return: sorted });
 }
 
 function inNodeOrder(line: Line): Line {

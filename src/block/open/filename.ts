@@ -10,6 +10,7 @@ export type ParsedName =
 
 /** The one name there is for a null-co node; its size is the default one. */
 export const NULL_NAME = 'null-co://';
+export const NULL_AIO_NAME = 'null-aio://';
 
 const PREFIX = /^([A-Za-z0-9+.-]+):/;
 
@@ -20,6 +21,7 @@ export function parseFilename(name: string): ParsedName {
   if (prefix === 'file') return { kind: 'path', path: fileUrlPath(name) };
   if (prefix === 'blkdebug') return { kind: 'options', options: { file: debugOptions(name) } };
   if (name === NULL_NAME) return { kind: 'options', options: { driver: 'null-co' } };
+  if (name === NULL_AIO_NAME) return { kind: 'options', options: { driver: 'null-aio' } };
   if (prefix === 'nbd' || prefix.startsWith('nbd+')) {
     return { kind: 'options', options: { driver: 'nbd', filename: name } };
   }

@@ -7,7 +7,7 @@ import { BlockNode } from '../block-node.js';
 import type { Driver, OpenContext } from '../driver.js';
 import type { NodeOptions, OpenPolicy } from '../graph-api.js';
 import type { BlockGraph } from '../graph.js';
-import { NULL_NAME } from './filename.js';
+import { NULL_AIO_NAME, NULL_NAME } from './filename.js';
 
 /** What a node gets from the one that refers to it, and from the command line. */
 export interface OpenInheritance {
@@ -142,22 +142,29 @@ export function filenameOf(node: BlockNode): string {
     const name = below === null ? null : nameOver(node.driver, below.filename);
     if (name !== null) return name;
     if (node.driver.name === 'null-co') return NULL_NAME;
+    if (node.driver.name === 'null-aio') return NULL_AIO_NAME;
   }
   return `json:${JSON.stringify(reopenOptions(node))}`;
 }
 
-/** Null where the child has no plain name for the prefix to stand before. */
-function nameOver({ filenamePrefix }: Driver, below: string): string | null {
-  if (filenamePrefix === undefined) return below;
+/** Null where the child's name does not open this node too. */
+function nameOver({ kind, filenamePrefix }: Driver, below: string): string | null {
+  if (filenamePrefix === undefined) {
+    // A file name is opened by finding its format, which never is a filter.
+    return kind === 'filter' || below.startsWith('json:') ? null : below;
+  }
   return below === '' || below.startsWith('json:') ? null : filenamePrefix + below;
 }
 
 function reopenOptions(node: BlockNode): Record<string, unknown> {
   const options: Record<string, unknown> = { driver: node.driver.name };
+  const strong = node.driver.strongOptions ?? [];
   for (const [key, value] of Object.entries(node.options)) {
     if (BASE_OPTIONS.has(key)) continue;
     const child = node.edges.get(key)?.node;
+    const kept = key === 'filename' || value === null || strong.includes(key);
     if (child !== undefined) options[key] = reopenOptions(child);
+    else if (!kept) continue;
     else if (Array.isArray(value)) flattenList(options, key, value);
     else options[key] = value;
   }

@@ -7,7 +7,7 @@
 
 import { BlockError, Permission, settle } from '../../../base/index.js';
 import type { Eventually, PermissionMask, PermissionPair } from '../../../base/index.js';
-import { ChildRole, defineDriver } from '../../../block/index.js';
+import { ChildRole, cutRequest, defineDriver } from '../../../block/index.js';
 import type {
   BlockStatus,
   Child,
@@ -162,22 +162,25 @@ class BlkdebugNode implements DriverNode {
 
   write(request: Request): Eventually<void> {
     this.#rules.run('pwritev');
-    return this.#changing(this.#meet('write', request), () =>
-      this.#image.node.write(this.#maySpill ? request : this.#inside(request)),
-    );
+    return this.#changing(this.#meet('write', request), () => {
+      const inside = this.#maySpill ? request : cutRequest(request, this.length);
+      return inside === null ? undefined : this.#image.node.write(inside);
+    });
   }
 
   writeZeroes(request: Request): Eventually<void> {
     this.#rules.run('pwritev_zero');
-    return this.#changing(this.#meet('write-zeroes', request), () =>
-      this.#image.node.writeZeroes(this.#inside(request)),
-    );
+    return this.#changing(this.#meet('write-zeroes', request), () => {
+      const inside = cutRequest(request, this.length);
+      return inside === null ? undefined : this.#image.node.writeZeroes(inside);
+    });
   }
 
   discard(request: Request): Eventually<void> {
-    return settle(this.#meet('discard', request), () =>
-      this.#image.node.discard(this.#inside(request)),
-    );
+    return settle(this.#meet('discard', request), () => {
+      const inside = cutRequest(request, this.length);
+      return inside === null ? undefined : this.#image.node.discard(inside);
+    });
   }
 
   flush(): Eventually<void> {
@@ -218,15 +221,8 @@ class BlkdebugNode implements DriverNode {
   }
 
   #read(request: Request): Eventually<void> {
-    const inside = this.#inside(request);
-    request.buffer?.fill(0, inside.length);
-    return inside.length === 0 ? undefined : this.#image.node.read(inside);
-  }
-
-  /** The part of an aligned request that lies within the child. */
-  #inside(request: Request): Request {
-    const length = Math.max(0, Math.min(request.length, this.length - request.offset));
-    if (length === request.length) return request;
-    return { ...request, length, buffer: request.buffer?.subarray(0, length) ?? null };
+    const inside = cutRequest(request, this.length);
+    request.buffer?.fill(0, inside?.length ?? 0);
+    return inside === null ? undefined : this.#image.node.read(inside);
   }
 }
