@@ -91,6 +91,13 @@ export const THROTTLE_LIMITS = {
   shortestWaitMs: 0.001,
 } as const;
 
+export const BLKLOGWRITES_LIMITS = {
+  /** Sectors of a log are smaller than this. */
+  sectorBytes: 16 * MIB,
+  /** Zeroes are logged in writes of at most this size. */
+  zeroBytes: 1 * MIB,
+} as const;
+
 export const NAME_LIMITS = {
   nodeNameBytes: 31,
   bitmapNameBytes: 1023,

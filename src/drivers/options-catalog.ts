@@ -4,6 +4,7 @@
 // engine/catalog.ts has a loader for each name, or does not build.
 
 import { blkdebugOptions } from './filters/blkdebug/options.js';
+import { blklogwritesOptions } from './filters/blklogwrites/options.js';
 import { blkverifyOptions } from './filters/blkverify/options.js';
 import { compressOptions } from './filters/compress/options.js';
 import { copyBeforeWriteOptions } from './filters/copy-before-write/options.js';
@@ -24,6 +25,7 @@ export const driverOptions = {
   'copy-on-read': copyOnReadOptions,
   throttle: throttleOptions,
   blkdebug: blkdebugOptions,
+  blklogwrites: blklogwritesOptions,
   blkverify: blkverifyOptions,
   compress: compressOptions,
 } as const;

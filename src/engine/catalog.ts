@@ -26,6 +26,8 @@ export const DRIVER_LOADERS: { readonly [N in DriverName]: () => Promise<Driver>
     erased((await import('../drivers/filters/copy-on-read/index.js')).copyOnRead),
   throttle: async () => erased((await import('../drivers/filters/throttle/index.js')).throttle),
   blkdebug: async () => erased((await import('../drivers/filters/blkdebug/index.js')).blkdebug),
+  blklogwrites: async () =>
+    erased((await import('../drivers/filters/blklogwrites/index.js')).blklogwrites),
   blkverify: async () =>
     erased((await import('../drivers/filters/blkverify/index.js')).blkverify),
   compress: async () => erased((await import('../drivers/filters/compress/index.js')).compress),

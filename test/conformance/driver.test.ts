@@ -2,6 +2,7 @@
 import type { Driver, Graph } from '../../src/block/index.js';
 import { copyBeforeWrite } from '../../src/drivers/filters/copy-before-write/index.js';
 import { copyOnRead } from '../../src/drivers/filters/copy-on-read/index.js';
+import { blklogwrites } from '../../src/drivers/filters/blklogwrites/index.js';
 import { blkverify } from '../../src/drivers/filters/blkverify/index.js';
 import { compress } from '../../src/drivers/filters/compress/index.js';
 import { blkdebug } from '../../src/drivers/filters/blkdebug/index.js';
@@ -147,6 +148,19 @@ describeDriver({
       file: { driver: 'file', filename },
     });
     return { driver: 'blkverify', test: plain('/disk'), raw: plain('/raw') };
+  },
+});
+
+describeDriver({
+  name: 'blklogwrites',
+  size: 256 * KIB,
+  stores: true,
+  drivers: [blklogwrites as unknown as Driver<never>],
+  async create(host) {
+    await makeFile(host, '/disk', 256 * KIB);
+    await makeFile(host, '/log', 0);
+    const file = { driver: 'raw', file: { driver: 'file', filename: '/disk' } };
+    return { driver: 'blklogwrites', file, log: { driver: 'file', filename: '/log' } };
   },
 });
 

@@ -47,6 +47,31 @@ describe.skipIf(!hasReference)('as a real daemon opens', () => {
       namesInOneOrder,
     ));
 
+  it('blklogwrites', () =>
+    compare(
+      (directory) => {
+        const log = { driver: 'file', filename: join(directory, 'top.qcow2') };
+        const open = (more: Line): string =>
+          add({ driver: 'blklogwrites', 'node-name': 'l', file: 'n', log: 'g', ...more });
+        return [
+          hello,
+          add({ driver: 'null-co', 'node-name': 'n' }),
+          add({ ...log, 'node-name': 'g' }),
+          add({ driver: 'blklogwrites', 'node-name': 'l', file: 'n' }),
+          add({ driver: 'blklogwrites', 'node-name': 'l', log: 'g' }),
+          ...[100, 16, 16_777_216, -1].map((size) => open({ 'log-sector-size': size })),
+          open({ 'log-super-update-interval': 0 }),
+          open({ 'log-append': true, 'log-sector-size': 512 }),
+          open({ 'log-append': true }),
+          open({ 'log-sector-size': 8_388_608 }),
+          ...look,
+          command('blockdev-del', { 'node-name': 'g' }),
+          command('blockdev-del', { 'node-name': 'l' }),
+        ];
+      },
+      namesInOneOrder,
+    ));
+
   it('blkverify and null-aio', () =>
     compare(
       () => [
