@@ -39,8 +39,11 @@ export async function serve(
   try {
     const bound = await server.listen(address);
     const close = async (): Promise<void> => {
-      await engine.close();
-      await server.close();
+      try {
+        await engine.close();
+      } finally {
+        await server.close();
+      }
     };
     const { quitRequested } = engine;
     const asyncDispose = { [Symbol.asyncDispose]: close };

@@ -17,7 +17,7 @@ blockdevOptions.define(
 
 export { blockdevOptions };
 
-export type CreateOptionsValue = Readonly<Record<string, unknown>> & { readonly driver: string };
+type CreateOptionsValue = Readonly<Record<string, unknown>> & { readonly driver: string };
 
 /** Drivers that create nothing are accepted by name, so that the refusal says what is wrong. */
 function createBranches(): Record<string, StructType | null> {

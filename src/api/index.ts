@@ -77,9 +77,8 @@ export const events: ReadonlyMap<string, EventDeclaration> = new Map(
   eventList.map((entry) => [entry.name, entry as EventDeclaration]),
 );
 
-export { blockdevCreateOptions, blockdevOptions } from './blockdev-options.js';
-export type { CreateOptionsValue } from './blockdev-options.js';
+export { blockdevOptions } from './blockdev-options.js';
 export type { ImageInfoValue } from './block-core.js';
 export { jobStatus, jobType } from './job.js';
 export { objectOptions } from './object.js';
-export { qmpCapability, VERSION } from './control.js';
+export { VERSION } from './control.js';

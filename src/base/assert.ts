@@ -12,11 +12,6 @@ export function assert(condition: unknown, message: string): asserts condition {
   if (!condition) throw new AssertionFailure(message);
 }
 
-/** Marks a branch that the types say cannot be reached. */
-export function unreachable(value: never, message = 'unexpected value'): never {
-  throw new AssertionFailure(`${message}: ${String(value)}`);
-}
-
 /** The value, which is known to be there. */
 export function must<T>(value: T | null | undefined, message: string): T {
   if (value === null || value === undefined) throw new AssertionFailure(message);

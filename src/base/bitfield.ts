@@ -77,10 +77,6 @@ export function withoutBits(a: Bits64, b: Bits64): Bits64 {
   return { hi: (a.hi & ~b.hi) >>> 0, lo: (a.lo & ~b.lo) >>> 0 };
 }
 
-export function sameBits(a: Bits64, b: Bits64): boolean {
-  return a.hi === b.hi && a.lo === b.lo;
-}
-
 /** Numbers of the set bits, lowest first. */
 export function bitNumbers(word: Bits64): number[] {
   const numbers: number[] = [];

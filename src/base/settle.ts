@@ -5,10 +5,6 @@
 
 export type Eventually<T> = T | Promise<T>;
 
-export function isPromise<T>(value: Eventually<T>): value is Promise<T> {
-  return value instanceof Promise;
-}
-
 /** Calls `done` with the result, at once if it is there already. */
 export function settle<T, R>(
   result: Eventually<T>,

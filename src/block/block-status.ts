@@ -47,11 +47,6 @@ export interface ChainRange {
   readonly exact: boolean;
 }
 
-/** The next layer of a chain: what a filter filters, or the backing file. */
-export function nextLayer(node: Node): Node | null {
-  return node.filtered ?? node.backing;
-}
-
 /**
  * Looks down the chain from `top` to `base` (exclusive; null = to the end) for the layer that
  * decides what is read at the offset. Filters are looked through and not counted in `depth`. Where

@@ -8,8 +8,6 @@ export type * from './graph-api.js';
 export { createGraph, type GraphParts } from './graph.js';
 export type * from './node.js';
 export { creationPath, resolveBackingName } from './open/filename.js';
-export { probeHead } from './open/probe.js';
-export { permissionText } from './permissions.js';
 export * from './registry.js';
 export * from './request.js';
 export * from './transaction.js';

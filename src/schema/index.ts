@@ -3,6 +3,6 @@ export * from './declare.js';
 export * from './document.js';
 export * from './introspect.js';
 export * from './keyval.js';
-export { parseIntegerText, parseSizeText } from './keyval-values.js';
+export { parseSizeText } from './keyval-values.js';
 export * from './types.js';
 export * from './validate.js';

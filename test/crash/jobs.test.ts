@@ -18,6 +18,7 @@ import {
   turns,
 } from '../helpers/job-stage.js';
 import type { Stage } from '../helpers/job-stage.js';
+import { forEachSeed } from '../helpers/seeds.js';
 
 const SIZE = 2 ** 20;
 const CLUSTERS = [65_536, 4096, 16_384];
@@ -70,7 +71,7 @@ describe('power cuts', () => {
     ['of the whole chain', streamAll],
   ] as const) {
     it(`at any write of a stream ${name} the view is the same, with leaks at most`, async () => {
-      for (let seed = 1; seed <= 8; seed += 1) {
+      await forEachSeed(8, async (seed) => {
         const disk = new CrashDisk({ seed });
         const stage = await stageOn(disk, seed);
         const random = new SeededRandom(seed);
@@ -86,7 +87,7 @@ describe('power cuts', () => {
           const view = await inspect(survivor, 'top');
           expect(firstDifference(view, stage.guest.expected)).toBe(-1);
         }
-      }
+      });
     });
   }
 
@@ -101,7 +102,7 @@ describe('power cuts', () => {
   });
 
   it('guest writes that were flushed during a stream survive, others are old or new', async () => {
-    for (let seed = 1; seed <= 4; seed += 1) {
+    await forEachSeed(4, async (seed) => {
       const disk = new CrashDisk({ seed });
       const stage = await stageOn(disk);
       const random = new SeededRandom(seed);
@@ -115,11 +116,11 @@ describe('power cuts', () => {
         expect(firstDifference(view, stage.guest.expected)).toBe(-1);
         await turns(1);
       }
-    }
+    });
   });
 
   it('the target of a concluded backup is complete on disk', async () => {
-    for (let seed = 1; seed <= 4; seed += 1) {
+    await forEachSeed(4, async (seed) => {
       const disk = new CrashDisk({ seed });
       const stage = await stageOn(disk);
       const before = stage.guest.expected.slice();
@@ -132,7 +133,7 @@ describe('power cuts', () => {
         await turns(1);
       }
       expect(firstDifference(await inspect(disk.durable(), 'target'), before)).toBe(-1);
-    }
+    });
   });
 
   it('at any write of a backup its target passes the check', async () => {

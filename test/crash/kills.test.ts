@@ -14,6 +14,7 @@ import { startProgramDaemon } from '../helpers/program-daemon.js';
 import type { ProgramDaemon } from '../helpers/program-daemon.js';
 import { guestView, makeRandomChain, pick, realCheck } from '../helpers/random-chain.js';
 import type { ChainImage, RandomChain } from '../helpers/random-chain.js';
+import { forEachSeed } from '../helpers/seeds.js';
 
 const SEEDS = Number(process.env['BLOCKWRIGHT_CAMPAIGN'] ?? '4');
 const CLEAN_OR_LEAKS = [0, 3];
@@ -150,7 +151,7 @@ describe.skipIf(peer('qemu-img') === null || peer('qemu-io') === null)('a daemon
   }
 
   it('and one that is asked to end leaves not even leaks', async () => {
-    for (const seed of [101, 102]) {
+    await forEachSeed([101, 102], async (seed) => {
       await onChain(seed, async (scene) => {
         const { chain, directory } = scene;
         const before = guestView(chain.top);
@@ -164,6 +165,6 @@ describe.skipIf(peer('qemu-img') === null || peer('qemu-io') === null)('a daemon
         expect(chain.images.map(realCheck)).toEqual(leaks);
         expect(guestView(chain.top).equals(before)).toBe(true);
       });
-    }
+    });
   });
 });

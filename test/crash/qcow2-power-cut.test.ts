@@ -22,6 +22,7 @@ import { checkOn } from '../helpers/qcow2-check.js';
 import { createOn } from '../helpers/qcow2-create.js';
 import { backingNode, openOn } from '../helpers/qcow2-node.js';
 import type { OpenedImage } from '../helpers/qcow2-node.js';
+import { forEachSeed } from '../helpers/seeds.js';
 
 const SECTOR = 512;
 const SUBSETS = 3;
@@ -287,7 +288,7 @@ describe('qcow2 after a power cut at any write', () => {
   it('adds refcount blocks only after their contents are on disk', async () => {
     // 512-byte clusters and 64-bit refcounts: a block counts 64 clusters.
     const sectors = 400;
-    for (const seed of [1, 2, 3]) {
+    await forEachSeed([1, 2, 3], async (seed) => {
       const run = new Run({
         clusterBits: 9, refcountOrder: 6, version: 3, backing: false, sectors, seed,
       });
@@ -297,7 +298,7 @@ describe('qcow2 after a power cut at any write', () => {
         await run.apply({ kind: 'flush', at: 0, span: 0 });
         await run.verify(() => undefined);
       }
-    }
+    });
   });
 
   it('grows the refcount table without a moment of danger', async () => {
@@ -325,7 +326,7 @@ describe('qcow2 after a power cut at any write', () => {
   });
 
   it('moves the L1 table of a growing image without a moment of danger', async () => {
-    for (const seed of [1, 2, 3, 4]) {
+    await forEachSeed([1, 2, 3, 4], async (seed) => {
       const run = new Run({
         clusterBits: 9,
         refcountOrder: seed,
@@ -346,7 +347,7 @@ describe('qcow2 after a power cut at any write', () => {
       await run.image.node.close();
       await run.verify(() => undefined);
       expect(await checkOn(run.disk, '/image')).toMatchObject({ corruptions: 0, leaks: 0 });
-    }
+    });
   });
 
   it('moves the L1 table without losing flushed data that is written to again', async () => {
@@ -393,7 +394,7 @@ describe('qcow2 after a power cut at any write', () => {
   it.skipIf(qemuImg === null)('is found free of errors by the real check', async () => {
     const random = new SeededRandom(11);
     const path = join(folder, 'cut.qcow2');
-    for (const seed of [1, 2, 3]) {
+    await forEachSeed([1, 2, 3], async (seed) => {
       const run = new Run({
         clusterBits: 9 + seed,
         refcountOrder: 1 + seed,
@@ -415,6 +416,6 @@ describe('qcow2 after a power cut at any write', () => {
           expect([0, 3], stdout.toString()).toContain(status);
         });
       }
-    }
+    });
   }, 120_000);
 });

@@ -36,6 +36,16 @@ function makeChain(): void {
   execFileSync(io as string, ['-c', 'write -P 9 2M 64k', path('top.qcow2')]);
 }
 
+/** What a guest sees before the job, in before.raw. */
+function keepView(): void {
+  execFileSync(img as string, ['convert', '-O', 'raw', path('top.qcow2'), path('before.raw')]);
+}
+
+async function addTop(client: QmpClient): Promise<void> {
+  const file = { driver: 'file', filename: path('top.qcow2') } as const;
+  await client.execute('blockdev-add', { driver: 'qcow2', 'node-name': 'top', file });
+}
+
 describe('types of the client', () => {
   it('come from the declarations', () => {
     expectTypeOf<CommandResult<'query-jobs'>[number]['current-progress']>().toEqualTypeOf<number>();
@@ -47,11 +57,10 @@ describe('types of the client', () => {
 describe.skipIf(img === null || io === null)('the typed client on our server', () => {
   it('streams a chain made by qemu-img, and the result is clean and identical', async () => {
     makeChain();
-    execFileSync(img as string, ['convert', '-O', 'raw', path('top.qcow2'), path('before.raw')]);
+    keepView();
     await using served = await serve({ type: 'unix', path: path('qmp.sock') });
     await using client = await connect({ path: path('qmp.sock') });
-    const file = { driver: 'file', filename: path('top.qcow2') } as const;
-    await client.execute('blockdev-add', { driver: 'qcow2', 'node-name': 'top', file });
+    await addTop(client);
     const job = client.job('s');
     await client.execute('block-stream', { device: 'top', 'job-id': 's' });
     expect(await job.done).toEqual({ id: 's', result: 'completed', error: null });
@@ -111,11 +120,10 @@ describe.skipIf(img === null || io === null)('the typed client on our server', (
 
   it('a paused job holds its place, a cancelled one leaves the image as it was', async () => {
     makeChain();
-    execFileSync(img as string, ['convert', '-O', 'raw', path('top.qcow2'), path('before.raw')]);
+    keepView();
     await using served = await serve({ type: 'unix', path: path('qmp.sock') });
     await using client = await connect({ path: path('qmp.sock') });
-    const file = { driver: 'file', filename: path('top.qcow2') } as const;
-    await client.execute('blockdev-add', { driver: 'qcow2', 'node-name': 'top', file });
+    await addTop(client);
     const job = client.job('s');
     await client.execute('block-stream', { device: 'top', 'job-id': 's', speed: 65536 });
     await job.pause();

@@ -16,6 +16,17 @@ import {
 } from '../helpers/reference.js';
 import { command, untilEvent } from '../helpers/transcript.js';
 
+/** A backup that is still running when the next command comes. */
+function limitedBackup(): ReturnType<typeof untilEvent> {
+  return untilEvent('running b', 'blockdev-backup', {
+    'job-id': 'b',
+    device: 'top',
+    target: 't',
+    sync: 'full',
+    speed: 65536,
+  });
+}
+
 describe.skipIf(!hasReference)('as a real daemon runs jobs', () => {
   it('broken JSON gives the same errors and the stream goes on', () =>
     compare(() => [
@@ -268,13 +279,7 @@ describe.skipIf(!hasReference)('as a real daemon runs jobs', () => {
         hello,
         command('blockdev-add', top(directory)),
         command('blockdev-add', { driver: 'null-co', 'node-name': 't', size: 4194304 }),
-        untilEvent('running b', 'blockdev-backup', {
-          'job-id': 'b',
-          device: 'top',
-          target: 't',
-          sync: 'full',
-          speed: 65536,
-        }),
+        limitedBackup(),
         command('blockdev-del', { 'node-name': 'top' }),
         command('blockdev-del', { 'node-name': 't' }),
         command('blockdev-backup', { 'job-id': 'b', device: 'top', target: 't', sync: 'full' }),
@@ -321,13 +326,7 @@ describe.skipIf(!hasReference)('as a real daemon runs jobs', () => {
         hello,
         command('blockdev-add', top(directory)),
         command('blockdev-add', { driver: 'null-co', 'node-name': 't', size: 4194304 }),
-        untilEvent('running b', 'blockdev-backup', {
-          'job-id': 'b',
-          device: 'top',
-          target: 't',
-          sync: 'full',
-          speed: 65536,
-        }),
+        limitedBackup(),
         untilEvent('null s', 'block-stream', { device: 'top', 'job-id': 's' }),
         untilEvent('null b', 'job-cancel', { id: 'b' }),
         command('blockdev-del', { 'node-name': 'top' }),

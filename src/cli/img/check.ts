@@ -4,8 +4,8 @@
 
 import { BlockError, escapeControls } from '../../base/index.js';
 import type { CheckResult, OpenPolicy } from '../../block/index.js';
+import { writeJson } from '../../wire/index.js';
 import type { OptionSpec } from '../getopt.js';
-import { jsonText } from '../json-text.js';
 import { CliError } from '../program.js';
 import { percent } from './numbers.js';
 import { openImage, sourceCache, withSession } from './session.js';
@@ -103,7 +103,7 @@ export function checkJson(result: CheckResult, filename: string, format: string)
     format,
     'fragmented-clusters': positive(result.fragmentedClusters),
   };
-  return `${jsonText(members)}\n`;
+  return `${writeJson(members, { pretty: true })}\n`;
 }
 
 export function checkText(result: CheckResult): string {

@@ -5,8 +5,8 @@
 import { BlockError, IMAGE_LIMITS } from '../../base/index.js';
 import { resolveBackingName } from '../../block/index.js';
 import type { Node, SnapshotFacts } from '../../block/index.js';
+import { writeJson } from '../../wire/index.js';
 import type { OptionSpec } from '../getopt.js';
-import { jsonText } from '../json-text.js';
 import { CliError } from '../program.js';
 import { infoText } from './info-text.js';
 import type { ImageInfo, SnapshotInfo } from './info-text.js';
@@ -51,7 +51,7 @@ export const info: Verb = {
       const infos = await collect(session, image, { chain, share: flags.has('share') });
       const json = chain ? infos : infos[0];
       const human = (): string => infos.map(infoText).join('\n');
-      program.out(shape === 'json' ? `${jsonText(json)}\n` : human());
+      program.out(shape === 'json' ? `${writeJson(json, { pretty: true })}\n` : human());
       return 0;
     });
   },

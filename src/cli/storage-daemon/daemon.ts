@@ -90,11 +90,15 @@ export class Daemon {
     this.#declareUp();
   }
 
+  /** What cannot be flushed is thrown, once everything else is closed. */
   async close(): Promise<void> {
-    await this.#engine.close();
-    for (const server of this.#servers) await server.close();
-    for (const chardev of this.#chardevs.values()) await chardev.close();
-    await this.#pidFile?.remove();
+    const parts = [...this.#servers, ...this.#chardevs.values()];
+    try {
+      await this.#engine.close();
+    } finally {
+      for (const part of parts) await part.close();
+      await this.#pidFile?.remove();
+    }
   }
 
   async #addNode(text: string): Promise<void> {

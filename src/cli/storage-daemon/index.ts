@@ -69,19 +69,41 @@ export async function runStorageDaemon(
   const quit = (): void => daemon.requestQuit();
   for (const signal of SIGNALS) process.on(signal, quit);
   const release = keepAlive();
+  let status = 1;
   try {
-    for (const action of actions) {
-      if (!(await perform(daemon, action, program))) return 1;
-    }
+    status = await serve(daemon, actions, program);
+  } finally {
+    status = Math.max(status, await reported(program, () => daemon.close()));
+    release();
+    for (const signal of SIGNALS) process.off(signal, quit);
+  }
+  return status;
+}
+
+/** Until the daemon is told to end; a failure names the option it is about. */
+async function serve(
+  daemon: Daemon,
+  actions: readonly Action[],
+  program: Program,
+): Promise<number> {
+  for (const action of actions) {
+    const place = { ...program, name: `${program.name}: --${action.name} ${action.value}` };
+    const status = await reported(place, () => daemon.perform(action.name, action.value));
+    if (status !== 0) return status;
+  }
+  return reported(program, async () => {
     await daemon.ready();
     await daemon.quitRequested;
+  });
+}
+
+/** The exit status of a step, whose failure is printed. */
+async function reported(program: Program, step: () => Promise<void>): Promise<number> {
+  try {
+    await step();
     return 0;
   } catch (error) {
     return reportFailure(program, error);
-  } finally {
-    await daemon.close();
-    release();
-    for (const signal of SIGNALS) process.off(signal, quit);
   }
 }
 
@@ -102,18 +124,6 @@ function parse(args: readonly string[], program: Program): Action[] | null {
     else if (error.mistake === 'unrecognized') report(program, `unrecognized option '${word}'`);
     else report(program, `option '${word}' requires an argument`);
     return null;
-  }
-}
-
-/** Failures name the option they are about. */
-async function perform(daemon: Daemon, action: Action, program: Program): Promise<boolean> {
-  try {
-    await daemon.perform(action.name, action.value);
-    return true;
-  } catch (error) {
-    const place = { ...program, name: `${program.name}: --${action.name} ${action.value}` };
-    reportFailure(place, error);
-    return false;
   }
 }
 

@@ -27,9 +27,15 @@ export class PidFile {
       await file.close();
       throw failure(error, 'Cannot lock pid file: Resource temporarily unavailable');
     }
-    await file.truncate(0);
-    await file.write(Buffer.from(`${process.pid}\n`), 0);
-    return new PidFile(host, file);
+    const pidFile = new PidFile(host, file);
+    try {
+      await file.truncate(0);
+      await file.write(Buffer.from(`${process.pid}\n`), 0);
+    } catch (error) {
+      await pidFile.remove();
+      throw failure(error, '');
+    }
+    return pidFile;
   }
 
   async remove(): Promise<void> {

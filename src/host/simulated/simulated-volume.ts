@@ -15,11 +15,6 @@ export type VolumeChange =
   | { readonly kind: 'discard'; readonly offset: number; readonly length: number }
   | { readonly kind: 'truncate'; readonly size: number };
 
-/** Told of every change after it took effect. */
-export interface VolumeRecorder {
-  changed(node: VolumeNode, change: VolumeChange): void;
-}
-
 export class VolumeNode {
   readonly path: string;
   readonly identity: FileIdentity;

@@ -7,14 +7,14 @@ import { checkJson, checkText } from '../../../src/cli/img/check.js';
 import { createFormat, OptionValues } from '../../../src/cli/img/create-options.js';
 import { infoText } from '../../../src/cli/img/info-text.js';
 import { percent, sizeArgument } from '../../../src/cli/img/numbers.js';
-import { jsonText } from '../../../src/cli/json-text.js';
+import { writeJson } from '../../../src/wire/index.js';
 
 test('JSON is indented by four and escapes everything but plain ASCII', () => {
-  expect(jsonText({ a: [1, { b: 'x' }], c: true })).toBe(
+  expect(writeJson({ a: [1, { b: 'x' }], c: true }, { pretty: true })).toBe(
     '{\n    "a": [\n        1,\n        {\n            "b": "x"\n        }\n    ],\n' +
       '    "c": true\n}',
   );
-  expect(jsonText('\u001b\n"é')).toBe('"\\u001B\\n\\"\\u00E9"');
+  expect(writeJson('\u001b\n"é', { pretty: true })).toBe('"\\u001B\\n\\"\\u00E9"');
 });
 
 test('an exact half percent is rounded to the even digit', () => {

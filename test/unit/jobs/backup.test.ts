@@ -14,6 +14,7 @@ import {
   turns,
 } from '../../helpers/job-stage.js';
 import type { Stage } from '../../helpers/job-stage.js';
+import { forEachSeed } from '../../helpers/seeds.js';
 
 const SIZE = 2 ** 21;
 const BACKUP = { 'job-id': 'b', device: 'top', target: 'target', sync: 'full' } as const;
@@ -133,7 +134,7 @@ describe('blockdev-backup', () => {
   it.each(['none', 'full'] as const)(
     'sync=%s into an overlay of the source shows the moment to reads in flight, too',
     async (sync) => {
-      for (let seed = 1; seed <= 12; seed += 1) {
+      await forEachSeed(12, async (seed) => {
         const stage = makeStage({ host: new MemoryHost({ seed, laterChance: 0.8 }) });
         const nodes = await makeChain(stage, { seed, size: 2 ** 19 });
         const guest = await Guest.attach(stage, nodes['top'] as never);
@@ -148,7 +149,7 @@ describe('blockdev-backup', () => {
         }
         if (sync === 'none') await job.cancel();
         else await job.ended;
-      }
+      });
     },
   );
 

@@ -34,7 +34,6 @@ import {
   HEADER,
   Incompatible,
   KNOWN_INCOMPATIBLE,
-  l1EntriesFor,
   V2_HEADER_LENGTH,
 } from './layout.js';
 import type { Geometry, HeaderFields } from './layout.js';
@@ -301,11 +300,6 @@ function countBitmaps(extensions: readonly HeaderExtension[], fields: HeaderFiel
 /** What a guest sees of `size`, in bytes: the format counts in sectors of 512. */
 export function virtualSizeOf(header: Qcow2Header): number {
   return header.fields.size - (header.fields.size % 512);
-}
-
-/** L1 entries that the virtual size needs; the table may have more. */
-export function l1EntriesNeeded(header: Qcow2Header): number {
-  return l1EntriesFor(header.fields.size, header.geometry);
 }
 
 /** The known fixed fields as they are written at offset 0: 72, 104 or 112 bytes, in one sector. */

@@ -122,8 +122,6 @@ export const Compatible = { lazyRefcounts: 0 } as const;
 export const Autoclear = { bitmaps: 0, rawExternalData: 1 } as const;
 
 export const KNOWN_INCOMPATIBLE: Bits64 = { hi: 0, lo: 0b1_1111 };
-/** Autoclear bits whose meaning this program keeps true while writing. */
-export const KEPT_AUTOCLEAR: Bits64 = { hi: 0, lo: 0 };
 export const DIRTY_BIT = bit64(Incompatible.dirty);
 export const CORRUPT_BIT = bit64(Incompatible.corrupt);
 export const LAZY_REFCOUNTS_BIT = bit64(Compatible.lazyRefcounts);
@@ -149,8 +147,6 @@ export const FEATURE_NAMES: readonly { type: number; bit: number; name: string }
 export const L1_ENTRY = bitfield64({ copied: 63, hostOffset: [9, 55] });
 /** Standard L2 entry; bit 0 (reads as zeroes) exists since version 3. */
 export const L2_ENTRY = bitfield64({ copied: 63, compressed: 62, hostOffset: [9, 55], zero: 0 });
-/** Refcount table entry: offset of a refcount block. */
-export const REFCOUNT_TABLE_ENTRY = bitfield64({ hostOffset: [9, 63] });
 
 /** Sizes that follow from the header alone. */
 export interface Geometry {
