@@ -175,13 +175,14 @@ export abstract class DescriptorFile extends FileBase {
   protected override async syncHost(): Promise<void> {
     await syncDescriptor(this.descriptor);
     if (this.#newIn === null) return;
-    const folder = openSync(this.#newIn, 'r');
+    const folder = openFolder(this.#newIn);
+    this.#newIn = null;
+    if (folder === null) return;
     try {
       await syncDescriptor(folder);
     } finally {
       closeSync(folder);
     }
-    this.#newIn = null;
   }
 
   protected override closeHost(): Promise<void> {
@@ -357,4 +358,14 @@ function syncDescriptor(descriptor: number): Promise<void> {
   return new Promise((resolve, reject) => {
     fdatasync(descriptor, (error) => (error === null ? resolve() : reject(error)));
   });
+}
+
+/** Null for a folder that may be written to and not read: its names cannot be synced. */
+function openFolder(path: string): number | null {
+  try {
+    return openSync(path, 'r');
+  } catch (error) {
+    if (toBlockError(error).kind === 'access-denied') return null;
+    throw error;
+  }
 }
