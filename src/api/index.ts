@@ -9,6 +9,7 @@ import * as blockQuery from './block-query.js';
 import * as control from './control.js';
 import * as eventDeclarations from './events.js';
 import * as job from './job.js';
+import * as object from './object.js';
 import type { ArgumentsOf, CommandDeclaration, DataOf, ResultOf } from '../schema/index.js';
 import type { EventDeclaration } from '../schema/index.js';
 
@@ -57,6 +58,11 @@ const declarations = [
   bitmap.blockDirtyBitmapClear,
   bitmap.blockDirtyBitmapEnable,
   bitmap.blockDirtyBitmapDisable,
+  object.objectAdd,
+  object.objectDel,
+  object.qomList,
+  object.qomGet,
+  object.qomSet,
 ] as const;
 
 const eventList = Object.values(eventDeclarations).filter(
@@ -85,4 +91,5 @@ export const events: ReadonlyMap<string, EventDeclaration> = new Map(
 export { blockdevOptions } from './blockdev-options.js';
 export type { ImageInfoValue } from './block-core.js';
 export { jobStatus, jobType } from './job.js';
+export { objectOptions } from './object.js';
 export { VERSION } from './control.js';

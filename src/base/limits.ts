@@ -81,6 +81,23 @@ export const QCOW2_LIMITS = {
   zeroWriteBytes: 1 * MIB,
 } as const;
 
+export const THROTTLE_LIMITS = {
+  /** Largest rate, in bytes or operations for each second. */
+  rateMax: 1e15,
+  burstLengthMax: 2 ** 32 - 1,
+  /** A timer is set again after so many milliseconds at the latest. */
+  longestTimerMs: 60_000,
+  /** Shorter waits are none: a clock counts in steps of this order. */
+  shortestWaitMs: 0.001,
+} as const;
+
+export const BLKLOGWRITES_LIMITS = {
+  /** Sectors of a log are smaller than this. */
+  sectorBytes: 16 * MIB,
+  /** Zeroes are logged in writes of at most this size. */
+  zeroBytes: 1 * MIB,
+} as const;
+
 export const NAME_LIMITS = {
   nodeNameBytes: 31,
   bitmapNameBytes: 1023,

@@ -7,6 +7,7 @@
 import { assert, type Eventually } from '../base/index.js';
 import type { BlockNode } from './block-node.js';
 import type { EdgeParent } from './child.js';
+import type { DriverNode } from './driver.js';
 import type { DrainedSection } from './graph-api.js';
 
 /** `nodes` and everything above them. */
@@ -34,6 +35,7 @@ function reaches(from: BlockNode, targets: ReadonlySet<BlockNode>): boolean {
 class Section implements DrainedSection {
   readonly roots: ReadonlySet<BlockNode>;
   readonly #stopped: EdgeParent[] = [];
+  readonly #hurried: DriverNode[] = [];
   readonly #sections: Set<Section>;
   #ended = false;
 
@@ -48,10 +50,18 @@ class Section implements DrainedSection {
     parent.quiesce?.();
   }
 
+  /** A node's driver stops holding requests back. */
+  hurry(driverNode: DriverNode | null): void {
+    if (driverNode?.drainBegin === undefined) return;
+    this.#hurried.push(driverNode);
+    driverNode.drainBegin();
+  }
+
   end(): void {
     assert(!this.#ended, 'a drained section ended twice');
     this.#ended = true;
     this.#sections.delete(this);
+    for (const driverNode of this.#hurried) driverNode.drainEnd?.();
     for (const parent of this.#stopped) parent.unquiesce?.();
   }
 }
@@ -66,6 +76,7 @@ export class DrainControl {
       for (const edge of node.parents) {
         if (edge.parent.node === null) section.stop(edge.parent);
       }
+      section.hurry(node.pipeline.driverNode);
     }
     for (;;) {
       const waiting = firstBusy(withAncestors(nodes));

@@ -13,6 +13,7 @@ import type { Child } from './child.js';
 import type { Extent, Lease, TargetReservation } from './extent.js';
 import type { Node } from './node.js';
 import type { Request } from './request.js';
+import type { ThrottleGroup } from './throttle/index.js';
 
 /** How a driver answers an operation; `pass` hands it to the filtered or primary child. */
 export type Support = 'native' | 'pass' | 'emulate' | 'none';
@@ -64,6 +65,9 @@ export interface NodeLimits {
   /** Best size and alignment of zero and discard requests (the cluster size for qcow2). */
   readonly optimalZeroes: number;
   readonly optimalDiscard: number;
+  /** Largest zero and discard request; absent or 0 = no limit. */
+  readonly maxZeroes?: number;
+  readonly maxDiscard?: number;
 }
 
 /** Name and format of a backing file as the image header gives them. */
@@ -167,6 +171,9 @@ export interface DriverNode {
   /** Stores one whole cluster that was deflated already; called in guest order. */
   writeDeflated?(offset: number, payload: Uint8Array): Eventually<void>;
 
+  /** The parent passes a named point of its data path (`l2_update`, …; blkdebug's events). */
+  debugEvent?(event: string): void;
+
   /** What the header says; null when the image has no backing file. */
   backingLink?(): BackingLink | null;
   /** Rewrites the header's backing link atomically and makes it durable. */
@@ -191,6 +198,12 @@ export interface DriverNode {
   reopen?(context: OpenContext, options: Readonly<Record<string, unknown>>): Promise<DriverNode>;
   /** In the turn in which it replaces `old` (or gives way to it again): locks come along. */
   takeOver?(old: DriverNode): void;
+  /**
+   * A drained section covers the node: requests that wait by the driver's own choice go on, and
+   * later ones do not wait. Nests.
+   */
+  drainBegin?(): void;
+  drainEnd?(): void;
   /** Flushes what is left and lets go of everything; children are detached by the caller. */
   close(): Promise<void>;
 }
@@ -204,6 +217,8 @@ export interface OpenContext {
   /** Opened only to look (info, check without repair): nothing is written, not even flags. */
   readonly inspectOnly: boolean;
   child(name: string): Child;
+  /** The throttle-group object of that id, or null. */
+  throttleGroup?(name: string): ThrottleGroup | null;
   /** Tells whoever runs the graph (the event BLOCK_IMAGE_CORRUPTED); changes nothing itself. */
   reportCorruption?(report: CorruptionReport): void;
 }
@@ -244,6 +259,8 @@ export interface Driver<Options = Record<string, unknown>> {
   readonly plainFilename?: string;
   /** Own options that a reopen may change or reset; absent: nodes cannot be reopened. */
   readonly reopenOptions?: readonly string[];
+  /** File name in front of the child's, for a filter opened without a strong option. */
+  readonly filenamePrefix?: string;
   open(context: OpenContext, options: Options): Promise<DriverNode>;
   /** `blockdev-create`: makes an empty image from validated options, durable when it resolves. */
   create?(context: CreateContext, options: Readonly<Record<string, unknown>>): Promise<void>;

@@ -36,10 +36,13 @@ import { appendOverlay } from './reopen/overlay.js';
 import { NO_PERMISSIONS, refreshPermissions } from './permissions.js';
 import type { DriverRegistry } from './registry.js';
 import { reopenNodes, setReadOnly } from './reopen/reopen.js';
+import type { ThrottleGroup } from './throttle/index.js';
 
 export interface GraphParts {
   /** Called when a driver finds its image corrupt. */
   readonly onCorruption?: (node: Node, report: CorruptionReport) => void;
+  /** Finds a throttle-group object by its id. */
+  readonly throttleGroup?: (name: string) => ThrottleGroup | null;
   readonly host: Host;
   readonly registry: DriverRegistry;
   readonly clock: Clock;
@@ -75,6 +78,7 @@ export class BlockGraph implements Graph, BackendOwner {
   readonly registry: DriverRegistry;
   readonly names: NodeNames;
   readonly onCorruption: NonNullable<GraphParts['onCorruption']>;
+  readonly throttleGroup: NonNullable<GraphParts['throttleGroup']>;
   readonly drains = new DrainControl();
   readonly #nodes = new Map<string, BlockNode>();
   #lastSequence = 0;
@@ -86,6 +90,7 @@ export class BlockGraph implements Graph, BackendOwner {
     this.registry = parts.registry;
     this.names = new NodeNames(parts.random);
     this.onCorruption = parts.onCorruption ?? (() => undefined);
+    this.throttleGroup = parts.throttleGroup ?? (() => null);
   }
 
   async open(options: NodeOptions, policy: OpenPolicy = {}): Promise<Node> {

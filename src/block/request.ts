@@ -49,3 +49,11 @@ export function zeroRequest(offset: number, length: number, flags = 0): Request 
 export function discardRequest(offset: number, length: number, flags = 0): Request {
   return { kind: 'discard', offset, length, buffer: null, flags };
 }
+
+/** The part of a request before `end`; null when there is none. */
+export function cutRequest(request: Request, end: number): Request | null {
+  const length = Math.min(request.length, end - request.offset);
+  if (length === request.length) return request;
+  if (length <= 0) return null;
+  return { ...request, length, buffer: request.buffer?.subarray(0, length) ?? null };
+}

@@ -3,8 +3,13 @@
 //
 // engine/catalog.ts has a loader for each name, or does not build.
 
+import { blkdebugOptions } from './filters/blkdebug/options.js';
+import { blklogwritesOptions } from './filters/blklogwrites/options.js';
+import { blkverifyOptions } from './filters/blkverify/options.js';
+import { compressOptions } from './filters/compress/options.js';
 import { copyBeforeWriteOptions } from './filters/copy-before-write/options.js';
 import { copyOnReadOptions } from './filters/copy-on-read/options.js';
+import { throttleOptions } from './filters/throttle/options.js';
 import { qcow2CreateOptions, qcow2Options } from './formats/qcow2/options.js';
 import { rawOptions } from './formats/raw/options.js';
 import { fileCreateOptions, fileOptions } from './protocols/file/options.js';
@@ -13,10 +18,16 @@ import { nullOptions } from './protocols/null-co/options.js';
 export const driverOptions = {
   file: fileOptions,
   'null-co': nullOptions,
+  'null-aio': nullOptions,
   raw: rawOptions,
   qcow2: qcow2Options,
   'copy-before-write': copyBeforeWriteOptions,
   'copy-on-read': copyOnReadOptions,
+  throttle: throttleOptions,
+  blkdebug: blkdebugOptions,
+  blklogwrites: blklogwritesOptions,
+  blkverify: blkverifyOptions,
+  compress: compressOptions,
 } as const;
 
 /** Drivers that create images. */

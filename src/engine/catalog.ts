@@ -16,10 +16,19 @@ export type DriverName = keyof typeof driverOptions;
 export const DRIVER_LOADERS: { readonly [N in DriverName]: () => Promise<Driver> } = {
   file: async () => erased((await import('../drivers/protocols/file/index.js')).fileDriver),
   'null-co': async () => erased((await import('../drivers/protocols/null-co/index.js')).nullDriver),
+  'null-aio': async () =>
+    erased((await import('../drivers/protocols/null-co/index.js')).nullAioDriver),
   raw: async () => erased((await import('../drivers/formats/raw/index.js')).rawDriver),
   qcow2: async () => erased((await import('../drivers/formats/qcow2/index.js')).qcow2Driver),
   'copy-before-write': async () =>
     erased((await import('../drivers/filters/copy-before-write/index.js')).copyBeforeWrite),
   'copy-on-read': async () =>
     erased((await import('../drivers/filters/copy-on-read/index.js')).copyOnRead),
+  throttle: async () => erased((await import('../drivers/filters/throttle/index.js')).throttle),
+  blkdebug: async () => erased((await import('../drivers/filters/blkdebug/index.js')).blkdebug),
+  blklogwrites: async () =>
+    erased((await import('../drivers/filters/blklogwrites/index.js')).blklogwrites),
+  blkverify: async () =>
+    erased((await import('../drivers/filters/blkverify/index.js')).blkverify),
+  compress: async () => erased((await import('../drivers/filters/compress/index.js')).compress),
 };

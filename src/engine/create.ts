@@ -10,6 +10,7 @@ import { DRIVER_LOADERS } from './catalog.js';
 import { Engine } from './engine.js';
 import type { ReferenceHabits } from './engine.js';
 import { EventBus } from './events.js';
+import { ObjectRegistry } from './objects.js';
 
 export interface EngineOptions {
   readonly host: Host;
@@ -28,11 +29,13 @@ export function createEngine(options: EngineOptions): Promise<Engine> {
   const random = options.random ?? host.random;
   const registry = createRegistry({ drivers: DRIVER_LOADERS, probed: ['qcow2'] });
   const events = new EventBus(clock);
+  const objects = new ObjectRegistry(clock);
   const graph = createGraph({
     host,
     registry,
     clock,
     random,
+    throttleGroup: (name) => objects.throttleGroup(name),
     onCorruption: (node, { message, ...report }) =>
       events.emit('BLOCK_IMAGE_CORRUPTED', {
         device: '',
@@ -50,5 +53,5 @@ export function createEngine(options: EngineOptions): Promise<Engine> {
   });
   const release = (): Promise<void> => copying.close();
   const habits = options.habits ?? {};
-  return Promise.resolve(new Engine({ graph, jobs, events, release, habits }));
+  return Promise.resolve(new Engine({ graph, jobs, events, objects, release, habits }));
 }

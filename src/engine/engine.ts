@@ -9,6 +9,7 @@ import { ChildRole } from '../block/index.js';
 import type { Graph, Node, NodeOptions } from '../block/index.js';
 import type { JobRegistry } from '../jobs/index.js';
 import type { EventBus } from './events.js';
+import type { ObjectRegistry } from './objects.js';
 import { WriteThresholds } from './write-threshold.js';
 
 /** Where the reference does something doubtful, off unless asked for. */
@@ -22,6 +23,7 @@ export interface EngineParts {
   readonly jobs: JobRegistry;
   readonly events: EventBus;
   readonly habits?: Partial<ReferenceHabits>;
+  readonly objects: ObjectRegistry;
   /** Called last, with everything closed: lane workers and the like. */
   readonly release: () => Promise<void>;
 }
@@ -32,6 +34,7 @@ export class Engine implements AsyncDisposable {
   readonly events: EventBus;
   readonly writeThresholds: WriteThresholds;
   readonly habits: ReferenceHabits;
+  readonly objects: ObjectRegistry;
   /** Resolves when a client asked the program to end; who runs the engine then calls close(). */
   readonly quitRequested: Promise<void>;
   readonly #monitorNodes = new Set<Node>();
@@ -46,6 +49,7 @@ export class Engine implements AsyncDisposable {
     this.events = parts.events;
     this.habits = { ownBackingFormat: false, ...parts.habits };
     this.writeThresholds = new WriteThresholds(parts.events);
+    this.objects = parts.objects;
     this.#release = parts.release;
     this.quitRequested = new Promise((resolve) => {
       this.#requestQuit = resolve;
@@ -127,6 +131,7 @@ export class Engine implements AsyncDisposable {
 
   async #shutDown(): Promise<void> {
     try {
+      this.objects.letEverythingThrough();
       await this.jobs.cancelAll();
       for (const job of [...this.jobs.list()].reverse()) {
         if (job.status === 'concluded') job.dismiss();

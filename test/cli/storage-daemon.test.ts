@@ -41,6 +41,10 @@ const REFUSED: readonly (readonly string[])[] = [
   ['--blockdev', 'driver=null-co,node-name=x,foo=1'],
   ['--blockdev', '{"driver":"null-co","node-name":1}'],
   ['--blockdev', 'driver=file,filename=gone,node-name=f'],
+  ['--object', 'throttle-group'],
+  ['--object', 'nope,id=g'],
+  ['--object', 'throttle-group,id=g,x-bps-total=1M'],
+  ['--object', 'throttle-group,id=g,limits.bps-total=1,limits.bps-read=1'],
   ['--monitor', 'foo'],
   ['--chardev', 'foo,id=c'],
   ['--chardev', 'socket,path=s'],
@@ -56,7 +60,7 @@ describe.skipIf(real === null)('beside the real qemu-storage-daemon', () => {
   });
 });
 
-it.each(['--export', '--object', '--nbd-server'])('refuses %s by name', (option) => {
+it.each(['--export', '--nbd-server'])('refuses %s by name', (option) => {
   expect(refusal(ours([option, 'x']))).toEqual({
     err: `qemu-storage-daemon: option '${option}' is not supported\n`,
     status: 1,

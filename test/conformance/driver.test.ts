@@ -1,9 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
-import type { Driver } from '../../src/block/index.js';
+import type { Driver, Graph } from '../../src/block/index.js';
 import { copyBeforeWrite } from '../../src/drivers/filters/copy-before-write/index.js';
 import { copyOnRead } from '../../src/drivers/filters/copy-on-read/index.js';
+import { blklogwrites } from '../../src/drivers/filters/blklogwrites/index.js';
+import { blkverify } from '../../src/drivers/filters/blkverify/index.js';
+import { compress } from '../../src/drivers/filters/compress/index.js';
+import { blkdebug } from '../../src/drivers/filters/blkdebug/index.js';
+import { throttle } from '../../src/drivers/filters/throttle/index.js';
+import { ThrottleGroup } from '../../src/block/throttle/index.js';
 import { qcow2Driver } from '../../src/drivers/formats/qcow2/index.js';
-import { makeFile } from '../helpers/graph.js';
+import { nullAioDriver } from '../../src/drivers/protocols/null-co/index.js';
+import { makeFile, type MemoryHost } from '../helpers/graph.js';
 import { describeDriver } from './describe-driver.js';
 
 const KIB = 1024;
@@ -62,15 +69,7 @@ describeDriver({
   stores: true,
   drivers: [qcow2Driver as unknown as Driver<never>],
   async create(host, graph) {
-    await makeFile(host, '/disk', 0);
-    const file = await graph.open({ driver: 'file', 'node-name': 'new', filename: '/disk' });
-    const user = await graph.attach(file, 'create', { taken: 11, shared: 15 });
-    await qcow2Driver.create?.(
-      { host, node: () => Promise.resolve(file) },
-      { file: 'new', size: 512 * KIB },
-    );
-    await user.detach();
-    await graph.close(file);
+    await makeQcow2(host, graph);
     return { driver: 'qcow2', file: { driver: 'file', filename: '/disk' } };
   },
 });
@@ -102,3 +101,141 @@ describeDriver({
     return { driver: 'copy-on-read', file };
   },
 });
+
+describeDriver({
+  name: 'blkdebug',
+  size: 256 * KIB,
+  stores: true,
+  drivers: [blkdebug as unknown as Driver<never>],
+  async create(host) {
+    await makeFile(host, '/disk', 256 * KIB);
+    const image = { driver: 'raw', file: { driver: 'file', filename: '/disk' } };
+    return { driver: 'blkdebug', image };
+  },
+});
+
+describeDriver({
+  name: 'blkdebug with limits, over a size that does not fit them',
+  size: 250 * KIB + 512,
+  stores: true,
+  drivers: [blkdebug as unknown as Driver<never>],
+  async create(host) {
+    await makeFile(host, '/disk', 250 * KIB + 512);
+    const image = { driver: 'raw', file: { driver: 'file', filename: '/disk' } };
+    return {
+      driver: 'blkdebug',
+      image,
+      align: 4096,
+      'max-transfer': 16_384,
+      'opt-write-zero': 8192,
+      'max-write-zero': 32_768,
+      'opt-discard': 16_384,
+      'max-discard': 49_152,
+    };
+  },
+});
+
+describeDriver({
+  name: 'blkverify',
+  size: 256 * KIB,
+  stores: true,
+  drivers: [blkverify as unknown as Driver<never>],
+  async create(host) {
+    await makeFile(host, '/disk', 256 * KIB);
+    await makeFile(host, '/raw', 256 * KIB);
+    const plain = (filename: string): object => ({
+      driver: 'raw',
+      file: { driver: 'file', filename },
+    });
+    return { driver: 'blkverify', test: plain('/disk'), raw: plain('/raw') };
+  },
+});
+
+describeDriver({
+  name: 'blklogwrites',
+  size: 256 * KIB,
+  stores: true,
+  drivers: [blklogwrites as unknown as Driver<never>],
+  async create(host) {
+    await makeFile(host, '/disk', 256 * KIB);
+    await makeFile(host, '/log', 0);
+    const file = { driver: 'raw', file: { driver: 'file', filename: '/disk' } };
+    return { driver: 'blklogwrites', file, log: { driver: 'file', filename: '/log' } };
+  },
+});
+
+describeDriver({
+  name: 'compress',
+  size: 512 * KIB,
+  stores: true,
+  drivers: [qcow2Driver, compress].map((one) => one as unknown as Driver<never>),
+  async create(host, graph) {
+    await makeQcow2(host, graph);
+    const file = { driver: 'qcow2', file: { driver: 'file', filename: '/disk' } };
+    return { driver: 'compress', file };
+  },
+});
+
+describeDriver({
+  name: 'null-aio',
+  size: 256 * KIB,
+  stores: false,
+  drivers: [nullAioDriver as unknown as Driver<never>],
+  create: () => Promise.resolve({ driver: 'null-aio', size: 256 * KIB, 'read-zeroes': true }),
+});
+
+for (const filter of ['blkdebug', 'throttle'] as const) {
+  describeDriver({
+    name: `qcow2 over ${filter}`,
+    size: 512 * KIB,
+    stores: true,
+    drivers: [qcow2Driver, blkdebug].map((one) => one as unknown as Driver<never>)
+      .concat(inUnlimitedGroup()),
+    async create(host, graph) {
+      await makeQcow2(host, graph);
+      const file = { driver: 'file', filename: '/disk' };
+      return {
+        driver: 'qcow2',
+        file:
+          filter === 'blkdebug'
+            ? { driver: 'blkdebug', image: file }
+            : { driver: 'throttle', 'throttle-group': 'g', file },
+      };
+    },
+  });
+}
+
+describeDriver({
+  name: 'throttle',
+  size: 256 * KIB,
+  stores: true,
+  drivers: [inUnlimitedGroup()],
+  async create(host) {
+    await makeFile(host, '/disk', 256 * KIB);
+    const file = { driver: 'raw', file: { driver: 'file', filename: '/disk' } };
+    return { driver: 'throttle', 'throttle-group': 'g', file };
+  },
+});
+
+function inUnlimitedGroup(): Driver<never> {
+  const driver: typeof throttle = {
+    ...throttle,
+    open(context, options) {
+      const group = new ThrottleGroup('g', context.host.clock);
+      return throttle.open({ ...context, throttleGroup: () => group }, options);
+    },
+  };
+  return driver as unknown as Driver<never>;
+}
+
+async function makeQcow2(host: MemoryHost, graph: Graph): Promise<void> {
+  await makeFile(host, '/disk', 0);
+  const file = await graph.open({ driver: 'file', 'node-name': 'new', filename: '/disk' });
+  const user = await graph.attach(file, 'create', { taken: 11, shared: 15 });
+  await qcow2Driver.create?.(
+    { host, node: () => Promise.resolve(file) },
+    { file: 'new', size: 512 * KIB },
+  );
+  await user.detach();
+  await graph.close(file);
+}

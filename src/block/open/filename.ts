@@ -10,6 +10,7 @@ export type ParsedName =
 
 /** The one name there is for a null-co node; its size is the default one. */
 const NULL_NAME = 'null-co://';
+const NULL_AIO_NAME = 'null-aio://';
 
 const PREFIX = /^([A-Za-z0-9+.-]+):/;
 
@@ -18,7 +19,9 @@ export function parseFilename(name: string): ParsedName {
   const prefix = PREFIX.exec(name)?.[1];
   if (prefix === undefined) return { kind: 'path', path: name };
   if (prefix === 'file') return { kind: 'path', path: fileUrlPath(name) };
+  if (prefix === 'blkdebug') return { kind: 'options', options: { file: debugOptions(name) } };
   if (name === NULL_NAME) return { kind: 'options', options: { driver: 'null-co' } };
+  if (name === NULL_AIO_NAME) return { kind: 'options', options: { driver: 'null-aio' } };
   if (prefix === 'nbd' || prefix.startsWith('nbd+')) {
     return { kind: 'options', options: { driver: 'nbd', filename: name } };
   }
@@ -35,6 +38,22 @@ export function creationPath(name: string): string {
   const driver = name === NULL_NAME ? 'null-co' : 'nbd';
   const text = `Protocol driver '${driver}' does not support image creation`;
   throw new BlockError('unsupported', text);
+}
+
+/** `blkdebug:CONFIG:NAME`, the file of rules mostly left empty. */
+function debugOptions(name: string): Readonly<Record<string, unknown>> {
+  const rest = name.slice('blkdebug:'.length);
+  const colon = rest.indexOf(':');
+  if (colon < 0) {
+    throw new BlockError('invalid-option', 'blkdebug requires both config file and image path', {
+      path: name,
+    });
+  }
+  const config = rest.slice(0, colon);
+  const below = parseFilename(rest.slice(colon + 1));
+  const image =
+    below.kind === 'path' ? { driver: 'file', filename: below.path } : below.options;
+  return { driver: 'blkdebug', ...(config === '' ? {} : { config }), image };
 }
 
 function fileUrlPath(name: string): string {
@@ -71,7 +90,20 @@ function nestDotted(value: Record<string, unknown>, depth: number): Record<strin
         : member;
     setMember(result, key.split('.'), nested);
   }
-  return result;
+  return withLists(result);
+}
+
+/** Objects whose members are numbered from 0 become lists. */
+function withLists(value: Record<string, unknown>): Record<string, unknown> {
+  for (const [key, member] of Object.entries(value)) {
+    if (typeof member !== 'object' || member === null || Array.isArray(member)) continue;
+    const inner = withLists(member as Record<string, unknown>);
+    const items = Object.values(inner);
+    const isList =
+      items.length > 0 && Object.keys(inner).every((name, index) => name === String(index));
+    if (isList) define(value, key, items);
+  }
+  return value;
 }
 
 function setMember(target: Record<string, unknown>, path: readonly string[], value: unknown): void {

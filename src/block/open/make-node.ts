@@ -47,6 +47,7 @@ export function openContextOf(graph: BlockGraph, node: BlockNode): OpenContext {
         node: node.name,
       });
     },
+    throttleGroup: graph.throttleGroup,
     reportCorruption: (report) => graph.onCorruption(node, report),
   };
 }

@@ -35,8 +35,11 @@ function plainName(node: BlockNode): string | null {
   if (typeof own === 'string') return own;
   const below = node.primary ?? node.filtered;
   if (below === null) return driver.plainFilename ?? null;
-  const shared = driver.kind === 'filter' || below.driver.kind === 'protocol';
-  return shared ? plainName(below) : null;
+  const name = plainName(below);
+  if (driver.filenamePrefix !== undefined) return name && driver.filenamePrefix + name;
+  // A file name is opened by finding its format, which never is a filter.
+  const opens = below.driver.kind === 'protocol' || below.driver.filenamePrefix !== undefined;
+  return driver.kind !== 'filter' && opens ? name : null;
 }
 
 /** The backing file was given and is another than a plain open would find. */
@@ -75,7 +78,9 @@ function contentOptions(node: BlockNode): Record<string, unknown> {
   const { driver, options } = node;
   const own: Record<string, unknown> = { driver: driver.name };
   for (const name of ['filename', ...(driver.strongOptions ?? [])]) {
-    if (options[name] !== undefined) own[name] = options[name];
+    const value = options[name];
+    if (Array.isArray(value)) flattenList(own, name, value);
+    else if (value !== undefined) own[name] = value;
   }
   for (const [name, edge] of node.edges) {
     if (name === cowName(node) && !hasOtherBacking(node)) continue;
@@ -88,6 +93,18 @@ function contentOptions(node: BlockNode): Record<string, unknown> {
       .toSorted((a, b) => rank(a) - rank(b) || (a < b ? -1 : 1))
       .map((key) => [key, own[key]]),
   );
+}
+
+/** Lists are spelled `name.0.member`, as names of images have them. */
+function flattenList(target: Record<string, unknown>, name: string, list: unknown[]): void {
+  for (const [index, item] of list.entries()) {
+    if (typeof item !== 'object' || item === null) target[`${name}.${index}`] = item;
+    else {
+      for (const [member, value] of Object.entries(item)) {
+        target[`${name}.${index}.${member}`] = value;
+      }
+    }
+  }
 }
 
 function rank(key: string): number {

@@ -152,7 +152,7 @@ async function openBacking(
         ? await openReference(graph, given, below)
         : await openNamed(
             graph,
-            { path: resolveBackingName(node.filename, link.file), format: link.format },
+            { path: resolveBackingName(plainNameOf(node), link.file), format: link.format },
             below,
           );
     await attachChild(graph, { parent: node, name, role, child });
@@ -160,6 +160,15 @@ async function openBacking(
   } catch (error) {
     throw withPrefix('Could not open backing file: ', error);
   }
+}
+
+/** The name of the file that stores the image, whatever filters stand between. */
+function plainNameOf(node: BlockNode): string {
+  for (let at: BlockNode | null = node; at !== null; at = at.primary ?? at.filtered) {
+    const path = at.pipeline.driverNode?.hostFile?.path;
+    if (path !== undefined) return path;
+  }
+  return node.filename;
 }
 
 function guessedTooFar(node: BlockNode): BlockError {

@@ -52,14 +52,19 @@ export function padWrite(
   const head = request.offset !== range.offset;
   const tailAt = range.length - alignment;
   const tail = (request.offset + request.length) % alignment !== 0 && !(head && tailAt === 0);
+  const point = (event: string): void => pipeline.open().debugEvent?.(event);
+  if (head) point('pwritev_rmw_head');
   const headRead = head
     ? readBlocks(pipeline, range.offset, bounce.subarray(0, alignment))
     : undefined;
   return settle(headRead, () => {
+    if (head) point('pwritev_rmw_after_head');
+    if (tail) point('pwritev_rmw_tail');
     const tailRead = tail
       ? readBlocks(pipeline, range.offset + tailAt, bounce.subarray(tailAt))
       : undefined;
     return settle(tailRead, () => {
+      if (tail) point('pwritev_rmw_after_tail');
       bounce.set(source, request.offset - range.offset);
       return pipeline.perform({ ...request, ...range, buffer: bounce });
     });

@@ -73,7 +73,8 @@ export function performZeroes(pipeline: Pipeline, request: Request): Eventually<
   if (support === 'pass') return passTarget(pipeline).writeZeroes(request);
   if (support === 'none') throw unsupported(pipeline, 'writing zeroes');
   if (support === 'emulate') return writeOutZeroes(pipeline, request);
-  const pieces = splitByUnit(request, pipeline.open().limits.optimalZeroes);
+  const { optimalZeroes, maxZeroes } = pipeline.open().limits;
+  const pieces = splitByUnit(request, optimalZeroes, maxZeroes);
   return sequence(pieces.length, (index) =>
     nativeZeroes(pipeline, must(pieces[index], 'piece of a zero request')),
   );
@@ -135,8 +136,24 @@ function zeroUnaligned(pipeline: Pipeline, piece: Request, alignment: number): E
   });
 }
 
-/** Head up to the first multiple of `unit`, whole units, and the rest; empty parts left out. */
-function splitByUnit(request: Request, unit: number): Request[] {
+/**
+ * Head up to the first multiple of `unit`, whole units, and the rest, none larger than `most`
+ * (0 = no limit); empty parts left out.
+ */
+function splitByUnit(request: Request, unit: number, most = 0): Request[] {
+  const parts = splitAtUnits(request, unit);
+  return most === 0 ? parts : parts.flatMap((part) => chop(part, most));
+}
+
+function chop(request: Request, most: number): Request[] {
+  return Array.from({ length: Math.ceil(request.length / most) }, (_, index) => ({
+    ...request,
+    offset: request.offset + index * most,
+    length: Math.min(most, request.length - index * most),
+  }));
+}
+
+function splitAtUnits(request: Request, unit: number): Request[] {
   if (unit <= 1) return [request];
   const end = request.offset + request.length;
   const first = Math.min(end, Math.ceil(request.offset / unit) * unit);
@@ -161,13 +178,24 @@ export function performDiscard(pipeline: Pipeline, request: Request): Eventually
   const end = request.offset + request.length;
   const length = end - (end % alignment) - offset;
   if (length <= 0) return undefined;
+  const { optimalDiscard, maxDiscard } = driverNode.limits;
+  const whole = { ...request, offset, length };
+  if ((maxDiscard ?? 0) === 0) return nativeDiscard(pipeline, whole);
+  const pieces = splitByUnit(whole, optimalDiscard, maxDiscard);
+  return sequence(pieces.length, (index) =>
+    nativeDiscard(pipeline, must(pieces[index], 'piece of a discard')),
+  );
+}
+
+function nativeDiscard(pipeline: Pipeline, request: Request): Eventually<void> {
+  const driverNode = pipeline.open();
   const forgive = (error: unknown): void => {
     if (!isUnsupported(error)) throw error;
   };
   let result: Eventually<void>;
   try {
     if (driverNode.discard === undefined) throw missing(pipeline, 'discard');
-    result = driverNode.discard({ ...request, offset, length });
+    result = driverNode.discard(request);
   } catch (error) {
     return forgive(error);
   }

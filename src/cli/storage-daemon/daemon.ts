@@ -4,7 +4,7 @@
 // Closing: engine first (jobs cancelled, nodes flushed), then the monitors, which hand over what
 // is still to be sent, then sockets and the pid file.
 
-import { blockdevOptions } from '../../api/index.js';
+import { blockdevOptions, objectOptions } from '../../api/index.js';
 import { BlockError } from '../../base/index.js';
 import { createEngine } from '../../engine/index.js';
 import type { Engine } from '../../engine/index.js';
@@ -71,6 +71,8 @@ export class Daemon {
     switch (name) {
       case 'blockdev':
         return this.#addNode(value);
+      case 'object':
+        return this.#addObject(value);
       case 'chardev':
         return this.#addChardev(value);
       case 'monitor':
@@ -102,6 +104,11 @@ export class Daemon {
   async #addNode(text: string): Promise<void> {
     const options = readOption(blockdevOptions, text, 'driver');
     await this.#engine.addNode(options);
+  }
+
+  #addObject(text: string): Promise<void> {
+    this.#engine.objects.add(readOption(objectOptions, text, 'qom-type'));
+    return Promise.resolve();
   }
 
   async #addChardev(text: string): Promise<void> {

@@ -24,7 +24,7 @@ const OPTIONS: readonly OptionSpec[] = [
   { name: 'daemonize', long: 'daemonize', unsupported: true },
   { name: 'export', long: 'export', argument: true, unsupported: true },
   { name: 'nbd-server', long: 'nbd-server', argument: true, unsupported: true },
-  { name: 'object', long: 'object', argument: true, unsupported: true },
+  { name: 'object', long: 'object', argument: true },
   { name: 'trace', short: 'T', long: 'trace', argument: true, unsupported: true },
 ];
 
@@ -39,6 +39,8 @@ Block nodes, jobs and a QMP server. Options act in the order given.
                          listen on (or connect to) a socket
   --monitor [chardev=]ID[,mode=control][,pretty=on]
                          serve QMP on a character device
+  --object throttle-group,id=ID[,limits.bps-total=N,...]
+                         make an object that nodes refer to by its id
   --pidfile PATH         write the process id when everything is up
 `;
 

@@ -10,6 +10,7 @@ import { blockJobCommands } from './block-job.js';
 import { blockQueryCommands } from './block-query.js';
 import { controlCommands } from './control.js';
 import { jobCommands } from './job.js';
+import { objectCommands } from './object.js';
 
 const all: HandlerFamily<EngineCommand> = {
   ...controlCommands,
@@ -19,6 +20,7 @@ const all: HandlerFamily<EngineCommand> = {
   ...blockQueryCommands,
   ...blockChangeCommands,
   ...bitmapCommands,
+  ...objectCommands,
 };
 
 /** Arguments were validated by the declaration of the same name before. */

@@ -103,6 +103,7 @@ export class Qcow2Node implements DriverNode {
 
   flush(): Eventually<void> {
     const { flusher } = this.#store;
+    this.image.event('flush_to_os');
     return flusher.isIdle ? this.image.sync() : flusher.flush(true);
   }
 

@@ -63,6 +63,10 @@ export class RawNode implements DriverNode {
     return { requestAlignment: 1, maxTransfer, optimalZeroes, optimalDiscard };
   }
 
+  debugEvent(event: string): void {
+    this.#file.node.driverNode.debugEvent?.(event);
+  }
+
   childPermissions(_child: Child, parents: PermissionPair): PermissionPair {
     const shared = parents.shared | Permission.writeUnchanged;
     const windowed = this.#size !== null || this.#offset !== 0;

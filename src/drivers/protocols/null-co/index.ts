@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Driver `null-co`: takes every write and gives nothing back, at once or after a set latency.
+// Drivers `null-co` and `null-aio`: take every write and give nothing back, after a set latency or
+// at once; null-aio never within the caller's turn.
 //
 // Reads leave the caller's buffer as it is unless read-zeroes is on.
 
@@ -7,6 +8,7 @@ import { BlockError, MAX_OFFSET, type Eventually } from '../../../base/index.js'
 import {
   defineDriver,
   type BlockStatus,
+  type Driver,
   type DriverNode,
   type Extent,
   type OpenContext,
@@ -22,16 +24,20 @@ class NullNode implements DriverNode {
   readonly limits = { requestAlignment: 1, maxTransfer: 0, optimalZeroes: 0, optimalDiscard: 0 };
   readonly #readZeroes: boolean;
   readonly #latencyMs: number;
+  /** Even without a latency requests end after the caller's turn. */
+  readonly #later: boolean;
   readonly #context: OpenContext;
 
   constructor(context: OpenContext, options: NullOptions) {
     const size = options.size ?? DEFAULT_SIZE;
     if (!Number.isSafeInteger(size) || size < 0 || size > MAX_OFFSET - SECTOR_BYTES) {
-      throw new BlockError('invalid-option', `size ${size} of driver 'null-co' is out of range`);
+      const { name } = context.node.driver;
+      throw new BlockError('invalid-option', `size ${size} of driver '${name}' is out of range`);
     }
     this.length = Math.ceil(size / SECTOR_BYTES) * SECTOR_BYTES;
     this.#readZeroes = options['read-zeroes'] ?? false;
     this.#latencyMs = (options['latency-ns'] ?? 0) / 1e6;
+    this.#later = context.node.driver.name === 'null-aio';
     this.#context = context;
   }
 
@@ -75,32 +81,37 @@ class NullNode implements DriverNode {
   }
 
   #delay(): Eventually<void> {
-    if (this.#latencyMs === 0) return undefined;
+    if (this.#latencyMs === 0) return this.#later ? Promise.resolve() : undefined;
     const { clock } = this.#context.host;
     return new Promise<void>((resolve) => void clock.after(this.#latencyMs, resolve));
   }
 }
 
-export const nullDriver = defineDriver<NullOptions>({
-  name: 'null-co',
-  kind: 'protocol',
-  supports: {
-    read: 'native',
-    write: 'native',
-    writeZeroes: 'native',
-    discard: 'native',
-    flush: 'native',
-    blockStatus: 'native',
-    truncate: 'none',
-    planExtents: 'native',
-    reserve: 'none',
-    compressedWrite: 'none',
-    changeBacking: 'none',
-    check: 'none',
-  },
-  children: {},
-  reopenOptions: [],
-  strongOptions: ['size', 'read-zeroes'],
-  plainFilename: 'null-co://',
-  open: (context, options) => Promise.resolve(new NullNode(context, options)),
-});
+export const nullDriver = nullDriverNamed('null-co');
+export const nullAioDriver = nullDriverNamed('null-aio');
+
+function nullDriverNamed(name: 'null-co' | 'null-aio'): Driver<NullOptions> {
+  return defineDriver<NullOptions>({
+    name,
+    kind: 'protocol',
+    supports: {
+      read: 'native',
+      write: 'native',
+      writeZeroes: 'native',
+      discard: 'native',
+      flush: 'native',
+      blockStatus: 'native',
+      truncate: 'none',
+      planExtents: 'native',
+      reserve: 'none',
+      compressedWrite: 'none',
+      changeBacking: 'none',
+      check: 'none',
+    },
+    children: {},
+    reopenOptions: [],
+    strongOptions: ['size', 'read-zeroes'],
+    plainFilename: `${name}://`,
+    open: (context, options) => Promise.resolve(new NullNode(context, options)),
+  });
+}

@@ -60,6 +60,7 @@ export class Reader implements Stepper<Target> {
     const part = whole ? buffer : buffer.subarray(at, at + plan.length);
     switch (plan.kind) {
       case EntryKind.data:
+        this.#image.event('read_aio');
         return this.#image.readFile(plan.hostOffset, part);
       case EntryKind.unallocated:
         return this.#readBacking(offset, part);
@@ -78,6 +79,7 @@ export class Reader implements Stepper<Target> {
       part.fill(0);
       return undefined;
     }
+    this.#image.event('read_backing_aio');
     if (there === part.length) return backing.read(readRequest(offset, part));
     part.fill(0, there);
     return backing.read(readRequest(offset, part.subarray(0, there)));
@@ -99,6 +101,7 @@ export class Reader implements Stepper<Target> {
       this.#inflated = { hi, lo, freedCount, bytes };
       part.set(bytes.subarray(skip, skip + part.length));
     };
+    image.event('read_compressed');
     const filled = image.readFile(hostOffset, input);
     return filled instanceof Promise ? filled.then(finish) : finish();
   }

@@ -76,6 +76,7 @@ export class Writer implements Stepper<Source> {
     if (plan.kind === EntryKind.data && plan.copied) {
       this.#requireDataPlace(plan.hostOffset, plan.length);
       this.stepLength = plan.length;
+      image.event('write_aio');
       return image.writeFile(plan.hostOffset, partOf(source, offset, plan.length));
     }
     return this.#store.makeRoom() ?? this.#allocating(offset, length, source);
@@ -159,6 +160,7 @@ export class Writer implements Stepper<Source> {
     const total = piece.clusters * clusterSize;
     const tail = total - head - piece.data.length;
     if ((head === 0 && tail === 0) || this.#restIsZero(piece, head, tail)) {
+      image.event('write_aio');
       return image.writeFile(piece.hostOffset + head, piece.data);
     }
     if (piece.clusters > 2 && total > QCOW2_LIMITS.joinedWriteBytes) {
@@ -167,7 +169,10 @@ export class Writer implements Stepper<Source> {
     const joined = new Uint8Array(total);
     joined.set(piece.data, head);
     const filled = this.#fill(piece, joined.subarray(0, head), joined.subarray(total - tail));
-    return settle(filled, () => image.writeFile(piece.hostOffset, joined));
+    return settle(filled, () => {
+      image.event('write_aio');
+      return image.writeFile(piece.hostOffset, joined);
+    });
   }
 
   /**
@@ -197,6 +202,7 @@ export class Writer implements Stepper<Source> {
   #fill(piece: Piece, head: Uint8Array, tail: Uint8Array): Eventually<void> {
     const { clusterSize } = this.#image;
     const end = (piece.firstCluster + piece.clusters) * clusterSize;
+    this.#image.event('cow_read');
     const first =
       head.length === 0
         ? undefined
@@ -216,8 +222,10 @@ export class Writer implements Stepper<Source> {
     first.set(piece.data.subarray(0, start), head);
     last.set(piece.data.subarray(end));
     await this.#fill(piece, first.subarray(0, head), last.subarray(last.length - tail));
+    image.event('cow_write');
     if (head > 0) await image.writeFile(piece.hostOffset, first);
     const middle = piece.hostOffset + first.length;
+    image.event('write_aio');
     await image.writeFile(middle, piece.data.subarray(start, end));
     if (tail > 0) await image.writeFile(middle + end - start, last);
   }

@@ -53,6 +53,7 @@ export class Allocator {
 
   /** 1 to `max` contiguous clusters; a promise: wait for it, then ask again. */
   take(max: number): ClusterRun | Promise<void> {
+    this.#image.event('cluster_alloc');
     const entries = this.#refcounts.blockEntries;
     for (let cluster = this.#hint; ; ) {
       const block = this.#blockFor(cluster);
@@ -93,6 +94,7 @@ export class Allocator {
    * refcounts and contiguity allow it. Every host cluster it touches counts one more reference.
    */
   takeBytes(length: number): ByteRun | Promise<void> {
+    this.#image.event('cluster_alloc_bytes');
     const { clusterSize, geometry } = this.#image;
     const end = this.#compressedEnd;
     const used = end % clusterSize;
@@ -189,6 +191,7 @@ export class Allocator {
     const image = this.#image;
     const offset = blockIndex * this.#refcounts.blockEntries * image.clusterSize;
     this.#checkPlace(offset, image.clusterSize);
+    image.event('refblock_alloc');
     const block = image.refcountBlocks.add(offset);
     this.#refcounts.set(block, 0, 1);
     image.setRefcountBlock(blockIndex, offset);

@@ -162,6 +162,7 @@ export class Flusher {
     await this.#writeTables(image.refcountBlocks, cut.blocks);
     if (cut.refcountTable.length > 0) {
       await image.sync();
+      image.event('refblock_alloc_hookup');
       for (const write of cut.refcountTable) await image.writeFile(write.offset, write.bytes);
     }
     if (cut.l2.length > 0 || cut.l1.length > 0) {
@@ -170,6 +171,7 @@ export class Flusher {
     }
     if (cut.l1.length > 0) {
       await image.sync();
+      image.event('l1_update');
       for (const write of cut.l1) await image.writeFile(write.offset, write.bytes);
     }
     if (durable || cut.frees.length > 0) await image.sync();
@@ -192,6 +194,7 @@ export class Flusher {
           throw image.markCorrupt(`${kind} at offset ${table.offset} overlaps ${hit}`);
         }
       }
+      image.event(kind === 'L2 table' ? 'l2_update' : 'refblock_update_part');
       await image.writeFile(write.offset, write.bytes);
       for (const { table, version } of write.tables) cache.cleaned(table, version);
     }

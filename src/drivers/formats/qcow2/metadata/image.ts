@@ -232,7 +232,14 @@ export class Qcow2Image {
     return this.file.write(writeRequest(offset, buffer));
   }
 
+  /** A named point of the data path, for a node below that asked to be told. */
+  event(name: string): void {
+    const below = this.file.driverNode;
+    if (below.debugEvent !== undefined) below.debugEvent(name);
+  }
+
   sync(): Eventually<void> {
+    this.event('flush_to_disk');
     return this.file.flush();
   }
 
@@ -277,6 +284,7 @@ export class Qcow2Image {
     }
     const hit = this.overlaps.structureAt(offset, what);
     if (hit !== null) throw this.corruptError(`${what} at offset ${offset} overlaps ${hit}`);
+    this.event(what === 'L2 table' ? 'l2_load' : 'refblock_load');
     return this.readFile(offset, bytes);
   }
 }

@@ -54,6 +54,7 @@ export class MetadataStore {
     const old = offset === 0 ? null : image.l2.load(offset);
     if (old instanceof Promise) return old;
     if (old !== null && copied) return old;
+    image.event(old === null ? 'l2_alloc_write' : 'l2_alloc_cow_read');
     const run = allocator.take(1);
     if (run instanceof Promise) return run;
     const table = image.l2.add(run.offset, old?.bytes.slice());

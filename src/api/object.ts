@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: Apache-2.0
+// Commands for objects beside the graph, and for looking at and changing their properties.
+//
+// Types that are not here (`secret`, `iothread`, …) are refused by their name.
+
+import { throttleGroupProperties } from '../block/throttle/options.js';
+import { any, command, list, optional, str, struct, union } from '../schema/index.js';
+
+export const objectOptions = union('ObjectOptions', {
+  base: { id: str },
+  discriminator: 'qom-type',
+  tagName: 'ObjectType',
+  branches: { 'throttle-group': throttleGroupProperties },
+});
+
+export const objectAdd = command({
+  name: 'object-add',
+  since: '2.0',
+  doc: 'Makes an object, which other things then refer to by its id.',
+  args: objectOptions,
+});
+export const objectDel = command({
+  name: 'object-del',
+  since: '2.0',
+  doc: 'Removes an object that nothing uses.',
+  args: { id: str },
+});
+
+export const objectPropertyInfo = struct('ObjectPropertyInfo', {
+  name: str,
+  type: str,
+  description: optional(str),
+  'default-value': optional(any),
+});
+
+export const qomList = command({
+  name: 'qom-list',
+  since: '1.2',
+  doc: 'Lists the properties of the object at a path, its children among them.',
+  args: { path: str },
+  returns: list(objectPropertyInfo),
+});
+export const qomGet = command({
+  name: 'qom-get',
+  since: '1.2',
+  doc: 'Value of a property; a child is given as its path.',
+  args: { path: str, property: str },
+  returns: any,
+});
+export const qomSet = command({
+  name: 'qom-set',
+  since: '1.2',
+  doc: 'Changes a property, such as the limits of a throttle group in use.',
+  args: { path: str, property: str, value: any },
+});

@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: Apache-2.0
+// A leaky bucket: what was let through fills it, time empties it at the allowed rate, and a request
+// waits while more than the allowance is in it. Times are seconds here.
+//
+// Without a burst rate the allowance is a tenth of a second's worth. With one it is all that the
+// burst may move; a burst longer than a second is itself held to its rate by a second level.
+
+import type { RateLimit } from './config.js';
+
+/** Share of a second that may pass at once. */
+const ALLOWANCE_SECONDS = 0.1;
+
+export class LeakyBucket {
+  readonly #limit: RateLimit;
+  #level = 0;
+  #burstLevel = 0;
+
+  constructor(limit: RateLimit) {
+    this.#limit = limit;
+  }
+
+  leak(seconds: number): void {
+    const { average, maximum } = this.#limit;
+    this.#level = Math.max(0, this.#level - average * seconds);
+    this.#burstLevel = Math.max(0, this.#burstLevel - maximum * seconds);
+  }
+
+  charge(amount: number): void {
+    this.#level += amount;
+    if (this.#limit.burstLength > 1) this.#burstLevel += amount;
+  }
+
+  /** Seconds until a request may pass; 0 = now. */
+  waitSeconds(): number {
+    const { average, maximum, burstLength } = this.#limit;
+    if (average === 0) return 0;
+    const allowance = maximum === 0 ? average * ALLOWANCE_SECONDS : maximum * burstLength;
+    const wait = (this.#level - allowance) / average;
+    if (wait > 0) return wait;
+    if (maximum === 0 || burstLength <= 1) return 0;
+    return Math.max(0, (this.#burstLevel - maximum * ALLOWANCE_SECONDS) / maximum);
+  }
+}

@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: Apache-2.0
+// Rules of `blkdebug`: what an event changes, and which error a request meets.
+//
+// An event runs the rules named after it whose state is the present one. Those that inject errors
+// become the armed ones, in the place of all armed before; those that set a state do so when the
+// event has run, the first of them winning. A request meets the first armed rule that covers it.
+
+import { getSystemErrorName } from 'node:util';
+import { BlockError, errnoText, kindOfErrno } from '../../../base/index.js';
+import type { BlkdebugIoType, BlkdebugOptions, InjectErrorOptions } from './options.js';
+
+const SECTOR_BYTES = 512;
+const FIRST_STATE = 1;
+const DEFAULT_ERRNO = 5;
+const MAX_ERRNO = 4095;
+
+interface InjectRule {
+  readonly state: number;
+  readonly event: string;
+  /** Null: everything but asking for block status. */
+  readonly ioType: BlkdebugIoType | null;
+  readonly errno: string;
+  /** Byte that a request must touch; null: any request. */
+  readonly byte: number | null;
+  readonly once: boolean;
+  readonly immediately: boolean;
+}
+
+interface StateRule {
+  readonly state: number;
+  readonly event: string;
+  readonly newState: number;
+}
+
+/** What a request is about; flushes touch no bytes. */
+export interface Access {
+  readonly ioType: BlkdebugIoType;
+  readonly offset: number;
+  readonly length: number;
+}
+
+export interface InjectedError {
+  readonly error: BlockError;
+  readonly immediately: boolean;
+}
+
+export class Rules {
+  readonly #states: readonly StateRule[];
+  #errors: readonly InjectRule[];
+  #armed: readonly InjectRule[] = [];
+  #state = FIRST_STATE;
+
+  constructor(options: BlkdebugOptions) {
+    this.#errors = (options['inject-error'] ?? []).map(injectRule);
+    this.#states = (options['set-state'] ?? []).map((rule) => ({
+      event: rule.event,
+      state: Number(rule.state ?? 0),
+      newState: Number(rule.new_state),
+    }));
+    this.run('none');
+  }
+
+  /** An event happened. */
+  run(event: string): void {
+    const here = (rule: InjectRule | StateRule): boolean =>
+      rule.event === event && (rule.state === 0 || rule.state === this.#state);
+    const next = this.#states.find(here);
+    const armed = this.#errors.filter(here);
+    if (armed.length > 0) this.#armed = armed;
+    if (next !== undefined) this.#state = next.newState;
+  }
+
+  /** The error that a request meets, or null. */
+  errorFor(access: Access): InjectedError | null {
+    const rule = this.#armed.find((armed) => covers(armed, access));
+    if (rule === undefined) return null;
+    if (rule.once) {
+      this.#armed = this.#armed.filter((other) => other !== rule);
+      this.#errors = this.#errors.filter((other) => other !== rule);
+    }
+    const { errno, immediately } = rule;
+    const error = new BlockError(kindOfErrno(errno), errnoText(errno), {
+      errno,
+      offset: access.offset,
+      operation: access.ioType,
+    });
+    return { error, immediately };
+  }
+}
+
+function injectRule(options: InjectErrorOptions): InjectRule {
+  const sector = Number(options.sector ?? -1);
+  const byte = sector * SECTOR_BYTES;
+  if (sector < -1 || byte > Number.MAX_SAFE_INTEGER) {
+    throw new BlockError('invalid-option', `inject-error: sector ${sector} is out of range`);
+  }
+  const number = Number(options.errno ?? DEFAULT_ERRNO);
+  if (!(number >= 1 && number <= MAX_ERRNO)) {
+    throw new BlockError('invalid-option', `inject-error: errno ${number} is out of range`);
+  }
+  return {
+    event: options.event,
+    state: Number(options.state ?? 0),
+    ioType: options.iotype ?? null,
+    errno: getSystemErrorName(-number),
+    byte: sector === -1 ? null : byte,
+    once: options.once ?? false,
+    immediately: options.immediately ?? false,
+  };
+}
+
+function covers(rule: InjectRule, { ioType, offset, length }: Access): boolean {
+  if (rule.ioType === null ? ioType === 'block-status' : rule.ioType !== ioType) return false;
+  return rule.byte === null || (rule.byte >= offset && rule.byte < offset + length);
+}

@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: Apache-2.0
+// The filter `blklogwrites`: keeps a log of everything that changes the node below.
+//
+// What succeeded below is then logged, with its data; zeroes are logged as data, discards and
+// flushes without. Requests are aligned to the log's sectors. Replaying the log up to a flush gives
+// the state that a power cut may leave.
+
+import { BlockError, settle } from '../../../base/index.js';
+import type { Eventually } from '../../../base/index.js';
+import { ChildRole, cutRequest, defineDriver } from '../../../block/index.js';
+import type { Child, DriverNode, NodeLimits, Request } from '../../../block/index.js';
+import { findLogEnd, isSectorSize, LogFlag, WriteLog } from './log.js';
+import type { LogPosition, LogRecord } from './log.js';
+import type { BlklogwritesOptions } from './options.js';
+
+const DEFAULT_SECTOR_SIZE = 512;
+const DEFAULT_INTERVAL = 4096;
+
+export const blklogwrites = defineDriver<BlklogwritesOptions>({
+  name: 'blklogwrites',
+  kind: 'filter',
+  children: {
+    file: { role: ChildRole.filtered | ChildRole.primary, required: true },
+    log: { role: ChildRole.metadata, required: true },
+  },
+  supports: {
+    read: 'native',
+    write: 'native',
+    writeZeroes: 'native',
+    discard: 'native',
+    flush: 'native',
+    blockStatus: 'pass',
+    truncate: 'none',
+    planExtents: 'none',
+    reserve: 'none',
+    compressedWrite: 'none',
+    changeBacking: 'none',
+    check: 'none',
+  },
+  strongOptions: ['log-append', 'log-sector-size'],
+  async open(context, options) {
+    const log = context.child('log');
+    const position = await positionOf(log, options);
+    const interval = options['log-super-update-interval'] ?? DEFAULT_INTERVAL;
+    if (interval === 0) {
+      const text = `Invalid log superblock update interval ${interval}`;
+      throw new BlockError('invalid-option', text);
+    }
+    return new BlklogwritesNode(context.child('file'), new WriteLog(log, position, interval));
+  },
+});
+
+async function positionOf(log: Child, options: BlklogwritesOptions): Promise<LogPosition> {
+  const given = options['log-sector-size'];
+  const append = options['log-append'] ?? false;
+  if (append && given !== undefined) {
+    const text = 'log-append and log-sector-size are mutually exclusive';
+    throw new BlockError('invalid-option', text);
+  }
+  if (append && log.node.length > 0) return await findLogEnd(log.node);
+  const sectorSize = given ?? DEFAULT_SECTOR_SIZE;
+  if (!isSectorSize(sectorSize)) {
+    throw new BlockError('invalid-option', `Invalid log sector size ${sectorSize}`);
+  }
+  return { sectorSize, sector: 1, entries: 0 };
+}
+
+class BlklogwritesNode implements DriverNode {
+  readonly #file: Child;
+  readonly #log: WriteLog;
+
+  constructor(file: Child, log: WriteLog) {
+    this.#file = file;
+    this.#log = log;
+  }
+
+  get length(): number {
+    return this.#file.node.length;
+  }
+
+  get limits(): NodeLimits {
+    const { limits } = this.#file.node;
+    const requestAlignment = Math.max(limits.requestAlignment, this.#log.sectorSize);
+    return { ...limits, requestAlignment };
+  }
+
+  read(request: Request): Eventually<void> {
+    const inside = cutRequest(request, this.length);
+    request.buffer?.fill(0, inside?.length ?? 0);
+    return inside === null ? undefined : this.#file.node.read(inside);
+  }
+
+  write(request: Request): Eventually<void> {
+    const { buffer: data } = request;
+    return this.#logged(request, { flags: LogFlag.none, data, zeroes: false }, (inside) =>
+      this.#file.node.write(inside),
+    );
+  }
+
+  writeZeroes(request: Request): Eventually<void> {
+    return this.#logged(request, { flags: LogFlag.none, data: null, zeroes: true }, (inside) =>
+      this.#file.node.writeZeroes(inside),
+    );
+  }
+
+  discard(request: Request): Eventually<void> {
+    return this.#logged(request, { flags: LogFlag.discard, data: null, zeroes: false }, (inside) =>
+      this.#file.node.discard(inside),
+    );
+  }
+
+  flush(): Eventually<void> {
+    const record = { offset: 0, length: 0, flags: LogFlag.flush, data: null, zeroes: false };
+    return settle(this.#file.node.flush(), () => this.#log.append(record));
+  }
+
+  prepareReadOnly(): Promise<void> {
+    return this.#log.finish();
+  }
+
+  close(): Promise<void> {
+    return Promise.resolve();
+  }
+
+  #logged(
+    request: Request,
+    facts: Pick<LogRecord, 'flags' | 'data' | 'zeroes'>,
+    perform: (inside: Request) => Eventually<void>,
+  ): Eventually<void> {
+    const { offset, length } = request;
+    const inside = cutRequest(request, this.length);
+    const done = inside === null ? undefined : perform(inside);
+    return settle(done, () => this.#log.append({ offset, length, ...facts }));
+  }
+}

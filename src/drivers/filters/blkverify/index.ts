@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: Apache-2.0
+// The filter `blkverify`: two nodes that should hold the same, checked with every request.
+//
+// Reads and writes go to both; what they read, and how they end, must not differ, or the request
+// fails and says where. One request runs at a time, for two sides do not order overlapping ones
+// alike, and that would look like a difference. Flushes go to the tested node, whose size this
+// node has. Zeroes are written out and discards do nothing, so that both go the same way.
+
+import { BlockError, Permission, settle } from '../../../base/index.js';
+import type { Eventually, PermissionPair } from '../../../base/index.js';
+import { ChildRole, defineDriver } from '../../../block/index.js';
+import type { Child, DriverNode, Node, NodeLimits, Request } from '../../../block/index.js';
+import type { BlkverifyOptions } from './options.js';
+
+export const blkverify = defineDriver<BlkverifyOptions>({
+  name: 'blkverify',
+  kind: 'filter',
+  children: {
+    test: { role: ChildRole.data, required: true },
+    raw: { role: ChildRole.filtered | ChildRole.primary, required: true },
+  },
+  supports: {
+    read: 'native',
+    write: 'native',
+    writeZeroes: 'emulate',
+    discard: 'none',
+    flush: 'native',
+    blockStatus: 'none',
+    truncate: 'none',
+    planExtents: 'none',
+    reserve: 'none',
+    compressedWrite: 'none',
+    changeBacking: 'none',
+    check: 'none',
+  },
+  open: (context) =>
+    Promise.resolve(
+      new BlkverifyNode(context.node, { test: context.child('test'), raw: context.child('raw') }),
+    ),
+});
+
+/** How a request ended on one side. */
+type Outcome = BlockError | null;
+
+class BlkverifyNode implements DriverNode {
+  readonly #node: Node;
+  readonly #test: Child;
+  readonly #raw: Child;
+  /** Ends, without an error, when the last request so far does. */
+  #tail: Promise<void> | null = null;
+
+  constructor(node: Node, sides: { readonly test: Child; readonly raw: Child }) {
+    this.#node = node;
+    this.#test = sides.test;
+    this.#raw = sides.raw;
+  }
+
+  get length(): number {
+    return this.#test.node.length;
+  }
+
+  get limits(): NodeLimits {
+    const test = this.#test.node.limits;
+    const raw = this.#raw.node.limits;
+    const smaller = (left: number, right: number): number =>
+      left === 0 || right === 0 ? Math.max(left, right) : Math.min(left, right);
+    return {
+      requestAlignment: Math.max(test.requestAlignment, raw.requestAlignment),
+      maxTransfer: smaller(test.maxTransfer, raw.maxTransfer),
+      optimalZeroes: 0,
+      optimalDiscard: 0,
+    };
+  }
+
+  /** The tested image may be written by others too, but keeps its size. */
+  childPermissions(child: Child, parents: PermissionPair): PermissionPair {
+    const shared = parents.shared | Permission.writeUnchanged;
+    if (child.name === 'raw') return { taken: parents.taken, shared };
+    const grows = (parents.taken & Permission.write) === 0 ? 0 : Permission.resize;
+    return { taken: parents.taken | grows, shared: shared & ~Permission.resize };
+  }
+
+  read(request: Request): Eventually<void> {
+    return this.#inTurn(() => this.#read(request));
+  }
+
+  write(request: Request): Eventually<void> {
+    return this.#inTurn(() => this.#write(request));
+  }
+
+  #read(request: Request): Eventually<void> {
+    const { offset, length, buffer } = request;
+    const other = { ...request, buffer: new Uint8Array(length) };
+    const outcome = this.#both(
+      () => this.#test.node.read(request),
+      () => this.#raw.node.read(other),
+      request,
+    );
+    return settle(outcome, () => {
+      if (buffer === null || Buffer.compare(buffer, other.buffer) === 0) return;
+      const at = buffer.findIndex((byte, index) => byte !== other.buffer[index]);
+      throw this.#mismatch(request, `contents mismatch at offset ${offset + at}`);
+    });
+  }
+
+  #write(request: Request): Eventually<void> {
+    return this.#both(
+      () => this.#test.node.write(request),
+      () => this.#raw.node.write(request),
+      request,
+    );
+  }
+
+  flush(): Eventually<void> {
+    return this.#test.node.flush();
+  }
+
+  close(): Promise<void> {
+    return Promise.resolve();
+  }
+
+  #inTurn(work: () => Eventually<void>): Eventually<void> {
+    const result = this.#tail === null ? work() : this.#tail.then(work);
+    if (!(result instanceof Promise)) return undefined;
+    const end = (): void => {
+      if (this.#tail === tail) this.#tail = null;
+    };
+    const tail = result.then(end, end);
+    this.#tail = tail;
+    return result;
+  }
+
+  /** Ends when both have, with the error they agree on. */
+  #both(
+    test: () => Eventually<void>,
+    raw: () => Eventually<void>,
+    request: Request,
+  ): Eventually<void> {
+    const first = outcomeOf(test);
+    const second = outcomeOf(raw);
+    return settle(first, (left) =>
+      settle(second, (right) => {
+        if (left?.errno === right?.errno) {
+          if (left !== null) throw left;
+          return;
+        }
+        const text = `return value mismatch ${left?.errno ?? 'none'} != ${right?.errno ?? 'none'}`;
+        throw this.#mismatch(request, text);
+      }),
+    );
+  }
+
+  #mismatch({ kind, offset, length }: Request, finding: string): BlockError {
+    return new BlockError('io', `blkverify: ${kind} offset=${offset} bytes=${length} ${finding}`, {
+      node: this.#node.name,
+      offset,
+      operation: kind,
+    });
+  }
+}
+
+function outcomeOf(work: () => Eventually<void>): Eventually<Outcome> {
+  try {
+    const result = work();
+    if (!(result instanceof Promise)) return null;
+    return result.then(() => null, failure);
+  } catch (error) {
+    return failure(error);
+  }
+}
+
+function failure(error: unknown): BlockError {
+  if (error instanceof BlockError) return error;
+  throw error;
+}

@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: Apache-2.0
+// blkdebug nodes, compared with a real daemon line by line.
+
+import { describe, it } from 'vitest';
+
+import { compare, graphByNames, hasReference, hello } from '../helpers/reference.js';
+import { command } from '../helpers/transcript.js';
+import type { Line } from '../helpers/transcript.js';
+
+const add = (more: Line): string =>
+  command('blockdev-add', { driver: 'blkdebug', 'node-name': 'd', image: 'n', ...more });
+const removed = command('blockdev-del', { 'node-name': 'd' });
+const below = command('blockdev-add', { driver: 'null-co', 'node-name': 'n' });
+const nodes = command('query-named-block-nodes', { flat: true });
+
+/**
+ * Members of `json:` names come in the order of a hash table there, nodes in that of creation
+ * reversed, and the size on disk is told for some drivers only.
+ */
+function comparable(line: Line): Line {
+  const text = JSON.stringify(graphByNames(line), (key, value: unknown) => {
+    if (key === 'actual-size') return undefined;
+    const isJsonName = typeof value === 'string' && value.startsWith('json:');
+    return isJsonName ? { json: JSON.parse(value.slice('json:'.length)) as unknown } : value;
+  });
+  const plain = JSON.parse(text) as Line;
+  const list = plain['return'];
+  if (!Array.isArray(list)) return plain;
+  const named = list as { readonly 'node-name': string }[];
+  const sorted = named.toSorted((left, right) => (left['node-name'] < right['node-name'] ? -1 : 1));
+  return { ...plain, return: sorted };
+}
+
+describe.skipIf(!hasReference)('as a real daemon opens blkdebug', () => {
+  it('limits that contradict each other are refused', () =>
+    compare(() => [
+      hello,
+      below,
+      ...[
+        { align: 3 },
+        { align: 2_147_483_648 },
+        { align: 1_073_741_824 },
+        { align: 0 },
+        { align: 4096, 'max-transfer': 1000 },
+        { align: 4096, 'max-transfer': 8192 },
+        { align: 4096, 'opt-write-zero': 1000 },
+        { align: 4096, 'max-write-zero': 1000 },
+        { 'max-write-zero': 1024, 'opt-write-zero': 768 },
+        { 'max-write-zero': 1536, 'opt-write-zero': 768 },
+        { align: 512, 'opt-discard': 1000 },
+        { align: 512, 'max-discard': 1000 },
+        { 'opt-discard': 1024, 'max-discard': 1536 },
+        { 'max-transfer': 2_147_483_647 },
+        { 'max-transfer': 2_147_483_648 },
+        { 'max-discard': 'a' },
+      ].flatMap((more) => [add(more), removed]),
+    ]));
+
+  it('rules are read with the same refusals', () =>
+    compare(() => [
+      hello,
+      below,
+      command('blockdev-add', { driver: 'blkdebug', 'node-name': 'd' }),
+      add({ image: 'gone' }),
+      ...[
+        { 'inject-error': [{ event: 'nope' }] },
+        { 'inject-error': [{}] },
+        { 'inject-error': {} },
+        { 'inject-error': [{ event: 'none', iotype: 'nope' }] },
+        { 'inject-error': [{ event: 'none', sector: -1 }] },
+        { 'inject-error': [{ event: 'none', once: 1 }] },
+        { 'inject-error': [{ event: 'none', foo: 1 }] },
+        { 'set-state': [{ event: 'none', state: 5 }] },
+        { 'set-state': [{ event: 'l2_load', state: 5, new_state: 6 }] },
+      ].flatMap((more) => [add(more), removed]),
+    ]));
+
+  it('names and edges of its nodes are the same', () =>
+    compare(
+      () => [
+        hello,
+        below,
+        ...[
+          {},
+          { align: 4096, 'max-transfer': 8192 },
+          { 'inject-error': [{ event: 'none', errno: 5, once: true, sector: 4, state: 2 }] },
+          { 'take-child-perms': ['write'], 'unshare-child-perms': ['write', 'resize'] },
+        ].flatMap((more) => [add(more), nodes, command('x-debug-query-block-graph'), removed]),
+      ],
+      comparable,
+    ));
+
+  it('permissions that it takes and withholds conflict', () =>
+    compare(() => [
+      hello,
+      below,
+      add({ 'take-child-perms': ['write'], 'unshare-child-perms': ['write'] }),
+      add({ 'node-name': 'e', 'take-child-perms': ['write'] }),
+      add({ 'node-name': 'e', 'unshare-child-perms': ['write'] }),
+      add({ 'node-name': 'e', 'take-child-perms': ['consistent-read', 'write-unchanged'] }),
+    ]));
+});

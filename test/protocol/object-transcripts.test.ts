@@ -1,0 +1,163 @@
+// SPDX-License-Identifier: Apache-2.0
+// Objects and throttle nodes, compared with a real daemon line by line.
+
+import { describe, it } from 'vitest';
+
+import { compare, hasReference, hello, withoutSizes } from '../helpers/reference.js';
+import { command } from '../helpers/transcript.js';
+import type { Line } from '../helpers/transcript.js';
+
+const add = (id: string, more: Line = {}): string =>
+  command('object-add', { 'qom-type': 'throttle-group', id, ...more });
+const limits = (value: unknown): string =>
+  command('qom-set', { path: 'g0', property: 'limits', value });
+const get = (path: string, property: string): string =>
+  command('qom-get', { path, property });
+
+/** Members of `json:` names come in the order of a hash table too. */
+function namesInOneOrder(line: Line): Line {
+  const text = JSON.stringify(line, (_, value: unknown) => {
+    const isJsonName = typeof value === 'string' && value.startsWith('json:');
+    return isJsonName ? { json: JSON.parse(value.slice('json:'.length)) as unknown } : value;
+  });
+  return JSON.parse(text) as Line;
+}
+
+/** Properties come in the order of a hash table there. */
+function propertiesInOneOrder(line: Line): Line {
+  const list = line['return'];
+  if (!Array.isArray(list)) return line;
+  const named = list as { readonly name?: string }[];
+  const sorted = named.toSorted((left, right) =>
+    (left.name ?? '') < (right.name ?? '') ? -1 : 1,
+  );
+  return withoutSizes({ ...line, return: sorted });
+}
+
+function inNodeOrder(line: Line): Line {
+  const list = line['return'];
+  if (!Array.isArray(list)) return line;
+  const nodes = list as { readonly 'node-name': string }[];
+  const sorted = nodes.toSorted((left, right) =>
+    left['node-name'] < right['node-name'] ? -1 : 1,
+  );
+  return { ...line, return: sorted };
+}
+
+describe.skipIf(!hasReference)('as a real daemon keeps objects', () => {
+  it('adding, finding, listing and removing', () =>
+    compare(
+      () => [
+        hello,
+        add('g0'),
+        add('g0'),
+        add('type'),
+        ...['/objects', '/objects/', 'objects', '/objects/g0', 'g0', 'objects/g0'].map((path) =>
+          command('qom-list', { path }),
+        ),
+        ...['/nope', '', '/objects/g0/x', 'g0/'].map((path) => command('qom-list', { path })),
+        command('qom-list'),
+        get('g0', 'type'),
+        get('/objects', 'type'),
+        get('/', 'type'),
+        get('/', 'objects'),
+        get('/objects', 'g0'),
+        get('g0', 'nope'),
+        get('zz', 'nope'),
+        get('g0', 'x-bps-total-max-length'),
+        command('qom-set', { path: 'zz', property: 'nope', value: 1 }),
+        command('qom-set', { path: 'g0', property: 'nope', value: 1 }),
+        command('qom-set', { path: 'g0', property: 'type', value: 'a' }),
+        command('qom-set', { path: '/objects', property: 'g0', value: 1 }),
+        command('qom-set', { path: 'g0', property: 'x-bps-total', value: 1 }),
+        command('object-add', { 'qom-type': 'throttle-group' }),
+        command('object-add', { id: 'x' }),
+        command('object-add', { 'qom-type': 'nope', id: 'x' }),
+        ...['1x', '', 'a b'].map((id) => add(id)),
+        add('g3', { nope: 10 }),
+        add('g3', { 'x-iops-total': 10, 'x-iops-read': 2 }),
+        add('g3', { 'x-iops-total': -10 }),
+        add('g3', { 'x-iops-total-max-length': 0 }),
+        add('g3', { 'x-iops-total-max': 10 }),
+        add('g3', { limits: { 'bps-total': 1, 'bps-read': 1 } }),
+        add('g3', { limits: { 'bps-read': -3 } }),
+        add('g3', { 'x-iops-total': 10, 'x-bps-read': 3 }),
+        get('g3', 'limits'),
+        get('g3', 'x-iops-total'),
+        add('g4', { limits: { 'iops-read': 4, 'iops-size': 512 } }),
+        get('g4', 'limits'),
+        command('object-del', { id: 'nope' }),
+        command('object-del', { id: 'a/b' }),
+        command('object-del', { id: 'type' }),
+        command('object-del', { id: 'g3' }),
+        get('g3', 'limits'),
+        add('g3'),
+      ],
+      propertiesInOneOrder,
+    ));
+
+  it('limits are checked together and changed in place', () =>
+    compare(() => [
+      hello,
+      add('g0'),
+      get('g0', 'limits'),
+      ...[
+        1,
+        { nope: 1 },
+        { 'bps-total': 'a' },
+        { 'bps-total': 1.5 },
+        { 'bps-total': -1 },
+        { 'bps-total': 1, 'bps-read': 1 },
+        { 'iops-total': 1, 'iops-write': 1 },
+        { 'bps-total': 100, 'bps-total-max': 50 },
+        { 'bps-total-max': 50 },
+        { 'bps-total': 10, 'bps-total-max-length': 50 },
+        { 'bps-total': 10, 'bps-total-max': 20, 'bps-total-max-length': 0 },
+        { 'bps-total': 10, 'bps-total-max-length': 0 },
+        { 'iops-size': 10 },
+        { 'iops-total': 4, 'bps-read': 9, 'iops-size': 10 },
+        { 'bps-write': 9 },
+        { 'iops-total': 0, 'bps-read': 0, 'bps-write': 0, 'iops-total-max': 3 },
+        { 'bps-read': 1_000_000_000_000_001 },
+        { 'bps-read': 1_000_000_000_000_000 },
+        { 'bps-read': 10, 'bps-read-max': 1e15, 'bps-read-max-length': 2 },
+        { 'bps-read': 10, 'bps-read-max': 1e15, 'bps-read-max-length': 1 },
+        { 'bps-read': 10, 'bps-read-max': 1e10, 'bps-read-max-length': 4_294_967_296 },
+        { 'bps-read': 10, 'bps-read-max': 1000, 'bps-read-max-length': 4_294_967_295 },
+      ].flatMap((value) => [limits(value), get('g0', 'limits')]),
+    ]));
+
+  it('throttle nodes use a group, which then cannot be removed', () =>
+    compare(
+      () => [
+        hello,
+        add('g0'),
+        add('g1', { limits: { 'bps-total': 4096 } }),
+        ...[
+          { 'throttle-group': 'nope', file: { driver: 'null-co', 'node-name': 'n' } },
+          { 'throttle-group': '', file: { driver: 'null-co', 'node-name': 'n' } },
+          { 'throttle-group': 'g0' },
+          { file: { driver: 'null-co', 'node-name': 'n' } },
+          { 'throttle-group': 'g0', file: { driver: 'null-co', 'node-name': 'n' } },
+        ].map((more) =>
+          command('blockdev-add', { driver: 'throttle', 'node-name': 't', ...more }),
+        ),
+        command('blockdev-add', {
+          driver: 'throttle',
+          'node-name': 't2',
+          'throttle-group': 'g1',
+          file: 'n',
+        }),
+        command('object-del', { id: 'g0' }),
+        command('query-named-block-nodes', { flat: true }),
+        command('blockdev-del', { 'node-name': 'n' }),
+        command('blockdev-del', { 'node-name': 't' }),
+        command('object-del', { id: 'g0' }),
+        command('object-del', { id: 'g1' }),
+        command('blockdev-del', { 'node-name': 't2' }),
+        command('object-del', { id: 'g1' }),
+        command('query-named-block-nodes', { flat: true }),
+      ],
+      (line) => inNodeOrder(namesInOneOrder(line)),
+    ));
+});
