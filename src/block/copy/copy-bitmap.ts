@@ -61,7 +61,9 @@ export class CopyBitmap {
    * whole units, at least one; only the end of the node cuts the last one short.
    */
   dirtyRun(offset: number, limit: number): number {
-    const unitLimit = Math.max(1, Math.floor(limit / this.unit));
+    // A limit that reaches the end covers the unit that the end cuts short.
+    const reachesEnd = offset + limit >= this.length;
+    const unitLimit = reachesEnd ? Infinity : Math.max(1, Math.floor(limit / this.unit));
     let end = offset;
     for (let count = 0; count < unitLimit && end < this.length && this.isDirty(end); count += 1) {
       end += this.unit;

@@ -43,6 +43,13 @@ describe('copy bitmap', () => {
     );
   });
 
+  it('a run to the end has the last unit, which is shorter than the others', () => {
+    const length = 9 * UNIT + 100;
+    const bitmap = new CopyBitmap(length, UNIT);
+    expect(bitmap.dirtyRun(0, length)).toBe(length);
+    expect(bitmap.dirtyRun(0, length - 1)).toBe(9 * UNIT);
+  });
+
   it('a run is one unit at least, even when less is asked for', () => {
     const bitmap = new CopyBitmap(10 * UNIT, UNIT);
     expect(bitmap.dirtyRun(0, 1)).toBe(UNIT);
