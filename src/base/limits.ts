@@ -23,12 +23,14 @@ export const IO_LIMITS = {
 
 export const COPY_LIMITS = {
   /** A lane reads and writes this many bytes at a time: what fits a core's cache. */
-  chunkBytes: 512 * KIB,
+  chunkBytes: MIB,
   /** Two of these are compared at a time. */
   compareChunkBytes: 128 * KIB,
   batchMinBytes: 256 * KIB,
   /** Where nothing asks for more or less: what fits a processor's cache. */
-  batchBytes: 2 * MIB,
+  batchBytes: 4 * MIB,
+  /** The same where clusters are compressed, whose outcomes are kept in memory. */
+  compressedBatchBytes: 2 * MIB,
   batchMaxBytes: 4 * MIB,
   batchesPerJob: 16,
   /** Zeroes are handled in ranges of at most this many bytes. */

@@ -100,12 +100,13 @@ class StepPlanner {
   }
 
   async next(offset: number, sliceBytes: number): Promise<Step> {
-    const { unit } = this.#spec;
+    const { unit, compress } = this.#spec;
     if (offset >= this.#dataUntil) {
       const zeroes = await this.#zeroesAt(offset);
       if (zeroes > 0) return { offset, length: zeroes, zero: true };
     }
-    const limit = Math.min(this.#length - offset, batchBytes(unit, sliceBytes));
+    const most = compress === true ? COPY_LIMITS.compressedBatchBytes : COPY_LIMITS.batchBytes;
+    const limit = Math.min(this.#length - offset, batchBytes(unit, sliceBytes, most));
     while (this.#dataUntil < offset + limit) {
       const zeroes = await this.#zeroesAt(this.#dataUntil);
       if (zeroes >= COPY_LIMITS.batchMinBytes) break;
