@@ -184,23 +184,23 @@ describeDriver({
   create: () => Promise.resolve({ driver: 'null-aio', size: 256 * KIB, 'read-zeroes': true }),
 });
 
-for (const filter of ['blkdebug', 'throttle'] as const) {
+const FILE = { driver: 'file', filename: '/disk' };
+
+for (const [filter, file] of Object.entries({
+  blkdebug: { driver: 'blkdebug', image: FILE },
+  throttle: { driver: 'throttle', 'throttle-group': 'g', file: FILE },
+  'copy-on-read': { driver: 'copy-on-read', file: FILE },
+})) {
   describeDriver({
     name: `qcow2 over ${filter}`,
     size: 512 * KIB,
     stores: true,
-    drivers: [qcow2Driver, blkdebug].map((one) => one as unknown as Driver<never>)
+    drivers: [qcow2Driver, blkdebug, copyOnRead]
+      .map((one) => one as unknown as Driver<never>)
       .concat(inUnlimitedGroup()),
     async create(host, graph) {
       await makeQcow2(host, graph);
-      const file = { driver: 'file', filename: '/disk' };
-      return {
-        driver: 'qcow2',
-        file:
-          filter === 'blkdebug'
-            ? { driver: 'blkdebug', image: file }
-            : { driver: 'throttle', 'throttle-group': 'g', file },
-      };
+      return { driver: 'qcow2', file };
     },
   });
 }

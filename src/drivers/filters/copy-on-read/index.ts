@@ -76,6 +76,10 @@ class CopyOnReadNode implements DriverNode {
     return this.#file.node.length;
   }
 
+  get growsOnWrite(): boolean {
+    return this.#file.node.driverNode.growsOnWrite === true;
+  }
+
   get limits(): DriverNode['limits'] {
     return this.#file.node.limits;
   }
