@@ -218,6 +218,11 @@ export interface OpenContext {
   readonly inspectOnly: boolean;
   child(name: string): Child;
   /** The throttle-group object of that id, or null. */
+  /**
+   * A reopen has made this instance serve a read-write node, still drained: what an open writes
+   * first is due now, and before the first change if it fails here. Locks are held.
+   */
+  becameWritable?(): Promise<void>;
   throttleGroup?(name: string): ThrottleGroup | null;
   /** Tells whoever runs the graph (the event BLOCK_IMAGE_CORRUPTED); changes nothing itself. */
   reportCorruption?(report: CorruptionReport): void;

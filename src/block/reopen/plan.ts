@@ -20,6 +20,7 @@ import {
   type NodeFlags,
   type OpenInheritance,
 } from '../open/make-node.js';
+import { flatOptions, optionOf } from './flat-options.js';
 
 type Options = Readonly<Record<string, unknown>>;
 
@@ -46,6 +47,9 @@ const COMMON_OPTIONS = new Set([
   'auto-read-only',
   'detect-zeroes',
 ]);
+
+/** Children that may become others; the rest are reopened at most. */
+const REPLACEABLE = new Set(['backing', 'file']);
 
 /** In the order in which nodes are reopened. Throws for nodes that are not there. */
 export function planReopen(graph: BlockGraph, requests: readonly NodeOptions[]): ReopenPlans {
@@ -148,9 +152,12 @@ function requireReopenable({ node, given }: ReopenPlan): void {
       { node: node.name },
     );
   }
-  for (const key of Object.keys(node.given)) {
-    const free = COMMON_OPTIONS.has(key) || reopenOptions.includes(key) || key in children;
-    if (free || key in given || key === 'driver' || key === 'node-name') continue;
+  const now = flatOptions(given);
+  for (const key of flatOptions(node.given).keys()) {
+    const option = optionOf(key);
+    const free =
+      COMMON_OPTIONS.has(option) || reopenOptions.includes(option) || option in children;
+    if (free || now.has(key) || key === 'driver' || key === 'node-name') continue;
     throw new BlockError(
       'invalid-option',
       `Option '${key}' cannot be reset to its default value`,
@@ -177,6 +184,11 @@ function planChild(
   const { node } = plan;
   const value = plan.given[name];
   if (value !== null && typeof value !== 'string') return;
+  const present = node.edges.get(name)?.node ?? null;
+  if (!REPLACEABLE.has(name)) {
+    if (value !== (present?.name ?? null)) throw cannotChange(name, node);
+    return;
+  }
   const wanted = value === null ? null : graph.find(value);
   if (wanted === null && value !== null) {
     const text = `Cannot find device='' nor node-name='${value}'`;
@@ -228,12 +240,13 @@ function belowImplicit(node: BlockNode): BlockNode {
 
 function requireUnchanged({ node, given }: ReopenPlan): void {
   const { children, reopenOptions = [], name: driver } = node.driver;
-  const current: Options = { ...node.given, driver, 'node-name': node.name };
-  for (const [key, value] of Object.entries(given)) {
-    if (COMMON_OPTIONS.has(key) || reopenOptions.includes(key)) continue;
+  const current = flatOptions({ ...node.given, driver, 'node-name': node.name });
+  for (const [key, value] of flatOptions(given)) {
+    const option = optionOf(key);
+    if (COMMON_OPTIONS.has(option) || reopenOptions.includes(option)) continue;
     if (key in children && (value === null || typeof value === 'string')) continue;
-    if (key in children) throw cannotChange(`${key}.driver`, node);
-    if (value !== current[key]) throw cannotChange(key, node);
+    if (key !== option && option in children) throw cannotChange(`${option}.driver`, node);
+    if (value !== current.get(key)) throw cannotChange(key, node);
   }
 }
 

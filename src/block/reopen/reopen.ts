@@ -208,6 +208,12 @@ function switchNode(plan: ReadyPlan): Step {
       for (const child of plan.futures) child.arrive();
       if (node.length !== before.length) node.notifyResized();
     },
+    async clean() {
+      // A failure is met again by the first write, which must not go ahead of it.
+      if (!node.readOnly && pipeline.driverNode === next) {
+        await next.becameWritable?.().catch(() => undefined);
+      }
+    },
     abort() {
       if (next !== old) old.takeOver?.(next);
       pipeline.driverNode = old;

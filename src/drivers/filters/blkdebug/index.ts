@@ -47,6 +47,7 @@ export const blkdebug = defineDriver<BlkdebugOptions>({
     'max-discard',
   ],
   filenamePrefix: 'blkdebug::',
+  reopenOptions: [],
   open(context, options) {
     if (options.config !== undefined) {
       const text = "Option 'config' of driver 'blkdebug' is not supported";
@@ -191,6 +192,11 @@ class BlkdebugNode implements DriverNode {
     return settle(this.#meet('block-status', { offset, length }), () =>
       this.#image.node.blockStatus(offset, length, exact),
     );
+  }
+
+  /** Only flags change, and those are not its concern. */
+  reopen(): Promise<DriverNode> {
+    return Promise.resolve(this);
   }
 
   close(): Promise<void> {

@@ -85,7 +85,7 @@ class CopyOnReadNode implements DriverNode {
   }
 
   childPermissions(_child: Child, parents: PermissionPair): PermissionPair {
-    const own = this.#copier === null ? 0 : Permission.consistentRead | Permission.writeUnchanged;
+    const own = this.#copier === null ? 0 : Permission.writeUnchanged;
     return {
       taken: parents.taken | own,
       shared: parents.shared | Permission.writeUnchanged,

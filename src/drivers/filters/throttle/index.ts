@@ -7,8 +7,8 @@
 import { BlockError, settle } from '../../../base/index.js';
 import type { Eventually } from '../../../base/index.js';
 import { ChildRole, defineDriver } from '../../../block/index.js';
-import type { Child, DriverNode, Request } from '../../../block/index.js';
-import type { Direction, ThrottleMember } from '../../../block/throttle/index.js';
+import type { Child, DriverNode, OpenContext, Request } from '../../../block/index.js';
+import type { Direction, ThrottleGroup, ThrottleMember } from '../../../block/throttle/index.js';
 import type { ThrottleOptions } from './options.js';
 
 export const throttle = defineDriver<ThrottleOptions>({
@@ -30,23 +30,28 @@ export const throttle = defineDriver<ThrottleOptions>({
     check: 'none',
   },
   strongOptions: ['throttle-group'],
-  open(context, options) {
-    const name = options['throttle-group'];
-    const group = context.throttleGroup?.(name) ?? null;
-    if (group === null) {
-      throw new BlockError('not-found', `Throttle group '${name}' does not exist`);
-    }
-    return Promise.resolve(new ThrottleNode(context.child('file'), group.join()));
-  },
+  reopenOptions: ['throttle-group'],
+  open: (context, options) => Promise.resolve(openThrottle(context, options)),
 });
+
+function openThrottle(context: OpenContext, options: ThrottleOptions): ThrottleNode {
+  const name = options['throttle-group'];
+  const group = context.throttleGroup?.(name) ?? null;
+  if (group === null) {
+    throw new BlockError('not-found', `Throttle group '${name}' does not exist`);
+  }
+  return new ThrottleNode(context.child('file'), group);
+}
 
 class ThrottleNode implements DriverNode {
   readonly #file: Child;
+  readonly #group: ThrottleGroup;
   readonly #member: ThrottleMember;
 
-  constructor(file: Child, member: ThrottleMember) {
+  constructor(file: Child, group: ThrottleGroup) {
     this.#file = file;
-    this.#member = member;
+    this.#group = group;
+    this.#member = group.join();
   }
 
   get length(): number {
@@ -83,6 +88,16 @@ class ThrottleNode implements DriverNode {
 
   drainEnd(): void {
     this.#member.resume();
+  }
+
+  /** Another group means another member; a group of another object may bear the same name. */
+  reopen(
+    context: OpenContext,
+    options: Readonly<Record<string, unknown>>,
+  ): Promise<DriverNode> {
+    const { 'throttle-group': name } = options as ThrottleOptions;
+    const same = context.throttleGroup?.(name) === this.#group;
+    return Promise.resolve(same ? this : openThrottle(context, options as ThrottleOptions));
   }
 
   close(): Promise<void> {

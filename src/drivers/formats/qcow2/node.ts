@@ -48,9 +48,16 @@ export class Qcow2Node implements DriverNode {
   readonly #mapper: Mapper;
   readonly #reopen: Qcow2Reopen;
   #closed = false;
+  /** Due before the first change: the header still says what only a reader may believe. */
+  #beforeChange: (() => Promise<void>) | null;
 
-  constructor(options: ImageOptions, reopen: Qcow2Reopen) {
+  constructor(
+    options: ImageOptions,
+    reopen: Qcow2Reopen,
+    beforeChange: (() => Promise<void>) | null = null,
+  ) {
     this.#reopen = reopen;
+    this.#beforeChange = beforeChange;
     this.#store = new MetadataStore(options);
     this.#reader = new Reader(this.#store);
     this.#writer = new Writer(this.#store, this.#reader);
@@ -79,6 +86,7 @@ export class Qcow2Node implements DriverNode {
   }
 
   write(request: Request): Eventually<void> {
+    if (this.#beforeChange !== null) return this.#afterReady(() => this.write(request));
     const buffer = bufferOf(request);
     const written =
       (request.flags & RequestFlag.compressed) === 0
@@ -89,15 +97,20 @@ export class Qcow2Node implements DriverNode {
 
   /** One deflated cluster (see DriverNode.writeDeflated). */
   writeDeflated(offset: number, payload: Uint8Array): Eventually<void> {
+    if (this.#beforeChange !== null) {
+      return this.#afterReady(() => this.writeDeflated(offset, payload));
+    }
     return this.#compressor.writeDeflated(offset, payload);
   }
 
   writeZeroes(request: Request): Eventually<void> {
+    if (this.#beforeChange !== null) return this.#afterReady(() => this.writeZeroes(request));
     const zeroed = this.#eraser.writeZeroes(request.offset, request.length, request.flags);
     return this.#finish(zeroed, request);
   }
 
   discard(request: Request): Eventually<void> {
+    if (this.#beforeChange !== null) return this.#afterReady(() => this.discard(request));
     return this.#finish(this.#eraser.discard(request.offset, request.length), request);
   }
 
@@ -129,6 +142,7 @@ export class Qcow2Node implements DriverNode {
 
   reserve(offset: number, length: number): Eventually<TargetReservation | null> {
     return reserve({ store: this.#store, eraser: this.#eraser }, offset, length);
+    if (this.#beforeChange !== null) return this.#afterReady(() => this.reserve(offset, length));
   }
 
   /**
@@ -139,6 +153,7 @@ export class Qcow2Node implements DriverNode {
     const { image } = this;
     image.assertWritable();
     if (options.preallocation !== 'off') {
+    await this.becameWritable();
       throw new BlockError(
         'unsupported',
         `Preallocation mode '${options.preallocation}' is not supported when resizing qcow2`,
@@ -165,6 +180,7 @@ export class Qcow2Node implements DriverNode {
 
   async changeBacking(link: BackingLink | null): Promise<void> {
     await this.#store.flusher.flush(true);
+    await this.becameWritable();
     await this.image.structures.changeBacking(link);
   }
 
@@ -172,6 +188,7 @@ export class Qcow2Node implements DriverNode {
     const writable = !this.image.readOnly && !this.image.corrupt;
     if (writable) await this.#store.flusher.flushAll();
     const result = await this.image.structures.check(repair);
+    if (writable && repair !== 'none') await this.becameWritable();
     if (repair !== 'none') {
       await this.#store.reload();
       this.#reader.reset();
@@ -196,6 +213,16 @@ export class Qcow2Node implements DriverNode {
   }
 
   async close(): Promise<void> {
+  async becameWritable(): Promise<void> {
+    await this.#beforeChange?.();
+    this.#beforeChange = null;
+  }
+
+  async #afterReady<T>(work: () => Eventually<T>): Promise<T> {
+    await this.becameWritable();
+    return await work();
+  }
+
     if (this.#closed) return;
     this.#closed = true;
     await this.#flushOut();

@@ -9,7 +9,6 @@ import { BlockError, hasAny } from '../../../base/index.js';
 import type { DriverNode, OpenContext } from '../../../block/index.js';
 import { requireSupported, requireWritable, unsupportedFeature } from './features.js';
 import { virtualSizeOf } from './header.js';
-import type { Qcow2Header } from './header.js';
 import { InspectedQcow2 } from './inspect.js';
 import { readBitmaps, readSnapshots } from './listings.js';
 import type { ImageOptions } from './metadata/index.js';
@@ -85,7 +84,6 @@ async function openImage(
   if (!context.readOnly) {
     requireWritable(header, { path });
     if (current === null) await structures.clearAutoclear();
-    else requireNoAutoclear(header);
   }
   const tables = await readTopTables(file.node, header);
   const { fields } = header;
@@ -103,18 +101,11 @@ async function openImage(
     structures,
     reportCorruption: (message) => context.reportCorruption?.({ message, fatal: true }),
   };
-  return new Qcow2Node(imageOptions, reopenQcow2);
-}
-
-/** Clearing them is a write, which is not due before the whole reopen is. */
-function requireNoAutoclear({ fields }: Qcow2Header): void {
+  // Clearing them is a write, which is not due before the whole reopen is.
   const { autoclearFeatures: bits } = fields;
-  if (!hasAny(bits, bits)) return;
-  throw new BlockError(
-    'unsupported',
-    'qcow2: Reopening an image read-write is not supported while it has autoclear features ' +
-      `(autoclear_features 0x${bits.lo.toString(16)})`,
-  );
+  const later = current !== null && !context.readOnly && hasAny(bits, bits);
+  const clear = later ? (): Promise<void> => structures.clearAutoclear() : null;
+  return new Qcow2Node(imageOptions, reopenQcow2, clear);
 }
 
 /** Refcounts are always kept exact here, which lazy refcounts allow; version 2 has none. */
