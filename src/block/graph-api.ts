@@ -72,6 +72,9 @@ export interface Graph {
   /** Takes a filter out again; its parents go back to the filtered node. */
   removeFilter(filter: Node): Promise<void>;
 
+  /** Gives the users of a node to another one, all of them or none. */
+  replaceNode(request: ReplaceRequest): Promise<void>;
+
   /**
    * Gives nodes, found by `node-name`, other options as `blockdev-reopen` does: all or none of
    * them. Options not given return to their defaults.
@@ -88,6 +91,14 @@ export interface Graph {
 
   /** Replaces the cow child (null detaches) in one drained transaction; header untouched. */
   setBacking(node: Node, backing: Node | null): Promise<void>;
+}
+
+export interface ReplaceRequest {
+  readonly node: Node;
+  /** Takes its place; edges of what lies below it stay. */
+  readonly by: Node;
+  /** Filters directly above `node` whose users move too: they are out of use afterwards. */
+  readonly without?: readonly Node[];
 }
 
 export interface InsertFilterRequest {

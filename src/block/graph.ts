@@ -33,6 +33,7 @@ import type {
   InsertFilterRequest,
   NodeOptions,
   OpenPolicy,
+  ReplaceRequest,
 } from './graph-api.js';
 import type { Node } from './node.js';
 import { NodeNames } from './node-names.js';
@@ -42,6 +43,7 @@ import { openNode } from './open/open.js';
 import { appendOverlay } from './reopen/overlay.js';
 import { NO_PERMISSIONS, refreshPermissions } from './permissions.js';
 import type { DriverRegistry } from './registry.js';
+import { replaceNode } from './replace-node.js';
 import { reopenNodes, setReadOnly } from './reopen/reopen.js';
 import type { ThrottleGroup } from './throttle/index.js';
 
@@ -226,6 +228,10 @@ export class BlockGraph implements Graph, BackendOwner {
 
   async removeFilter(filter: Node): Promise<void> {
     await this.#changes.run(() => removeFilter(this, asBlockNode(filter)));
+  }
+
+  async replaceNode(request: ReplaceRequest): Promise<void> {
+    await this.#changes.run(() => replaceNode(this, request));
   }
 
   async setBacking(node: Node, backing: Node | null): Promise<void> {

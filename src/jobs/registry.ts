@@ -128,6 +128,14 @@ export class JobRegistry {
     );
   }
 
+  /** A node that nothing stands on: no other node, and no job. */
+  rootNode(device: string): Node {
+    const node = this.node(device);
+    const stands = [...node.parents].some(({ parent }) => parent.node !== null);
+    if (!stands && this.blockerOf(node) === null) return node;
+    throw new BlockError('invalid-state', 'Need a root block node');
+  }
+
   /** Cancels every job and waits for its end: the way out of the program. */
   async cancelAll(): Promise<void> {
     for (const job of this.list()) {

@@ -12,7 +12,7 @@ import type { PieceOutcome, ReservedPiece, TargetReservation } from '../extent.j
 import type { Node } from '../node.js';
 import { RequestFlag, writeRequest, zeroRequest } from '../request.js';
 import { nodesOfView, planView } from './chain.js';
-import { copyThroughGraph, turnFlag } from './graph-copy.js';
+import { copyThroughGraph, turnFlag, zeroFlags } from './graph-copy.js';
 import type { LaneExecutor } from './lane-executor.js';
 import {
   allZero,
@@ -49,6 +49,8 @@ export interface CopySpec {
   readonly zeroGranularity: number;
   /** The target reads as zeroes wherever nothing was copied yet: zeroes need no writing. */
   readonly targetIsZero?: boolean;
+  /** False: zeroes are written so that their space stays theirs. */
+  readonly unmap?: boolean;
   /** Write compressed clusters, in the order of the calls. */
   readonly compress?: boolean;
   /**
@@ -126,7 +128,7 @@ export class CopySession {
 
   async #writeZeroes({ offset, length }: Span): Promise<CopyFailure | null> {
     try {
-      const request = zeroRequest(offset, length, RequestFlag.mayUnmap | turnFlag(this.spec));
+      const request = zeroRequest(offset, length, zeroFlags(this.spec));
       const result = this.spec.target.node.writeZeroes(request);
       if (result instanceof Promise) await result;
       return null;
