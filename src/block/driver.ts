@@ -13,6 +13,7 @@ import type { Child } from './child.js';
 import type { Extent, Lease, TargetReservation } from './extent.js';
 import type { Node } from './node.js';
 import type { Request } from './request.js';
+import type { SnapshotView } from './snapshot-view.js';
 import type { ThrottleGroup } from './throttle/index.js';
 
 /** How a driver answers an operation; `pass` hands it to the filtered or primary child. */
@@ -117,7 +118,8 @@ export interface SnapshotFacts {
 export interface DriverInfo {
   /** Bytes; absent when the driver has no clusters. */
   readonly clusterSize?: number;
-  readonly dirty?: boolean;
+  /** Null: not even that there is nothing to be dirty. */
+  readonly dirty?: boolean | null;
   readonly corrupt?: boolean;
   readonly encrypted?: boolean;
   readonly snapshots?: readonly SnapshotFacts[];
@@ -174,6 +176,9 @@ export interface DriverNode {
   /** The parent passes a named point of its data path (`l2_update`, …; blkdebug's events). */
   debugEvent?(event: string): void;
 
+  /** Where a past state of the node can be read beside what it holds now. */
+  readonly snapshotView?: SnapshotView;
+
   /** What the header says; null when the image has no backing file. */
   backingLink?(): BackingLink | null;
   /** Rewrites the header's backing link atomically and makes it durable. */
@@ -224,6 +229,12 @@ export interface OpenContext {
    */
   becameWritable?(): Promise<void>;
   throttleGroup?(name: string): ThrottleGroup | null;
+  findNode?(name: string): Node | null;
+  /**
+   * Keeps every link from this node down to `base` as it is until the result is
+   * called; throws kind `busy` when one is kept already.
+   */
+  freezeChain?(base: Node): () => void;
   /** Tells whoever runs the graph (the event BLOCK_IMAGE_CORRUPTED); changes nothing itself. */
   reportCorruption?(report: CorruptionReport): void;
 }
@@ -264,6 +275,8 @@ export interface Driver<Options = Record<string, unknown>> {
   readonly plainFilename?: string;
   /** Own options that a reopen may change or reset; absent: nodes cannot be reopened. */
   readonly reopenOptions?: readonly string[];
+  /** Its name is that of its child `file`, whatever that is. */
+  readonly namedAfterFile?: boolean;
   /** File name in front of the child's, for a filter opened without a strong option. */
   readonly filenamePrefix?: string;
   open(context: OpenContext, options: Options): Promise<DriverNode>;

@@ -11,4 +11,5 @@ export { creationPath, resolveBackingName } from './open/filename.js';
 export { headerName } from './open/node-filename.js';
 export * from './registry.js';
 export * from './request.js';
+export type * from './snapshot-view.js';
 export * from './transaction.js';

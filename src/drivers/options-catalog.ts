@@ -9,6 +9,7 @@ import { blkverifyOptions } from './filters/blkverify/options.js';
 import { compressOptions } from './filters/compress/options.js';
 import { copyBeforeWriteOptions } from './filters/copy-before-write/options.js';
 import { copyOnReadOptions } from './filters/copy-on-read/options.js';
+import { snapshotAccessOptions } from './filters/snapshot-access/options.js';
 import { throttleOptions } from './filters/throttle/options.js';
 import { qcow2CreateOptions, qcow2Options } from './formats/qcow2/options.js';
 import { rawOptions } from './formats/raw/options.js';
@@ -23,6 +24,7 @@ export const driverOptions = {
   qcow2: qcow2Options,
   'copy-before-write': copyBeforeWriteOptions,
   'copy-on-read': copyOnReadOptions,
+  'snapshot-access': snapshotAccessOptions,
   throttle: throttleOptions,
   blkdebug: blkdebugOptions,
   blklogwrites: blklogwritesOptions,

@@ -24,6 +24,8 @@ export const DRIVER_LOADERS: { readonly [N in DriverName]: () => Promise<Driver>
     erased((await import('../drivers/filters/copy-before-write/index.js')).copyBeforeWrite),
   'copy-on-read': async () =>
     erased((await import('../drivers/filters/copy-on-read/index.js')).copyOnRead),
+  'snapshot-access': async () =>
+    erased((await import('../drivers/filters/snapshot-access/index.js')).snapshotAccess),
   throttle: async () => erased((await import('../drivers/filters/throttle/index.js')).throttle),
   blkdebug: async () => erased((await import('../drivers/filters/blkdebug/index.js')).blkdebug),
   blklogwrites: async () =>

@@ -29,6 +29,7 @@ export function renewFilenames(nodes: readonly BlockNode[]): void {
 
 function plainName(node: BlockNode): string | null {
   const { driver, options } = node;
+  if (driver.namedAfterFile === true) return node.edges.get('file')?.node.filename ?? null;
   if ((driver.strongOptions ?? []).some((option) => options[option] !== undefined)) return null;
   if (hasOtherBacking(node)) return null;
   const own = options['filename'];

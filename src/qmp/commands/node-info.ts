@@ -45,7 +45,7 @@ async function imageInfo(engine: Engine, node: Node, nested: boolean): Promise<I
   const full = link === null ? null : headerName(node, link.file);
   const storage = storageOf(node);
   const path = storage?.driverNode.hostFile?.path;
-  const dirty = info.dirty ?? (storage === null ? undefined : false);
+  const dirty = info.dirty === undefined && storage !== null ? false : (info.dirty ?? undefined);
   const stat = path === undefined ? null : await engine.graph.host.stat(path);
   const backing = nested ? node.backing : null;
   return {
