@@ -2,8 +2,8 @@
 // Backend: the edge of a user outside the graph (job, export, guest device, command line).
 //
 // This is the outer edge where drain stops requests: while quiesced, new requests wait in order of
-// arrival; requests already inside go on and are counted. An inline request only looks at the
-// counter. Range is checked here against the node's size: outside users never grow a node by
+// arrival, and those that come before all of them have begun queue behind them; requests already
+// inside go on and are counted. An inline request only looks at two counters. Range is checked here against the node's size: outside users never grow a node by
 // writing.
 
 import {
@@ -38,6 +38,12 @@ export interface BackendFacts {
   readonly permissions: PermissionPair;
 }
 
+interface QuiesceListener {
+  readonly callback: (quiesced: boolean) => void;
+  /** What it was told last. */
+  quiesced: boolean;
+}
+
 export class GraphBackend implements Backend {
   readonly description: string;
   readonly edge: Edge;
@@ -45,9 +51,10 @@ export class GraphBackend implements Backend {
   #quiesced = 0;
   #running = 0;
   #detaching: Promise<void> | null = null;
-  #waiting: (() => void)[] = [];
+  /** Begins of what came while it was quiesced, in order. */
+  readonly #held: (() => void)[] = [];
   #idleWaiters: (() => void)[] = [];
-  #callbacks: ((quiesced: boolean) => void)[] = [];
+  readonly #listeners: QuiesceListener[] = [];
 
   constructor(facts: BackendFacts) {
     this.description = facts.description;
@@ -116,20 +123,13 @@ export class GraphBackend implements Backend {
   }
 
   onQuiesce(callback: (quiesced: boolean) => void): void {
-    this.#callbacks.push(callback);
-    if (this.#quiesced > 0) callback(true);
+    this.#listeners.push({ callback, quiesced: false });
+    this.#tellListeners();
   }
 
   enter(): Eventually<() => void> {
     this.#checkAttached();
-    if (this.#quiesced !== 0) return this.#wait().then(() => this.enter());
-    this.#running += 1;
-    let left = false;
-    return () => {
-      assert(!left, `backend '${this.description}' left twice`);
-      left = true;
-      this.#leave();
-    };
+    return this.#mustWait ? this.#hold(() => this.#enterNow()) : this.#enterNow();
   }
 
   detach(): Promise<void> {
@@ -139,17 +139,18 @@ export class GraphBackend implements Backend {
 
   quiesce(): void {
     this.#quiesced += 1;
-    if (this.#quiesced === 1) for (const callback of this.#callbacks) callback(true);
+    this.#tellListeners();
   }
 
   unquiesce(): void {
     assert(this.#quiesced > 0, `backend '${this.description}' is not quiesced`);
     this.#quiesced -= 1;
-    if (this.#quiesced > 0) return;
-    const waiting = this.#waiting;
-    this.#waiting = [];
-    for (const wake of waiting) wake();
-    for (const callback of this.#callbacks) callback(false);
+    this.#tellListeners();
+    while (this.#quiesced === 0) {
+      const begin = this.#held.shift();
+      if (begin === undefined) return;
+      begin();
+    }
   }
 
   busy(): boolean {
@@ -162,9 +163,50 @@ export class GraphBackend implements Backend {
     return new Promise<void>((resolve) => this.#idleWaiters.push(resolve));
   }
 
+  get #mustWait(): boolean {
+    return this.#quiesced !== 0 || this.#held.length !== 0;
+  }
+
+  #hold<T>(begin: () => Eventually<T>): Promise<T> {
+    return new Promise<T>((resolve, reject) => {
+      this.#held.push(() => {
+        try {
+          resolve(begin());
+        } catch (error) {
+          reject(error as Error);
+        }
+      });
+    });
+  }
+
+  /** Each hears of a change once, also when another of them begins or ends a section. */
+  #tellListeners(): void {
+    for (const listener of this.#listeners) {
+      const quiesced = this.#quiesced > 0;
+      if (listener.quiesced === quiesced) continue;
+      listener.quiesced = quiesced;
+      listener.callback(quiesced);
+    }
+  }
+
+  #enterNow(): () => void {
+    this.#checkAttached();
+    this.#running += 1;
+    let left = false;
+    return () => {
+      assert(!left, `backend '${this.description}' left twice`);
+      left = true;
+      this.#leave();
+    };
+  }
+
   #submit(request: Request): Eventually<void> {
     this.#checkAttached();
-    if (this.#quiesced !== 0) return this.#wait().then(() => this.#submit(request));
+    return this.#mustWait ? this.#hold(() => this.#start(request)) : this.#start(request);
+  }
+
+  #start(request: Request): Eventually<void> {
+    this.#checkAttached();
     const node = this.edge.node;
     this.#checkRequest(request, node);
     this.#running += 1;
@@ -200,10 +242,6 @@ export class GraphBackend implements Backend {
       this.#idleWaiters = [];
       for (const wake of waiters) wake();
     }
-  }
-
-  #wait(): Promise<void> {
-    return new Promise<void>((resolve) => this.#waiting.push(resolve));
   }
 
   #checkAttached(): void {

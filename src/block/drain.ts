@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Drained sections: every user outside the graph that can reach the drained nodes stops sending,
-// then what runs already is waited for. Sections nest and overlap; each holds its own list of the
-// users it stopped, so that graph changes inside a section do not confuse it. A user that is
-// attached while a section covers its node joins the section.
+// then what runs already is waited for. Sections nest and overlap; each keeps the users it stopped,
+// whatever becomes of the edges. Users that come to reach the nodes later are stopped too: attached
+// ones at once, those that a graph change brings when the section of that change ends.
 
 import { assert, type Eventually } from '../base/index.js';
 import type { BlockNode } from './block-node.js';
@@ -33,27 +33,43 @@ function reaches(from: BlockNode, targets: ReadonlySet<BlockNode>): boolean {
 }
 
 class Section implements DrainedSection {
-  readonly roots: ReadonlySet<BlockNode>;
-  readonly #stopped: EdgeParent[] = [];
-  readonly #hurried: DriverNode[] = [];
+  readonly #roots: ReadonlySet<BlockNode>;
+  readonly #stopped = new Set<EdgeParent>();
+  readonly #hurried = new Set<DriverNode>();
   readonly #sections: Set<Section>;
   #ended = false;
 
   constructor(nodes: Iterable<BlockNode>, sections: Set<Section>) {
-    this.roots = new Set(nodes);
+    this.#roots = new Set(nodes);
     this.#sections = sections;
     sections.add(this);
   }
 
-  stop(parent: EdgeParent): void {
-    this.#stopped.push(parent);
+  /** Stops whoever reaches the nodes now; gives the nodes and all above them. */
+  cover(): Set<BlockNode> {
+    const covered = withAncestors(this.#roots);
+    for (const node of covered) {
+      for (const { parent } of node.parents) if (parent.node === null) this.#stop(parent);
+      this.#hurry(node.pipeline.driverNode);
+    }
+    return covered;
+  }
+
+  /** Stops a new outside user of `node` if it reaches the nodes. */
+  join(node: BlockNode, parent: EdgeParent): void {
+    if (reaches(node, this.#roots)) this.#stop(parent);
+  }
+
+  #stop(parent: EdgeParent): void {
+    if (this.#stopped.has(parent)) return;
+    this.#stopped.add(parent);
     parent.quiesce?.();
   }
 
   /** A node's driver stops holding requests back. */
-  hurry(driverNode: DriverNode | null): void {
-    if (driverNode?.drainBegin === undefined) return;
-    this.#hurried.push(driverNode);
+  #hurry(driverNode: DriverNode | null): void {
+    if (driverNode?.drainBegin === undefined || this.#hurried.has(driverNode)) return;
+    this.#hurried.add(driverNode);
     driverNode.drainBegin();
   }
 
@@ -61,6 +77,8 @@ class Section implements DrainedSection {
     assert(!this.#ended, 'a drained section ended twice');
     this.#ended = true;
     this.#sections.delete(this);
+    // What changed meanwhile may have led users to the nodes of others: they are not let go.
+    for (const other of this.#sections) other.cover();
     for (const driverNode of this.#hurried) driverNode.drainEnd?.();
     for (const parent of this.#stopped) parent.unquiesce?.();
   }
@@ -72,25 +90,16 @@ export class DrainControl {
   /** Stops all users above `nodes`, and resolves when nothing runs on them or above them. */
   async drain(nodes: readonly BlockNode[]): Promise<DrainedSection> {
     const section = new Section(nodes, this.#sections);
-    for (const node of withAncestors(nodes)) {
-      for (const edge of node.parents) {
-        if (edge.parent.node === null) section.stop(edge.parent);
-      }
-      section.hurry(node.pipeline.driverNode);
-    }
     for (;;) {
-      const waiting = firstBusy(withAncestors(nodes));
-      if (waiting === undefined) break;
+      const waiting = firstBusy(section.cover());
+      if (waiting === undefined) return section;
       await waiting;
     }
-    return section;
   }
 
   /** A new outside user of `node` stops with every section that covers the node. */
   join(node: BlockNode, parent: EdgeParent): void {
-    for (const section of this.#sections) {
-      if (reaches(node, section.roots)) section.stop(parent);
-    }
+    for (const section of this.#sections) section.join(node, parent);
   }
 }
 

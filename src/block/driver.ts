@@ -201,6 +201,11 @@ export interface DriverNode {
    * be taken. Present where the driver names `reopenOptions`.
    */
   reopen?(context: OpenContext, options: Readonly<Record<string, unknown>>): Promise<DriverNode>;
+  /**
+   * A reopen has made this instance serve a read-write node, still drained: what an open writes
+   * first is due now, and before the first change if it fails here. Locks are held.
+   */
+  becameWritable?(): Promise<void>;
   /** In the turn in which it replaces `old` (or gives way to it again): locks come along. */
   takeOver?(old: DriverNode): void;
   /**
@@ -223,11 +228,6 @@ export interface OpenContext {
   readonly inspectOnly: boolean;
   child(name: string): Child;
   /** The throttle-group object of that id, or null. */
-  /**
-   * A reopen has made this instance serve a read-write node, still drained: what an open writes
-   * first is due now, and before the first change if it fails here. Locks are held.
-   */
-  becameWritable?(): Promise<void>;
   throttleGroup?(name: string): ThrottleGroup | null;
   findNode?(name: string): Node | null;
   /**

@@ -12,6 +12,9 @@ export type ParsedName =
 const NULL_NAME = 'null-co://';
 const NULL_AIO_NAME = 'null-aio://';
 
+/** Prefixes of names that images can be opened by, but not made. */
+const UNMADE_PROTOCOLS = new Set(['null-co', 'null-aio', 'blkdebug', 'blkverify', 'nbd']);
+
 const PREFIX = /^([A-Za-z0-9+.-]+):/;
 
 export function parseFilename(name: string): ParsedName {
@@ -33,9 +36,10 @@ export function creationPath(name: string): string {
   const prefix = PREFIX.exec(name)?.[1];
   if (prefix === undefined) return name;
   if (prefix === 'file') return fileUrlPath(name);
-  const isKnown = name === NULL_NAME || prefix === 'nbd' || prefix.startsWith('nbd+');
-  if (!isKnown) throw new BlockError('invalid-option', `Unknown protocol '${prefix}'`);
-  const driver = name === NULL_NAME ? 'null-co' : 'nbd';
+  const driver = prefix.startsWith('nbd+') ? 'nbd' : prefix;
+  if (!UNMADE_PROTOCOLS.has(driver)) {
+    throw new BlockError('invalid-option', `Unknown protocol '${prefix}'`);
+  }
   const text = `Protocol driver '${driver}' does not support image creation`;
   throw new BlockError('unsupported', text);
 }
@@ -84,13 +88,15 @@ function nestDotted(value: Record<string, unknown>, depth: number): Record<strin
   }
   const result: Record<string, unknown> = {};
   for (const [key, member] of Object.entries(value)) {
-    const nested =
-      typeof member === 'object' && member !== null && !Array.isArray(member)
-        ? nestDotted(member as Record<string, unknown>, depth + 1)
-        : member;
-    setMember(result, key.split('.'), nested);
+    setMember(result, key.split('.'), nestMember(member, depth + 1));
   }
   return withLists(result);
+}
+
+function nestMember(member: unknown, depth: number): unknown {
+  if (typeof member !== 'object' || member === null) return member;
+  if (!Array.isArray(member)) return nestDotted(member as Record<string, unknown>, depth);
+  return member.map((item) => (Array.isArray(item) ? item : nestMember(item, depth)));
 }
 
 /** Objects whose members are numbered from 0 become lists. */
