@@ -54,9 +54,10 @@ export interface ChildDeclaration {
   readonly required: boolean;
   /**
    * Default permissions on the child: what a format needs for its metadata, what the parents need
-   * (filters), or what an overlay needs of its backing file. By default the role decides.
+   * (filters), or what an overlay needs of its backing file. By default the role decides. `own`:
+   * the open driver says, and before it is open nothing is asked.
    */
-  readonly permissions?: 'format' | 'filter' | 'cow';
+  readonly permissions?: 'format' | 'filter' | 'cow' | 'own';
 }
 
 /** Alignments and sizes that a node asks of its callers, in bytes; powers of two, 0 = no limit. */

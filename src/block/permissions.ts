@@ -75,6 +75,8 @@ export function defaultPermissions(edge: Edge, parents: PermissionPair): Permiss
       return cowPermissions(parents);
     case 'format':
       return formatPermissions(parent, parents);
+    case 'own':
+      return NO_PERMISSIONS;
   }
 }
 

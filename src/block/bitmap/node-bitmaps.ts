@@ -39,9 +39,7 @@ function attached(node: Node): (Attached | Shown)[] {
 
 /** All named bitmaps of a node, oldest first. */
 export function bitmapsOf(node: Node): DirtyBitmap[] {
-  return attached(node)
-    .map((entry) => ('bitmap' in entry ? entry.bitmap : null))
-    .filter((bitmap) => bitmap !== null && bitmap.name !== null);
+  return shownBitmapsOf(node).filter((shown) => shown instanceof DirtyBitmap);
 }
 
 /** What queries show of a node, oldest first. */

@@ -30,7 +30,7 @@ export const copyBeforeWrite = defineDriver<Options>({
   kind: 'filter',
   children: {
     file: { role: ChildRole.filtered | ChildRole.primary, required: true },
-    target: { role: ChildRole.data, required: true },
+    target: { role: ChildRole.data, required: true, permissions: 'own' },
   },
   supports: {
     read: 'pass',

@@ -21,7 +21,9 @@ import type { SnapshotAccessOptions } from './options.js';
 export const snapshotAccess = defineDriver<SnapshotAccessOptions>({
   name: 'snapshot-access',
   kind: 'format',
-  children: { file: { role: ChildRole.data | ChildRole.primary, required: true } },
+  children: {
+    file: { role: ChildRole.data | ChildRole.primary, required: true, permissions: 'own' },
+  },
   supports: {
     read: 'native',
     write: 'none',
