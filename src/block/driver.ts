@@ -128,6 +128,22 @@ export interface DriverInfo {
   readonly specific?: { readonly type: string; readonly data: Readonly<Record<string, unknown>> };
 }
 
+/** Points of the data path at which requests are held until they are told to go on. */
+export interface Breakpoints {
+  /**
+   * The next request that passes the event is held under the tag, once. Throws kind `not-found`
+   * for an event that does not exist.
+   */
+  set(event: string, tag: string): void;
+  /** Takes away what is set under the tag and lets go what it holds; false: nothing was set. */
+  remove(tag: string): boolean;
+  /** Lets the request go on that was held last under the tag; false when there is none. */
+  resume(tag: string): boolean;
+  isHolding(tag: string): boolean;
+  /** Resolves once a request is held under the tag. */
+  held(tag: string): Promise<void>;
+}
+
 export interface DiscardCounts {
   succeeded: number;
   failed: number;
@@ -174,8 +190,14 @@ export interface DriverNode {
   /** Stores one whole cluster that was deflated already; called in guest order. */
   writeDeflated?(offset: number, payload: Uint8Array): Eventually<void>;
 
-  /** The parent passes a named point of its data path (`l2_update`, …; blkdebug's events). */
-  debugEvent?(event: string): void;
+  /**
+   * The parent passes a named point of its data path (`l2_update`, …; blkdebug's events). A parent
+   * that can wait there says so, and does when a promise is given; otherwise the request that
+   * comes next is held in its place.
+   */
+  debugEvent?(event: string, canWait: boolean): Eventually<void>;
+  /** Present where points of the data path can be made to hold requests. */
+  readonly breakpoints?: Breakpoints;
 
   /** Where a past state of the node can be read beside what it holds now. */
   readonly snapshotView?: SnapshotView;
@@ -278,8 +300,13 @@ export interface Driver<Options = Record<string, unknown>> {
   readonly reopenOptions?: readonly string[];
   /** Its name is that of its child `file`, whatever that is. */
   readonly namedAfterFile?: boolean;
-  /** File name in front of the child's, for a filter opened without a strong option. */
-  readonly filenamePrefix?: string;
+  /** Strong options that `filename` can say. */
+  readonly nameOptions?: readonly string[];
+  /**
+   * A file name that opens a filter of this driver, made of its children's; null where one of
+   * those has none. Not asked when a strong option says what no name can.
+   */
+  filename?(child: (name: string) => string | null, options: Options): string | null;
   open(context: OpenContext, options: Options): Promise<DriverNode>;
   /** `blockdev-create`: makes an empty image from validated options, durable when it resolves. */
   create?(context: CreateContext, options: Readonly<Record<string, unknown>>): Promise<void>;

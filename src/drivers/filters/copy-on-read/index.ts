@@ -45,11 +45,18 @@ export const copyOnRead = defineDriver<CopyOnReadOptions | CopyOnReadInternal>({
 
 function openAlone(context: OpenContext, file: Child, options: CopyOnReadOptions): CopyOnReadNode {
   const bottom = options.bottom === undefined ? null : findBottom(context, options.bottom);
-  const overlay = skipFilters(file.node);
+  // Looked up for each request: a snapshot puts another overlay below the filter.
+  const overlay = {
+    get node(): Node {
+      return skipFilters(file.node);
+    },
+  };
   const copier = new CopyOnRead({
-    overlay: { node: overlay },
+    overlay,
     base: () => (bottom === null ? null : backingOf(bottom)),
-    unit: overlay.info.clusterSize ?? DEFAULT_UNIT,
+    get unit() {
+      return overlay.node.info.clusterSize ?? DEFAULT_UNIT;
+    },
   });
   const thaw = bottom === null ? null : (context.freezeChain?.(bottom) ?? null);
   return new CopyOnReadNode(file, copier, thaw);

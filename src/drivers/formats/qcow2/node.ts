@@ -116,8 +116,9 @@ export class Qcow2Node implements DriverNode {
 
   flush(): Eventually<void> {
     const { flusher } = this.#store;
-    this.image.event('flush_to_os');
-    return flusher.isIdle ? this.image.sync() : flusher.flush(true);
+    return settle(this.image.point('flush_to_os'), () =>
+      flusher.isIdle ? this.image.sync() : flusher.flush(true),
+    );
   }
 
   blockStatus(offset: number, length: number, exact: boolean): Eventually<BlockStatus> {
