@@ -63,7 +63,12 @@ export function moveEdges(edges: readonly Edge[], to: BlockNode): Step {
     edge.node = node;
     node.parents.add(edge);
   };
-  for (const edge of edges) refuseFrozen(edge, `'${to.name}'`);
+  for (const { name, node, frozenBy } of edges) {
+    if (frozenBy === null) continue;
+    throw new BlockError('busy', `Cannot change '${name}' link to '${node.name}'`, {
+      node: node.name,
+    });
+  }
   for (const edge of edges) place(edge, to);
   return {
     commit() {
@@ -272,7 +277,10 @@ export function freezeChain(top: BlockNode, base: BlockNode | null, owner: strin
       assert(base === null, `node '${base?.name ?? ''}' is in the chain below '${top.name}'`);
       break;
     }
-    refuseFrozen(edge, `frozen for '${owner}'`);
+    if (edge.frozenBy !== null) {
+      const text = `Cannot change '${edge.name}' link from '${node.name}' to '${edge.node.name}'`;
+      throw new BlockError('busy', text, { node: edge.node.name });
+    }
     frozen.push(edge);
     node = edge.node;
   }

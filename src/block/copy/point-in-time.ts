@@ -138,7 +138,7 @@ export class PointInTime implements SnapshotView {
     await target.node.discard(request);
   }
 
-  /** Bytes from the offset on that are read from one side; throws where there is nothing to read. */
+  /** Bytes from the offset on that one side has; throws when some of the range cannot be read. */
   #sameSide({ offset, length }: Span): number {
     if (this.#broken !== null || !this.access.isAllDirty(offset, length)) {
       throw new BlockError('access-denied', 'Permission denied', {

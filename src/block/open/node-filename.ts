@@ -58,7 +58,8 @@ function hasOtherBacking(node: BlockNode): boolean {
   const link = node.pipeline.driverNode?.backingLink?.() ?? null;
   const { backing } = node;
   if (link === null || backing === null) return (link === null) !== (backing === null);
-  return backing.filename !== headerName(node, link.file);
+  const found = node.given[name] === undefined ? headerName(node, link.file) : link.file;
+  return backing.filename !== found;
 }
 
 /** The name in the header of an image, made relative to where the image is; null if it cannot. */
