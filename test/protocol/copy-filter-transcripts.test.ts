@@ -226,7 +226,11 @@ describe.skipIf(!hasReference)('copy-on-read opens and refuses as a real daemon 
         const overlay = { ...top(directory), file: 'top-file' };
         return [
           hello,
-          add({ driver: 'file', 'node-name': 'base-file', filename: join(directory, 'base.qcow2') }),
+          add({
+            driver: 'file',
+            'node-name': 'base-file',
+            filename: join(directory, 'base.qcow2'),
+          }),
           add({ driver: 'file', 'node-name': 'top-file', filename: join(directory, 'top.qcow2') }),
           add({ driver: 'qcow2', 'node-name': 'mid', file: 'base-file', backing: null }),
           add({ ...overlay, backing: 'mid' }),
