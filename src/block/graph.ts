@@ -16,6 +16,7 @@ import type { Host } from '../host/index.js';
 import { GraphBackend, type BackendOwner } from './backend.js';
 import { BlockNode } from './block-node.js';
 import { Edge } from './child.js';
+import { addListedChild, removeListedChild } from './child-lists.js';
 import { DrainControl } from './drain.js';
 import type { CorruptionReport } from './driver.js';
 import { freezeChain, insertFilter, removeFilter, setBacking } from './graph-changes.js';
@@ -33,7 +34,7 @@ import { openImage } from './open/image.js';
 import { rootContext } from './open/make-node.js';
 import { openNode } from './open/open.js';
 import { appendOverlay } from './reopen/overlay.js';
-import { NO_PERMISSIONS, refreshPermissions } from './permissions.js';
+import { NO_PERMISSIONS, refreshPermissions, topologicalOrder } from './permissions.js';
 import type { DriverRegistry } from './registry.js';
 import { reopenNodes, setReadOnly } from './reopen/reopen.js';
 import type { ThrottleGroup } from './throttle/index.js';
@@ -41,6 +42,8 @@ import type { ThrottleGroup } from './throttle/index.js';
 export interface GraphParts {
   /** Called when a driver finds its image corrupt. */
   readonly onCorruption?: (node: Node, report: CorruptionReport) => void;
+  /** Called with the events of drivers. */
+  readonly onEvent?: (event: string, data: Readonly<Record<string, unknown>>) => void;
   /** Finds a throttle-group object by its id. */
   readonly throttleGroup?: (name: string) => ThrottleGroup | null;
   readonly host: Host;
@@ -66,6 +69,11 @@ export function asBlockNode(node: Node): BlockNode {
   return node;
 }
 
+/** Waits for what drivers began when permissions were taken away from them. */
+async function settled(top: BlockNode): Promise<void> {
+  for (const node of topologicalOrder([top])) await node.pipeline.driverNode?.settling;
+}
+
 function refuseClosing(node: BlockNode): void {
   if (node.closing === null) return;
   throw new BlockError('closed', `Node '${node.name}' is being closed`, { node: node.name });
@@ -79,6 +87,7 @@ export class BlockGraph implements Graph, BackendOwner {
   readonly names: NodeNames;
   readonly onCorruption: NonNullable<GraphParts['onCorruption']>;
   readonly throttleGroup: NonNullable<GraphParts['throttleGroup']>;
+  readonly onEvent: NonNullable<GraphParts['onEvent']>;
   readonly drains = new DrainControl();
   readonly #nodes = new Map<string, BlockNode>();
   #lastSequence = 0;
@@ -91,6 +100,7 @@ export class BlockGraph implements Graph, BackendOwner {
     this.names = new NodeNames(parts.random);
     this.onCorruption = parts.onCorruption ?? (() => undefined);
     this.throttleGroup = parts.throttleGroup ?? (() => null);
+    this.onEvent = parts.onEvent ?? (() => undefined);
   }
 
   async open(options: NodeOptions, policy: OpenPolicy = {}): Promise<Node> {
@@ -202,7 +212,13 @@ export class BlockGraph implements Graph, BackendOwner {
     const node = backend.node;
     node.parents.delete(backend.edge);
     refreshPermissions([node]).commit?.();
+    await settled(node);
     await this.closeIfUnused(node);
+  }
+
+  /** A driver asks for less of its children than before. */
+  refreshNode(node: BlockNode): void {
+    if (node.closing === null) refreshPermissions([node]).commit?.();
   }
 
   async drain(nodes: readonly Node[]): Promise<DrainedSection> {
@@ -224,6 +240,14 @@ export class BlockGraph implements Graph, BackendOwner {
   async setBacking(node: Node, backing: Node | null): Promise<void> {
     const target = backing === null ? null : asBlockNode(backing);
     await setBacking(this, asBlockNode(node), target);
+  }
+
+  async addChild(parent: Node, child: Node): Promise<void> {
+    await addListedChild(this, asBlockNode(parent), asBlockNode(child));
+  }
+
+  async removeChild(parent: Node, name: string): Promise<void> {
+    await removeListedChild(this, asBlockNode(parent), name);
   }
 
   async reopen(requests: readonly NodeOptions[]): Promise<void> {
@@ -299,7 +323,10 @@ export class BlockGraph implements Graph, BackendOwner {
     const children = [...node.edges.values()];
     for (const edge of children) this.removeEdge(edge);
     this.names.release(node.name);
-    for (const edge of children) await guard(() => this.closeIfUnused(edge.node));
+    for (const { node: child } of children) {
+      await settled(child);
+      await guard(() => this.closeIfUnused(child));
+    }
     if (failure !== null) throw (failure as { error: unknown }).error;
   }
 }

@@ -84,13 +84,15 @@ function nestDotted(value: Record<string, unknown>, depth: number): Record<strin
   }
   const result: Record<string, unknown> = {};
   for (const [key, member] of Object.entries(value)) {
-    const nested =
-      typeof member === 'object' && member !== null && !Array.isArray(member)
-        ? nestDotted(member as Record<string, unknown>, depth + 1)
-        : member;
-    setMember(result, key.split('.'), nested);
+    setMember(result, key.split('.'), nestMember(member, depth + 1));
   }
   return withLists(result);
+}
+
+function nestMember(member: unknown, depth: number): unknown {
+  if (typeof member !== 'object' || member === null) return member;
+  if (!Array.isArray(member)) return nestDotted(member as Record<string, unknown>, depth);
+  return member.map((item) => (Array.isArray(item) ? item : nestMember(item, depth)));
 }
 
 /** Objects whose members are numbered from 0 become lists. */

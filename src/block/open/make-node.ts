@@ -48,6 +48,8 @@ export function openContextOf(graph: BlockGraph, node: BlockNode): OpenContext {
       });
     },
     throttleGroup: graph.throttleGroup,
+    emit: graph.onEvent,
+    permissionsChanged: () => graph.refreshNode(node),
     reportCorruption: (report) => graph.onCorruption(node, report),
   };
 }
