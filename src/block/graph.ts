@@ -19,7 +19,13 @@ import { Edge } from './child.js';
 import { addListedChild, removeListedChild } from './child-lists.js';
 import { DrainControl } from './drain.js';
 import type { CorruptionReport } from './driver.js';
-import { freezeChain, insertFilter, removeFilter, setBacking } from './graph-changes.js';
+import {
+  freezeChain,
+  insertFilter,
+  refuseClosing,
+  removeFilter,
+  setBacking,
+} from './graph-changes.js';
 import type {
   Backend,
   DrainedSection,
@@ -72,11 +78,6 @@ export function asBlockNode(node: Node): BlockNode {
 /** Waits for what drivers began when permissions were taken away from them. */
 async function settled(top: BlockNode): Promise<void> {
   for (const node of topologicalOrder([top])) await node.pipeline.driverNode?.settling;
-}
-
-function refuseClosing(node: BlockNode): void {
-  if (node.closing === null) return;
-  throw new BlockError('closed', `Node '${node.name}' is being closed`, { node: node.name });
 }
 
 export class BlockGraph implements Graph, BackendOwner {
