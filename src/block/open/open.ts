@@ -5,7 +5,13 @@
 // are looked for, the driver opens, permissions follow, then the backing file is opened as the
 // options or the image header say. Whatever fails, everything opened on the way is closed again.
 
-import { BlockError, GRAPH_LIMITS, IMAGE_LIMITS, toBlockError, type Eventually } from '../../base/index.js';
+import {
+  BlockError,
+  GRAPH_LIMITS,
+  IMAGE_LIMITS,
+  toBlockError,
+  type Eventually,
+} from '../../base/index.js';
 import type { FileIdentity } from '../../host/index.js';
 import type { BlockNode } from '../block-node.js';
 import { nameListedChildren } from '../child-lists.js';
@@ -42,6 +48,7 @@ export async function openNode(
   const driver = await graph.registry.load(options.driver);
   const node = makeNode(graph, { driver, options, inherited });
   try {
+    graph.enlist(node);
     await openChildren(graph, node, inherited);
     await openListedChildren(graph, node, inherited);
     refuseLoop(node, inherited);
@@ -49,7 +56,6 @@ export async function openNode(
     node.pipeline.readOnly ||= node.pipeline.driverNode.readOnly === true;
     node.filename = filenameOf(node);
     refreshPermissions([node]).commit?.();
-    graph.enlist(node);
     await openBacking(graph, node, inherited);
     node.filename = filenameOf(node);
   } catch (error) {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Keeps a file longer than its data while it may be written and resized, and cuts it off afterwards.
+// Keeps a file longer than its data while it may be written and resized, and cuts it afterwards.
 //
 // `dataEnd` is where the data end, as the node's users know it; the file is longer by what is
 // preallocated, up to `fileEnd`. Both are kept only while the node's users hold the permissions to

@@ -13,7 +13,7 @@ export const quorum = defineDriver<QuorumOptions>({
   name: 'quorum',
   kind: 'filter',
   children: {},
-  childLists: { children: { role: ChildRole.data, required: true } },
+  childLists: { children: { role: ChildRole.data, required: true, permissions: 'filter' } },
   strongOptions: ['vote-threshold', 'blkverify', 'rewrite-corrupted', 'read-pattern'],
   supports: {
     read: 'native',
