@@ -17,7 +17,6 @@ import type { Host } from '../host/index.js';
 import { GraphBackend, type BackendOwner } from './backend.js';
 import { BlockNode } from './block-node.js';
 import { Edge } from './child.js';
-import { addListedChild, removeListedChild } from './child-lists.js';
 import { DrainControl } from './drain.js';
 import type { CorruptionReport } from './driver.js';
 import {
@@ -36,6 +35,7 @@ import type {
   OpenPolicy,
 } from './graph-api.js';
 import type { Node } from './node.js';
+import { addListedChild, removeListedChild } from './child-lists.js';
 import { NodeNames } from './node-names.js';
 import { openImage } from './open/image.js';
 import { rootContext } from './open/make-node.js';
