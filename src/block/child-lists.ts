@@ -5,12 +5,12 @@
 // A node's options name the children of its lists in the order of the edges, which is the order in
 // which the driver sees them.
 
-import { BlockError } from '../base/index.js';
+import { BlockError, must } from '../base/index.js';
 import type { BlockNode } from './block-node.js';
 import type { BlockGraph } from './graph.js';
-import { changeIdle } from './graph-changes.js';
+import { changeIdle, refuseCycle } from './graph-changes.js';
 import { renewFilenames } from './open/node-filename.js';
-import { topologicalOrder } from './permissions.js';
+import type { Transaction } from './transaction.js';
 
 /** The driver's only list: which one a new child belongs to is never said. */
 function listOf(parent: BlockNode): string | null {
@@ -31,27 +31,19 @@ export function nameListedChildren(node: BlockNode): void {
 /** Throws with nothing changed where there can be no such child. */
 export async function addListedChild(
   graph: BlockGraph,
-  parent: BlockNode,
-  child: BlockNode,
+  nodes: { readonly parent: BlockNode; readonly child: BlockNode },
 ): Promise<void> {
-  const list = listOf(parent);
-  const { driverNode } = parent.pipeline;
-  if (list === null || driverNode?.nextChildName === undefined) {
-    throw unsupported(parent, 'adding');
-  }
-  if (child.parents.size > 0) {
-    throw new BlockError('busy', `The node ${child.name} already has a parent`);
-  }
-  const name = driverNode.nextChildName();
-  if (topologicalOrder([child]).includes(parent)) {
-    throw new BlockError(
-      'invalid-option',
-      `Making '${child.name}' a ${name} child of '${parent.name}' would create a cycle`,
-      { node: parent.name },
-    );
-  }
-  const role = parent.driver.childLists?.[list]?.role ?? 0;
+  const { parent, child } = nodes;
   await changeDrained(graph, parent, () => {
+    const list = listOf(parent);
+    const driverNode = parent.pipeline.open();
+    if (list === null || driverNode.nextChildName === undefined) throw unsupported(parent, 'adding');
+    if (child.parents.size > 0) {
+      throw new BlockError('busy', `The node ${child.name} already has a parent`);
+    }
+    const name = driverNode.nextChildName();
+    refuseCycle(parent, name, child);
+    const role = must(parent.driver.childLists?.[list], 'declaration of a list').role;
     driverNode.childAdded?.(graph.addEdge({ parent, name, role, child }));
   });
 }
@@ -62,31 +54,34 @@ export async function removeListedChild(
   parent: BlockNode,
   name: string,
 ): Promise<void> {
-  const { driverNode } = parent.pipeline;
-  const edge = parent.edges.get(name);
-  if (edge === undefined) {
-    throw new BlockError('not-found', `Node '${parent.name}' does not have child '${name}'`);
-  }
-  if (driverNode?.requireDroppable === undefined) throw unsupported(parent, 'removing');
-  driverNode.requireDroppable(edge);
-  await changeDrained(graph, parent, () => {
+  await changeDrained(graph, parent, (tx) => {
+    const driverNode = parent.pipeline.open();
+    const edge = parent.edges.get(name);
+    if (edge === undefined) {
+      throw new BlockError('not-found', `Node '${parent.name}' does not have child '${name}'`);
+    }
+    if (driverNode.requireDroppable === undefined) throw unsupported(parent, 'removing');
+    driverNode.requireDroppable(edge);
+    const child = edge.node;
     graph.removeEdge(edge);
-    if (edge.node.inheritsFrom === parent) edge.node.inheritsFrom = null;
+    if (child.inheritsFrom === parent) child.inheritsFrom = null;
     driverNode.childDropped?.(edge);
+    tx.add({ clean: () => graph.closeIfUnused(child) });
   });
-  await graph.closeIfUnused(edge.node);
 }
 
 async function changeDrained(
   graph: BlockGraph,
   parent: BlockNode,
-  change: () => void,
+  change: (tx: Transaction) => void,
 ): Promise<void> {
   const section = await graph.drains.drain([parent]);
   try {
-    await changeIdle([parent], change);
-    nameListedChildren(parent);
-    renewFilenames([parent]);
+    await changeIdle([parent], (tx) => {
+      change(tx);
+      nameListedChildren(parent);
+      renewFilenames([parent]);
+    });
   } finally {
     section.end();
   }

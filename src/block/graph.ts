@@ -250,11 +250,12 @@ export class BlockGraph implements Graph, BackendOwner {
   }
 
   async addChild(parent: Node, child: Node): Promise<void> {
-    await addListedChild(this, asBlockNode(parent), asBlockNode(child));
+    const nodes = { parent: asBlockNode(parent), child: asBlockNode(child) };
+    await this.#changes.run(() => addListedChild(this, nodes));
   }
 
   async removeChild(parent: Node, name: string): Promise<void> {
-    await removeListedChild(this, asBlockNode(parent), name);
+    await this.#changes.run(() => removeListedChild(this, asBlockNode(parent), name));
   }
 
   async reopen(requests: readonly NodeOptions[]): Promise<void> {

@@ -48,10 +48,10 @@ export async function openNode(
   const driver = await graph.registry.load(options.driver);
   const node = makeNode(graph, { driver, options, inherited });
   try {
-    graph.enlist(node);
     await openChildren(graph, node, inherited);
-    await openListedChildren(graph, node, inherited);
     refuseLoop(node, inherited);
+    graph.enlist(node);
+    await openListedChildren(graph, node, inherited);
     node.pipeline.driverNode = await driver.open(openContextOf(graph, node), node.options);
     node.pipeline.readOnly ||= node.pipeline.driverNode.readOnly === true;
     node.filename = filenameOf(node);
