@@ -110,6 +110,13 @@ export const CLOCK_LIMITS = {
   longestTimerMs: 2_147_483_647,
 } as const;
 
+export const GRAPH_LIMITS = {
+  /** Children of one list of a node. */
+  listedChildren: 1024,
+  /** Names given to children of a list, over the time of a node. */
+  listedChildNames: 2 ** 32 - 1,
+} as const;
+
 export const NAME_LIMITS = {
   nodeNameBytes: 31,
   bitmapNameBytes: 1023,

@@ -237,6 +237,21 @@ export interface DriverNode {
    */
   drainBegin?(): void;
   drainEnd?(): void;
+  /**
+   * The name of one more child of a list; throws where there can be none. Nothing is changed
+   * before childAdded(). Present where children come and go (`x-blockdev-change`).
+   */
+  nextChildName?(): string;
+  /** Throws where the child is needed. */
+  requireDroppable?(child: Child): void;
+  childAdded?(child: Child): void;
+  /** The edge is gone already. */
+  childDropped?(child: Child): void;
+  /**
+   * Work on children that a loss of permissions began, which the edges still allow; whoever took
+   * the permissions away waits for it. Never fails.
+   */
+  readonly settling?: Promise<void> | null;
   /** Flushes what is left and lets go of everything; children are detached by the caller. */
   close(): Promise<void>;
 }
@@ -258,6 +273,10 @@ export interface OpenContext {
    * called; throws kind `busy` when one is kept already.
    */
   freezeChain?(base: Node): () => void;
+  /** Sends an event of src/api/events.ts to whoever runs the graph. */
+  emit?(event: string, data: Readonly<Record<string, unknown>>): void;
+  /** What childPermissions() answers is another now; what it asks for may only be less. */
+  permissionsChanged?(): void;
   /** Tells whoever runs the graph (the event BLOCK_IMAGE_CORRUPTED); changes nothing itself. */
   reportCorruption?(report: CorruptionReport): void;
 }
@@ -287,6 +306,8 @@ export interface Driver<Options = Record<string, unknown>> {
   readonly kind: DriverKind;
   readonly supports: DriverSupports;
   readonly children: Readonly<Record<string, ChildDeclaration>>;
+  /** Options that hold a list of children, which are named `OPTION.0`, `OPTION.1`, … */
+  readonly childLists?: Readonly<Record<string, ChildDeclaration>>;
   /**
    * 0 (no) to 100 (certain) that a file beginning with `head` (2,048 bytes at most) is of this
    * format.
@@ -300,6 +321,8 @@ export interface Driver<Options = Record<string, unknown>> {
   readonly reopenOptions?: readonly string[];
   /** Its name is that of its child `file`, whatever that is. */
   readonly namedAfterFile?: boolean;
+  /** Those that a reopen may change but not leave out; `reopenOptions` must be there as well. */
+  readonly changeableOptions?: readonly string[];
   /** Strong options that `filename` can say. */
   readonly nameOptions?: readonly string[];
   /**
@@ -310,6 +333,14 @@ export interface Driver<Options = Record<string, unknown>> {
   open(context: OpenContext, options: Options): Promise<DriverNode>;
   /** `blockdev-create`: makes an empty image from validated options, durable when it resolves. */
   create?(context: CreateContext, options: Readonly<Record<string, unknown>>): Promise<void>;
+}
+
+/** How a child of that name is declared: alone, or as a member of a list. */
+export function declarationOf(driver: Driver, child: string): ChildDeclaration | undefined {
+  const alone = driver.children[child];
+  if (alone !== undefined || driver.childLists === undefined) return alone;
+  const dot = child.lastIndexOf('.');
+  return dot < 0 ? undefined : driver.childLists[child.slice(0, dot)];
 }
 
 /** Erases the option type for registries; open() still only ever sees validated options. */

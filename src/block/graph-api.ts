@@ -72,6 +72,11 @@ export interface Graph {
   /** Takes a filter out again; its parents go back to the filtered node. */
   removeFilter(filter: Node): Promise<void>;
 
+  /** Adds a node to the list of children of one whose driver has such. */
+  addChild(parent: Node, child: Node): Promise<void>;
+  /** Takes a child out of a list, by the name of its edge. */
+  removeChild(parent: Node, name: string): Promise<void>;
+
   /**
    * Gives nodes, found by `node-name`, other options as `blockdev-reopen` does: all or none of
    * them. Options not given return to their defaults.

@@ -8,7 +8,7 @@
 import { assert, BlockError, must } from '../base/index.js';
 import { BlockNode } from './block-node.js';
 import { Edge } from './child.js';
-import { ChildRole, type Driver } from './driver.js';
+import { ChildRole, declarationOf, type Driver } from './driver.js';
 import type { InsertFilterRequest } from './graph-api.js';
 import type { BlockGraph } from './graph.js';
 import { openContextOf } from './open/make-node.js';
@@ -241,7 +241,7 @@ export function detachEdge(tx: Transaction, parent: BlockNode, edge: Edge): void
 
 /** A new edge to a declared child; permissions are not looked at. */
 export function placeEdge(parent: BlockNode, name: string, child: BlockNode): Step {
-  const { role } = must(parent.driver.children[name], 'declaration of a child');
+  const { role } = must(declarationOf(parent.driver, name), 'declaration of a child');
   const edge = new Edge({
     name,
     role,

@@ -17,7 +17,7 @@ import {
 } from '../base/index.js';
 import type { BlockNode } from './block-node.js';
 import type { Edge } from './child.js';
-import { ChildRole } from './driver.js';
+import { ChildRole, declarationOf } from './driver.js';
 import type { Step } from './transaction.js';
 
 export const NO_PERMISSIONS: PermissionPair = { taken: Permission.none, shared: Permission.all };
@@ -67,7 +67,7 @@ function cowPermissions(parents: PermissionPair): PermissionPair {
 export function defaultPermissions(edge: Edge, parents: PermissionPair): PermissionPair {
   const parent = edge.parent.node as BlockNode | null;
   assert(parent !== null, 'default permissions are those of a node');
-  const style = parent.driver.children[edge.name]?.permissions ?? styleOfRole(edge.role);
+  const style = declarationOf(parent.driver, edge.name)?.permissions ?? styleOfRole(edge.role);
   switch (style) {
     case 'filter':
       return filterPermissions(parents);

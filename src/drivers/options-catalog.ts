@@ -9,6 +9,8 @@ import { blkverifyOptions } from './filters/blkverify/options.js';
 import { compressOptions } from './filters/compress/options.js';
 import { copyBeforeWriteOptions } from './filters/copy-before-write/options.js';
 import { copyOnReadOptions } from './filters/copy-on-read/options.js';
+import { preallocateOptions } from './filters/preallocate/options.js';
+import { quorumOptions } from './filters/quorum/options.js';
 import { snapshotAccessOptions } from './filters/snapshot-access/options.js';
 import { throttleOptions } from './filters/throttle/options.js';
 import { qcow2CreateOptions, qcow2Options } from './formats/qcow2/options.js';
@@ -30,6 +32,8 @@ export const driverOptions = {
   blklogwrites: blklogwritesOptions,
   blkverify: blkverifyOptions,
   compress: compressOptions,
+  preallocate: preallocateOptions,
+  quorum: quorumOptions,
 } as const;
 
 /** Drivers that create images. */

@@ -32,5 +32,8 @@ export const DRIVER_LOADERS: { readonly [N in DriverName]: () => Promise<Driver>
     erased((await import('../drivers/filters/blklogwrites/index.js')).blklogwrites),
   blkverify: async () =>
     erased((await import('../drivers/filters/blkverify/index.js')).blkverify),
+  preallocate: async () =>
+    erased((await import('../drivers/filters/preallocate/index.js')).preallocate),
+  quorum: async () => erased((await import('../drivers/filters/quorum/index.js')).quorum),
   compress: async () => erased((await import('../drivers/filters/compress/index.js')).compress),
 };

@@ -94,7 +94,9 @@ function contentOptions(node: BlockNode): Record<string, unknown> {
   }
   for (const [name, edge] of node.edges) {
     if (name === cowName(node) && !hasOtherBacking(node)) continue;
-    own[name] = contentOptions(edge.node);
+    const dot = Object.hasOwn(driver.children, name) ? -1 : name.lastIndexOf('.');
+    if (dot < 0) own[name] = contentOptions(edge.node);
+    else ((own[name.slice(0, dot)] ??= []) as unknown[]).push(contentOptions(edge.node));
   }
   const cow = cowName(node);
   if (cow !== null && node.backing === null && hasOtherBacking(node)) own[cow] = null;

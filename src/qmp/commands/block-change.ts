@@ -13,6 +13,7 @@ export const blockChangeCommands: HandlerFamily<
   | 'blockdev-snapshot'
   | 'blockdev-snapshot-sync'
   | 'change-backing-file'
+  | 'x-blockdev-change'
 > = {
   block_resize: async (engine, args) => {
     const node = findNode(engine, args);
@@ -44,7 +45,28 @@ export const blockChangeCommands: HandlerFamily<
       image: args['image-node-name'],
       backingFile: args['backing-file'],
     }),
+  'x-blockdev-change': (engine, args) => changeChildren(engine, args),
 };
+
+async function changeChildren(
+  { graph, jobs }: Engine,
+  args: { readonly parent: string; readonly child?: string; readonly node?: string },
+): Promise<void> {
+  const { parent: name, child, node } = args;
+  const parent = jobs.node(name);
+  if ((child === undefined) === (node === undefined)) {
+    throw new BlockError(
+      'invalid-option',
+      child === undefined
+        ? 'Either child or node must be specified'
+        : 'The parameters child and node are in conflict',
+    );
+  }
+  if (child !== undefined) return await graph.removeChild(parent, child);
+  const added = graph.find(node ?? '');
+  if (added === null) throw new BlockError('not-found', `Node '${node ?? ''}' not found`);
+  await graph.addChild(parent, added);
+}
 
 interface NodeArguments {
   readonly device?: string;
