@@ -277,10 +277,7 @@ export function freezeChain(top: BlockNode, base: BlockNode | null, owner: strin
       assert(base === null, `node '${base?.name ?? ''}' is in the chain below '${top.name}'`);
       break;
     }
-    if (edge.frozenBy !== null) {
-      const text = `Cannot change '${edge.name}' link from '${node.name}' to '${edge.node.name}'`;
-      throw new BlockError('busy', text, { node: edge.node.name });
-    }
+    refuseFrozen(edge, `frozen for '${owner}'`);
     frozen.push(edge);
     node = edge.node;
   }

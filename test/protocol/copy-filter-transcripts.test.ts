@@ -243,8 +243,6 @@ describe.skipIf(!hasReference)('copy-on-read opens and refuses as a real daemon 
           del('x'),
           cor({ bottom: 'mid' }),
           ...look,
-          cor({ 'node-name': 'x', bottom: 'mid' }),
-          cor({ 'node-name': 'x', file: 'c', bottom: 'mid' }),
           cor({ 'node-name': 'x' }),
           del('x'),
           reopen({ ...overlay, backing: null }),
