@@ -110,6 +110,8 @@ export class Qcow2Image {
   refcountTable: Uint8Array;
   refcountTableView: DataView;
 
+  /** Something was written since the last sync: there is a reason to pass its event. */
+  #unsynced = false;
   readonly #node: Pick<Node, 'backing' | 'name'>;
   readonly #file: Pick<Child, 'node'>;
   readonly #report: (finding: string) => void;
@@ -229,6 +231,7 @@ export class Qcow2Image {
   }
 
   writeFile(offset: number, buffer: Uint8Array): Eventually<void> {
+    this.#unsynced = true;
     return this.file.write(writeRequest(offset, buffer));
   }
 
@@ -258,7 +261,9 @@ export class Qcow2Image {
   }
 
   sync(): Eventually<void> {
-    return settle(this.point('flush_to_disk'), () => this.file.flush());
+    const point = this.#unsynced ? this.point('flush_to_disk') : undefined;
+    this.#unsynced = false;
+    return settle(point, () => this.file.flush());
   }
 
   /** Guest-visible error for what the image says; the image itself stays as it is. */
