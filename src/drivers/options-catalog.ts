@@ -20,6 +20,7 @@ import { nullOptions } from './protocols/null-co/options.js';
 
 export const driverOptions = {
   file: fileOptions,
+  host_device: fileOptions,
   'null-co': nullOptions,
   'null-aio': nullOptions,
   raw: rawOptions,

@@ -15,6 +15,8 @@ export type DriverName = keyof typeof driverOptions;
 
 export const DRIVER_LOADERS: { readonly [N in DriverName]: () => Promise<Driver> } = {
   file: async () => erased((await import('../drivers/protocols/file/index.js')).fileDriver),
+  host_device: async () =>
+    erased((await import('../drivers/protocols/file/index.js')).hostDeviceDriver),
   'null-co': async () => erased((await import('../drivers/protocols/null-co/index.js')).nullDriver),
   'null-aio': async () =>
     erased((await import('../drivers/protocols/null-co/index.js')).nullAioDriver),
