@@ -70,7 +70,7 @@ export const blockStream = command({
 export const blockCommit = command({
   name: 'block-commit',
   since: '1.3',
-  doc: 'Moves the data of images down into a base; the active layer goes on until told to complete.',
+  doc: 'Moves data of images down into a base; the active layer goes on until told to complete.',
   args: jobOptions.commit,
 });
 

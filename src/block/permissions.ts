@@ -17,7 +17,7 @@ import {
 } from '../base/index.js';
 import type { BlockNode } from './block-node.js';
 import type { Edge } from './child.js';
-import { ChildRole } from './driver.js';
+import { ChildRole, declarationOf } from './driver.js';
 import type { Step } from './transaction.js';
 
 export const NO_PERMISSIONS: PermissionPair = { taken: Permission.none, shared: Permission.all };
@@ -49,7 +49,7 @@ function formatPermissions(parent: BlockNode, parents: PermissionPair): Permissi
   const reading = parent.inspectOnly ? Permission.none : Permission.consistentRead;
   const writing = parent.readOnly ? Permission.none : CHANGING;
   return {
-    taken: reading | writing,
+    taken: reading | writing | (parents.taken & Permission.writeUnchanged),
     shared: (parents.shared | Permission.writeUnchanged) & ~CHANGING,
   };
 }
@@ -67,7 +67,7 @@ function cowPermissions(parents: PermissionPair): PermissionPair {
 export function defaultPermissions(edge: Edge, parents: PermissionPair): PermissionPair {
   const parent = edge.parent.node as BlockNode | null;
   assert(parent !== null, 'default permissions are those of a node');
-  const style = parent.driver.children[edge.name]?.permissions ?? styleOfRole(edge.role);
+  const style = declarationOf(parent.driver, edge.name)?.permissions ?? styleOfRole(edge.role);
   switch (style) {
     case 'filter':
       return filterPermissions(parents);
@@ -75,6 +75,8 @@ export function defaultPermissions(edge: Edge, parents: PermissionPair): Permiss
       return cowPermissions(parents);
     case 'format':
       return formatPermissions(parent, parents);
+    case 'own':
+      return NO_PERMISSIONS;
   }
 }
 
@@ -110,9 +112,10 @@ function conflictBetween(user: Edge, refuser: Edge): BlockError | null {
 }
 
 function checkConflicts(node: BlockNode): void {
-  const edges = [...node.parents];
-  for (const user of edges) {
-    for (const refuser of edges) {
+  // Of several conflicts the one with the newest user is told.
+  const edges = [...node.parents].reverse();
+  for (const refuser of edges) {
+    for (const user of edges) {
       if (user === refuser) continue;
       const conflict = conflictBetween(user, refuser);
       if (conflict !== null) throw conflict;

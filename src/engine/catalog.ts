@@ -20,6 +20,8 @@ export const DRIVER_LOADERS: {
   readonly [N in DriverName | JobFilterName]: () => Promise<Driver>;
 } = {
   file: async () => erased((await import('../drivers/protocols/file/index.js')).fileDriver),
+  host_device: async () =>
+    erased((await import('../drivers/protocols/file/index.js')).hostDeviceDriver),
   'null-co': async () => erased((await import('../drivers/protocols/null-co/index.js')).nullDriver),
   'null-aio': async () =>
     erased((await import('../drivers/protocols/null-co/index.js')).nullAioDriver),
@@ -29,6 +31,8 @@ export const DRIVER_LOADERS: {
     erased((await import('../drivers/filters/copy-before-write/index.js')).copyBeforeWrite),
   'copy-on-read': async () =>
     erased((await import('../drivers/filters/copy-on-read/index.js')).copyOnRead),
+  'snapshot-access': async () =>
+    erased((await import('../drivers/filters/snapshot-access/index.js')).snapshotAccess),
   throttle: async () => erased((await import('../drivers/filters/throttle/index.js')).throttle),
   blkdebug: async () => erased((await import('../drivers/filters/blkdebug/index.js')).blkdebug),
   blklogwrites: async () =>
@@ -39,5 +43,8 @@ export const DRIVER_LOADERS: {
     erased((await import('../drivers/filters/commit-top/index.js')).commitTop),
   mirror_top: async () =>
     erased((await import('../drivers/filters/mirror-top/index.js')).mirrorTop),
+  preallocate: async () =>
+    erased((await import('../drivers/filters/preallocate/index.js')).preallocate),
+  quorum: async () => erased((await import('../drivers/filters/quorum/index.js')).quorum),
   compress: async () => erased((await import('../drivers/filters/compress/index.js')).compress),
 };

@@ -109,7 +109,8 @@ export class MirrorWork implements StartableWork {
     const release = this.#registry.occupy(job, [filter]);
     void job.ended.then(release);
     const standing = Permission.all & ~Permission.resize;
-    this.#main = await this.#take(job, filter, { taken: Permission.consistentRead, shared: standing });
+    const reading = { taken: Permission.consistentRead, shared: standing };
+    this.#main = await this.#take(job, filter, reading);
     await this.#take(job, source, { taken: Permission.none, shared: standing });
     await this.#take(job, target, NOTHING);
     this.#target = await this.#take(job, target, this.#targetPermissions());

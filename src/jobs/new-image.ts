@@ -42,7 +42,8 @@ export async function createImageFile(registry: JobRegistry, image: NewImage): P
   const filename = creationPath(image.filename);
   const isRaw = driver.name === 'raw';
   if (!isRaw && driver.create === undefined) {
-    throw new BlockError('unsupported', `Format driver '${driver.name}' does not support image creation`);
+    const text = `Format driver '${driver.name}' does not support image creation`;
+    throw new BlockError('unsupported', text);
   }
   if (isRaw && image.backing !== null) {
     throw new BlockError('unsupported', `Backing file not supported for file format 'raw'`);

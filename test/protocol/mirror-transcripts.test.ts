@@ -211,7 +211,9 @@ describe.skipIf(!hasReference)('as a real daemon mirrors', () => {
     compare((directory) => {
       const drive = (args: Line): string =>
         command('drive-mirror', {
-          device: 'over', target: join(directory, 'new.qcow2'), sync: 'full', 'job-id': 'm', ...args,
+          ...USUAL,
+          target: join(directory, 'new.qcow2'),
+          ...args,
         });
       return [
         hello,

@@ -10,10 +10,8 @@ import { ChildRole } from '../driver.js';
 import { withAncestors } from '../drain.js';
 import type { Node } from '../node.js';
 import { topologicalOrder } from '../permissions.js';
+import { inMemberOrder } from './member-order.js';
 import { parseFilename, resolveBackingName } from './filename.js';
-
-/** As the reference prints them; others follow in alphabetical order. */
-const ORDER = ['offset', 'read-zeroes', 'backing', 'driver', 'size', 'file', 'filename'];
 
 export function filenameOf(node: BlockNode): string {
   return plainName(node) ?? `json:${writeJson(contentOptions(node))}`;
@@ -29,6 +27,7 @@ export function renewFilenames(nodes: readonly BlockNode[]): void {
 
 function plainName(node: BlockNode): string | null {
   const { driver, options } = node;
+  if (driver.namedAfterFile === true) return node.edges.get('file')?.node.filename ?? null;
   const { strongOptions = [], nameOptions = [] } = driver;
   const unsaid = strongOptions.filter((option) => !nameOptions.includes(option));
   if (unsaid.some((option) => options[option] !== undefined)) return null;
@@ -57,7 +56,8 @@ function hasOtherBacking(node: BlockNode): boolean {
   const link = node.pipeline.driverNode?.backingLink?.() ?? null;
   const { backing } = node;
   if (link === null || backing === null) return (link === null) !== (backing === null);
-  return backing.filename !== headerName(node, link.file);
+  const found = node.given[name] === undefined ? headerName(node, link.file) : link.file;
+  return backing.filename !== found;
 }
 
 /** The name in the header of an image, made relative to where the image is; null if it cannot. */
@@ -92,15 +92,13 @@ function contentOptions(node: BlockNode): Record<string, unknown> {
   }
   for (const [name, edge] of node.edges) {
     if (name === cowName(node) && !hasOtherBacking(node)) continue;
-    own[name] = contentOptions(edge.node);
+    const dot = Object.hasOwn(driver.children, name) ? -1 : name.lastIndexOf('.');
+    if (dot < 0) own[name] = contentOptions(edge.node);
+    else ((own[name.slice(0, dot)] ??= []) as unknown[]).push(contentOptions(edge.node));
   }
   const cow = cowName(node);
   if (cow !== null && node.backing === null && hasOtherBacking(node)) own[cow] = null;
-  return Object.fromEntries(
-    Object.keys(own)
-      .toSorted((a, b) => rank(a) - rank(b) || (a < b ? -1 : 1))
-      .map((key) => [key, own[key]]),
-  );
+  return inMemberOrder(own);
 }
 
 /** Lists are spelled `name.0.member`, as names of images have them. */
@@ -113,9 +111,4 @@ function flattenList(target: Record<string, unknown>, name: string, list: unknow
       }
     }
   }
-}
-
-function rank(key: string): number {
-  const at = ORDER.indexOf(key);
-  return at < 0 ? ORDER.length : at;
 }

@@ -4,8 +4,8 @@
 //
 // Order of safety: the base has everything and is flushed at the end of run() and again in
 // prepare(); then each overlay's header names the base, durably; the graph follows in one turn.
-// Until then the images above hide what the base has got, so a power cut leaves the chain as it was. A
-// change of the graph that is refused puts the headers back.
+// Until then the images above hide what the base has got, so a power cut leaves the chain as it
+// was. A change of the graph that is refused puts the headers back.
 
 import { BlockError, COPY_LIMITS, errnoText, must, Permission } from '../../base/index.js';
 import { toBlockError } from '../../base/index.js';
