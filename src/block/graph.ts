@@ -44,8 +44,8 @@ import { openNode } from './open/open.js';
 import { appendOverlay } from './reopen/overlay.js';
 import { NO_PERMISSIONS, refreshPermissions, topologicalOrder } from './permissions.js';
 import type { DriverRegistry } from './registry.js';
-import { replaceNode } from './replace-node.js';
 import { reopenNodes, setReadOnly } from './reopen/reopen.js';
+import { replaceNode } from './reopen/replace-node.js';
 import type { ThrottleGroup } from './throttle/index.js';
 
 export interface GraphParts {

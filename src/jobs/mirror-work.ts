@@ -8,15 +8,15 @@
 
 import { BlockError, COPY_LIMITS, errnoText, must, Permission } from '../base/index.js';
 import { toBlockError } from '../base/index.js';
-import type { Backend, Child, DrainedSection, Node } from '../block/index.js';
-import { resolveBackingName } from '../block/index.js';
+import type { Backend, Child, DrainedSection, EdgeUser, Node } from '../block/index.js';
+import { resolveBackingName, UNNAMED_USER } from '../block/index.js';
 import { layerStatus, MirrorState, skipFilters, yieldToLoop } from '../block/copy/index.js';
 import type { CopyFailure, CopySession, MirrorInternal } from '../block/copy/index.js';
 import { CopyLoop } from './copy-loop.js';
 import type { Job } from './job.js';
 import { MirrorBatches } from './mirror-batches.js';
 import type { OnError } from './options.js';
-import { insertJobFilter, letGo } from './start.js';
+import { insertJobFilter, jobUser, letGo } from './start.js';
 import type { StartableWork } from './start.js';
 import type { JobRegistry } from './registry.js';
 
@@ -106,18 +106,18 @@ export class MirrorWork implements StartableWork {
     const { graph } = this.#registry;
     const { source, target, type, between } = this.#plan;
     const filter = must(this.#filter, 'the filter is in place');
-    const release = this.#registry.occupy(job, [filter]);
-    void job.ended.then(release);
     const standing = Permission.all & ~Permission.resize;
     const reading = { taken: Permission.consistentRead, shared: standing };
-    this.#main = await this.#take(job, filter, reading);
-    await this.#take(job, source, { taken: Permission.none, shared: standing });
-    await this.#take(job, target, NOTHING);
-    this.#target = await this.#take(job, target, this.#targetPermissions());
+    const guarding = { taken: Permission.none, shared: standing };
+    this.#target = await this.#take(target, UNNAMED_USER, this.#targetPermissions());
+    this.#main = await this.#take(filter, jobUser(job, 'main node'), reading);
+    await this.#take(source, jobUser(job, 'source'), guarding);
+    await this.#take(target, jobUser(job, 'target'), NOTHING);
     for (const node of between) {
       const sees = skipFilters(node) === skipFilters(target) ? Permission.consistentRead : 0;
       const shared = Permission.write | Permission.writeUnchanged | sees;
-      await this.#take(job, node, { taken: Permission.none, shared });
+      const user = jobUser(job, 'intermediate node');
+      await this.#take(node, user, { taken: Permission.none, shared });
     }
     if (type === 'commit') this.#unfreeze = graph.freezeChain(filter, target, 'commit');
     for (const backend of [this.#main, this.#target]) {
@@ -204,11 +204,11 @@ export class MirrorWork implements StartableWork {
   }
 
   async #take(
-    job: Job,
     node: Node,
+    user: EdgeUser | string,
     permissions: { readonly taken: number; readonly shared: number },
   ): Promise<Backend> {
-    const backend = await this.#registry.graph.attach(node, job.id, permissions);
+    const backend = await this.#registry.graph.attach(node, user, permissions);
     this.#backends.push(backend);
     return backend;
   }

@@ -2,7 +2,7 @@
 // The list of jobs: unique ids, and lookups worded as the two families of verbs want them.
 
 import { BlockError } from '../base/index.js';
-import type { Driver, Graph, Node } from '../block/index.js';
+import type { Child, Driver, Graph, Node } from '../block/index.js';
 import type { CopyEngine } from '../block/copy/index.js';
 import { Job } from './job.js';
 import type { JobEvent, JobSetup } from './job.js';
@@ -95,8 +95,9 @@ export class JobRegistry {
   /** A node that nothing stands on: no other node, and no job. */
   rootNode(device: string): Node {
     const node = this.node(device);
-    const stands = [...node.parents].some(({ parent }) => parent.node !== null);
-    if (!stands && this.blockerOf(node) === null) return node;
+    const isStood = ({ parent }: Child): boolean =>
+      parent.node !== null || parent.job !== undefined;
+    if (![...node.parents].some(isStood)) return node;
     throw new BlockError('invalid-state', 'Need a root block node');
   }
 

@@ -156,14 +156,3 @@ export function openAll(directory: string): string[] {
     });
   return [add('base', null), add('top', 'base'), add('over', 'top'), add('copy', null)];
 }
-
-/** Edges between nodes alone: how a job holds its nodes is its own affair. */
-export function nodeEdges(line: Line): Line {
-  const graph = line['return'] as { nodes?: Line[]; edges?: Line[] } | undefined;
-  if (graph?.nodes === undefined || graph.edges === undefined) return line;
-  const isNode = new Set(
-    graph.nodes.filter(({ type }) => type === 'block-driver').map(({ id }) => id),
-  );
-  const edges = graph.edges.filter(({ parent }) => isNode.has(parent));
-  return graphByNames({ ...line, return: { ...graph, edges } });
-}

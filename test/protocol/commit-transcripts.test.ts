@@ -5,9 +5,9 @@ import { describe, it } from 'vitest';
 
 import {
   compare,
+  graphByNames,
   hasReference,
   hello,
-  nodeEdges,
   openAll,
 } from '../helpers/reference.js';
 import { command, untilEvent } from '../helpers/transcript.js';
@@ -59,7 +59,7 @@ describe.skipIf(!hasReference)('as a real daemon commits', () => {
       command('block-commit', { device: 'top', 'job-id': 'c' }),
       command('query-jobs'),
       graph,
-    ], nodeEdges));
+    ], graphByNames));
 
   it('a commit between images runs to its end and leaves the same graph', () =>
     compare((directory) => [
@@ -71,7 +71,7 @@ describe.skipIf(!hasReference)('as a real daemon commits', () => {
       command('blockdev-del', { 'node-name': 'top' }),
       command('blockdev-del', { 'node-name': 'over' }),
       command('blockdev-del', { 'node-name': 'base' }),
-    ], nodeEdges));
+    ], graphByNames));
 
   it('a commit that finalizes by hand tells the same story', () =>
     compare((directory) => [
@@ -92,7 +92,7 @@ describe.skipIf(!hasReference)('as a real daemon commits', () => {
       command('query-jobs'),
       command('job-dismiss', { id: 'c' }),
       graph,
-    ], nodeEdges));
+    ], graphByNames));
 
   it('a commit is cancelled while pending, and nothing has changed', () =>
     compare((directory) => [
@@ -101,7 +101,7 @@ describe.skipIf(!hasReference)('as a real daemon commits', () => {
       until('BLOCK_JOB_PENDING', { 'top-node': 'top', 'auto-finalize': false }),
       command('job-cancel', { id: 'c' }),
       graph,
-    ], nodeEdges));
+    ], graphByNames));
 
   it('an active commit gets ready and completes', () =>
     compare((directory) => [
@@ -120,7 +120,7 @@ describe.skipIf(!hasReference)('as a real daemon commits', () => {
       command('blockdev-del', { 'node-name': 'over' }),
       command('blockdev-del', { 'node-name': 'top' }),
       command('blockdev-del', { 'node-name': 'base' }),
-    ], nodeEdges));
+    ], graphByNames));
 
   it('an active commit into the image below is paused, asked to complete, and resumed', () =>
     compare((directory) => [
@@ -137,7 +137,7 @@ describe.skipIf(!hasReference)('as a real daemon commits', () => {
       graph,
       command('job-finalize', { id: 'c' }),
       graph,
-    ], nodeEdges));
+    ], graphByNames));
 
   for (const [name, verb, args] of [
     ['without force ends well and changes no link', 'block-job-cancel', { device: 'c' }],
@@ -151,7 +151,7 @@ describe.skipIf(!hasReference)('as a real daemon commits', () => {
         until('BLOCK_JOB_READY', {}),
         untilEvent('null c', verb, args),
         graph,
-      ], nodeEdges));
+      ], graphByNames));
   }
 
   it('file names find images, and the base is named as it is told', () =>

@@ -6,10 +6,10 @@ import { describe, it } from 'vitest';
 
 import {
   compare,
+  graphByNames,
   hasReference,
   hello,
   isDrainPause,
-  nodeEdges,
   openAll,
   withoutOffset,
   withoutReplies,
@@ -34,7 +34,7 @@ function addQcow2(directory: string, name: string, extra: Line = {}): string {
 }
 
 /** Jobs are held differently, and no file is named by chance. */
-const plain = nodeEdges;
+const plain = graphByNames;
 
 describe.skipIf(!hasReference)('as a real daemon mirrors', () => {
   it('mirror refuses bad arguments with the same words and events', () =>

@@ -9,15 +9,15 @@
 
 import { BlockError, COPY_LIMITS, errnoText, must, Permission } from '../../base/index.js';
 import { toBlockError } from '../../base/index.js';
-import { ChildRole } from '../../block/index.js';
-import type { BackingLink, Backend, Node } from '../../block/index.js';
+import { ChildRole, UNNAMED_USER } from '../../block/index.js';
+import type { BackingLink, Backend, EdgeUser, Node } from '../../block/index.js';
 import { layerStatus, skipFilters, yieldToLoop } from '../../block/copy/index.js';
 import type { CopySession } from '../../block/copy/index.js';
 import { CopyLoop } from '../copy-loop.js';
 import type { CopyWork } from '../copy-loop.js';
 import type { Job } from '../job.js';
 import type { OnError } from '../options.js';
-import { insertJobFilter, letGo, requireFilterName } from '../start.js';
+import { insertJobFilter, jobUser, letGo, requireFilterName } from '../start.js';
 import type { StartableWork } from '../start.js';
 import type { JobRegistry } from '../registry.js';
 
@@ -78,21 +78,21 @@ export class CommitWork implements StartableWork {
       internal: {},
     });
     this.#filter = filter;
-    const release = this.#registry.occupy(job, [filter]);
-    void job.ended.then(release);
-    const main = await this.#take(job, device, NOTHING);
+    const main = await this.#take(device, jobUser(job, 'main node'), NOTHING);
     for (const layer of layers) {
       const sees = skipFilters(layer) === skipFilters(base) ? Permission.consistentRead : 0;
       const shared = Permission.write | Permission.writeUnchanged | sees;
-      await this.#take(job, layer, { taken: Permission.none, shared });
+      const user = jobUser(job, 'intermediate node');
+      await this.#take(layer, user, { taken: Permission.none, shared });
     }
     this.#unfreeze = graph.freezeChain(filter, base, 'commit');
-    await this.#take(job, base, NOTHING);
+    await this.#take(base, jobUser(job, 'base'), NOTHING);
     const grows = base.length < top.length ? Permission.resize : Permission.none;
-    this.#base = await this.#take(job, base, {
+    this.#base = await this.#take(base, UNNAMED_USER, {
       taken: Permission.consistentRead | Permission.write | grows,
       shared: Permission.consistentRead | Permission.writeUnchanged,
     });
+    await this.#take(top, UNNAMED_USER, NOTHING);
     main.onQuiesce((quiesced) => {
       if (quiesced) job.quiesce();
       else job.unquiesce();
@@ -184,11 +184,11 @@ export class CommitWork implements StartableWork {
   }
 
   async #take(
-    job: Job,
     node: Node,
+    user: EdgeUser | string,
     permissions: { readonly taken: number; readonly shared: number },
   ): Promise<Backend> {
-    const backend = await this.#registry.graph.attach(node, job.id, permissions);
+    const backend = await this.#registry.graph.attach(node, user, permissions);
     this.#backends.push(backend);
     return backend;
   }

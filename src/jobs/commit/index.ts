@@ -3,6 +3,7 @@
 // for images below the active layer, a mirror into the base for the active layer itself.
 
 import { BlockError, Permission } from '../../base/index.js';
+import { requireOperation } from '../../block/index.js';
 import type { Node } from '../../block/index.js';
 import { backingOf, nodesOfView, skipFilters } from '../../block/copy/index.js';
 import type { Job } from '../job.js';
@@ -64,7 +65,6 @@ async function startBelow(
   return startWork(registry, work, {
     setup: setupOf(args),
     speed: args.speed ?? 0,
-    nodes: [device, ...layers, base],
   });
 }
 
@@ -101,7 +101,6 @@ async function startActive(
   return startWork(registry, work, {
     setup: setupOf(args),
     speed: args.speed ?? 0,
-    nodes: [...layers, base],
   });
 }
 
@@ -119,7 +118,7 @@ function findEnds(registry: JobRegistry, args: CommitOptions): Ends {
     throw new BlockError('device-not-found', `Device '${args.device}' not found`);
   }
   const device = registry.rootNode(args.device);
-  registry.requireIdle(device);
+  requireOperation(device, 'commit-source');
   const top = findTop(registry, device, args);
   const base = findBase(registry, top, args);
   if (top === base) {
@@ -127,7 +126,7 @@ function findEnds(registry: JobRegistry, args: CommitOptions): Ends {
   }
   const layers: Node[] = [];
   for (const node of nodesOfView(top)) {
-    registry.requireIdle(node);
+    requireOperation(node, 'commit-target');
     if (node === base) break;
     layers.push(node);
   }

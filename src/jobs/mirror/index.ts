@@ -3,6 +3,7 @@
 // job. What is refused before the job exists sends no event.
 
 import { BlockError } from '../../base/index.js';
+import { requireOperation } from '../../block/index.js';
 import type { Node } from '../../block/index.js';
 import { backingOf, skipFilters } from '../../block/copy/index.js';
 import type { Job } from '../job.js';
@@ -81,7 +82,6 @@ async function start(
       autoDismiss: args['auto-dismiss'] ?? true,
     },
     speed: args.speed ?? 0,
-    nodes: [plan.source, plan.target],
   });
   // With nothing to copy it is READY before it answers.
   if (plan.sync === 'none') await job.restsOrEnds();
@@ -100,15 +100,8 @@ function planMirror(
 ): MirrorPlan {
   const { source, target } = facts;
   const granularity = granularityOf(args.granularity ?? 0, target);
-  registry.requireIdle(source);
-  registry.requireIdle(target);
-  const overlay = overlayOf(target);
-  if (overlay !== null) {
-    throw new BlockError(
-      'busy',
-      `Node '${target.name}' is busy: node is used as backing hd of '${overlay.name}'`,
-    );
-  }
+  requireOperation(source, 'mirror-source');
+  requireOperation(target, 'mirror-target');
   if (args.replaces !== undefined) requireReplaceable(registry, source, args.replaces);
   if (args.sync === 'incremental' || args.sync === 'bitmap') {
     throw new BlockError('unsupported', `Sync mode '${args.sync}' not supported`);
@@ -162,26 +155,12 @@ function granularityOf(asked: number, target: Node): number {
   return asked;
 }
 
-function overlayOf(node: Node): Node | null {
-  for (const edge of node.parents) {
-    if (edge.parent.node?.backing === node) return edge.parent.node;
-  }
-  return null;
-}
-
 function requireReplaceable(registry: JobRegistry, source: Node, name: string): void {
   const node = registry.graph.find(name);
   if (node === null) {
     throw new BlockError('not-found', `Failed to find node with node-name='${name}'`);
   }
-  registry.requireIdle(node);
-  const overlay = overlayOf(node);
-  if (overlay !== null && node !== source) {
-    throw new BlockError(
-      'busy',
-      `Node '${name}' is busy: node is used as backing hd of '${overlay.name}'`,
-    );
-  }
+  requireOperation(node, 'replace');
   if (!canReplace(source, node)) {
     throw new BlockError(
       'invalid-option',

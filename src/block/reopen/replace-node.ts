@@ -2,17 +2,17 @@
 // Nodes that take the places of others: what a job does when its copy becomes the disk.
 //
 // One drained turn for all of it: edges move together, permissions are recomputed once, and a
-// refusal leaves every edge where it was. A filter that goes out with the move stays without
-// users; whoever put it in removes it.
+// refusal leaves every edge where it was. Edges of jobs stay: they mean the very node. A filter
+// that goes out with the move stays without users; whoever put it in removes it.
 
-import { must } from '../base/index.js';
-import type { BlockNode } from './block-node.js';
-import type { Edge } from './child.js';
-import type { ReplaceRequest } from './graph-api.js';
-import { changeIdle, moveEdges, noteChild, refuseClosing } from './graph-changes.js';
-import type { BlockGraph } from './graph.js';
-import { refreshPermissions, topologicalOrder } from './permissions.js';
-import type { Step } from './transaction.js';
+import { must } from '../../base/index.js';
+import type { BlockNode } from '../block-node.js';
+import type { Edge } from '../child.js';
+import type { ReplaceRequest } from '../graph-api.js';
+import { changeIdle, moveEdges, noteChild, refuseClosing } from '../graph-changes.js';
+import type { BlockGraph } from '../graph.js';
+import { refreshPermissions, topologicalOrder } from '../permissions.js';
+import type { Step } from '../transaction.js';
 
 export async function replaceNode(graph: BlockGraph, request: ReplaceRequest): Promise<void> {
   const [node, by] = [request.node as BlockNode, request.by as BlockNode];
@@ -27,7 +27,7 @@ export async function replaceNode(graph: BlockGraph, request: ReplaceRequest): P
       for (const from of [node, ...without]) {
         for (const edge of from.parents) {
           const parent = edge.parent.node as BlockNode | null;
-          if (parent === null || !keep.has(parent)) moving.push(edge);
+          if (edge.parent.job === undefined && !keep.has(parent)) moving.push(edge);
         }
       }
       for (const filter of without) tx.add(goOut(filter));
