@@ -105,6 +105,11 @@ export const BLKLOGWRITES_LIMITS = {
   zeroBytes: 1 * MIB,
 } as const;
 
+export const CLOCK_LIMITS = {
+  /** The longest delay that a timer of the system takes: 2^31 − 1. */
+  longestTimerMs: 2_147_483_647,
+} as const;
+
 export const GRAPH_LIMITS = {
   /** Children of one list of a node. */
   listedChildren: 1024,

@@ -13,6 +13,7 @@ import type { Child } from './child.js';
 import type { Extent, Lease, TargetReservation } from './extent.js';
 import type { Node } from './node.js';
 import type { Request } from './request.js';
+import type { SnapshotView } from './snapshot-view.js';
 import type { ThrottleGroup } from './throttle/index.js';
 
 /** How a driver answers an operation; `pass` hands it to the filtered or primary child. */
@@ -53,9 +54,10 @@ export interface ChildDeclaration {
   readonly required: boolean;
   /**
    * Default permissions on the child: what a format needs for its metadata, what the parents need
-   * (filters), or what an overlay needs of its backing file. By default the role decides.
+   * (filters), or what an overlay needs of its backing file. By default the role decides. `own`:
+   * the open driver says, and before it is open nothing is asked.
    */
-  readonly permissions?: 'format' | 'filter' | 'cow';
+  readonly permissions?: 'format' | 'filter' | 'cow' | 'own';
 }
 
 /** Alignments and sizes that a node asks of its callers, in bytes; powers of two, 0 = no limit. */
@@ -117,7 +119,8 @@ export interface SnapshotFacts {
 export interface DriverInfo {
   /** Bytes; absent when the driver has no clusters. */
   readonly clusterSize?: number;
-  readonly dirty?: boolean;
+  /** Null: not even that there is nothing to be dirty. */
+  readonly dirty?: boolean | null;
   readonly corrupt?: boolean;
   readonly encrypted?: boolean;
   readonly snapshots?: readonly SnapshotFacts[];
@@ -196,6 +199,9 @@ export interface DriverNode {
   /** Present where points of the data path can be made to hold requests. */
   readonly breakpoints?: Breakpoints;
 
+  /** Where a past state of the node can be read beside what it holds now. */
+  readonly snapshotView?: SnapshotView;
+
   /** What the header says; null when the image has no backing file. */
   backingLink?(): BackingLink | null;
   /** Rewrites the header's backing link atomically and makes it durable. */
@@ -261,6 +267,12 @@ export interface OpenContext {
   child(name: string): Child;
   /** The throttle-group object of that id, or null. */
   throttleGroup?(name: string): ThrottleGroup | null;
+  findNode?(name: string): Node | null;
+  /**
+   * Keeps every link from this node down to `base` as it is until the result is
+   * called; throws kind `busy` when one is kept already.
+   */
+  freezeChain?(base: Node): () => void;
   /** Sends an event of src/api/events.ts to whoever runs the graph. */
   emit?(event: string, data: Readonly<Record<string, unknown>>): void;
   /** What childPermissions() answers is another now; what it asks for may only be less. */
@@ -307,6 +319,8 @@ export interface Driver<Options = Record<string, unknown>> {
   readonly plainFilename?: string;
   /** Own options that a reopen may change or reset; absent: nodes cannot be reopened. */
   readonly reopenOptions?: readonly string[];
+  /** Its name is that of its child `file`, whatever that is. */
+  readonly namedAfterFile?: boolean;
   /** Those that a reopen may change but not leave out; `reopenOptions` must be there as well. */
   readonly changeableOptions?: readonly string[];
   /** Strong options that `filename` can say. */

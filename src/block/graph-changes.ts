@@ -63,7 +63,12 @@ export function moveEdges(edges: readonly Edge[], to: BlockNode): Step {
     edge.node = node;
     node.parents.add(edge);
   };
-  for (const edge of edges) refuseFrozen(edge, `'${to.name}'`);
+  for (const { name, node, frozenBy } of edges) {
+    if (frozenBy === null) continue;
+    throw new BlockError('busy', `Cannot change '${name}' link to '${node.name}'`, {
+      node: node.name,
+    });
+  }
   for (const edge of edges) place(edge, to);
   return {
     commit() {

@@ -49,7 +49,7 @@ function formatPermissions(parent: BlockNode, parents: PermissionPair): Permissi
   const reading = parent.inspectOnly ? Permission.none : Permission.consistentRead;
   const writing = parent.readOnly ? Permission.none : CHANGING;
   return {
-    taken: reading | writing,
+    taken: reading | writing | (parents.taken & Permission.writeUnchanged),
     shared: (parents.shared | Permission.writeUnchanged) & ~CHANGING,
   };
 }
@@ -75,6 +75,8 @@ export function defaultPermissions(edge: Edge, parents: PermissionPair): Permiss
       return cowPermissions(parents);
     case 'format':
       return formatPermissions(parent, parents);
+    case 'own':
+      return NO_PERMISSIONS;
   }
 }
 

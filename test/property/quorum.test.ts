@@ -107,7 +107,7 @@ describe('a quorum', () => {
     );
   });
 
-  it('keeps its children alike and reports nobody, whatever is written and read at once', async () => {
+  it('keeps its children alike and reports nobody, whatever overlaps', async () => {
     await fc.assert(
       fc.asyncProperty(fc.nat(), operations, async (seed, work) => {
         const contents = Array.from({ length: 3 }, () => pattern(SIZE));

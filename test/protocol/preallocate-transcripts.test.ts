@@ -212,7 +212,8 @@ describe.skipIf(!hasReference).each([
   it('reopening it read-only cuts the file off', () =>
     onStage(real, async (stage) => {
       await stage.play(hello);
-      const inline = { driver: 'preallocate', 'node-name': 'p', file: { driver: 'file', filename: stage.path } };
+      const file = { driver: 'file', filename: stage.path };
+      const inline = { driver: 'preallocate', 'node-name': 'p', file };
       const options = { driver: 'qcow2', 'node-name': 'q', file: inline };
       await stage.play(add(options));
       await writeMegabyte(stage, 'q');

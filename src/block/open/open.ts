@@ -31,6 +31,7 @@ import {
   type OpenInheritance,
 } from './make-node.js';
 import { filenameOf } from './node-filename.js';
+import { protocolOf } from './protocol-of.js';
 import { probeHead, RawProbeGuard, readHead } from './probe.js';
 
 type Options = Readonly<Record<string, unknown>>;
@@ -251,7 +252,7 @@ export async function openNamed(
   inherited: OpenInheritance,
 ): Promise<BlockNode> {
   const { format } = reference;
-  const options = optionsOf(graph, reference);
+  const options = await optionsOf(graph, reference);
   const { driver } = options;
   if (typeof driver === 'string') {
     const kind = (await graph.registry.load(driver)).kind;
@@ -270,16 +271,19 @@ export async function openNamed(
   const { file, ...rest } = options;
   if (typeof file === 'object' && file !== null) {
     // Without a driver a file name is that of a host file.
-    const below = { driver: 'file', ...file } as NodeOptions;
+    const { filename } = file as Options;
+    const below = { driver: await protocolOf(graph, filename), ...file } as NodeOptions;
     return await openOver(graph, { file: below, format, rest }, inherited);
   }
   throw new BlockError('invalid-option', "Parameter 'driver' is missing");
 }
 
-function optionsOf(graph: BlockGraph, reference: ImageReference): Options {
+async function optionsOf(graph: BlockGraph, reference: ImageReference): Promise<Options> {
   if ('options' in reference) return reference.options;
   const parsed = parseFilename(reference.path);
-  if (parsed.kind === 'path') return { driver: 'file', filename: parsed.path };
+  if (parsed.kind === 'path') {
+    return { driver: await protocolOf(graph, parsed.path), filename: parsed.path };
+  }
   const { driver } = parsed.options;
   if (driver === 'nbd' && !graph.registry.has('nbd')) {
     throw new BlockError('unsupported', "Protocol 'nbd' is not supported", {

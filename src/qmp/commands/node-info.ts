@@ -3,8 +3,8 @@
 
 import type { CommandResult, ImageInfoValue } from '../../api/index.js';
 import { IMAGE_LIMITS } from '../../base/index.js';
-import { headerName } from '../../block/index.js';
-import type { Node } from '../../block/index.js';
+import { ChildRole, headerName } from '../../block/index.js';
+import type { DriverInfo, Node } from '../../block/index.js';
 import type { Engine } from '../../engine/index.js';
 import { describeBitmaps } from './bitmap.js';
 
@@ -21,14 +21,21 @@ function storageOf(node: Node): Node | null {
   return null;
 }
 
-/** A filter has that of the node it filters. */
-function clusterSizeOf(node: Node): number | undefined {
+/** Filters, and formats that are as their child is, have the facts of the node below. */
+function factsOf(node: Node): DriverInfo {
   let current = node;
-  for (let depth = 0; current.filtered !== null && depth < IMAGE_LIMITS.backingChainDepth; ) {
-    current = current.filtered;
-    depth += 1;
+  for (let depth = 0; depth < IMAGE_LIMITS.backingChainDepth; depth += 1) {
+    const below = current.filtered ?? (handsOn(current) ? current.primary : null);
+    if (below === null) break;
+    current = below;
   }
-  return current.info.clusterSize;
+  return current.info;
+}
+
+function handsOn({ driver }: Node): boolean {
+  return Object.values(driver.children).some(
+    ({ role, permissions }) => (role & ChildRole.primary) !== 0 && permissions === 'filter',
+  );
 }
 
 function backingDepth(node: Node): number {
@@ -37,22 +44,31 @@ function backingDepth(node: Node): number {
   return depth;
 }
 
+/** Of the file that stores the node, or of all that do so together. */
+async function allocatedBytes(engine: Engine, node: Node): Promise<number> {
+  const path = storageOf(node)?.driverNode.hostFile?.path;
+  if (path !== undefined) return (await engine.graph.host.stat(path))?.allocatedBytes ?? 0;
+  let sum = 0;
+  const below = node.primary ?? node.filtered;
+  const storing = below === null ? [...node.children.values()].map((child) => child.node) : [below];
+  for (const child of storing) sum += await allocatedBytes(engine, child);
+  return sum;
+}
+
 async function imageInfo(engine: Engine, node: Node, nested: boolean): Promise<ImageInfoValue> {
   const { info } = node;
-  const clusterSize = clusterSizeOf(node);
+  const { clusterSize, dirty: told } = factsOf(node);
   const link = node.backingLink();
   const format = link?.format ?? null;
   const full = link === null ? null : headerName(node, link.file);
   const storage = storageOf(node);
-  const path = storage?.driverNode.hostFile?.path;
-  const dirty = info.dirty ?? (storage === null ? undefined : false);
-  const stat = path === undefined ? null : await engine.graph.host.stat(path);
+  const dirty = told === undefined && storage !== null ? false : (told ?? undefined);
   const backing = nested ? node.backing : null;
   return {
     'virtual-size': node.length,
     filename: node.filename,
     format: node.driver.name,
-    'actual-size': stat?.allocatedBytes ?? 0,
+    'actual-size': await allocatedBytes(engine, node),
     ...(clusterSize === undefined ? {} : { 'cluster-size': clusterSize }),
     ...(info.encrypted === true ? { encrypted: true } : {}),
     ...(info.specific === undefined ? {} : { 'format-specific': info.specific }),

@@ -7,7 +7,14 @@ import { Permission, type Eventually, type PermissionPair } from '../../../src/b
 import { writeRequest } from '../../../src/block/index.js';
 import type { Backend, Driver, Graph, Node } from '../../../src/block/index.js';
 import { preallocate } from '../../../src/drivers/filters/preallocate/index.js';
-import { errorOf, graphOn, makeFile, MemoryHost, pattern, READ_WRITE } from '../../helpers/graph.js';
+import {
+  errorOf,
+  graphOn,
+  makeFile,
+  MemoryHost,
+  pattern,
+  READ_WRITE,
+} from '../../helpers/graph.js';
 
 const KIB = 1024;
 const GROWING: PermissionPair = {
@@ -20,9 +27,9 @@ interface Stage {
   readonly graph: Graph;
   readonly node: Node;
   readonly user: Backend;
-  fileSize(): Promise<number>;
+  readonly fileSize: () => Promise<number>;
   /** As a format does, which may go past the end. */
-  write(offset: number, bytes: Uint8Array): Eventually<void>;
+  readonly write: (offset: number, bytes: Uint8Array) => Eventually<void>;
 }
 
 async function stage(
@@ -67,7 +74,7 @@ describe('a preallocating node', () => {
     await graph.closeAll();
   });
 
-  it('leaves a file alone whose users may not resize it, and others may then write to it', async () => {
+  it('leaves a file alone whose users may not resize it, and shares it', async () => {
     const { user, graph, node, fileSize } = await stage();
     await user.detach();
     const writer = await graph.attach(node, 'guest', READ_WRITE);
@@ -100,7 +107,7 @@ describe('a preallocating node', () => {
     await graph.closeAll();
   });
 
-  it('follows a resize both ways, and takes over what is preallocated when that is asked', async () => {
+  it('follows a resize both ways, and gives what is preallocated when asked for it', async () => {
     const { user, write, node, graph, fileSize } = await stage();
     await write(4 * KIB, pattern(KIB));
     await node.truncate(100 * KIB, { preallocation: 'falloc' });
@@ -129,7 +136,7 @@ describe('a preallocating node', () => {
     await graph.closeAll();
   });
 
-  it('keeps the end of its data when cutting the file fails, and cuts it when it is closed', async () => {
+  it('keeps the end of its data when cutting the file fails, and cuts it on closing', async () => {
     const { host, user, write, node, graph, fileSize } = await stage();
     await write(4 * KIB, pattern(KIB));
     host.faults.add({ operation: 'truncate', nth: 1, errno: 'EIO' });

@@ -6,7 +6,14 @@ import { Permission } from '../../../src/base/index.js';
 import type { Driver } from '../../../src/block/index.js';
 import { quorum } from '../../../src/drivers/filters/quorum/index.js';
 import { qcow2Driver } from '../../../src/drivers/formats/qcow2/index.js';
-import { errorOf, graphOn, makeFile, MemoryHost, pattern, READ_WRITE } from '../../helpers/graph.js';
+import {
+  errorOf,
+  graphOn,
+  makeFile,
+  MemoryHost,
+  pattern,
+  READ_WRITE,
+} from '../../helpers/graph.js';
 import { quorumStage } from '../../helpers/quorum.js';
 
 const SIZE = 64 * 1024;
