@@ -81,6 +81,17 @@ export function moveEdges(edges: readonly Edge[], to: BlockNode): Step {
 }
 
 /**
+ * Edges to `below` that go to `above` when that is put over it: not those of nodes below it, which
+ * would close a cycle, nor those of jobs, which mean the very node.
+ */
+export function edgesToMove(below: BlockNode, above: BlockNode): Edge[] {
+  const inside = new Set(topologicalOrder([above]));
+  return [...below.parents].filter(
+    ({ parent }) => parent.job === undefined && !inside.has(parent.node as BlockNode),
+  );
+}
+
+/**
  * Changes the graph in a turn in which nothing runs on the nodes. Users are drained already, but a
  * driver above may do something on its own, such as punching freed clusters. The graph may have
  * changed since the section began: what `change` relies on is looked up in it.
@@ -164,10 +175,7 @@ export async function insertFilter(
     );
     filter.filename = below.filename;
     await changeIdle([below], (tx) => {
-      const subtree = new Set(topologicalOrder([filter]));
-      const moving = [...below.parents].filter(
-        (edge) => edge.parent.node === null || !subtree.has(edge.parent.node as BlockNode),
-      );
+      const moving = edgesToMove(below, filter);
       tx.add(setOutOfPlace(filter, false));
       tx.add(moveEdges(moving, filter));
       tx.add(refreshPermissions([filter]));

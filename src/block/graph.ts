@@ -14,9 +14,9 @@ import {
   type Random,
 } from '../base/index.js';
 import type { Host } from '../host/index.js';
-import { GraphBackend, type BackendOwner } from './backend.js';
+import { GraphBackend, type BackendOwner } from './users/backend.js';
 import { BlockNode } from './block-node.js';
-import { Edge } from './child.js';
+import { Edge, type EdgeUser } from './child.js';
 import { DrainControl } from './drain.js';
 import type { CorruptionReport } from './driver.js';
 import {
@@ -182,17 +182,18 @@ export class BlockGraph implements Graph, BackendOwner {
     if (failure !== null) throw failure.error;
   }
 
-  attach(node: Node, description: string, permissions: PermissionPair): Promise<Backend> {
+  attach(node: Node, user: EdgeUser | string, permissions: PermissionPair): Promise<Backend> {
+    const full = typeof user === 'string' ? { description: user } : user;
     try {
-      return Promise.resolve(this.attachNow(asBlockNode(node), description, permissions));
+      return Promise.resolve(this.attachNow(asBlockNode(node), full, permissions));
     } catch (error) {
       return Promise.reject(error);
     }
   }
 
-  attachNow(node: BlockNode, description: string, permissions: PermissionPair): GraphBackend {
+  attachNow(node: BlockNode, user: EdgeUser, permissions: PermissionPair): GraphBackend {
     refuseClosing(node);
-    const backend = new GraphBackend({ owner: this, node, description, permissions });
+    const backend = new GraphBackend({ owner: this, node, user, permissions });
     node.parents.add(backend.edge);
     try {
       refreshPermissions([node]).commit?.();

@@ -112,9 +112,10 @@ function conflictBetween(user: Edge, refuser: Edge): BlockError | null {
 }
 
 function checkConflicts(node: BlockNode): void {
-  const edges = [...node.parents];
-  for (const user of edges) {
-    for (const refuser of edges) {
+  // Of several conflicts the one with the newest user is told.
+  const edges = [...node.parents].reverse();
+  for (const refuser of edges) {
+    for (const user of edges) {
       if (user === refuser) continue;
       const conflict = conflictBetween(user, refuser);
       if (conflict !== null) throw conflict;

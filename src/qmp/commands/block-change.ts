@@ -2,6 +2,7 @@
 // Commands that change nodes that are there: size, snapshots, backing links, what is watched.
 
 import { BlockError, Permission } from '../../base/index.js';
+import { operationRefusal, UNNAMED_USER } from '../../block/index.js';
 import type { Node } from '../../block/index.js';
 import { changeBackingFile, snapshotInto, snapshotOnto } from '../../engine/index.js';
 import type { Engine } from '../../engine/index.js';
@@ -18,7 +19,7 @@ export const blockChangeCommands: HandlerFamily<
   block_resize: async (engine, args) => {
     const node = findNode(engine, args);
     if (args.size < 0) throw new BlockError('invalid-option', "Parameter 'size' expects a >0 size");
-    requireFree(engine, node, args.device);
+    requireFree(node, args.device);
     await resize(engine, node, Number(args.size));
   },
 
@@ -84,18 +85,18 @@ function findNode(engine: Engine, args: NodeArguments): Node {
   );
 }
 
-function requireFree(engine: Engine, node: Node, device: string | undefined): void {
-  try {
-    engine.requireUnused(node);
-  } catch (error) {
-    const text = `Device '${device ?? '(null)'}' is in use`;
-    throw new BlockError('busy', text, { node: node.name, cause: error });
-  }
+function requireFree(node: Node, device: string | undefined): void {
+  const reason = operationRefusal(node, 'resize');
+  if (reason === null) return;
+  throw new BlockError('busy', `Device '${device ?? '(null)'}' is in use`, {
+    node: node.name,
+    hint: reason,
+  });
 }
 
 async function resize(engine: Engine, node: Node, size: number): Promise<void> {
   const { graph } = engine;
-  const backend = await graph.attach(node, 'an unnamed block device', {
+  const backend = await graph.attach(node, UNNAMED_USER, {
     taken: Permission.resize,
     shared: Permission.all,
   });
