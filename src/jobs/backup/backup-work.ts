@@ -71,7 +71,7 @@ export class BackupWork implements StartableWork {
       });
     } catch (error) {
       const failure = toBlockError(error);
-      if (failure.context.node !== target.name) throw failure;
+      if (failure.context.node === source.name) throw failure;
       const text = `Could not create node: ${failure.message}`;
       throw new BlockError(failure.kind, text, { ...failure.context, cause: failure });
     }
