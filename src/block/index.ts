@@ -8,7 +8,7 @@ export type * from './graph-api.js';
 export { createGraph, type GraphParts } from './graph.js';
 export type * from './node.js';
 export { creationPath, parseFilename, resolveBackingName } from './open/filename.js';
-export { looseFlag, looseNumber } from './loose-options.js';
+export { looseFlag, looseNumber } from './open/loose-options.js';
 export { headerName } from './open/node-filename.js';
 export * from './users/op-blockers.js';
 export * from './registry.js';

@@ -114,6 +114,8 @@ export interface Host {
   readonly random: Random;
   /** Refuses directories, FIFOs and character devices at once, without blocking. */
   openFile(path: string, options: OpenFileOptions): Promise<HostFile>;
+  /** The same in this turn; for files that were opened before, since it may block. */
+  openFileNow(path: string, options: OpenFileOptions): HostFile;
   /** Creates (or, when it exists, opens without truncating) a regular file for writing. */
   createFile(path: string): Promise<HostFile>;
   /** Null when nothing is there. */

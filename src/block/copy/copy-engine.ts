@@ -110,13 +110,16 @@ export class CopySession {
       });
     }
     const exits: (() => void)[] = [];
+    const leaveSource = (): void => {
+      for (const exit of exits.splice(0)) exit();
+    };
     try {
       this.#enterSource({ offset, length }, exits);
-      return await this.#copyEntered({ offset, length }, earlier);
+      return await this.#copyEntered({ offset, length }, { earlier, leaveSource });
     } catch (error) {
       return { side: 'source', error: toBlockError(error) };
     } finally {
-      for (const exit of exits) exit();
+      leaveSource();
       endTurn();
     }
   }
@@ -137,13 +140,19 @@ export class CopySession {
     }
   }
 
-  async #copyEntered(span: Span, earlier: Promise<void>): Promise<CopyFailure | null> {
+  async #copyEntered(
+    span: Span,
+    { earlier, leaveSource }: { readonly earlier: Promise<void>; readonly leaveSource: () => void },
+  ): Promise<CopyFailure | null> {
     const { spec } = this;
     if (spec.fill === undefined && turnFlag(spec) !== RequestFlag.none) {
       await earlier;
+      leaveSource();
       return copyThroughGraph(spec, span);
     }
     const parts = await planView(spec.source.node, span.offset, span.length);
+    // A read through the nodes may need its range for itself (copy-on-read fills what it reads).
+    if (parts === null) leaveSource();
     if (spec.compress === true) return this.#copyCompressed({ span, parts, earlier });
     if (parts === null) return this.#fallBack(span);
     const range: PlannedRange = { ...span, parts };

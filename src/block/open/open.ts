@@ -190,16 +190,16 @@ async function openBacking(
   if (given === null || (given === undefined && (link === null || inherited.policy.noBacking))) {
     return;
   }
+  const named =
+    given !== undefined || link === null
+      ? null
+      : { path: backingPath(node, link.file), format: link.format };
   try {
     const below = inheritedByBacking(node, inherited, given === undefined && link?.format === null);
     const child =
-      given !== undefined || link === null
+      named === null
         ? await openReference(graph, given, below)
-        : await openNamed(
-            graph,
-            { path: resolveBackingName(plainNameOf(node), link.file), format: link.format },
-            below,
-          );
+        : await openNamed(graph, named, below);
     await attachChild(graph, { parent: node, name, role, child });
     if (typeof given !== 'string') child.inheritsFrom = node;
   } catch (error) {
@@ -207,13 +207,23 @@ async function openBacking(
   }
 }
 
-/** The name of the file that stores the image, whatever filters stand between. */
-function plainNameOf(node: BlockNode): string {
-  for (let at: BlockNode | null = node; at !== null; at = at.primary ?? at.filtered) {
-    const path = at.pipeline.driverNode?.hostFile?.path;
-    if (path !== undefined) return path;
+/** Relative to the file that stores the image, whatever filters stand between. */
+function backingPath(node: BlockNode, file: string): string {
+  let storing = node;
+  while (storing.pipeline.driverNode?.hostFile === undefined) {
+    const below = storing.primary ?? storing.filtered;
+    if (below === null) break;
+    storing = below;
   }
-  return node.filename;
+  const path = storing.pipeline.driverNode?.hostFile?.path ?? node.filename;
+  try {
+    return resolveBackingName(path, file);
+  } catch (error) {
+    const { childLists, name } = storing.driver;
+    if (childLists === undefined) throw error;
+    const text = `Cannot generate a base directory for ${name} nodes`;
+    throw new BlockError('invalid-option', text, { node: node.name, cause: error });
+  }
 }
 
 function guessedTooFar(node: BlockNode): BlockError {

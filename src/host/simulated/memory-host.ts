@@ -56,6 +56,10 @@ export class MemoryHost implements Host {
   }
 
   async openFile(path: string, options: OpenFileOptions): Promise<HostFile> {
+    return this.openFileNow(path, options);
+  }
+
+  openFileNow(path: string, options: OpenFileOptions): HostFile {
     const failure = this.faults.next('open', path);
     const node = this.volume.find(path);
     if (failure !== null) throw openError(path, failure.errno);

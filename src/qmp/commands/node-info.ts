@@ -44,6 +44,17 @@ function backingDepth(node: Node): number {
   return depth;
 }
 
+/** Of the file that stores the node, or of all that do so together. */
+async function allocatedBytes(engine: Engine, node: Node): Promise<number> {
+  const path = storageOf(node)?.driverNode.hostFile?.path;
+  if (path !== undefined) return (await engine.graph.host.stat(path))?.allocatedBytes ?? 0;
+  let sum = 0;
+  const below = node.primary ?? node.filtered;
+  const storing = below === null ? [...node.children.values()].map((child) => child.node) : [below];
+  for (const child of storing) sum += await allocatedBytes(engine, child);
+  return sum;
+}
+
 async function imageInfo(engine: Engine, node: Node, nested: boolean): Promise<ImageInfoValue> {
   const { info } = node;
   const { clusterSize, dirty: told } = factsOf(node);
@@ -51,15 +62,13 @@ async function imageInfo(engine: Engine, node: Node, nested: boolean): Promise<I
   const format = link?.format ?? null;
   const full = link === null ? null : headerName(node, link.file);
   const storage = storageOf(node);
-  const path = storage?.driverNode.hostFile?.path;
   const dirty = told === undefined && storage !== null ? false : (told ?? undefined);
-  const stat = path === undefined ? null : await engine.graph.host.stat(path);
   const backing = nested ? node.backing : null;
   return {
     'virtual-size': node.length,
     filename: node.filename,
     format: node.driver.name,
-    'actual-size': stat?.allocatedBytes ?? 0,
+    'actual-size': await allocatedBytes(engine, node),
     ...(clusterSize === undefined ? {} : { 'cluster-size': clusterSize }),
     ...(info.encrypted === true ? { encrypted: true } : {}),
     ...(info.specific === undefined ? {} : { 'format-specific': info.specific }),

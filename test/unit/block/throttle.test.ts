@@ -215,7 +215,9 @@ describe('throttle group', () => {
           });
           await Promise.resolve();
         }
-        while (clock.advanceToNext()) for (let turn = 0; turn < 3; turn += 1) await null;
+        while (clock.advanceToNext()) {
+          for (let turn = 0; turn < 3; turn += 1) await Promise.resolve();
+        }
         const expected = modelTimes(chosen, requests);
         for (const [index, at] of expected.entries()) {
           expect(Math.abs((passed[index] ?? Infinity) - at)).toBeLessThanOrEqual(2 + index / 10);
