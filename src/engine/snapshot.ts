@@ -207,6 +207,7 @@ export async function changeBackingFile(engine: Engine, request: BackingChange):
     const text = `Could not change backing file to '${request.backingFile}'`;
     throw new BlockError(failure.kind, `${text}: ${errnoText(failure.errno)}`, { cause: failure });
   } finally {
-    if (wasReadOnly) await graph.setReadOnly(image, true);
+    // The link stands, whatever else becomes of the node.
+    if (wasReadOnly) await graph.setReadOnly(image, true).catch(() => undefined);
   }
 }
