@@ -75,6 +75,8 @@ export interface Graph {
   /** Takes a filter out again; its parents go back to the filtered node. */
   removeFilter(filter: Node): Promise<void>;
 
+  /** Gives the users of a node to another one, all of them or none. */
+  replaceNode(request: ReplaceRequest): Promise<void>;
   /** Adds a node to the list of children of one whose driver has such. */
   addChild(parent: Node, child: Node): Promise<void>;
   /** Takes a child out of a list, by the name of its edge. */
@@ -96,6 +98,14 @@ export interface Graph {
 
   /** Replaces the cow child (null detaches) in one drained transaction; header untouched. */
   setBacking(node: Node, backing: Node | null): Promise<void>;
+}
+
+export interface ReplaceRequest {
+  readonly node: Node;
+  /** Takes its place; edges of what lies below it stay. */
+  readonly by: Node;
+  /** Filters directly above `node` whose users move too: they are out of use afterwards. */
+  readonly without?: readonly Node[];
 }
 
 export interface InsertFilterRequest {

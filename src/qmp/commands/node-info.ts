@@ -5,6 +5,7 @@ import type { CommandResult, ImageInfoValue } from '../../api/index.js';
 import { IMAGE_LIMITS } from '../../base/index.js';
 import { ChildRole, headerName } from '../../block/index.js';
 import type { DriverInfo, Node } from '../../block/index.js';
+import { storedBytes } from '../../engine/index.js';
 import type { Engine } from '../../engine/index.js';
 import { describeBitmaps } from './bitmap.js';
 
@@ -44,17 +45,6 @@ function backingDepth(node: Node): number {
   return depth;
 }
 
-/** Of the file that stores the node, or of all that do so together. */
-async function allocatedBytes(engine: Engine, node: Node): Promise<number> {
-  const path = storageOf(node)?.driverNode.hostFile?.path;
-  if (path !== undefined) return (await engine.graph.host.stat(path))?.allocatedBytes ?? 0;
-  let sum = 0;
-  const below = node.primary ?? node.filtered;
-  const storing = below === null ? [...node.children.values()].map((child) => child.node) : [below];
-  for (const child of storing) sum += await allocatedBytes(engine, child);
-  return sum;
-}
-
 async function imageInfo(engine: Engine, node: Node, nested: boolean): Promise<ImageInfoValue> {
   const { info } = node;
   const { clusterSize, dirty: told } = factsOf(node);
@@ -68,7 +58,7 @@ async function imageInfo(engine: Engine, node: Node, nested: boolean): Promise<I
     'virtual-size': node.length,
     filename: node.filename,
     format: node.driver.name,
-    'actual-size': await allocatedBytes(engine, node),
+    'actual-size': await storedBytes(engine.graph.host, node),
     ...(clusterSize === undefined ? {} : { 'cluster-size': clusterSize }),
     ...(info.encrypted === true ? { encrypted: true } : {}),
     ...(info.specific === undefined ? {} : { 'format-specific': info.specific }),

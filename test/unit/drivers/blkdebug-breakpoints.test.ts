@@ -138,6 +138,7 @@ describe('a request', () => {
     points.set('flush_to_disk', 'B');
     await node.flush();
     section.end();
+    await user.write(0, pattern(512));
     const flush = user.flush();
     await points.held('B');
     points.resume('B');
