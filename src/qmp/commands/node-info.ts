@@ -50,7 +50,7 @@ type StoredSizes = ReadonlyMap<Node, number>;
 
 async function storedSizes({ graph }: Engine): Promise<StoredSizes> {
   const sizes = new Map<Node, number>();
-  for (const node of [...graph.nodes]) {
+  for (const node of graph.nodes) {
     // What is closed meanwhile is not asked for any more.
     if (graph.find(node.name) !== node) continue;
     sizes.set(node, await storedBytes(graph.host, node));
