@@ -10,6 +10,7 @@ export type * from './node.js';
 export { creationPath, parseFilename, resolveBackingName } from './open/filename.js';
 export { looseFlag, looseNumber } from './open/loose-options.js';
 export { headerName } from './open/node-filename.js';
+export { protocolOf } from './open/protocol-of.js';
 export * from './users/op-blockers.js';
 export * from './registry.js';
 export * from './request.js';

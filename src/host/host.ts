@@ -91,9 +91,10 @@ export interface HostFile {
   sync(): Promise<void>;
   /**
    * Declares permissions taken and not shared; replaces the earlier declaration atomically.
-   * Throws kind `locked` and keeps the earlier one when another holder conflicts.
+   * Throws kind `locked` and keeps the earlier one when another holder conflicts. `user` names the
+   * one who asks to others of this process who are refused.
    */
-  lock(request: LockRequest): void;
+  lock(request: LockRequest, user?: string): void;
   /**
    * Moves what `from`, another opening of the same file by the same host, declared to this one:
    * at no moment is the file without it. Throws with nothing changed where a lock cannot be set.

@@ -249,7 +249,9 @@ export class Job {
 
   /** Resolves when the job rests: it is parked, waits for its user to finalize it, or is over. */
   async restsOrEnds(): Promise<void> {
-    if (this.#parked !== null || this.#status === 'concluded' || this.#status === 'null') return;
+    const isOver = this.#status === 'concluded' || this.#status === 'null';
+    const waitsForUser = this.#status === 'pending' && !this.autoFinalize;
+    if (this.#parked !== null || isOver || waitsForUser) return;
     await new Promise<void>((resolve) => void this.#parkWaiters.push(resolve));
   }
 

@@ -10,7 +10,7 @@ import { beforeAll, describe, expect, it } from 'vitest';
 
 import { BlockError, ManualClock, Permission, SeededRandom, Turns } from '../../src/base/index.js';
 import type { Backend, DrainedSection, Graph, Node } from '../../src/block/index.js';
-import { createGraph, createRegistry } from '../../src/block/index.js';
+import { createGraph, createRegistry, requireOperation } from '../../src/block/index.js';
 import { CopyEngine, createLanes } from '../../src/block/copy/index.js';
 import { ThrottleGroup, UNLIMITED, withLimits } from '../../src/block/throttle/index.js';
 import { DRIVER_LOADERS } from '../../src/engine/catalog.js';
@@ -228,7 +228,7 @@ async function change(world: World, { kind, ...facts }: Step): Promise<void> {
     case 'snapshot': {
       const node = world.find((facts as { node: string }).node);
       if (node === null) return;
-      jobs.requireIdle(node);
+      requireOperation(node, 'external-snapshot');
       await graph.appendOverlay(node, graph.require('over'));
       return;
     }

@@ -214,6 +214,43 @@ describe.skipIf(!hasReference)('as a real daemon opens a quorum', () => {
       namesInOneOrder,
     ));
 
+  it('below a format that is reopened or gets an overlay', () =>
+    compare(
+      (directory) => {
+        const file = (name: string): Line => ({
+          driver: 'file',
+          filename: join(directory, name),
+        });
+        const below = { driver: 'quorum', 'node-name': 'q', 'vote-threshold': 1 };
+        const base = {
+          driver: 'qcow2',
+          'node-name': 'base',
+          file: { ...below, children: [file('base.qcow2')] },
+        };
+        const reopenBase = (options: Line): string =>
+          command('blockdev-reopen', {
+            options: [{ driver: 'qcow2', 'node-name': 'base', ...options }],
+          });
+        return [
+          hello,
+          add(base),
+          reopenBase({ file: 'q', 'read-only': true }),
+          reopenBase({ file: 'q' }),
+          reopenBase({ file: { ...below, children: ['none'] } }),
+          graph,
+          ...nulls('n0'),
+          add({ driver: 'qcow2', 'node-name': 'top', backing: null, file: file('top.qcow2') }),
+          command('blockdev-snapshot', { node: 'base', overlay: 'top' }),
+          graph,
+          change({ node: 'top' }),
+          del('top'),
+          del('base'),
+          graph,
+        ];
+      },
+      namesInOneOrder,
+    ));
+
   it('whose children come and go', () =>
     compare(
       () => [

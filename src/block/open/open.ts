@@ -282,7 +282,7 @@ export async function openNamed(
   if (typeof file === 'object' && file !== null) {
     // Without a driver a file name is that of a host file.
     const { filename } = file as Options;
-    const below = { driver: await protocolOf(graph, filename), ...file } as NodeOptions;
+    const below = { driver: await protocolOf(graph.host, filename), ...file } as NodeOptions;
     return await openOver(graph, { file: below, format, rest }, inherited);
   }
   throw new BlockError('invalid-option', "Parameter 'driver' is missing");
@@ -292,7 +292,7 @@ async function optionsOf(graph: BlockGraph, reference: ImageReference): Promise<
   if ('options' in reference) return reference.options;
   const parsed = parseFilename(reference.path);
   if (parsed.kind === 'path') {
-    return { driver: await protocolOf(graph, parsed.path), filename: parsed.path };
+    return { driver: await protocolOf(graph.host, parsed.path), filename: parsed.path };
   }
   const { driver } = parsed.options;
   if (driver === 'nbd' && !graph.registry.has('nbd')) {

@@ -201,6 +201,56 @@ describe('a quorum', () => {
     await stage.close();
   });
 
+  it('refuses a child that it may not write to with nothing changed', async () => {
+    const stage = await quorumStage(same(2), { 'vote-threshold': 1 });
+    const { graph, host, user } = stage;
+    await makeFile(host, '/r', SIZE);
+    const options = { driver: 'file', 'node-name': 'r', filename: '/r', 'read-only': true };
+    const readOnly = await graph.open(options);
+    const q = graph.require('q');
+    const before = [q.filename, JSON.stringify(q.options), [...q.children.keys()].join()];
+    expect(await errorOf(() => graph.addChild(q, readOnly))).toMatchObject({
+      message: 'Block node is read-only',
+    });
+    expect([q.filename, JSON.stringify(q.options), [...q.children.keys()].join()]).toEqual(before);
+    expect(readOnly.parents.size).toBe(0);
+    await user.write(0, pattern(512, 9));
+    await makeFile(host, '/w', SIZE);
+    const writable = await graph.open({ driver: 'file', 'node-name': 'w', filename: '/w' });
+    await graph.addChild(q, writable);
+    expect([...q.children.keys()]).toEqual(['children.0', 'children.1', 'children.2']);
+    await stage.close();
+  });
+
+  it('changes its children between requests that are running', async () => {
+    for (const seed of [1, 2, 3, 4, 5, 6]) {
+      const host = new MemoryHost({ seed, laterChance: 0.8 });
+      const stage = await quorumStage(same(2), { 'vote-threshold': 1 }, { host });
+      const { graph, user } = stage;
+      await makeFile(host, '/w', pattern(SIZE));
+      const third = await graph.open({ driver: 'file', 'node-name': 'w', filename: '/w' });
+      const q = graph.require('q');
+      const writes = Array.from({ length: 20 }, (_, index) =>
+        user.write(index * 1000, pattern(1500, index)),
+      );
+      const added = graph.addChild(q, third);
+      writes.push(user.write(40_000, pattern(512, 77)));
+      await added;
+      const dropped = graph.removeChild(q, 'children.1');
+      writes.push(user.write(50_000, pattern(512, 78)));
+      await Promise.all([...writes, dropped]);
+      expect([...q.children.keys()]).toEqual(['children.0', 'children.2']);
+      const [first] = await stage.contents();
+      await stage.close();
+      const file = await host.openFile('/w', { readOnly: true });
+      const bytes = Buffer.alloc(SIZE);
+      await file.read(bytes, 0);
+      await file.close();
+      expect(bytes.subarray(50_000, 50_512).equals(pattern(512, 78))).toBe(true);
+      expect(first?.subarray(50_000, 50_512).equals(pattern(512, 78))).toBe(true);
+    }
+  });
+
   it('lets nobody else write to a child or resize it', async () => {
     const stage = await quorumStage(same(2), { 'vote-threshold': 1 });
     for (const taken of [Permission.write, Permission.resize]) {

@@ -13,11 +13,14 @@ import {
   type Eventually,
   type PermissionPair,
 } from '../../../base/index.js';
+import type { Node } from '../../../block/index.js';
 import type { HostFile } from '../../../host/index.js';
 
 const WRITING = Permission.write | Permission.writeUnchanged | Permission.resize;
 
 export interface FileAccessParts {
+  /** Named to others of this process who are refused a lock. */
+  readonly node: Node;
   readonly file: HostFile;
   /** Whether permissions become locks. */
   readonly locked: boolean;
@@ -75,7 +78,9 @@ export class FileAccess {
   }
 
   #lock(file: HostFile, { taken, shared }: PermissionPair): void {
-    if (this.#parts.locked) file.lock({ taken, unshared: Permission.all & ~shared });
+    if (!this.#parts.locked) return;
+    const request = { taken, unshared: Permission.all & ~shared };
+    file.lock(request, `node '${this.#parts.node.name}'`);
   }
 
   #replace(next: HostFile, cumulative: PermissionPair): void {
