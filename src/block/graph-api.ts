@@ -139,8 +139,8 @@ export interface Backend {
   flush(): Eventually<void>;
   setPermissions(permissions: PermissionPair): void;
   /**
-   * Called with true when drained, false when it may go on (jobs pause their batches), at once if it
-   * is drained now. The callback may begin sections and send requests; it must not throw.
+   * Called with true when drained, false when it may go on (jobs pause their batches), at once if
+   * it is drained now. The callback may begin sections and send requests; it must not throw.
    */
   onQuiesce(callback: (quiesced: boolean) => void): void;
   /**
