@@ -75,6 +75,7 @@ export class CommitWork implements StartableWork {
       driver: 'commit_top',
       name: filterName,
       below: top,
+      readOnly: true,
       internal: {},
     });
     this.#filter = filter;
