@@ -76,6 +76,7 @@ export class CommitWork implements StartableWork {
       driver: 'commit_top',
       name: filterName,
       below: top,
+      readOnly: true,
       internal: {},
     });
     this.#filter = filter;
