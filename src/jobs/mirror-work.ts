@@ -422,7 +422,9 @@ export class MirrorWork implements StartableWork {
     const link = overlay.backingLink();
     if (link === null || overlay.backing !== null) return;
     try {
-      const path = resolveBackingName(overlay.filename, link.file);
+      // Opened without a backing file it has no plain name of its own; its file has.
+      const file = must(overlay.primary, 'an image has a file');
+      const path = resolveBackingName(file.filename, link.file);
       const node = await graph.openImage(path, link.format, true);
       try {
         await graph.setBacking(overlay, node);
