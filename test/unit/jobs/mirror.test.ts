@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { describe, expect, it } from 'vitest';
-import { ManualClock, Permission } from '../../../src/base/index.js';
+import { Permission } from '../../../src/base/index.js';
+import type { ManualClock } from '../../../src/base/index.js';
 import { MemoryHost } from '../../../src/host/index.js';
 import { startDriveMirror, startMirror } from '../../../src/jobs/index.js';
 import type { Job } from '../../../src/jobs/index.js';
