@@ -20,6 +20,8 @@ export interface ShownBits {
   readonly granularity: number;
   /** Bits that are set times the granularity. */
   readonly count: number;
+  /** Writes set bits; false unless given. */
+  readonly recording?: boolean;
 }
 
 interface Shown {
@@ -49,7 +51,7 @@ export function shownBitmapsOf(node: Node): (DirtyBitmap | ShownBits)[] {
     .filter((shown) => !(shown instanceof DirtyBitmap) || shown.name !== null);
 }
 
-/** Queries show the bits until the result is called; they record nothing. */
+/** Queries show the bits until the result is called. */
 export function showBits(node: Node, bits: ShownBits): () => void {
   const list = attached(node);
   const entry: Shown = { bits };

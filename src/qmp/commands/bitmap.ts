@@ -60,8 +60,8 @@ export function describeBitmaps(node: Node): BitmapInfo {
   );
 }
 
-function describeBits({ granularity, count }: ShownBits): BitmapInfo[number] {
-  return { recording: false, persistent: false, busy: false, granularity, count };
+function describeBits({ granularity, count, recording = false }: ShownBits): BitmapInfo[number] {
+  return { recording, persistent: false, busy: false, granularity, count };
 }
 
 function describeBitmap(bitmap: DirtyBitmap): BitmapInfo[number] {
