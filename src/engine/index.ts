@@ -12,3 +12,4 @@ export { storedBytes } from './stored-bytes.js';
 export { ObjectRegistry } from './objects.js';
 export type { ObjectOptions } from './objects.js';
 export type { EngineEvent, EventListener } from './events.js';
+export * from './bitmaps.js';
