@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // Opening a node with its children, from options in the shape of `blockdev-add`.
 //
-// Order: the name is claimed, children other than the backing file are opened and attached, loops
-// are looked for, the driver opens, permissions follow, then the backing file is opened as the
-// options or the image header say. Whatever fails, everything opened on the way is closed again.
+// Order: the child `file` is opened, the name is claimed, the other children but the backing file
+// are opened, each is attached, loops are looked for, the driver opens, permissions follow, then the
+// backing file is opened as the options or the image header say. Of two faults the first in this
+// order is told. Whatever fails, everything opened on the way is closed again.
 
 import { BlockError, IMAGE_LIMITS, toBlockError, type Eventually } from '../../base/index.js';
 import type { FileIdentity } from '../../host/index.js';
@@ -19,14 +20,18 @@ import {
   inheritedByChild,
   inheritedByOverlay,
   makeNode,
+  nodeFlags,
   openContextOf,
   withPrefix,
+  type NodeRequest,
   type OpenInheritance,
 } from './make-node.js';
 import { filenameOf } from './node-filename.js';
 import { probeHead, RawProbeGuard, readHead } from './probe.js';
 
 type Options = Readonly<Record<string, unknown>>;
+
+const FILE = 'file';
 
 /** An image by name or by options; without a format (or `driver`) it is probed. */
 export type ImageReference =
@@ -39,9 +44,31 @@ export async function openNode(
   inherited: OpenInheritance,
 ): Promise<BlockNode> {
   const driver = await graph.registry.load(options.driver);
-  const node = makeNode(graph, { driver, options, inherited });
+  const file = await openFileChild(graph, { driver, options, inherited });
+  if (file === null) return await openWith(graph, { driver, options, inherited });
+  return await holding(graph, file, () =>
+    openWith(graph, { driver, options, inherited, file }),
+  );
+}
+
+/** The child `file` is there before anything else of the node is looked at. */
+async function openFileChild(
+  graph: BlockGraph,
+  { driver, options, inherited }: NodeRequest,
+): Promise<BlockNode | null> {
+  const value = options[FILE];
+  if (driver.children[FILE] === undefined || value === undefined || value === null) return null;
+  return await openReference(graph, value, inheritedByChild(nodeFlags(options, inherited), inherited));
+}
+
+async function openWith(
+  graph: BlockGraph,
+  request: NodeRequest & { readonly file?: BlockNode },
+): Promise<BlockNode> {
+  const { driver, inherited } = request;
+  const node = makeNode(graph, request);
   try {
-    await openChildren(graph, node, inherited);
+    await openChildren(graph, node, request);
     refuseLoop(node, inherited);
     node.pipeline.driverNode = await driver.open(openContextOf(graph, node), node.options);
     node.pipeline.readOnly ||= node.pipeline.driverNode.readOnly === true;
@@ -61,7 +88,7 @@ export async function openNode(
 async function openChildren(
   graph: BlockGraph,
   node: BlockNode,
-  inherited: OpenInheritance,
+  { inherited, file }: { readonly inherited: OpenInheritance; readonly file?: BlockNode },
 ): Promise<void> {
   for (const [name, declaration] of Object.entries(node.driver.children)) {
     if ((declaration.role & ChildRole.cow) !== 0) continue;
@@ -72,7 +99,9 @@ async function openChildren(
         node: node.name,
       });
     }
-    const child = await openReference(graph, value, inheritedByChild(flagsOf(node), inherited));
+    const child = name === FILE && file !== undefined
+      ? file
+      : await openReference(graph, value, inheritedByChild(flagsOf(node), inherited));
     await attachChild(graph, { parent: node, name, role: declaration.role, child });
     if (typeof value !== 'string') child.inheritsFrom = node;
   }
@@ -139,7 +168,8 @@ async function openBacking(
   );
   if (declared === undefined) return;
   const [name, { role }] = declared;
-  const given = node.options[name];
+  // The empty name is the older spelling of null.
+  const given = node.options[name] === '' ? null : node.options[name];
   const link = node.pipeline.open().backingLink?.() ?? null;
   if (inherited.guessedBacking && link !== null) throw guessedTooFar(node);
   if (given === null || (given === undefined && (link === null || inherited.policy.noBacking))) {

@@ -16,8 +16,8 @@ export const blkverify = defineDriver<BlkverifyOptions>({
   name: 'blkverify',
   kind: 'filter',
   children: {
-    test: { role: ChildRole.data, required: true },
     raw: { role: ChildRole.filtered | ChildRole.primary, required: true },
+    test: { role: ChildRole.data, required: true },
   },
   supports: {
     read: 'native',

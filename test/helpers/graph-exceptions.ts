@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: Apache-2.0
+// Where a contest of two daemons may differ, each with its reason, and nothing else.
+
+import type { GraphCommand } from './graph-contest.js';
+import type { Line } from './transcript.js';
+
+/** Answers and events of a command as compared. Ours tell the value that is no magic number. */
+export function sameAnswer(command: GraphCommand, said: readonly Line[]): string[] {
+  const lines = command.job === undefined ? said : said.flatMap(withoutPace);
+  return lines.map((line) => inOrder(line).replace(/ \((magic|version) \d+\)/, ''));
+}
+
+function inOrder(line: Line): string {
+  return JSON.stringify(line, (_, each: unknown) => {
+    if (each === null || typeof each !== 'object' || Array.isArray(each)) return each;
+    return Object.fromEntries(Object.entries(each).toSorted(([a], [b]) => (a < b ? -1 : 1)));
+  });
+}
+
+/** How far a job was, and whether its reply came before its first event, is chance. */
+function withoutPace(line: Line): Line[] {
+  if ('return' in line) return [];
+  if (line['event'] === 'BLOCK_WRITE_THRESHOLD') return [];
+  const data = line['data'] as Line | undefined;
+  if (data?.['status'] === 'paused' || data?.['status'] === 'running') return [];
+  return [JSON.parse(JSON.stringify(line, (key, value: unknown) =>
+    key === 'offset' ? undefined : value)) as Line];
+}
+
+/** What a disk gives to a file, and how far a format has written its file by now. */
+const CHANCE = [/ image actual-size = /];
+
+/**
+ * Of a data file that is none, the reference tells this once a reopen was given up; bitmaps without
+ * a name are how its copy-before-write remembers what to copy.
+ */
+const THEIRS_ONLY = [/ data-file-raw = false$/];
+
+/** Facts of a graph as compared. */
+export function sameFacts(facts: readonly string[]): string[] {
+  return facts.filter((fact) => ![...CHANCE, ...THEIRS_ONLY].some((pattern) => pattern.test(fact)));
+}
+
+/** What is left on disk as compared. */
+export function sameReport(report: Line): Line {
+  return report;
+}
