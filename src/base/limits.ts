@@ -93,6 +93,11 @@ export const THROTTLE_LIMITS = {
   shortestWaitMs: 0.001,
 } as const;
 
+export const BLKDEBUG_LIMITS = {
+  /** Bytes of a file of rules. */
+  configBytes: MIB,
+} as const;
+
 export const BLKLOGWRITES_LIMITS = {
   /** Sectors of a log are smaller than this. */
   sectorBytes: 16 * MIB,

@@ -23,6 +23,14 @@ export function withAncestors(nodes: Iterable<BlockNode>): Set<BlockNode> {
   return found;
 }
 
+/** The nodes that `nodes` use, however far down. */
+function nodesBelow(nodes: Iterable<BlockNode>): Set<BlockNode> {
+  const found = new Set<BlockNode>();
+  for (const start of nodes) for (const edge of start.edges.values()) found.add(edge.node);
+  for (const node of found) for (const edge of node.edges.values()) found.add(edge.node);
+  return found;
+}
+
 function reaches(from: BlockNode, targets: ReadonlySet<BlockNode>): boolean {
   const found = new Set<BlockNode>([from]);
   for (const node of found) {
@@ -51,6 +59,11 @@ class Section implements DrainedSection {
     for (const node of covered) {
       for (const { parent } of node.parents) if (parent.node === null) this.#stop(parent);
       this.#hurry(node.pipeline.driverNode);
+    }
+    // Whoever would let go what is held further down may wait for this very section.
+    for (const node of nodesBelow(this.#roots)) {
+      const { driverNode } = node.pipeline;
+      if (driverNode?.breakpoints !== undefined) this.#hurry(driverNode);
     }
     return covered;
   }

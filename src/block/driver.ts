@@ -125,6 +125,22 @@ export interface DriverInfo {
   readonly specific?: { readonly type: string; readonly data: Readonly<Record<string, unknown>> };
 }
 
+/** Points of the data path at which requests are held until they are told to go on. */
+export interface Breakpoints {
+  /**
+   * The next request that passes the event is held under the tag, once. Throws kind `not-found`
+   * for an event that does not exist.
+   */
+  set(event: string, tag: string): void;
+  /** Takes away what is set under the tag and lets go what it holds; false: nothing was set. */
+  remove(tag: string): boolean;
+  /** Lets the request go on that was held last under the tag; false when there is none. */
+  resume(tag: string): boolean;
+  isHolding(tag: string): boolean;
+  /** Resolves once a request is held under the tag. */
+  held(tag: string): Promise<void>;
+}
+
 export interface DiscardCounts {
   succeeded: number;
   failed: number;
@@ -171,8 +187,14 @@ export interface DriverNode {
   /** Stores one whole cluster that was deflated already; called in guest order. */
   writeDeflated?(offset: number, payload: Uint8Array): Eventually<void>;
 
-  /** The parent passes a named point of its data path (`l2_update`, …; blkdebug's events). */
-  debugEvent?(event: string): void;
+  /**
+   * The parent passes a named point of its data path (`l2_update`, …; blkdebug's events). A parent
+   * that can wait there says so, and does when a promise is given; otherwise the request that
+   * comes next is held in its place.
+   */
+  debugEvent?(event: string, canWait: boolean): Eventually<void>;
+  /** Present where points of the data path can be made to hold requests. */
+  readonly breakpoints?: Breakpoints;
 
   /** What the header says; null when the image has no backing file. */
   backingLink?(): BackingLink | null;
@@ -196,6 +218,11 @@ export interface DriverNode {
    * be taken. Present where the driver names `reopenOptions`.
    */
   reopen?(context: OpenContext, options: Readonly<Record<string, unknown>>): Promise<DriverNode>;
+  /**
+   * A reopen has made this instance serve a read-write node, still drained: what an open writes
+   * first is due now, and before the first change if it fails here. Locks are held.
+   */
+  becameWritable?(): Promise<void>;
   /** In the turn in which it replaces `old` (or gives way to it again): locks come along. */
   takeOver?(old: DriverNode): void;
   /**
@@ -218,11 +245,6 @@ export interface OpenContext {
   readonly inspectOnly: boolean;
   child(name: string): Child;
   /** The throttle-group object of that id, or null. */
-  /**
-   * A reopen has made this instance serve a read-write node, still drained: what an open writes
-   * first is due now, and before the first change if it fails here. Locks are held.
-   */
-  becameWritable?(): Promise<void>;
   throttleGroup?(name: string): ThrottleGroup | null;
   /** Tells whoever runs the graph (the event BLOCK_IMAGE_CORRUPTED); changes nothing itself. */
   reportCorruption?(report: CorruptionReport): void;
@@ -264,8 +286,13 @@ export interface Driver<Options = Record<string, unknown>> {
   readonly plainFilename?: string;
   /** Own options that a reopen may change or reset; absent: nodes cannot be reopened. */
   readonly reopenOptions?: readonly string[];
-  /** File name in front of the child's, for a filter opened without a strong option. */
-  readonly filenamePrefix?: string;
+  /** Strong options that `filename` can say. */
+  readonly nameOptions?: readonly string[];
+  /**
+   * A file name that opens a filter of this driver, made of its children's; null where one of
+   * those has none. Not asked when a strong option says what no name can.
+   */
+  filename?(child: (name: string) => string | null, options: Options): string | null;
   open(context: OpenContext, options: Options): Promise<DriverNode>;
   /** `blockdev-create`: makes an empty image from validated options, durable when it resolves. */
   create?(context: CreateContext, options: Readonly<Record<string, unknown>>): Promise<void>;

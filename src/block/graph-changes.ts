@@ -16,6 +16,33 @@ import { renewFilenames } from './open/node-filename.js';
 import { NO_PERMISSIONS, refreshPermissions, topologicalOrder } from './permissions.js';
 import { transaction, type Step, type Transaction } from './transaction.js';
 
+export function refuseClosing(node: BlockNode): void {
+  if (node.closing === null) return;
+  throw new BlockError('closed', `Node '${node.name}' is being closed`, { node: node.name });
+}
+
+/** Throws where `child` is above `parent` already, or is it. */
+export function refuseCycle(parent: BlockNode, name: string, child: BlockNode): void {
+  if (!topologicalOrder([child]).includes(parent)) return;
+  throw new BlockError(
+    'invalid-option',
+    `Making '${child.name}' a ${name} child of '${parent.name}' would create a cycle`,
+    { node: parent.name },
+  );
+}
+
+/** Notes under which name a node knows a child, for reopens and for its file name. */
+export function noteChild(node: BlockNode, name: string, child: BlockNode | null): Step {
+  return {
+    commit() {
+      const names = { [name]: child?.name ?? null };
+      node.options = { ...node.options, ...names };
+      node.given = { ...node.given, ...names };
+      renewFilenames([node]);
+    },
+  };
+}
+
 function refuseFrozen(edge: Edge, to: string): void {
   if (edge.frozenBy === null) return;
   const from = `'${edge.node.name}'`;
@@ -50,7 +77,8 @@ export function moveEdges(edges: readonly Edge[], to: BlockNode): Step {
 
 /**
  * Changes the graph in a turn in which nothing runs on the nodes. Users are drained already, but a
- * driver above may do something on its own, such as punching freed clusters.
+ * driver above may do something on its own, such as punching freed clusters. The graph may have
+ * changed since the section began: what `change` relies on is looked up in it.
  */
 export async function changeIdle(
   nodes: readonly BlockNode[],
@@ -59,7 +87,10 @@ export async function changeIdle(
   for (let busy = findBusy(nodes); busy !== undefined; busy = findBusy(nodes)) {
     await busy.pipeline.tracker.idle();
   }
-  await transaction(change);
+  await transaction((tx) => {
+    for (const node of nodes) refuseClosing(node);
+    change(tx);
+  });
 }
 
 function findBusy(nodes: readonly BlockNode[]): BlockNode | undefined {
@@ -111,6 +142,8 @@ export async function insertFilter(
   });
   filter.outOfPlace = true;
   filter.implicit = request.name === null;
+  // Who inserts it takes it out again, whatever edges come and go meanwhile.
+  filter.references = 1;
   const section = await graph.drains.drain([below]);
   try {
     for (const [name, declaration] of Object.entries(driver.children)) {
@@ -134,8 +167,6 @@ export async function insertFilter(
       tx.add(moveEdges(moving, filter));
       tx.add(refreshPermissions([filter]));
     });
-    // Who inserted it takes it out again, whatever edges come and go meanwhile.
-    filter.references += 1;
     graph.adopt(filter);
   } catch (error) {
     await graph.closeNode(filter).catch(() => undefined);
@@ -147,8 +178,8 @@ export async function insertFilter(
 }
 
 export async function removeFilter(graph: BlockGraph, filter: BlockNode): Promise<void> {
-  const below = must(filter.filtered, 'a filter has a filtered child');
   await changeDrained(graph, [filter], (tx) => {
+    const below = must(filter.filtered, 'a filter has a filtered child');
     tx.add(setOutOfPlace(filter, true));
     tx.add(moveEdges([...filter.parents], below));
     tx.add(refreshPermissions([filter, below]));
@@ -173,15 +204,9 @@ export async function setBacking(
     );
   }
   const [name, { role }] = declared;
-  if (backing !== null && topologicalOrder([backing]).includes(node)) {
-    throw new BlockError(
-      'invalid-option',
-      `Making '${backing.name}' a ${name} child of '${node.name}' would create a cycle`,
-      { node: node.name },
-    );
-  }
-  const old = node.edges.get(name) ?? null;
   await changeDrained(graph, [node], (tx) => {
+    if (backing !== null) refuseCycle(node, name, backing);
+    const old = node.edges.get(name) ?? null;
     const wanted = backing === null ? 'none' : `'${backing.name}'`;
     if (old !== null) {
       refuseFrozen(old, wanted);
@@ -190,12 +215,9 @@ export async function setBacking(
     if (backing !== null) attachEdge(tx, graph, { parent: node, name, role, child: backing });
     const affected = old === null ? [node] : [node, old.node];
     tx.add(refreshPermissions(affected));
+    tx.add(noteChild(node, name, backing));
     if (old !== null) tx.add({ clean: () => graph.closeIfUnused(old.node) });
   });
-  const names = { [name]: backing?.name ?? null };
-  node.options = { ...node.options, ...names };
-  node.given = { ...node.given, ...names };
-  renewFilenames([node]);
 }
 
 export function detachEdge(tx: Transaction, parent: BlockNode, edge: Edge): void {

@@ -18,7 +18,13 @@ import { BlockNode } from './block-node.js';
 import { Edge } from './child.js';
 import { DrainControl } from './drain.js';
 import type { CorruptionReport } from './driver.js';
-import { freezeChain, insertFilter, removeFilter, setBacking } from './graph-changes.js';
+import {
+  freezeChain,
+  insertFilter,
+  refuseClosing,
+  removeFilter,
+  setBacking,
+} from './graph-changes.js';
 import type {
   Backend,
   DrainedSection,
@@ -64,11 +70,6 @@ export interface EdgeRequest {
 export function asBlockNode(node: Node): BlockNode {
   assert(node instanceof BlockNode, 'a node of this block layer');
   return node;
-}
-
-function refuseClosing(node: BlockNode): void {
-  if (node.closing === null) return;
-  throw new BlockError('closed', `Node '${node.name}' is being closed`, { node: node.name });
 }
 
 export class BlockGraph implements Graph, BackendOwner {

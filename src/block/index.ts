@@ -7,7 +7,7 @@ export type * from './extent.js';
 export type * from './graph-api.js';
 export { createGraph, type GraphParts } from './graph.js';
 export type * from './node.js';
-export { creationPath, resolveBackingName } from './open/filename.js';
+export { creationPath, parseFilename, resolveBackingName } from './open/filename.js';
 export { headerName } from './open/node-filename.js';
 export * from './registry.js';
 export * from './request.js';

@@ -29,23 +29,15 @@ export class Transaction {
     for (let index = this.#steps.length - 1; index >= 0; index -= 1) this.#steps[index]?.abort?.();
   }
 
-  /** Runs every clean, also when one fails; throws the first failure. */
+  /** Runs every clean. The change stands or is undone already, so no failure of one counts. */
   async clean(): Promise<void> {
-    let failure: { error: unknown } | null = null;
-    for (const step of this.#steps) {
-      try {
-        await step.clean?.();
-      } catch (error) {
-        failure ??= { error };
-      }
-    }
-    if (failure !== null) throw failure.error;
+    for (const step of this.#steps) await step.clean?.().catch(() => undefined);
   }
 }
 
 /**
- * Builds and commits a transaction. When `build` throws, everything prepared is undone and its
- * error is thrown; a failing clean after that does not hide it.
+ * Builds and commits a transaction. It throws what `build` throws, with everything prepared undone,
+ * and nothing else: a caller that meets an error knows that nothing has changed.
  */
 export async function transaction<T>(build: (tx: Transaction) => Promise<T> | T): Promise<T> {
   const tx = new Transaction();
@@ -54,7 +46,7 @@ export async function transaction<T>(build: (tx: Transaction) => Promise<T> | T)
     result = await build(tx);
   } catch (error) {
     tx.abort();
-    await tx.clean().catch(() => undefined);
+    await tx.clean();
     throw error;
   }
   tx.commit();

@@ -5,11 +5,9 @@
 // Order of a snapshot: the node is flushed, the overlay is made and opened, then the graph changes
 // in one step. What fails before that leaves the graph as it was; a file that was made stays.
 
-import { resolve } from 'node:path';
-
 import { BlockError, errnoText, Permission, toBlockError } from '../base/index.js';
-import { ChildRole, creationPath } from '../block/index.js';
-import type { Driver, Node } from '../block/index.js';
+import { ChildRole, creationPath, parseFilename } from '../block/index.js';
+import type { Driver, Node, NodeOptions } from '../block/index.js';
 import { backingOf, nodesOfView, skipFilters } from '../block/copy/index.js';
 import type { Engine } from './engine.js';
 
@@ -44,16 +42,15 @@ export async function snapshotInto(
   if (graph.find(request.name) !== null) {
     throw new BlockError('exists', 'New overlay node-name already in use');
   }
-  const filename = creationPath(request.file);
   const driver = await formatDriver(engine, request.format);
-  if (!request.existing) await createOverlay(engine, node, { driver, filename });
+  if (!request.existing) {
+    await createOverlay(engine, node, { driver, filename: creationPath(request.file) });
+  }
   const cache = node.options['cache'];
   const overlay = await graph.open({
-    driver: request.format,
+    ...overlayOptions(driver, request.file),
     'node-name': request.name,
-    ...(hasBacking(driver) ? { backing: null } : {}),
     ...(cache === undefined ? {} : { cache }),
-    file: { driver: 'file', filename },
   });
   try {
     await graph.appendOverlay(node, overlay);
@@ -86,6 +83,24 @@ function hasBacking(driver: Driver): boolean {
   return Object.values(driver.children).some(({ role }) => (role & ChildRole.cow) !== 0);
 }
 
+/** The overlay without its backing file, by the name of its file or by `json:` options. */
+function overlayOptions(driver: Driver, name: string): NodeOptions {
+  const format = { driver: driver.name };
+  const none = hasBacking(driver) ? { backing: null } : {};
+  const parsed = parseFilename(name);
+  const below =
+    parsed.kind === 'path' ? { driver: 'file', filename: parsed.path } : parsed.options;
+  if (name.startsWith('json:')) {
+    if (driver.kind === 'protocol' || below['file'] !== undefined) {
+      return { ...none, ...below, ...format };
+    }
+    throw new BlockError('invalid-option', 'A block device must be specified for "file"');
+  }
+  const protocol = (below['file'] ?? below) as NodeOptions;
+  if (protocol.driver === driver.name) return protocol;
+  return { ...none, ...format, file: protocol };
+}
+
 interface NewOverlay {
   readonly driver: Driver;
   readonly filename: string;
@@ -94,6 +109,10 @@ interface NewOverlay {
 async function createOverlay(engine: Engine, node: Node, overlay: NewOverlay): Promise<void> {
   const { driver, filename } = overlay;
   const { graph } = engine;
+  if (driver.create === undefined && driver.kind !== 'format') {
+    const text = `Format driver '${driver.name}' does not support image creation`;
+    throw new BlockError('unsupported', text, { path: filename });
+  }
   if (!hasBacking(driver) || driver.create === undefined) {
     throw new BlockError(
       'unsupported',
@@ -106,7 +125,6 @@ async function createOverlay(engine: Engine, node: Node, overlay: NewOverlay): P
     const text = 'Error: Trying to create an image with the same filename as the backing file';
     throw new BlockError('invalid-option', text, { path: filename });
   }
-  const named = backing.startsWith('/') || backing.startsWith('json:') || backing.includes(':');
   const fileDriver = await engine.jobs.driver('file');
   const noNode = (): Promise<Node> => Promise.reject(new BlockError('invalid-state', 'no node'));
   await fileDriver.create?.({ host: graph.host, node: noNode }, { filename, size: 0 });
@@ -123,7 +141,8 @@ async function createOverlay(engine: Engine, node: Node, overlay: NewOverlay): P
           driver: driver.name,
           file: file.name,
           size: node.length,
-          'backing-file': named ? backing : resolve(backing),
+          // As the node was opened: a relative name counts from where the overlay is.
+          'backing-file': backing,
           'backing-fmt': node.driver.name,
         },
       );

@@ -96,18 +96,13 @@ describe.skipIf(!hasReference)('a reopen of a filter, as a real daemon does it',
       const file = (name: string): Line => ({ driver: 'file', filename: join(directory, name) });
       const q = { driver: 'qcow2', 'node-name': 'q', file: file('base.qcow2') };
       const log = file('top.qcow2');
+      const cor = { driver: 'copy-on-read', 'node-name': 'c', file: 'n' };
       return [
         hello,
         add(n),
         add(m),
         add(q),
-        ...tried(
-          { driver: 'copy-on-read', 'node-name': 'c', file: 'n' },
-          {},
-          { 'read-only': true },
-          { file: 'm' },
-          { bottom: 'n' },
-        ),
+        ...tried(cor, {}, { 'read-only': true }, { file: 'm' }, { bottom: 'n' }),
         ...tried({ driver: 'compress', 'node-name': 'c', file: 'q' }, {}, { file: 'm' }),
         ...tried({ driver: 'blkverify', 'node-name': 'c', test: 'n', raw: 'm' }, {}, { raw: 'q' }),
         ...tried(
@@ -117,8 +112,8 @@ describe.skipIf(!hasReference)('a reopen of a filter, as a real daemon does it',
         ),
         ...tried({ driver: 'blklogwrites', 'node-name': 'c', file: 'n', log }, {}, { log: 'm' }),
         // The list is refused as a whole.
-        add({ driver: 'copy-on-read', 'node-name': 'c', file: 'n' }),
-        reopen({ ...m, 'read-only': true }, { driver: 'copy-on-read', 'node-name': 'c', file: 'n' }),
+        add(cor),
+        reopen({ ...m, 'read-only': true }, cor),
         command('query-named-block-nodes', { flat: true }),
       ];
     }, readOnlyFlags));

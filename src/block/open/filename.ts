@@ -12,6 +12,9 @@ export type ParsedName =
 const NULL_NAME = 'null-co://';
 const NULL_AIO_NAME = 'null-aio://';
 
+/** Prefixes of names that images can be opened by, but not made. */
+const UNMADE_PROTOCOLS = new Set(['null-co', 'null-aio', 'blkdebug', 'blkverify', 'nbd']);
+
 const PREFIX = /^([A-Za-z0-9+.-]+):/;
 
 export function parseFilename(name: string): ParsedName {
@@ -20,6 +23,7 @@ export function parseFilename(name: string): ParsedName {
   if (prefix === undefined) return { kind: 'path', path: name };
   if (prefix === 'file') return { kind: 'path', path: fileUrlPath(name) };
   if (prefix === 'blkdebug') return { kind: 'options', options: { file: debugOptions(name) } };
+  if (prefix === 'blkverify') return { kind: 'options', options: { file: verifyOptions(name) } };
   if (name === NULL_NAME) return { kind: 'options', options: { driver: 'null-co' } };
   if (name === NULL_AIO_NAME) return { kind: 'options', options: { driver: 'null-aio' } };
   if (prefix === 'nbd' || prefix.startsWith('nbd+')) {
@@ -33,27 +37,46 @@ export function creationPath(name: string): string {
   const prefix = PREFIX.exec(name)?.[1];
   if (prefix === undefined) return name;
   if (prefix === 'file') return fileUrlPath(name);
-  const isKnown = name === NULL_NAME || prefix === 'nbd' || prefix.startsWith('nbd+');
-  if (!isKnown) throw new BlockError('invalid-option', `Unknown protocol '${prefix}'`);
-  const driver = name === NULL_NAME ? 'null-co' : 'nbd';
+  const driver = prefix.startsWith('nbd+') ? 'nbd' : prefix;
+  if (!UNMADE_PROTOCOLS.has(driver)) {
+    throw new BlockError('invalid-option', `Unknown protocol '${prefix}'`);
+  }
   const text = `Protocol driver '${driver}' does not support image creation`;
   throw new BlockError('unsupported', text);
 }
 
 /** `blkdebug:CONFIG:NAME`, the file of rules mostly left empty. */
 function debugOptions(name: string): Readonly<Record<string, unknown>> {
-  const rest = name.slice('blkdebug:'.length);
+  const text = 'blkdebug requires both config file and image path';
+  const [config, image] = twoNames(name, text);
+  const rules = config === '' ? {} : { config };
+  return { driver: 'blkdebug', ...rules, image: fileOptions(image) };
+}
+
+/** `blkverify:RAW:NAME`: a file, and an image whose format is found. */
+function verifyOptions(name: string): Readonly<Record<string, unknown>> {
+  const [raw, test] = twoNames(name, 'blkverify requires raw copy and original image path');
+  const image = parseFilename(test);
+  return {
+    driver: 'blkverify',
+    raw: fileOptions(raw),
+    test: image.kind === 'path' ? { file: fileOptions(test) } : image.options,
+  };
+}
+
+/** What stands before and after the second colon. */
+function twoNames(name: string, refusal: string): readonly [string, string] {
+  const rest = name.slice(name.indexOf(':') + 1);
   const colon = rest.indexOf(':');
-  if (colon < 0) {
-    throw new BlockError('invalid-option', 'blkdebug requires both config file and image path', {
-      path: name,
-    });
-  }
-  const config = rest.slice(0, colon);
-  const below = parseFilename(rest.slice(colon + 1));
-  const image =
-    below.kind === 'path' ? { driver: 'file', filename: below.path } : below.options;
-  return { driver: 'blkdebug', ...(config === '' ? {} : { config }), image };
+  if (colon >= 0) return [rest.slice(0, colon), rest.slice(colon + 1)];
+  throw new BlockError('invalid-option', refusal, { path: name });
+}
+
+function fileOptions(name: string): Readonly<Record<string, unknown>> {
+  const parsed = parseFilename(name);
+  if (parsed.kind === 'options') return parsed.options;
+  if (parsed.path !== '') return { driver: 'file', filename: parsed.path };
+  throw new BlockError('invalid-option', "The 'file' block driver requires a file name");
 }
 
 function fileUrlPath(name: string): string {
@@ -84,13 +107,15 @@ function nestDotted(value: Record<string, unknown>, depth: number): Record<strin
   }
   const result: Record<string, unknown> = {};
   for (const [key, member] of Object.entries(value)) {
-    const nested =
-      typeof member === 'object' && member !== null && !Array.isArray(member)
-        ? nestDotted(member as Record<string, unknown>, depth + 1)
-        : member;
-    setMember(result, key.split('.'), nested);
+    setMember(result, key.split('.'), nestMember(member, depth + 1));
   }
   return withLists(result);
+}
+
+function nestMember(member: unknown, depth: number): unknown {
+  if (typeof member !== 'object' || member === null) return member;
+  if (!Array.isArray(member)) return nestDotted(member as Record<string, unknown>, depth);
+  return member.map((item) => (Array.isArray(item) ? item : nestMember(item, depth)));
 }
 
 /** Objects whose members are numbered from 0 become lists. */

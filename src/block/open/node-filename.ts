@@ -29,17 +29,25 @@ export function renewFilenames(nodes: readonly BlockNode[]): void {
 
 function plainName(node: BlockNode): string | null {
   const { driver, options } = node;
-  if ((driver.strongOptions ?? []).some((option) => options[option] !== undefined)) return null;
+  const { strongOptions = [], nameOptions = [] } = driver;
+  const unsaid = strongOptions.filter((option) => !nameOptions.includes(option));
+  if (unsaid.some((option) => options[option] !== undefined)) return null;
   if (hasOtherBacking(node)) return null;
   const own = options['filename'];
   if (typeof own === 'string') return own;
   const below = node.primary ?? node.filtered;
   if (below === null) return driver.plainFilename ?? null;
-  const name = plainName(below);
-  if (driver.filenamePrefix !== undefined) return name && driver.filenamePrefix + name;
+  if (driver.filename !== undefined) {
+    return driver.filename((name) => childName(node, name), options);
+  }
   // A file name is opened by finding its format, which never is a filter.
-  const opens = below.driver.kind === 'protocol' || below.driver.filenamePrefix !== undefined;
-  return driver.kind !== 'filter' && opens ? name : null;
+  const opens = below.driver.kind === 'protocol' || below.driver.filename !== undefined;
+  return driver.kind !== 'filter' && opens ? plainName(below) : null;
+}
+
+function childName(node: BlockNode, name: string): string | null {
+  const child = node.edges.get(name)?.node;
+  return child === undefined ? null : plainName(child);
 }
 
 /** The backing file was given and is another than a plain open would find. */

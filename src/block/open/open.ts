@@ -313,7 +313,8 @@ async function openOver(
     file.inheritsFrom = node;
     if (request.format === null && format === 'raw') {
       node.probedRaw = true;
-      if (!node.readOnly) node.addObserver(new RawProbeGuard(head, probed, node.name));
+      // Also where it is read-only: it may become writable later.
+      node.addObserver(new RawProbeGuard(head, probed, node.name));
     }
     return node;
   });

@@ -4,6 +4,7 @@
 // during a write, so that nothing changes the blocks between reading and writing them.
 
 import { IO_LIMITS, must, settle, type Eventually } from '../../base/index.js';
+import type { NodeLimits } from '../driver.js';
 import type { Request } from '../request.js';
 import type { Pipeline } from './pipeline.js';
 
@@ -16,9 +17,15 @@ export function isAligned(range: ByteRange, alignment: number): boolean {
   return alignment <= 1 || (range.offset % alignment === 0 && range.length % alignment === 0);
 }
 
-/** Bytes of the largest request that may go to a driver that states `maxTransfer`. */
-export function transferLimit(maxTransfer: number): number {
-  return maxTransfer === 0 ? IO_LIMITS.maxTransfer : Math.min(maxTransfer, IO_LIMITS.maxTransfer);
+/** Bytes of the largest request that may go to a driver: whole blocks, and one at least. */
+export function transferLimit({ maxTransfer, requestAlignment }: NodeLimits): number {
+  const most = maxTransfer === 0 ? IO_LIMITS.maxTransfer : maxTransfer;
+  return wholeBlocks(Math.min(most, IO_LIMITS.maxTransfer), requestAlignment);
+}
+
+/** The most of `length` that is whole blocks, and one block at least. */
+export function wholeBlocks(length: number, alignment: number): number {
+  return alignment <= 1 ? length : Math.max(alignment, length - (length % alignment));
 }
 
 /** The smallest aligned range around `range`. */
@@ -52,23 +59,26 @@ export function padWrite(
   const head = request.offset !== range.offset;
   const tailAt = range.length - alignment;
   const tail = (request.offset + request.length) % alignment !== 0 && !(head && tailAt === 0);
-  const point = (event: string): void => pipeline.open().debugEvent?.(event);
-  if (head) point('pwritev_rmw_head');
-  const headRead = head
-    ? readBlocks(pipeline, range.offset, bounce.subarray(0, alignment))
-    : undefined;
+  const first = bounce.subarray(0, alignment);
+  const headRead = head ? readEdge(pipeline, 'head', range.offset, first) : undefined;
   return settle(headRead, () => {
-    if (head) point('pwritev_rmw_after_head');
-    if (tail) point('pwritev_rmw_tail');
-    const tailRead = tail
-      ? readBlocks(pipeline, range.offset + tailAt, bounce.subarray(tailAt))
-      : undefined;
+    const last = bounce.subarray(tailAt);
+    const tailRead = tail ? readEdge(pipeline, 'tail', range.offset + tailAt, last) : undefined;
     return settle(tailRead, () => {
-      if (tail) point('pwritev_rmw_after_tail');
       bounce.set(source, request.offset - range.offset);
       return pipeline.perform({ ...request, ...range, buffer: bounce });
     });
   });
+}
+
+function readEdge(
+  pipeline: Pipeline,
+  edge: 'head' | 'tail',
+  ...[offset, buffer]: [offset: number, buffer: Uint8Array]
+): Eventually<void> {
+  const point = (event: string): Eventually<void> => pipeline.open().debugEvent?.(event, true);
+  const read = settle(point(`pwritev_rmw_${edge}`), () => readBlocks(pipeline, offset, buffer));
+  return settle(read, () => point(`pwritev_rmw_after_${edge}`));
 }
 
 /** Reads whole blocks; a block beyond the end of a growing node is zeroes. */

@@ -11,14 +11,14 @@ import {
   type Eventually,
 } from '../../base/index.js';
 import type { BlockStatus } from '../block-status.js';
-import type { TruncateOptions } from '../driver.js';
+import type { NodeLimits, TruncateOptions } from '../driver.js';
 import type { Extent, Lease, TargetReservation } from '../extent.js';
 import type { Node } from '../node.js';
 import { RequestFlag, type Request } from '../request.js';
-import { isAligned, transferLimit, widen } from './align.js';
+import { isAligned, transferLimit, wholeBlocks, widen } from './align.js';
 import type { Pipeline } from './pipeline.js';
 
-/** Bytes of one write when zeroes are written out. */
+/** Bytes of one write when zeroes are written out, unless one block is more. */
 const ZERO_BUFFER_BYTES = 1024 * 1024;
 const zeroBuffer = new Uint8Array(ZERO_BUFFER_BYTES);
 
@@ -73,8 +73,8 @@ export function performZeroes(pipeline: Pipeline, request: Request): Eventually<
   if (support === 'pass') return passTarget(pipeline).writeZeroes(request);
   if (support === 'none') throw unsupported(pipeline, 'writing zeroes');
   if (support === 'emulate') return writeOutZeroes(pipeline, request);
-  const { optimalZeroes, maxZeroes } = pipeline.open().limits;
-  const pieces = splitByUnit(request, optimalZeroes, maxZeroes);
+  const { limits } = pipeline.open();
+  const pieces = splitByUnit(request, limits.optimalZeroes, mostAtOnce(limits, 'maxZeroes'));
   return sequence(pieces.length, (index) =>
     nativeZeroes(pipeline, must(pieces[index], 'piece of a zero request')),
   );
@@ -104,8 +104,9 @@ function writeOutZeroes(pipeline: Pipeline, request: Request): Eventually<void> 
     throw unsupported(pipeline, 'writing zeroes without data');
   }
   const flags = request.flags & RequestFlag.unchanged;
-  const { requestAlignment: alignment, maxTransfer } = pipeline.open().limits;
-  const chunk = Math.min(ZERO_BUFFER_BYTES, transferLimit(maxTransfer));
+  const { limits } = pipeline.open();
+  const alignment = limits.requestAlignment;
+  const chunk = wholeBlocks(Math.min(ZERO_BUFFER_BYTES, transferLimit(limits)), alignment);
   // Chunks are counted from a block's begin, so that only the two ends do not fit the alignment.
   const base = widen(request, Math.max(1, alignment)).offset;
   const end = request.offset + request.length;
@@ -116,12 +117,17 @@ function writeOutZeroes(pipeline: Pipeline, request: Request): Eventually<void> 
       kind: 'write',
       offset,
       length,
-      buffer: zeroBuffer.subarray(0, length),
+      buffer: zeroesOf(length),
       flags,
     };
     if (isAligned(piece, alignment)) return performWrite(pipeline, piece);
     return zeroUnaligned(pipeline, piece, alignment);
   });
+}
+
+/** Not to be written to. */
+function zeroesOf(length: number): Uint8Array {
+  return length <= ZERO_BUFFER_BYTES ? zeroBuffer.subarray(0, length) : new Uint8Array(length);
 }
 
 /** Reads, merges and writes the blocks at the ends; the tracked range must be serialising. */
@@ -140,9 +146,15 @@ function zeroUnaligned(pipeline: Pipeline, piece: Request, alignment: number): E
  * Head up to the first multiple of `unit`, whole units, and the rest, none larger than `most`
  * (0 = no limit); empty parts left out.
  */
-function splitByUnit(request: Request, unit: number, most = 0): Request[] {
+function splitByUnit(request: Request, unit: number, most: number): Request[] {
   const parts = splitAtUnits(request, unit);
   return most === 0 ? parts : parts.flatMap((part) => chop(part, most));
+}
+
+/** Whole blocks, whatever a node below says; 0 = no limit. */
+function mostAtOnce(limits: NodeLimits, name: 'maxZeroes' | 'maxDiscard'): number {
+  const most = limits[name] ?? 0;
+  return most === 0 ? 0 : wholeBlocks(most, limits.requestAlignment);
 }
 
 function chop(request: Request, most: number): Request[] {
@@ -178,10 +190,10 @@ export function performDiscard(pipeline: Pipeline, request: Request): Eventually
   const end = request.offset + request.length;
   const length = end - (end % alignment) - offset;
   if (length <= 0) return undefined;
-  const { optimalDiscard, maxDiscard } = driverNode.limits;
+  const most = mostAtOnce(driverNode.limits, 'maxDiscard');
   const whole = { ...request, offset, length };
-  if ((maxDiscard ?? 0) === 0) return nativeDiscard(pipeline, whole);
-  const pieces = splitByUnit(whole, optimalDiscard, maxDiscard);
+  if (most === 0) return nativeDiscard(pipeline, whole);
+  const pieces = splitByUnit(whole, driverNode.limits.optimalDiscard, most);
   return sequence(pieces.length, (index) =>
     nativeDiscard(pipeline, must(pieces[index], 'piece of a discard')),
   );

@@ -111,12 +111,12 @@ export class Pipeline {
     const driverNode = this.open();
     this.#checkRange(request, driverNode.length);
     if (request.length === 0) return undefined;
-    const { requestAlignment, maxTransfer } = driverNode.limits;
+    const { limits } = driverNode;
     if (
       (request.flags & SLOW_READ_FLAGS) === 0 &&
       this.tracker.serialising === 0 &&
-      request.length <= transferLimit(maxTransfer) &&
-      isAligned(request, requestAlignment)
+      request.length <= transferLimit(limits) &&
+      isAligned(request, limits.requestAlignment)
     ) {
       return this.#run(request);
     }
@@ -132,14 +132,14 @@ export class Pipeline {
         : driverNode.length,
     );
     if (request.length === 0) return undefined;
-    const { requestAlignment, maxTransfer } = driverNode.limits;
+    const { limits } = driverNode;
     if (
       this.#plainWrites &&
       (request.flags & SLOW_WRITE_FLAGS) === 0 &&
       this.observers.length === 0 &&
       this.tracker.serialising === 0 &&
-      request.length <= transferLimit(maxTransfer) &&
-      isAligned(request, requestAlignment)
+      request.length <= transferLimit(limits) &&
+      isAligned(request, limits.requestAlignment)
     ) {
       return this.#run(request);
     }
@@ -306,9 +306,10 @@ export class Pipeline {
   }
 
   #splitOrPad(request: Request): Eventually<void> {
-    const { requestAlignment, maxTransfer } = this.open().limits;
     if (request.kind === 'write-zeroes') return this.#zeroes(request);
-    const limit = transferLimit(maxTransfer);
+    const { limits } = this.open();
+    const { requestAlignment } = limits;
+    const limit = transferLimit(limits);
     const range = widen(request, Math.max(1, requestAlignment));
     if (range.length > limit) {
       const pieces = splitRequest(request, limit, Math.max(1, requestAlignment));

@@ -6,9 +6,8 @@
 import { BlockError, Permission } from '../../base/index.js';
 import type { BlockNode } from '../block-node.js';
 import { ChildRole } from '../driver.js';
-import { changeIdle, moveEdges, placeEdge } from '../graph-changes.js';
+import { changeIdle, moveEdges, noteChild, placeEdge, refuseCycle } from '../graph-changes.js';
 import type { BlockGraph } from '../graph.js';
-import { renewFilenames } from '../open/node-filename.js';
 import { refreshPermissions, topologicalOrder } from '../permissions.js';
 import { setReadOnly } from './reopen.js';
 
@@ -18,17 +17,11 @@ export async function appendOverlay(
   below: BlockNode,
   overlay: BlockNode,
 ): Promise<void> {
-  const name = requireOverlay(overlay);
   const section = await graph.drains.drain([below, overlay]);
   try {
     await changeIdle([below, overlay], (tx) => {
-      if (topologicalOrder([below]).includes(overlay)) {
-        throw new BlockError(
-          'invalid-option',
-          `Making '${below.name}' a ${name} child of '${overlay.name}' would create a cycle`,
-          { node: overlay.name },
-        );
-      }
+      const name = requireOverlay(overlay);
+      refuseCycle(overlay, name, below);
       const inside = new Set(topologicalOrder([overlay]));
       const users = [...below.parents].filter(
         ({ parent }) => parent.node === null || !inside.has(parent.node as BlockNode),
@@ -36,11 +29,8 @@ export async function appendOverlay(
       tx.add(placeEdge(overlay, name, below));
       tx.add(moveEdges(users, overlay));
       tx.add(refreshPermissions([overlay, below]));
+      tx.add(noteChild(overlay, name, below));
     });
-    const names = { [name]: below.name };
-    overlay.options = { ...overlay.options, ...names };
-    overlay.given = { ...overlay.given, ...names };
-    renewFilenames([overlay]);
   } finally {
     section.end();
   }

@@ -10,8 +10,8 @@ import { assert, BlockError, errnoText, must, toBlockError } from '../../base/in
 import type { BlockNode } from '../block-node.js';
 import type { Child, Edge } from '../child.js';
 import type { DriverNode, OpenContext } from '../driver.js';
-import { changeIdle, detachEdge, moveEdges, placeEdge } from '../graph-changes.js';
-import type { NodeOptions } from '../graph-api.js';
+import { changeIdle, detachEdge, moveEdges, placeEdge, refuseClosing } from '../graph-changes.js';
+import type { DrainedSection, NodeOptions } from '../graph-api.js';
 import type { BlockGraph } from '../graph.js';
 import { openContextOf } from '../open/make-node.js';
 import { renewFilenames } from '../open/node-filename.js';
@@ -50,15 +50,21 @@ export async function setReadOnly(
 }
 
 async function reopenPlanned(graph: BlockGraph, plan: () => ReopenPlans): Promise<void> {
-  const section = await graph.drains.drain([...plan().keys()]);
+  const sections: DrainedSection[] = [];
+  const drained = new Set<BlockNode>();
   try {
-    // Planned again: a job may have ended while its requests were waited for.
-    const plans = plan();
+    let plans = plan();
+    // Planned again after each wait: a job may have ended, and nodes come that its filter had.
+    while ([...plans.keys()].some((node) => !drained.has(node))) {
+      sections.push(await graph.drains.drain([...plans.keys()]));
+      for (const node of plans.keys()) drained.add(node);
+      plans = plan();
+    }
     checkPlans(graph, plans);
     await flushAll(plans.keys());
     await reopenDrained(graph, [...plans.values()]);
   } finally {
-    section.end();
+    for (const section of sections) section.end();
   }
 }
 
@@ -236,9 +242,7 @@ interface ChildMove {
 function moveChild(graph: BlockGraph, tx: Transaction, move: ChildMove): void {
   const { plan, name, old, child } = move;
   const { node } = plan;
-  if (child !== null && child.closing !== null) {
-    throw new BlockError('closed', `Node '${child.name}' is being closed`, { node: child.name });
-  }
+  if (child !== null) refuseClosing(child);
   if (old !== null) tx.add({ clean: closing(graph, old.node) });
   if (old !== null && child !== null) {
     tx.add(disinherit(old.node, node));

@@ -40,6 +40,24 @@ describe('commands on nodes in use', () => {
     expect(refused.message).toBe("Parameter 'driver' is missing");
   });
 
+  it('a snapshot names its backing file as that was opened, relative names included', async () => {
+    const { host } = engine.graph;
+    await makeFile(host, 'images/base.raw', 2 ** 20);
+    const file = { driver: 'file', filename: 'images/base.raw' };
+    await run('blockdev-add', { driver: 'raw', 'node-name': 'b', file });
+    await run('blockdev-add', { driver: 'raw', 'node-name': 'user', file: 'b' });
+    for (const [node, name] of [['b', 's1'], ['s1', 's2']]) {
+      await run('blockdev-snapshot-sync', {
+        'node-name': node,
+        'snapshot-file': `${name}.qcow2`,
+        'snapshot-node-name': name,
+      });
+    }
+    const link = (name: string): unknown => engine.graph.require(name).backingLink();
+    expect(link('s1')).toEqual({ file: 'images/base.raw', format: 'raw' });
+    expect(link('s2')).toEqual({ file: 's1.qcow2', format: 'qcow2' });
+  });
+
   it('an empty list of nodes is no change', async () => {
     await run('blockdev-reopen', { options: [] });
     expect(engine.graph.require('r').length).toBe(2 ** 20);

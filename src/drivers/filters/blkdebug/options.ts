@@ -110,7 +110,7 @@ export const blockPermission = enumeration('BlockPermission', [
 
 export const blkdebugOptions = struct('BlockdevOptionsBlkdebug', {
   image: blockdevRef,
-  /** A file of rules: refused by name. */
+  /** A file of rules (config-file.ts), which come before those given here. */
   config: optional(str),
   /** Bytes, as are the limits below. */
   align: optional(int),

@@ -4,6 +4,7 @@
 // An event runs the rules named after it whose state is the present one. Those that inject errors
 // become the armed ones, in the place of all armed before; those that set a state do so when the
 // event has run, the first of them winning. A request meets the first armed rule that covers it.
+// An errno of 0 shields a request from the rules behind; a negative one has it done without doing.
 
 import { getSystemErrorName } from 'node:util';
 import { BlockError, errnoText, kindOfErrno } from '../../../base/index.js';
@@ -12,14 +13,14 @@ import type { BlkdebugIoType, BlkdebugOptions, InjectErrorOptions } from './opti
 const SECTOR_BYTES = 512;
 const FIRST_STATE = 1;
 const DEFAULT_ERRNO = 5;
-const MAX_ERRNO = 4095;
 
 interface InjectRule {
   readonly state: number;
   readonly event: string;
   /** Null: everything but asking for block status. */
   readonly ioType: BlkdebugIoType | null;
-  readonly errno: string;
+  /** As the host counts errors. */
+  readonly errno: number;
   /** Byte that a request must touch; null: any request. */
   readonly byte: number | null;
   readonly once: boolean;
@@ -40,7 +41,8 @@ export interface Access {
 }
 
 export interface InjectedError {
-  readonly error: BlockError;
+  /** Null: the request is over without an error, and nothing was done. */
+  readonly error: BlockError | null;
   readonly immediately: boolean;
 }
 
@@ -50,12 +52,12 @@ export class Rules {
   #armed: readonly InjectRule[] = [];
   #state = FIRST_STATE;
 
-  constructor(options: BlkdebugOptions) {
+  constructor(options: Pick<BlkdebugOptions, 'inject-error' | 'set-state'>) {
     this.#errors = (options['inject-error'] ?? []).map(injectRule);
     this.#states = (options['set-state'] ?? []).map((rule) => ({
       event: rule.event,
-      state: Number(rule.state ?? 0),
-      newState: Number(rule.new_state),
+      state: int32(rule.state ?? 0),
+      newState: int32(rule.new_state),
     }));
     this.run('none');
   }
@@ -73,40 +75,43 @@ export class Rules {
   /** The error that a request meets, or null. */
   errorFor(access: Access): InjectedError | null {
     const rule = this.#armed.find((armed) => covers(armed, access));
-    if (rule === undefined) return null;
+    if (rule === undefined || rule.errno === 0) return null;
     if (rule.once) {
       this.#armed = this.#armed.filter((other) => other !== rule);
       this.#errors = this.#errors.filter((other) => other !== rule);
     }
     const { errno, immediately } = rule;
-    const error = new BlockError(kindOfErrno(errno), errnoText(errno), {
-      errno,
-      offset: access.offset,
-      operation: access.ioType,
-    });
-    return { error, immediately };
+    return { error: errno < 0 ? null : injectedError(errno, access), immediately };
   }
+}
+
+function injectedError(number: number, { offset, ioType }: Access): BlockError {
+  const errno = getSystemErrorName(-number);
+  const known = errno.startsWith('E');
+  const text = known ? errnoText(errno) : `Unknown error ${number}`;
+  return new BlockError(kindOfErrno(errno), text, {
+    offset,
+    operation: ioType,
+    errno: known ? errno : 'EIO',
+  });
 }
 
 function injectRule(options: InjectErrorOptions): InjectRule {
   const sector = Number(options.sector ?? -1);
-  const byte = sector * SECTOR_BYTES;
-  if (sector < -1 || byte > Number.MAX_SAFE_INTEGER) {
-    throw new BlockError('invalid-option', `inject-error: sector ${sector} is out of range`);
-  }
-  const number = Number(options.errno ?? DEFAULT_ERRNO);
-  if (!(number >= 1 && number <= MAX_ERRNO)) {
-    throw new BlockError('invalid-option', `inject-error: errno ${number} is out of range`);
-  }
   return {
     event: options.event,
-    state: Number(options.state ?? 0),
+    state: int32(options.state ?? 0),
     ioType: options.iotype ?? null,
-    errno: getSystemErrorName(-number),
-    byte: sector === -1 ? null : byte,
+    errno: int32(options.errno ?? DEFAULT_ERRNO),
+    byte: sector === -1 ? null : sector * SECTOR_BYTES,
     once: options.once ?? false,
     immediately: options.immediately ?? false,
   };
+}
+
+/** States and error numbers have 32 bits, whatever is given. */
+function int32(value: number | bigint): number {
+  return Number(BigInt.asIntN(32, BigInt(value)));
 }
 
 function covers(rule: InjectRule, { ioType, offset, length }: Access): boolean {

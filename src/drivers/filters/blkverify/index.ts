@@ -33,6 +33,10 @@ export const blkverify = defineDriver<BlkverifyOptions>({
     changeBacking: 'none',
     check: 'none',
   },
+  filename(child) {
+    const [raw, test] = [child('raw'), child('test')];
+    return raw === null || test === null ? null : `blkverify:${raw}:${test}`;
+  },
   open: (context) =>
     Promise.resolve(
       new BlkverifyNode(context.node, { test: context.child('test'), raw: context.child('raw') }),

@@ -44,13 +44,20 @@ export const copyOnRead = defineDriver<CopyOnReadOptions | CopyOnReadInternal>({
 
 function openAlone(context: OpenContext, file: Child, options: CopyOnReadOptions): CopyOnReadNode {
   const bottom = options.bottom === undefined ? null : findBottom(file.node, options.bottom);
-  const overlay = skipFilters(file.node);
+  // Looked up for each request: a snapshot puts another overlay below the filter.
+  const overlay = {
+    get node(): Node {
+      return skipFilters(file.node);
+    },
+  };
   const copier = new CopyOnRead({
-    overlay: { node: overlay },
+    overlay,
     base: () => (bottom === null ? null : backingOf(bottom)),
-    unit: overlay.info.clusterSize ?? DEFAULT_UNIT,
+    get unit() {
+      return overlay.node.info.clusterSize ?? DEFAULT_UNIT;
+    },
   });
-  return new CopyOnReadNode(file, context.readOnly || overlay.readOnly ? null : copier);
+  return new CopyOnReadNode(file, context.readOnly || overlay.node.readOnly ? null : copier);
 }
 
 function findBottom(top: Node, name: string): Node {

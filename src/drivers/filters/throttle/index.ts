@@ -35,7 +35,11 @@ export const throttle = defineDriver<ThrottleOptions>({
 });
 
 function openThrottle(context: OpenContext, options: ThrottleOptions): ThrottleNode {
-  const name = options['throttle-group'];
+  // Options of a `json:` name are not checked before.
+  const name: string | undefined = options['throttle-group'];
+  if (name === undefined) {
+    throw new BlockError('invalid-option', 'Please specify a throttle group');
+  }
   const group = context.throttleGroup?.(name) ?? null;
   if (group === null) {
     throw new BlockError('not-found', `Throttle group '${name}' does not exist`);

@@ -116,8 +116,9 @@ export class Qcow2Node implements DriverNode {
 
   flush(): Eventually<void> {
     const { flusher } = this.#store;
-    this.image.event('flush_to_os');
-    return flusher.isIdle ? this.image.sync() : flusher.flush(true);
+    return settle(this.image.point('flush_to_os'), () =>
+      flusher.isIdle ? this.image.sync() : flusher.flush(true),
+    );
   }
 
   blockStatus(offset: number, length: number, exact: boolean): Eventually<BlockStatus> {
@@ -141,8 +142,8 @@ export class Qcow2Node implements DriverNode {
   }
 
   reserve(offset: number, length: number): Eventually<TargetReservation | null> {
-    return reserve({ store: this.#store, eraser: this.#eraser }, offset, length);
     if (this.#beforeChange !== null) return this.#afterReady(() => this.reserve(offset, length));
+    return reserve({ store: this.#store, eraser: this.#eraser }, offset, length);
   }
 
   /**
@@ -152,8 +153,8 @@ export class Qcow2Node implements DriverNode {
   async truncate(size: number, options: TruncateOptions): Promise<void> {
     const { image } = this;
     image.assertWritable();
-    if (options.preallocation !== 'off') {
     await this.becameWritable();
+    if (options.preallocation !== 'off') {
       throw new BlockError(
         'unsupported',
         `Preallocation mode '${options.preallocation}' is not supported when resizing qcow2`,
@@ -179,16 +180,16 @@ export class Qcow2Node implements DriverNode {
   }
 
   async changeBacking(link: BackingLink | null): Promise<void> {
-    await this.#store.flusher.flush(true);
     await this.becameWritable();
+    await this.#store.flusher.flush(true);
     await this.image.structures.changeBacking(link);
   }
 
   async check(repair: 'none' | 'leaks' | 'all'): Promise<CheckResult> {
     const writable = !this.image.readOnly && !this.image.corrupt;
     if (writable) await this.#store.flusher.flushAll();
-    const result = await this.image.structures.check(repair);
     if (writable && repair !== 'none') await this.becameWritable();
+    const result = await this.image.structures.check(repair);
     if (repair !== 'none') {
       await this.#store.reload();
       this.#reader.reset();
@@ -212,7 +213,6 @@ export class Qcow2Node implements DriverNode {
     return this.#reopen(this, context, options as Qcow2Options);
   }
 
-  async close(): Promise<void> {
   async becameWritable(): Promise<void> {
     await this.#beforeChange?.();
     this.#beforeChange = null;
@@ -223,6 +223,7 @@ export class Qcow2Node implements DriverNode {
     return await work();
   }
 
+  async close(): Promise<void> {
     if (this.#closed) return;
     this.#closed = true;
     await this.#flushOut();

@@ -157,7 +157,7 @@ export async function readTopTables(file: Node, header: Qcow2Header): Promise<To
   const l1 = new Uint8Array(fields.l1Size * 8);
   const refcountTable = new Uint8Array(fields.refcountTableClusters * geometry.clusterSize);
   if (l1.length > 0) await file.read(readRequest(fields.l1TableOffset, l1));
-  file.driverNode.debugEvent?.('reftable_load');
+  await file.driverNode.debugEvent?.('reftable_load', true);
   await file.read(readRequest(fields.refcountTableOffset, refcountTable));
   return {
     l1Offset: fields.l1TableOffset,

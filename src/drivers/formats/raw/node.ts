@@ -63,8 +63,8 @@ export class RawNode implements DriverNode {
     return { requestAlignment: 1, maxTransfer, optimalZeroes, optimalDiscard };
   }
 
-  debugEvent(event: string): void {
-    this.#file.node.driverNode.debugEvent?.(event);
+  debugEvent(event: string, canWait: boolean): Eventually<void> {
+    return this.#file.node.driverNode.debugEvent?.(event, canWait);
   }
 
   childPermissions(_child: Child, parents: PermissionPair): PermissionPair {

@@ -119,8 +119,7 @@ export class Compressor implements Stepper<Payload> {
   #perform(placed: Placed, bytes: Uint8Array): Eventually<void> {
     let written: Eventually<void>;
     try {
-      this.#image.event('write_compressed');
-      written = this.#image.writeFile(placed.run.offset, bytes);
+      written = this.#image.writeFileAt('write_compressed', placed.run.offset, bytes);
     } catch (error) {
       this.#giveUp(placed);
       throw error;

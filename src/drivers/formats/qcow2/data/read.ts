@@ -60,8 +60,7 @@ export class Reader implements Stepper<Target> {
     const part = whole ? buffer : buffer.subarray(at, at + plan.length);
     switch (plan.kind) {
       case EntryKind.data:
-        this.#image.event('read_aio');
-        return this.#image.readFile(plan.hostOffset, part);
+        return this.#image.readFileAt('read_aio', plan.hostOffset, part);
       case EntryKind.unallocated:
         return this.#readBacking(offset, part);
       case EntryKind.compressed:
@@ -79,10 +78,11 @@ export class Reader implements Stepper<Target> {
       part.fill(0);
       return undefined;
     }
-    this.#image.event('read_backing_aio');
-    if (there === part.length) return backing.read(readRequest(offset, part));
-    part.fill(0, there);
-    return backing.read(readRequest(offset, part.subarray(0, there)));
+    if (there < part.length) part.fill(0, there);
+    const shown = there === part.length ? part : part.subarray(0, there);
+    const held = this.#image.point('read_backing_aio');
+    if (held instanceof Promise) return held.then(() => backing.read(readRequest(offset, shown)));
+    return backing.read(readRequest(offset, shown));
   }
 
   #readCompressed(offset: number, part: Uint8Array): Eventually<void> {
@@ -101,8 +101,7 @@ export class Reader implements Stepper<Target> {
       this.#inflated = { hi, lo, freedCount, bytes };
       part.set(bytes.subarray(skip, skip + part.length));
     };
-    image.event('read_compressed');
-    const filled = image.readFile(hostOffset, input);
+    const filled = image.readFileAt('read_compressed', hostOffset, input);
     return filled instanceof Promise ? filled.then(finish) : finish();
   }
 }

@@ -76,8 +76,8 @@ export class Writer implements Stepper<Source> {
     if (plan.kind === EntryKind.data && plan.copied) {
       this.#requireDataPlace(plan.hostOffset, plan.length);
       this.stepLength = plan.length;
-      image.event('write_aio');
-      return image.writeFile(plan.hostOffset, partOf(source, offset, plan.length));
+      const part = partOf(source, offset, plan.length);
+      return image.writeFileAt('write_aio', plan.hostOffset, part);
     }
     return this.#store.makeRoom() ?? this.#allocating(offset, length, source);
   }
@@ -160,8 +160,7 @@ export class Writer implements Stepper<Source> {
     const total = piece.clusters * clusterSize;
     const tail = total - head - piece.data.length;
     if ((head === 0 && tail === 0) || this.#restIsZero(piece, head, tail)) {
-      image.event('write_aio');
-      return image.writeFile(piece.hostOffset + head, piece.data);
+      return image.writeFileAt('write_aio', piece.hostOffset + head, piece.data);
     }
     if (piece.clusters > 2 && total > QCOW2_LIMITS.joinedWriteBytes) {
       return this.#writeInThree(piece, head, tail);
@@ -169,10 +168,7 @@ export class Writer implements Stepper<Source> {
     const joined = new Uint8Array(total);
     joined.set(piece.data, head);
     const filled = this.#fill(piece, joined.subarray(0, head), joined.subarray(total - tail));
-    return settle(filled, () => {
-      image.event('write_aio');
-      return image.writeFile(piece.hostOffset, joined);
-    });
+    return settle(filled, () => image.writeFileAt('write_aio', piece.hostOffset, joined));
   }
 
   /**
@@ -202,11 +198,11 @@ export class Writer implements Stepper<Source> {
   #fill(piece: Piece, head: Uint8Array, tail: Uint8Array): Eventually<void> {
     const { clusterSize } = this.#image;
     const end = (piece.firstCluster + piece.clusters) * clusterSize;
-    this.#image.event('cow_read');
-    const first =
+    const first = settle(this.#image.point('cow_read'), () =>
       head.length === 0
         ? undefined
-        : this.#reader.read(piece.firstCluster * clusterSize, head);
+        : this.#reader.read(piece.firstCluster * clusterSize, head),
+    );
     if (tail.length === 0) return first;
     return settle(first, () => this.#reader.read(end - tail.length, tail));
   }
@@ -222,11 +218,10 @@ export class Writer implements Stepper<Source> {
     first.set(piece.data.subarray(0, start), head);
     last.set(piece.data.subarray(end));
     await this.#fill(piece, first.subarray(0, head), last.subarray(last.length - tail));
-    image.event('cow_write');
+    await image.point('cow_write');
     if (head > 0) await image.writeFile(piece.hostOffset, first);
     const middle = piece.hostOffset + first.length;
-    image.event('write_aio');
-    await image.writeFile(middle, piece.data.subarray(start, end));
+    await image.writeFileAt('write_aio', middle, piece.data.subarray(start, end));
     if (tail > 0) await image.writeFile(middle + end - start, last);
   }
 

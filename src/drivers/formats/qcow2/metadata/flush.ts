@@ -162,7 +162,7 @@ export class Flusher {
     await this.#writeTables(image.refcountBlocks, cut.blocks);
     if (cut.refcountTable.length > 0) {
       await image.sync();
-      image.event('refblock_alloc_hookup');
+      await image.point('refblock_alloc_hookup');
       for (const write of cut.refcountTable) await image.writeFile(write.offset, write.bytes);
     }
     if (cut.l2.length > 0 || cut.l1.length > 0) {
@@ -171,7 +171,7 @@ export class Flusher {
     }
     if (cut.l1.length > 0) {
       await image.sync();
-      image.event('l1_update');
+      await image.point('l1_update');
       for (const write of cut.l1) await image.writeFile(write.offset, write.bytes);
     }
     if (durable || cut.frees.length > 0) await image.sync();
@@ -194,8 +194,8 @@ export class Flusher {
           throw image.markCorrupt(`${kind} at offset ${table.offset} overlaps ${hit}`);
         }
       }
-      image.event(kind === 'L2 table' ? 'l2_update' : 'refblock_update_part');
-      await image.writeFile(write.offset, write.bytes);
+      const point = kind === 'L2 table' ? 'l2_update' : 'refblock_update_part';
+      await image.writeFileAt(point, write.offset, write.bytes);
       for (const { table, version } of write.tables) cache.cleaned(table, version);
     }
   }

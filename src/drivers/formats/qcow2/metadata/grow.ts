@@ -30,7 +30,7 @@ export interface GrowContext {
 export async function growRefcountTable(context: GrowContext, blockCount: number): Promise<void> {
   await context.flusher.exclusive(async () => {
     if (context.refcounts.tableEntries >= blockCount) return;
-    context.image.event('reftable_grow');
+    await context.image.point('reftable_grow');
     const plan = planRefcountTable(context, blockCount);
     await switchRefcountTable(context, plan);
   });
@@ -89,7 +89,7 @@ function planRefcountTable(context: GrowContext, blockCount: number): RefcountTa
 async function switchRefcountTable(context: GrowContext, plan: RefcountTablePlan): Promise<void> {
   const { image, refcounts, flusher } = context;
   const { clusterSize } = image;
-  image.event('refblock_alloc_write_blocks');
+  await image.point('refblock_alloc_write_blocks');
   for (const block of plan.blocks) await image.writeFile(block.offset, block.bytes);
   const view = new DataView(plan.table.buffer);
   plan.table.set(image.refcountTable);
@@ -100,10 +100,10 @@ async function switchRefcountTable(context: GrowContext, plan: RefcountTablePlan
     view.setUint32(at, Math.floor(block.offset / 0x1_0000_0000));
     view.setUint32(at + 4, block.offset % 0x1_0000_0000 >>> 0);
   });
-  image.event('refblock_alloc_write_table');
+  await image.point('refblock_alloc_write_table');
   await image.writeFile(plan.tableOffset, plan.table);
   await image.sync();
-  image.event('refblock_alloc_switch_table');
+  await image.point('refblock_alloc_switch_table');
   await image.structures.patchHeader({
     refcountTableOffset: plan.tableOffset,
     refcountTableClusters: plan.tableClusters,
@@ -149,7 +149,7 @@ export async function growL1(context: GrowContext, entries: number): Promise<voi
     throw new BlockError('too-large', `${image.label}: L1 table would exceed 32 MiB`);
   }
   const clusters = Math.ceil((entries * 8) / image.clusterSize);
-  image.event('l1_grow_alloc_table');
+  await image.point('l1_grow_alloc_table');
   let run = context.allocator.takeAll(clusters);
   while (run instanceof Promise) {
     await run;
@@ -179,10 +179,10 @@ async function switchL1(
   written.set(image.l1);
   for (const sector of fresh) await readSector(image, written, sector);
   await flusher.writeRefcountBlocks();
-  image.event('l1_grow_write_table');
+  await image.point('l1_grow_write_table');
   await image.writeFile(place.offset, written);
   await image.sync();
-  image.event('l1_grow_activate_table');
+  await image.point('l1_grow_activate_table');
   await image.structures.patchHeader({ l1Offset: place.offset, l1Entries: place.entries });
   await image.sync();
   const old = { offset: image.l1Offset, length: image.l1.length };

@@ -6,7 +6,7 @@
 // tables and refcount blocks live in table caches. Everything here is changed synchronously; the
 // order in which it reaches the disk is flush.ts alone.
 
-import { BlockError, QCOW2_LIMITS } from '../../../../base/index.js';
+import { BlockError, QCOW2_LIMITS, settle } from '../../../../base/index.js';
 import type { Eventually } from '../../../../base/index.js';
 import { readRequest, writeRequest } from '../../../../block/index.js';
 import type { BackingLink, CheckResult, Child, DriverInfo, Node } from '../../../../block/index.js';
@@ -232,15 +232,33 @@ export class Qcow2Image {
     return this.file.write(writeRequest(offset, buffer));
   }
 
-  /** A named point of the data path, for a node below that asked to be told. */
+  /** A named point of the data path where nothing can wait, for a node below that is told. */
   event(name: string): void {
     const below = this.file.driverNode;
-    if (below.debugEvent !== undefined) below.debugEvent(name);
+    // Told that nothing waits it gives no promise.
+    if (below.debugEvent !== undefined) void below.debugEvent(name, false);
+  }
+
+  /** The same where the caller waits when the node below holds it. */
+  point(name: string): Eventually<void> {
+    const below = this.file.driverNode;
+    return below.debugEvent === undefined ? undefined : below.debugEvent(name, true);
+  }
+
+  readFileAt(point: string, offset: number, buffer: Uint8Array): Eventually<void> {
+    const held = this.point(point);
+    if (held instanceof Promise) return held.then(() => this.readFile(offset, buffer));
+    return this.readFile(offset, buffer);
+  }
+
+  writeFileAt(point: string, offset: number, buffer: Uint8Array): Eventually<void> {
+    const held = this.point(point);
+    if (held instanceof Promise) return held.then(() => this.writeFile(offset, buffer));
+    return this.writeFile(offset, buffer);
   }
 
   sync(): Eventually<void> {
-    this.event('flush_to_disk');
-    return this.file.flush();
+    return settle(this.point('flush_to_disk'), () => this.file.flush());
   }
 
   /** Guest-visible error for what the image says; the image itself stays as it is. */
@@ -284,8 +302,7 @@ export class Qcow2Image {
     }
     const hit = this.overlaps.structureAt(offset, what);
     if (hit !== null) throw this.corruptError(`${what} at offset ${offset} overlaps ${hit}`);
-    this.event(what === 'L2 table' ? 'l2_load' : 'refblock_load');
-    return this.readFile(offset, bytes);
+    return this.readFileAt(what === 'L2 table' ? 'l2_load' : 'refblock_load', offset, bytes);
   }
 }
 
