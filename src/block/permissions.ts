@@ -44,14 +44,25 @@ function filterPermissions(parents: PermissionPair): PermissionPair {
   return { taken: parents.taken, shared: parents.shared | Permission.writeUnchanged };
 }
 
-/** Metadata lives in the child: nobody else may write it or change its size. */
-function formatPermissions(parent: BlockNode, parents: PermissionPair): PermissionPair {
-  const reading = parent.inspectOnly ? Permission.none : Permission.consistentRead;
-  const writing = parent.readOnly ? Permission.none : CHANGING;
-  return {
-    taken: reading | writing,
-    shared: (parents.shared | Permission.writeUnchanged) & ~CHANGING,
-  };
+/**
+ * Where metadata lives nobody else may write or change the size. Data that parents may write,
+ * even unchanged, has to be written, and may have to grow.
+ */
+function storagePermissions(edge: Edge, parents: PermissionPair): PermissionPair {
+  const parent = edge.parent.node as BlockNode;
+  let { taken } = parents;
+  let shared = parents.shared | Permission.writeUnchanged;
+  if ((edge.role & ChildRole.metadata) !== 0) {
+    if (!parent.inspectOnly) taken |= Permission.consistentRead;
+    if (!parent.readOnly) taken |= CHANGING;
+    shared &= ~CHANGING;
+  }
+  if ((edge.role & ChildRole.data) !== 0) {
+    if ((taken & Permission.writeUnchanged) !== 0) taken |= Permission.write;
+    if ((taken & Permission.write) !== 0) taken |= Permission.resize;
+    shared &= ~Permission.resize;
+  }
+  return { taken, shared };
 }
 
 /** A backing file is only read; it may change under those parents that can bear it. */
@@ -74,7 +85,7 @@ export function defaultPermissions(edge: Edge, parents: PermissionPair): Permiss
     case 'cow':
       return cowPermissions(parents);
     case 'format':
-      return formatPermissions(parent, parents);
+      return storagePermissions(edge, parents);
   }
 }
 

@@ -188,7 +188,8 @@ export async function changeBackingFile(engine: Engine, request: BackingChange):
   try {
     const section = await graph.drain([image]);
     try {
-      await image.changeBacking({ file: request.backingFile, format: formatOf.driver.name });
+      const { backingFile: file } = request;
+      await image.changeBacking(file === '' ? null : { file, format: formatOf.driver.name });
     } finally {
       section.end();
     }

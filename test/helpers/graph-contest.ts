@@ -6,7 +6,6 @@
 // have answered is unknown, and the caller shows it as skipped.
 
 import { rmSync } from 'node:fs';
-import { join } from 'node:path';
 import { writeJson } from '../../src/wire/index.js';
 import { sameAnswer, sameFacts, sameReport } from './graph-exceptions.js';
 import { copyImages, imagesIn, newFolder, reportOn, sameBytes } from './graph-images.js';
@@ -181,7 +180,7 @@ export async function playBoth(player: Player): Promise<Outcome> {
     let outcome: Outcome;
     {
       await using real = await startRealDaemon(peer('qemu-storage-daemon') as string, directory);
-      await using daemon = await startOwnDaemon(own);
+      await using daemon = await startOwnDaemon(own, undefined, { ownBackingFormat: true });
       const theirs = { directory, conversation: new Conversation(real.socket) };
       const ours = { directory: own, conversation: new Conversation(await daemon.connect()) };
       await Promise.all([greeted(theirs), greeted(ours)]);

@@ -63,7 +63,7 @@ export function graphState(graph: GraphReply, nodes: readonly Line[]): GraphStat
   const described = nodes.flatMap((node) => {
     const name = given.get(String(node['node-name'])) ?? '?';
     drivers.set(name, String(node['drv']));
-    return factsOf(`node ${name}`, { ...node, 'node-name': name });
+    return factsOf(`node ${name}`, { ...withBitmapsByName(node), 'node-name': name });
   });
   const edges = graph.edges.map(
     (edge) => [nameOf(edge.parent), edge.name, nameOf(edge.child)] as const,
@@ -74,6 +74,14 @@ export function graphState(graph: GraphReply, nodes: readonly Line[]): GraphStat
   });
   const facts = [...described, ...linked, ...[...names.values()].map((name) => `has ${name}`)];
   return { facts: facts.toSorted(), drivers, edges };
+}
+
+/** Bitmaps without a name are how the reference's copy-before-write remembers what is copied. */
+function withBitmapsByName(node: Line): Line {
+  const bitmaps = (node['dirty-bitmaps'] ?? []) as readonly Line[];
+  const named = bitmaps.filter((bitmap) => bitmap['name'] !== undefined);
+  const entries = named.map((bitmap) => [String(bitmap['name']), bitmap] as const);
+  return { ...node, 'dirty-bitmaps': Object.fromEntries(entries) };
 }
 
 /** A line for each member, those of members too. */

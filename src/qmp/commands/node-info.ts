@@ -21,14 +21,15 @@ function storageOf(node: Node): Node | null {
   return null;
 }
 
-/** A filter has that of the node it filters. */
-function clusterSizeOf(node: Node): number | undefined {
+/** The node whose facts a filter tells as its own, as `raw` does. */
+function describedBy(node: Node): Node {
   let current = node;
-  for (let depth = 0; current.filtered !== null && depth < IMAGE_LIMITS.backingChainDepth; ) {
-    current = current.filtered;
-    depth += 1;
+  for (let depth = 0; depth < IMAGE_LIMITS.backingChainDepth; depth += 1) {
+    const below = current.driver.name === 'raw' ? current.primary : current.filtered;
+    if (below === null) break;
+    current = below;
   }
-  return current.info.clusterSize;
+  return current;
 }
 
 function backingDepth(node: Node): number {
@@ -39,13 +40,13 @@ function backingDepth(node: Node): number {
 
 async function imageInfo(engine: Engine, node: Node, nested: boolean): Promise<ImageInfoValue> {
   const { info } = node;
-  const clusterSize = clusterSizeOf(node);
+  const { clusterSize, dirty: dirtyBelow } = describedBy(node).info;
   const link = node.backingLink();
   const format = link?.format ?? null;
   const full = link === null ? null : headerName(node, link.file);
   const storage = storageOf(node);
   const path = storage?.driverNode.hostFile?.path;
-  const dirty = info.dirty ?? (storage === null ? undefined : false);
+  const dirty = dirtyBelow ?? (storage === null ? undefined : false);
   const stat = path === undefined ? null : await engine.graph.host.stat(path);
   const backing = nested ? node.backing : null;
   return {

@@ -92,9 +92,8 @@ class CopyOnReadNode implements DriverNode {
   }
 
   childPermissions(_child: Child, parents: PermissionPair): PermissionPair {
-    const own = this.#copier === null ? 0 : Permission.writeUnchanged;
     return {
-      taken: parents.taken | own,
+      taken: parents.taken | Permission.writeUnchanged,
       shared: parents.shared | Permission.writeUnchanged,
     };
   }
