@@ -9,4 +9,5 @@ export * from './permission.js';
 export * from './json.js';
 export * from './bitfield.js';
 export * from './struct.js';
+export * from './turns.js';
 export * from './units.js';

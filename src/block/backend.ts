@@ -3,8 +3,8 @@
 //
 // This is the outer edge where drain stops requests: while quiesced, new requests wait in order of
 // arrival, and those that come before all of them have begun queue behind them; requests already
-// inside go on and are counted. An inline request only looks at two counters. Range is checked here against the node's size: outside users never grow a node by
-// writing.
+// inside go on and are counted. An inline request only looks at two counters. Range is checked here
+// against the node's size: outside users never grow a node by writing.
 
 import {
   assert,

@@ -9,6 +9,7 @@ import {
   assert,
   BlockError,
   type Clock,
+  Turns,
   type PermissionPair,
   type Random,
 } from '../base/index.js';
@@ -82,6 +83,11 @@ export class BlockGraph implements Graph, BackendOwner {
   readonly throttleGroup: NonNullable<GraphParts['throttleGroup']>;
   readonly drains = new DrainControl();
   readonly #nodes = new Map<string, BlockNode>();
+  /**
+   * One change at a time: what it has planned stays true while it waits, but for users that come
+   * and go. Whoever asks for one holds up no request, so that the one before can drain.
+   */
+  readonly #changes = new Turns();
   #lastSequence = 0;
 
   constructor(parts: GraphParts) {
@@ -215,28 +221,29 @@ export class BlockGraph implements Graph, BackendOwner {
   }
 
   async insertFilter(request: InsertFilterRequest): Promise<Node> {
-    return await insertFilter(this, request);
+    return await this.#changes.run(() => insertFilter(this, request));
   }
 
   async removeFilter(filter: Node): Promise<void> {
-    await removeFilter(this, asBlockNode(filter));
+    await this.#changes.run(() => removeFilter(this, asBlockNode(filter)));
   }
 
   async setBacking(node: Node, backing: Node | null): Promise<void> {
     const target = backing === null ? null : asBlockNode(backing);
-    await setBacking(this, asBlockNode(node), target);
+    await this.#changes.run(() => setBacking(this, asBlockNode(node), target));
   }
 
   async reopen(requests: readonly NodeOptions[]): Promise<void> {
-    await reopenNodes(this, requests);
+    await this.#changes.run(() => reopenNodes(this, requests));
   }
 
   async setReadOnly(node: Node, readOnly: boolean): Promise<void> {
-    await setReadOnly(this, asBlockNode(node), readOnly);
+    await this.#changes.run(() => setReadOnly(this, asBlockNode(node), readOnly));
   }
 
   async appendOverlay(node: Node, overlay: Node): Promise<void> {
-    await appendOverlay(this, asBlockNode(node), asBlockNode(overlay));
+    const [below, top] = [asBlockNode(node), asBlockNode(overlay)];
+    await this.#changes.run(() => appendOverlay(this, below, top));
   }
 
   /** Adds an edge with the permissions that follow; refused, nothing is changed. */

@@ -4,7 +4,7 @@
 // Commands run one at a time, whichever client sent them (exclusive()), so each sees the graph as
 // the one before left it. The end: jobs are cancelled, then nodes closed, each step once.
 
-import { BlockError } from '../base/index.js';
+import { BlockError, Turns } from '../base/index.js';
 import { ChildRole } from '../block/index.js';
 import type { Graph, Node, NodeOptions } from '../block/index.js';
 import type { JobRegistry } from '../jobs/index.js';
@@ -41,7 +41,7 @@ export class Engine implements AsyncDisposable {
   readonly #release: () => Promise<void>;
   #requestQuit: (() => void) | null = null;
   #closing: Promise<void> | null = null;
-  #tail: Promise<void> = Promise.resolve();
+  readonly #turns = new Turns();
 
   constructor(parts: EngineParts) {
     this.graph = parts.graph;
@@ -94,12 +94,7 @@ export class Engine implements AsyncDisposable {
 
   /** Runs `work` after all work given before has ended. */
   exclusive<T>(work: () => Promise<T>): Promise<T> {
-    const result = this.#tail.then(work);
-    this.#tail = result.then(
-      () => undefined,
-      () => undefined,
-    );
-    return result;
+    return this.#turns.run(work);
   }
 
   /** Ends everything once the work given before has ended; idempotent. */

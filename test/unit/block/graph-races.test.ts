@@ -194,6 +194,29 @@ describe('a reopen', () => {
     expect([...graph.nodes]).toEqual([]);
   });
 
+  it('and a change of the backing link meanwhile leave options that are true', async () => {
+    const stage = reopening();
+    const graph = graphOn(new MemoryHost(), [stage.driver, holder]);
+    const node = await graph.open({
+      driver: 'holder',
+      'node-name': 'n',
+      file: { driver: 'counted' },
+      backing: { driver: 'counted', 'node-name': 'below', 'read-only': true },
+    });
+    let go = (): void => undefined;
+    stage.gate = new Promise<void>((resolve) => (go = resolve));
+    const reopened = graph.reopen([{ driver: 'holder', 'node-name': 'n', backing: 'below' }]);
+    await turn();
+    const cut = graph.setBacking(node, null);
+    await turn();
+    go();
+    await Promise.all([reopened, cut]);
+    expect(node.backing).toBe(null);
+    expect(node.options['backing']).toBe(null);
+    await graph.closeAll();
+    expect(stage.open.size).toBe(0);
+  });
+
   it('stands, and its nodes work, when a child that it drops fails to close', async () => {
     const stage = reopening();
     const graph = graphOn(new MemoryHost(), [stage.driver, holder]);

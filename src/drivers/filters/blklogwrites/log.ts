@@ -5,7 +5,7 @@
 // out one after another, and the superblock counts one only when it is written. Numbers are little
 // endian.
 
-import { BlockError, BLKLOGWRITES_LIMITS, must } from '../../../base/index.js';
+import { BlockError, BLKLOGWRITES_LIMITS, must, Turns } from '../../../base/index.js';
 import type { Eventually } from '../../../base/index.js';
 import { readRequest, writeRequest } from '../../../block/index.js';
 import type { Child, Node } from '../../../block/index.js';
@@ -66,6 +66,9 @@ export async function findLogEnd(log: Node): Promise<LogPosition> {
     }
     const hasData = (flags & BigInt(LogFlag.discard)) === 0n;
     sector += 1 + (hasData ? Number(entry[1]) : 0);
+    if (sector * sectorSize > log.length) {
+      throw new BlockError('corrupt-image', `log ends within entry ${index} of ${count}`);
+    }
   }
   return { sectorSize, sector, entries: count };
 }
@@ -86,8 +89,7 @@ export class WriteLog {
   #entries: number;
   /** Entries that the superblock tells of. */
   #told: number;
-  /** Ends, without an error, when the last record so far is written. */
-  #tail: Promise<void> = Promise.resolve();
+  readonly #turns = new Turns();
 
   constructor(log: Child, position: LogPosition, interval: number) {
     this.#log = log;
@@ -99,20 +101,14 @@ export class WriteLog {
   }
 
   append(record: LogRecord): Promise<void> {
-    return this.#inTurn(() => this.#write(record));
+    return this.#turns.run(() => this.#write(record));
   }
 
   /** Brings the superblock up to date and out. */
   finish(): Promise<void> {
-    return this.#inTurn(async () => {
+    return this.#turns.run(async () => {
       if (this.#told !== this.#entries) await this.#writeSuper();
     });
-  }
-
-  #inTurn(work: () => Promise<void>): Promise<void> {
-    const result = this.#tail.then(work);
-    this.#tail = result.catch(() => undefined);
-    return result;
   }
 
   async #write(record: LogRecord): Promise<void> {

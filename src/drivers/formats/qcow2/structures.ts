@@ -4,7 +4,7 @@
 // Every write to cluster 0 goes through one queue and is built from the header as it is when its
 // turn comes, so that a field patch and a backing change never undo each other.
 
-import { BlockError, hasAny, NO_BITS, orBits, withoutBits } from '../../../base/index.js';
+import { BlockError, hasAny, NO_BITS, orBits, Turns, withoutBits } from '../../../base/index.js';
 import type { Bits64 } from '../../../base/index.js';
 import { readRequest, writeRequest } from '../../../block/index.js';
 import type { BackingLink, CheckResult, Child, DriverInfo, Node } from '../../../block/index.js';
@@ -24,8 +24,8 @@ import type { HeaderPatch, Structures, TopTables } from './metadata/index.js';
 export class Qcow2Structures implements Structures {
   readonly #file: Pick<Child, 'node'>;
   #header: Qcow2Header;
-  /** The last queued write of cluster 0; never rejects. */
-  #tail: Promise<void> = Promise.resolve();
+  /** Writes of cluster 0. */
+  readonly #turns = new Turns();
 
   constructor(file: Pick<Child, 'node'>, header: Qcow2Header) {
     this.#file = file;
@@ -37,7 +37,7 @@ export class Qcow2Structures implements Structures {
   }
 
   patchHeader(patch: HeaderPatch): Promise<void> {
-    return this.#enqueue(async () => {
+    return this.#turns.run(async () => {
       const fields = patched(this.#header.fields, patch);
       await this.#file.node.write(writeRequest(0, encodeHeaderFields(fields)));
       this.#header = { ...this.#header, fields };
@@ -48,7 +48,7 @@ export class Qcow2Structures implements Structures {
   async clearAutoclear(): Promise<void> {
     const bits = this.#header.fields.autoclearFeatures;
     if (!hasAny(bits, bits)) return;
-    await this.#enqueue(async () => {
+    await this.#turns.run(async () => {
       const fields = { ...this.#header.fields, autoclearFeatures: NO_BITS };
       await this.#file.node.write(writeRequest(0, encodeHeaderFields(fields)));
       this.#header = { ...this.#header, fields };
@@ -66,7 +66,7 @@ export class Qcow2Structures implements Structures {
    * been flushed before. Kind `no-space` when it cannot be done atomically, with nothing changed.
    */
   changeBacking(link: BackingLink | null): Promise<void> {
-    return this.#enqueue(async () => {
+    return this.#turns.run(async () => {
       const cluster0 = await readCluster0(this.#file.node, this.#header.geometry.clusterSize);
       const change = planBackingChange(this.#header, cluster0, link);
       if (change.name !== null) {
@@ -91,12 +91,6 @@ export class Qcow2Structures implements Structures {
   async reload(): Promise<TopTables> {
     this.#header = await readHeader(this.#file.node);
     return readTopTables(this.#file.node, this.#header);
-  }
-
-  #enqueue(work: () => Promise<void>): Promise<void> {
-    const result = this.#tail.then(work);
-    this.#tail = result.catch(() => undefined);
-    return result;
   }
 }
 
