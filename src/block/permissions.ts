@@ -39,19 +39,13 @@ export function cumulativePermissions(edges: Iterable<Edge>): PermissionPair {
   return { taken, shared };
 }
 
-/** What a filter needs of its child: what its own parents need, and nothing more is refused. */
-function filterPermissions(parents: PermissionPair): PermissionPair {
-  return { taken: parents.taken, shared: parents.shared | Permission.writeUnchanged };
-}
-
 /**
  * Where metadata lives nobody else may write or change the size. Data that parents may write,
  * even unchanged, has to be written, and may have to grow.
  */
 function storagePermissions(edge: Edge, parents: PermissionPair): PermissionPair {
   const parent = edge.parent.node as BlockNode;
-  let { taken } = parents;
-  let shared = parents.shared | Permission.writeUnchanged;
+  let { taken, shared } = parents;
   if ((edge.role & ChildRole.metadata) !== 0) {
     if (!parent.inspectOnly) taken |= Permission.consistentRead;
     if (!parent.readOnly) taken |= CHANGING;
@@ -81,7 +75,7 @@ export function defaultPermissions(edge: Edge, parents: PermissionPair): Permiss
   const style = parent.driver.children[edge.name]?.permissions ?? styleOfRole(edge.role);
   switch (style) {
     case 'filter':
-      return filterPermissions(parents);
+      return parents;
     case 'cow':
       return cowPermissions(parents);
     case 'format':
@@ -121,9 +115,10 @@ function conflictBetween(user: Edge, refuser: Edge): BlockError | null {
 }
 
 function checkConflicts(node: BlockNode): void {
-  const edges = [...node.parents];
-  for (const user of edges) {
-    for (const refuser of edges) {
+  // Of several conflicts the one with the newest user is told.
+  const edges = [...node.parents].reverse();
+  for (const refuser of edges) {
+    for (const user of edges) {
       if (user === refuser) continue;
       const conflict = conflictBetween(user, refuser);
       if (conflict !== null) throw conflict;

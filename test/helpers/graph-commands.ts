@@ -97,12 +97,19 @@ class CommandSource {
   }
 
   #reopen(): GraphCommand {
-    const options = Array.from({ length: this.#options.oneOf(1, 1, 1, 2, 3) }, () => {
-      const name = this.#options.name((_, each) => this.#known.has(each));
+    const names = new Set(Array.from({ length: this.#options.oneOf(1, 1, 1, 2, 3) }, () =>
+      this.#options.name((_, each) => this.#reopenable(each))));
+    const options = [...names].map((name) => {
       const known = this.#known.get(name) ?? { ...this.#options.node(2), 'node-name': name };
       return this.#options.changed(known);
     });
     return { execute: 'blockdev-reopen', arguments: { options } };
+  }
+
+  /** The reference stumbles over `force-share` that is given as it was. */
+  #reopenable(name: string): boolean {
+    const known = this.#known.get(name);
+    return known !== undefined && !JSON.stringify(known).includes('force-share');
   }
 
   #snapshot(): GraphCommand {

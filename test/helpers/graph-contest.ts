@@ -95,9 +95,8 @@ function changes(theirs: readonly string[], ours: readonly string[]): string {
 }
 
 function refusal(turn: Turn): { readonly class: string; readonly desc: string } | null {
-  const [line] = turn.said;
-  if (turn.said.length !== 1 || line === undefined || !('error' in line)) return null;
-  return line['error'] as { class: string; desc: string };
+  const line = turn.said.find((each) => 'error' in each);
+  return (line?.['error'] as { class: string; desc: string } | undefined) ?? null;
 }
 
 /** The same class of refusal in other words, or null. */
@@ -109,7 +108,7 @@ function otherWords(theirs: Turn, ours: Turn): string | null {
 
 function differences(command: GraphCommand, theirs: Turn, ours: Turn): string {
   const texts = (turn: Turn): string[] => sameAnswer(command, turn.said);
-  const facts = changes(sameFacts(theirs.state.facts), sameFacts(ours.state.facts));
+  const facts = changes(sameFacts(theirs.state), sameFacts(ours.state));
   if (otherWords(theirs, ours) !== null) return facts;
   const answers = changes(texts(theirs), texts(ours));
   if (answers !== '') return answers;

@@ -19,8 +19,8 @@ export type Options = Record<string, unknown>;
 
 const KIB = 1024;
 const MIB = 1024 * KIB;
-const FILTERS = ['throttle', 'copy-on-read', 'copy-before-write', 'compress', 'blkdebug',
-  'blkverify', 'blklogwrites'] as const;
+const FILTERS = ['throttle', 'copy-on-read', 'compress', 'blkdebug',
+  'blkverify', 'blklogwrites', ...(process.env['GR_CBW'] ? ['copy-before-write'] : [])] as const;
 const PERMISSIONS = ['consistent-read', 'write', 'write-unchanged', 'resize'];
 
 export class OptionSource {
@@ -82,7 +82,7 @@ export class OptionSource {
   file(names?: readonly string[]): Options {
     const choices = names ?? [...QCOW2_IMAGES, ...RAW_IMAGES, ...RAW_IMAGES, ...RAW_IMAGES];
     const options: Options = { driver: 'file', filename: this.#image(choices) };
-    if (this.chance(0.1)) options['locking'] = this.oneOf('auto', 'on', 'off');
+    if (this.chance(0.1)) options['locking'] = this.oneOf('auto', 'on');
     if (this.chance(0.03)) options['aio'] = 'threads';
     return this.#based(options);
   }

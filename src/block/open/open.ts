@@ -9,7 +9,7 @@
 import { BlockError, IMAGE_LIMITS, toBlockError, type Eventually } from '../../base/index.js';
 import type { FileIdentity } from '../../host/index.js';
 import type { BlockNode } from '../block-node.js';
-import { ChildRole } from '../driver.js';
+import { ChildRole, type Driver } from '../driver.js';
 import type { NodeOptions } from '../graph-api.js';
 import type { BlockGraph } from '../graph.js';
 import { refreshPermissions } from '../permissions.js';
@@ -40,15 +40,22 @@ export type ImageReference =
 
 export async function openNode(
   graph: BlockGraph,
-  options: NodeOptions,
+  asked: NodeOptions,
   inherited: OpenInheritance,
 ): Promise<BlockNode> {
-  const driver = await graph.registry.load(options.driver);
+  const driver = await graph.registry.load(asked.driver);
+  const options = withoutEmptyBacking(driver, asked);
   const file = await openFileChild(graph, { driver, options, inherited });
   if (file === null) return await openWith(graph, { driver, options, inherited });
   return await holding(graph, file, () =>
     openWith(graph, { driver, options, inherited, file }),
   );
+}
+
+/** The empty name is the older spelling of no backing file. */
+function withoutEmptyBacking(driver: Driver, options: NodeOptions): NodeOptions {
+  const cow = Object.entries(driver.children).find(([, { role }]) => (role & ChildRole.cow) !== 0);
+  return cow !== undefined && options[cow[0]] === '' ? { ...options, [cow[0]]: null } : options;
 }
 
 /** The child `file` is there before anything else of the node is looked at. */
@@ -168,14 +175,14 @@ async function openBacking(
   );
   if (declared === undefined) return;
   const [name, { role }] = declared;
-  // The empty name is the older spelling of null.
-  const given = node.options[name] === '' ? null : node.options[name];
+  const given = node.options[name];
   const link = node.pipeline.open().backingLink?.() ?? null;
   if (inherited.guessedBacking && link !== null) throw guessedTooFar(node);
   if (given === null || (given === undefined && (link === null || inherited.policy.noBacking))) {
     return;
   }
   try {
+    if (given !== undefined && link !== null) refuseBesideHeader(given);
     const below = inheritedByBacking(node, inherited, given === undefined && link?.format === null);
     const child =
       given !== undefined || link === null
@@ -190,6 +197,36 @@ async function openBacking(
   } catch (error) {
     throw withPrefix('Could not open backing file: ', error);
   }
+}
+
+/**
+ * Options of a backing file whose `file` does not name a host file go with the name in the header,
+ * which contradicts them.
+ */
+function refuseBesideHeader(given: unknown): void {
+  const file = memberOf(given, FILE);
+  if (typeof given !== 'object' || memberOf(file, 'filename') !== undefined) return;
+  let last = given;
+  for (let at = file; at !== undefined; at = memberOf(at, FILE)) last = at;
+  if (typeof last === 'string') {
+    const text =
+      'Cannot reference an existing block device with additional options or a new filename';
+    throw new BlockError('invalid-option', text);
+  }
+  if (memberOf(last, 'filename') !== undefined) {
+    const text = "Can't specify 'file' and 'filename' options at the same time";
+    throw new BlockError('invalid-option', text);
+  }
+  const driver = memberOf(last, 'driver');
+  if (driver === 'null-co' || driver === 'null-aio') {
+    const text = `The only allowed filename for this driver is '${driver}://'`;
+    throw new BlockError('invalid-option', text);
+  }
+}
+
+function memberOf(value: unknown, name: string): unknown {
+  if (typeof value !== 'object' || value === null) return undefined;
+  return (value as Options)[name];
 }
 
 /** The name of the file that stores the image, whatever filters stand between. */

@@ -10,7 +10,7 @@ import type { Job } from '../job.js';
 import { requireFilterName, startWork } from '../start.js';
 import type { JobRegistry } from '../registry.js';
 import type { StreamOptions } from './options.js';
-import { StreamWork } from './stream-work.js';
+import { StreamWork, storingLayers } from './stream-work.js';
 import type { StreamPlan } from './stream-work.js';
 
 export { streamOptions } from './options.js';
@@ -34,7 +34,7 @@ export async function startStream(registry: JobRegistry, args: StreamOptions): P
     nodes: plan.layers,
   });
   // With nothing to copy the reference is through before it answers.
-  if (plan.layers.length === 1) await job.restsOrEnds();
+  if (storingLayers(plan.layers) === 1) await job.restsOrEnds();
   return job;
 }
 
@@ -140,7 +140,7 @@ function requireLink(
   base: Node | null,
   facts: { readonly layers: readonly Node[]; readonly backingFile: string | undefined },
 ): void {
-  if (facts.layers.length === 1 && facts.backingFile === undefined) return;
+  if (storingLayers(facts.layers) === 1 && facts.backingFile === undefined) return;
   const { driver } = skipFilters(top);
   if (driver.supports.changeBacking !== 'native') {
     throw new BlockError(

@@ -30,7 +30,7 @@ export const blklogwrites = defineDriver<BlklogwritesOptions>({
     discard: 'native',
     flush: 'native',
     blockStatus: 'pass',
-    truncate: 'none',
+    truncate: 'pass',
     planExtents: 'none',
     reserve: 'none',
     compressedWrite: 'none',

@@ -26,7 +26,7 @@ export const blkverify = defineDriver<BlkverifyOptions>({
     discard: 'none',
     flush: 'native',
     blockStatus: 'none',
-    truncate: 'none',
+    truncate: 'pass',
     planExtents: 'none',
     reserve: 'none',
     compressedWrite: 'none',
