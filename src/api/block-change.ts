@@ -46,3 +46,10 @@ export const changeBackingFile = command({
   doc: 'Rewrites the backing link in the header of an image; the graph stays.',
   args: { device: str, 'image-node-name': str, 'backing-file': str },
 });
+
+export const xBlockdevChange = command({
+  name: 'x-blockdev-change',
+  since: '2.7',
+  doc: 'Adds `node` to the children of a quorum, or takes the edge `child` out.',
+  args: { parent: str, child: optional(str), node: optional(str) },
+});

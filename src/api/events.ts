@@ -69,3 +69,24 @@ export const blockImageCorrupted = event({
   },
 });
 
+export const quorumOpType = enumeration('QuorumOpType', ['read', 'write', 'flush']);
+
+export const quorumFailure = event({
+  name: 'QUORUM_FAILURE',
+  since: '2.0',
+  doc: 'Too few children of a quorum agree or succeed. Sectors are of 512 bytes.',
+  data: { reference: str, 'sector-num': uint, 'sectors-count': uint },
+});
+
+export const quorumReportBad = event({
+  name: 'QUORUM_REPORT_BAD',
+  since: '2.0',
+  doc: 'A child of a quorum failed with `error`, or was outvoted. Sectors are of 512 bytes.',
+  data: {
+    type: quorumOpType,
+    error: optional(str),
+    'node-name': str,
+    'sector-num': uint,
+    'sectors-count': uint,
+  },
+});

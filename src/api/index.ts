@@ -53,6 +53,7 @@ const declarations = [
   blockChange.blockdevSnapshot,
   blockChange.blockdevSnapshotSync,
   blockChange.changeBackingFile,
+  blockChange.xBlockdevChange,
   bitmap.blockDirtyBitmapAdd,
   bitmap.blockDirtyBitmapRemove,
   bitmap.blockDirtyBitmapClear,

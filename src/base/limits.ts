@@ -105,6 +105,18 @@ export const BLKLOGWRITES_LIMITS = {
   zeroBytes: 1 * MIB,
 } as const;
 
+export const CLOCK_LIMITS = {
+  /** The longest delay that a timer of the system takes: 2^31 − 1. */
+  longestTimerMs: 2_147_483_647,
+} as const;
+
+export const GRAPH_LIMITS = {
+  /** Children of one list of a node. */
+  listedChildren: 1024,
+  /** Names given to children of a list, over the time of a node. */
+  listedChildNames: 2 ** 32 - 1,
+} as const;
+
 export const NAME_LIMITS = {
   nodeNameBytes: 31,
   bitmapNameBytes: 1023,

@@ -24,7 +24,7 @@ import type {
   NodeLimits,
   TruncateOptions,
 } from './driver.js';
-import { ChildRole } from './driver.js';
+import { ChildRole, declarationOf } from './driver.js';
 import type { Extent, Lease, TargetReservation } from './extent.js';
 import type { Node, WriteObserver } from './node.js';
 import { renewFilenames } from './open/node-filename.js';
@@ -136,7 +136,7 @@ export class BlockNode implements Node {
   #childResized(child: Child): void {
     const follows =
       this.driver.kind === 'filter' ||
-      this.driver.children[child.name]?.permissions === 'filter';
+      declarationOf(this.driver, child.name)?.permissions === 'filter';
     if (follows && this.pipeline.driverNode !== null) this.notifyResized();
   }
 

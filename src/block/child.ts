@@ -7,12 +7,31 @@
 import type { Eventually, PermissionPair } from '../base/index.js';
 import type { BlockNode } from './block-node.js';
 import type { Node } from './node.js';
+import type { OperationBlock } from './users/op-blockers.js';
+
+/** Description of users without a name of their own: commands, and the I/O of some jobs. */
+export const UNNAMED_USER = 'an unnamed block device';
+
+/** A user outside the graph, as it attaches to a node. */
+export interface EdgeUser {
+  /** As named in refusals: `an unnamed block device`, `stream job 'j'`. */
+  readonly description: string;
+  /** Name of the edge; `root` by default. */
+  readonly link?: string;
+  /** The job whose edge this is: it goes on using its node whatever is put above that. */
+  readonly job?: string;
+  readonly blocks?: OperationBlock;
+}
 
 /** What the far end of an edge says of itself, in refusals and in drain. */
 export interface EdgeParent {
-  /** As named in messages: a node name, a job id, an export id. */
+  /** As named in messages: a node name, a job, an export id. */
   readonly description: string;
   readonly node: Node | null;
+  /** Id of the job that uses the node; such an edge never moves to another node. */
+  readonly job?: string | undefined;
+  /** Operations that this user keeps others from. */
+  readonly blocks?: OperationBlock | undefined;
   /**
    * Stop submitting new requests; called once per nesting level. Null parents of nodes pass it up.
    */

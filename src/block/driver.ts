@@ -13,6 +13,7 @@ import type { Child } from './child.js';
 import type { Extent, Lease, TargetReservation } from './extent.js';
 import type { Node } from './node.js';
 import type { Request } from './request.js';
+import type { SnapshotView } from './snapshot-view.js';
 import type { ThrottleGroup } from './throttle/index.js';
 
 /** How a driver answers an operation; `pass` hands it to the filtered or primary child. */
@@ -53,9 +54,10 @@ export interface ChildDeclaration {
   readonly required: boolean;
   /**
    * Default permissions on the child: what a format needs for its metadata, what the parents need
-   * (filters), or what an overlay needs of its backing file. By default the role decides.
+   * (filters), or what an overlay needs of its backing file. By default the role decides. `own`:
+   * the open driver says, and before it is open nothing is asked.
    */
-  readonly permissions?: 'format' | 'filter' | 'cow';
+  readonly permissions?: 'format' | 'filter' | 'cow' | 'own';
 }
 
 /** Alignments and sizes that a node asks of its callers, in bytes; powers of two, 0 = no limit. */
@@ -117,7 +119,8 @@ export interface SnapshotFacts {
 export interface DriverInfo {
   /** Bytes; absent when the driver has no clusters. */
   readonly clusterSize?: number;
-  readonly dirty?: boolean;
+  /** Null: not even that there is nothing to be dirty. */
+  readonly dirty?: boolean | null;
   readonly corrupt?: boolean;
   readonly encrypted?: boolean;
   readonly snapshots?: readonly SnapshotFacts[];
@@ -196,6 +199,9 @@ export interface DriverNode {
   /** Present where points of the data path can be made to hold requests. */
   readonly breakpoints?: Breakpoints;
 
+  /** Where a past state of the node can be read beside what it holds now. */
+  readonly snapshotView?: SnapshotView;
+
   /** What the header says; null when the image has no backing file. */
   backingLink?(): BackingLink | null;
   /** Rewrites the header's backing link atomically and makes it durable. */
@@ -231,6 +237,21 @@ export interface DriverNode {
    */
   drainBegin?(): void;
   drainEnd?(): void;
+  /**
+   * The name of one more child of a list; throws where there can be none. Nothing is changed
+   * before childAdded(). Present where children come and go (`x-blockdev-change`).
+   */
+  nextChildName?(): string;
+  /** Throws where the child is needed. */
+  requireDroppable?(child: Child): void;
+  childAdded?(child: Child): void;
+  /** The edge is gone already. */
+  childDropped?(child: Child): void;
+  /**
+   * Work on children that a loss of permissions began, which the edges still allow; whoever took
+   * the permissions away waits for it. Never fails.
+   */
+  readonly settling?: Promise<void> | null;
   /** Flushes what is left and lets go of everything; children are detached by the caller. */
   close(): Promise<void>;
 }
@@ -246,6 +267,16 @@ export interface OpenContext {
   child(name: string): Child;
   /** The throttle-group object of that id, or null. */
   throttleGroup?(name: string): ThrottleGroup | null;
+  findNode?(name: string): Node | null;
+  /**
+   * Keeps every link from this node down to `base` as it is until the result is
+   * called; throws kind `busy` when one is kept already.
+   */
+  freezeChain?(base: Node): () => void;
+  /** Sends an event of src/api/events.ts to whoever runs the graph. */
+  emit?(event: string, data: Readonly<Record<string, unknown>>): void;
+  /** What childPermissions() answers is another now; what it asks for may only be less. */
+  permissionsChanged?(): void;
   /** Tells whoever runs the graph (the event BLOCK_IMAGE_CORRUPTED); changes nothing itself. */
   reportCorruption?(report: CorruptionReport): void;
 }
@@ -275,6 +306,8 @@ export interface Driver<Options = Record<string, unknown>> {
   readonly kind: DriverKind;
   readonly supports: DriverSupports;
   readonly children: Readonly<Record<string, ChildDeclaration>>;
+  /** Options that hold a list of children, which are named `OPTION.0`, `OPTION.1`, … */
+  readonly childLists?: Readonly<Record<string, ChildDeclaration>>;
   /**
    * 0 (no) to 100 (certain) that a file beginning with `head` (2,048 bytes at most) is of this
    * format.
@@ -286,6 +319,10 @@ export interface Driver<Options = Record<string, unknown>> {
   readonly plainFilename?: string;
   /** Own options that a reopen may change or reset; absent: nodes cannot be reopened. */
   readonly reopenOptions?: readonly string[];
+  /** Its name is that of its child `file`, whatever that is. */
+  readonly namedAfterFile?: boolean;
+  /** Those that a reopen may change but not leave out; `reopenOptions` must be there as well. */
+  readonly changeableOptions?: readonly string[];
   /** Strong options that `filename` can say. */
   readonly nameOptions?: readonly string[];
   /**
@@ -296,6 +333,14 @@ export interface Driver<Options = Record<string, unknown>> {
   open(context: OpenContext, options: Options): Promise<DriverNode>;
   /** `blockdev-create`: makes an empty image from validated options, durable when it resolves. */
   create?(context: CreateContext, options: Readonly<Record<string, unknown>>): Promise<void>;
+}
+
+/** How a child of that name is declared: alone, or as a member of a list. */
+export function declarationOf(driver: Driver, child: string): ChildDeclaration | undefined {
+  const alone = driver.children[child];
+  if (alone !== undefined || driver.childLists === undefined) return alone;
+  const dot = child.lastIndexOf('.');
+  return dot < 0 ? undefined : driver.childLists[child.slice(0, dot)];
 }
 
 /** Erases the option type for registries; open() still only ever sees validated options. */

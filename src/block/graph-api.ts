@@ -4,7 +4,7 @@
 import type { Clock, Eventually, PermissionPair, Random } from '../base/index.js';
 import type { Host } from '../host/index.js';
 import type { BlockStatus } from './block-status.js';
-import type { Child } from './child.js';
+import type { Child, EdgeUser } from './child.js';
 import type { BackingLink, Driver, DriverNode } from './driver.js';
 import type { Node } from './node.js';
 
@@ -55,8 +55,11 @@ export interface Graph {
   close(node: Node): Promise<void>;
   closeAll(): Promise<void>;
 
-  /** An edge for a user outside the graph: job, export, guest device, command line. */
-  attach(node: Node, description: string, permissions: PermissionPair): Promise<Backend>;
+  /**
+   * An edge for a user outside the graph: job, export, guest device, command line; a text is its
+   * description.
+   */
+  attach(node: Node, user: EdgeUser | string, permissions: PermissionPair): Promise<Backend>;
 
   /** Every parent above the nodes stops; resolves when nothing runs. End it exactly once. */
   drain(nodes: readonly Node[]): Promise<DrainedSection>;
@@ -71,6 +74,11 @@ export interface Graph {
   insertFilter(request: InsertFilterRequest): Promise<Node>;
   /** Takes a filter out again; its parents go back to the filtered node. */
   removeFilter(filter: Node): Promise<void>;
+
+  /** Adds a node to the list of children of one whose driver has such. */
+  addChild(parent: Node, child: Node): Promise<void>;
+  /** Takes a child out of a list, by the name of its edge. */
+  removeChild(parent: Node, name: string): Promise<void>;
 
   /**
    * Gives nodes, found by `node-name`, other options as `blockdev-reopen` does: all or none of

@@ -8,7 +8,7 @@
 import { assert, BlockError, must } from '../base/index.js';
 import { BlockNode } from './block-node.js';
 import { Edge } from './child.js';
-import { ChildRole, type Driver } from './driver.js';
+import { ChildRole, declarationOf, type Driver } from './driver.js';
 import type { InsertFilterRequest } from './graph-api.js';
 import type { BlockGraph } from './graph.js';
 import { openContextOf } from './open/make-node.js';
@@ -63,7 +63,12 @@ export function moveEdges(edges: readonly Edge[], to: BlockNode): Step {
     edge.node = node;
     node.parents.add(edge);
   };
-  for (const edge of edges) refuseFrozen(edge, `'${to.name}'`);
+  for (const { name, node, frozenBy } of edges) {
+    if (frozenBy === null) continue;
+    throw new BlockError('busy', `Cannot change '${name}' link to '${node.name}'`, {
+      node: node.name,
+    });
+  }
   for (const edge of edges) place(edge, to);
   return {
     commit() {
@@ -73,6 +78,17 @@ export function moveEdges(edges: readonly Edge[], to: BlockNode): Step {
       edges.forEach((edge, index) => place(edge, must(before[index], 'node of an edge')));
     },
   };
+}
+
+/**
+ * Edges to `below` that go to `above` when that is put over it: not those of nodes below it, which
+ * would close a cycle, nor those of jobs, which mean the very node.
+ */
+export function edgesToMove(below: BlockNode, above: BlockNode): Edge[] {
+  const inside = new Set(topologicalOrder([above]));
+  return [...below.parents].filter(
+    ({ parent }) => parent.job === undefined && !inside.has(parent.node as BlockNode),
+  );
 }
 
 /**
@@ -159,10 +175,7 @@ export async function insertFilter(
     );
     filter.filename = below.filename;
     await changeIdle([below], (tx) => {
-      const subtree = new Set(topologicalOrder([filter]));
-      const moving = [...below.parents].filter(
-        (edge) => edge.parent.node === null || !subtree.has(edge.parent.node as BlockNode),
-      );
+      const moving = edgesToMove(below, filter);
       tx.add(setOutOfPlace(filter, false));
       tx.add(moveEdges(moving, filter));
       tx.add(refreshPermissions([filter]));
@@ -236,7 +249,7 @@ export function detachEdge(tx: Transaction, parent: BlockNode, edge: Edge): void
 
 /** A new edge to a declared child; permissions are not looked at. */
 export function placeEdge(parent: BlockNode, name: string, child: BlockNode): Step {
-  const { role } = must(parent.driver.children[name], 'declaration of a child');
+  const { role } = must(declarationOf(parent.driver, name), 'declaration of a child');
   const edge = new Edge({
     name,
     role,

@@ -14,9 +14,9 @@ import {
   type Random,
 } from '../base/index.js';
 import type { Host } from '../host/index.js';
-import { GraphBackend, type BackendOwner } from './backend.js';
+import { GraphBackend, type BackendOwner } from './users/backend.js';
 import { BlockNode } from './block-node.js';
-import { Edge } from './child.js';
+import { Edge, type EdgeUser } from './child.js';
 import { DrainControl } from './drain.js';
 import type { CorruptionReport } from './driver.js';
 import {
@@ -35,12 +35,13 @@ import type {
   OpenPolicy,
 } from './graph-api.js';
 import type { Node } from './node.js';
+import { addListedChild, removeListedChild } from './child-lists.js';
 import { NodeNames } from './node-names.js';
 import { openImage } from './open/image.js';
 import { rootContext } from './open/make-node.js';
 import { openNode } from './open/open.js';
 import { appendOverlay } from './reopen/overlay.js';
-import { NO_PERMISSIONS, refreshPermissions } from './permissions.js';
+import { NO_PERMISSIONS, refreshPermissions, topologicalOrder } from './permissions.js';
 import type { DriverRegistry } from './registry.js';
 import { reopenNodes, setReadOnly } from './reopen/reopen.js';
 import type { ThrottleGroup } from './throttle/index.js';
@@ -48,6 +49,8 @@ import type { ThrottleGroup } from './throttle/index.js';
 export interface GraphParts {
   /** Called when a driver finds its image corrupt. */
   readonly onCorruption?: (node: Node, report: CorruptionReport) => void;
+  /** Called with the events of drivers. */
+  readonly onEvent?: (event: string, data: Readonly<Record<string, unknown>>) => void;
   /** Finds a throttle-group object by its id. */
   readonly throttleGroup?: (name: string) => ThrottleGroup | null;
   readonly host: Host;
@@ -73,6 +76,11 @@ export function asBlockNode(node: Node): BlockNode {
   return node;
 }
 
+/** Waits for what drivers began when permissions were taken away from them. */
+async function settled(top: BlockNode): Promise<void> {
+  for (const node of topologicalOrder([top])) await node.pipeline.driverNode?.settling;
+}
+
 export class BlockGraph implements Graph, BackendOwner {
   readonly host: Host;
   readonly clock: Clock;
@@ -81,6 +89,7 @@ export class BlockGraph implements Graph, BackendOwner {
   readonly names: NodeNames;
   readonly onCorruption: NonNullable<GraphParts['onCorruption']>;
   readonly throttleGroup: NonNullable<GraphParts['throttleGroup']>;
+  readonly onEvent: NonNullable<GraphParts['onEvent']>;
   readonly drains = new DrainControl();
   readonly #nodes = new Map<string, BlockNode>();
   /**
@@ -98,6 +107,7 @@ export class BlockGraph implements Graph, BackendOwner {
     this.names = new NodeNames(parts.random);
     this.onCorruption = parts.onCorruption ?? (() => undefined);
     this.throttleGroup = parts.throttleGroup ?? (() => null);
+    this.onEvent = parts.onEvent ?? (() => undefined);
   }
 
   async open(options: NodeOptions, policy: OpenPolicy = {}): Promise<Node> {
@@ -172,17 +182,18 @@ export class BlockGraph implements Graph, BackendOwner {
     if (failure !== null) throw failure.error;
   }
 
-  attach(node: Node, description: string, permissions: PermissionPair): Promise<Backend> {
+  attach(node: Node, user: EdgeUser | string, permissions: PermissionPair): Promise<Backend> {
+    const full = typeof user === 'string' ? { description: user } : user;
     try {
-      return Promise.resolve(this.attachNow(asBlockNode(node), description, permissions));
+      return Promise.resolve(this.attachNow(asBlockNode(node), full, permissions));
     } catch (error) {
       return Promise.reject(error);
     }
   }
 
-  attachNow(node: BlockNode, description: string, permissions: PermissionPair): GraphBackend {
+  attachNow(node: BlockNode, user: EdgeUser, permissions: PermissionPair): GraphBackend {
     refuseClosing(node);
-    const backend = new GraphBackend({ owner: this, node, description, permissions });
+    const backend = new GraphBackend({ owner: this, node, user, permissions });
     node.parents.add(backend.edge);
     try {
       refreshPermissions([node]).commit?.();
@@ -209,7 +220,13 @@ export class BlockGraph implements Graph, BackendOwner {
     const node = backend.node;
     node.parents.delete(backend.edge);
     refreshPermissions([node]).commit?.();
+    await settled(node);
     await this.closeIfUnused(node);
+  }
+
+  /** A driver asks for less of its children than before. */
+  refreshNode(node: BlockNode): void {
+    if (node.closing === null) refreshPermissions([node]).commit?.();
   }
 
   async drain(nodes: readonly Node[]): Promise<DrainedSection> {
@@ -231,6 +248,15 @@ export class BlockGraph implements Graph, BackendOwner {
   async setBacking(node: Node, backing: Node | null): Promise<void> {
     const target = backing === null ? null : asBlockNode(backing);
     await this.#changes.run(() => setBacking(this, asBlockNode(node), target));
+  }
+
+  async addChild(parent: Node, child: Node): Promise<void> {
+    const nodes = { parent: asBlockNode(parent), child: asBlockNode(child) };
+    await this.#changes.run(() => addListedChild(this, nodes));
+  }
+
+  async removeChild(parent: Node, name: string): Promise<void> {
+    await this.#changes.run(() => removeListedChild(this, asBlockNode(parent), name));
   }
 
   async reopen(requests: readonly NodeOptions[]): Promise<void> {
@@ -307,7 +333,10 @@ export class BlockGraph implements Graph, BackendOwner {
     const children = [...node.edges.values()];
     for (const edge of children) this.removeEdge(edge);
     this.names.release(node.name);
-    for (const edge of children) await guard(() => this.closeIfUnused(edge.node));
+    for (const { node: child } of children) {
+      await settled(child);
+      await guard(() => this.closeIfUnused(child));
+    }
     if (failure !== null) throw (failure as { error: unknown }).error;
   }
 }

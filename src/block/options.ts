@@ -27,6 +27,8 @@ export const cacheOptions = struct('BlockdevCacheOptions', {
   direct: optional(bool),
   'no-flush': optional(bool),
 });
+/** A dirty bitmap by its node and its name. */
+export const blockDirtyBitmap = struct('BlockDirtyBitmap', { node: str, name: str });
 export const preallocMode = enumeration('PreallocMode', ['off', 'metadata', 'falloc', 'full']);
 
 export const BLOCKDEV_BASE = {

@@ -17,7 +17,7 @@ import {
 } from '../base/index.js';
 import type { BlockNode } from './block-node.js';
 import type { Edge } from './child.js';
-import { ChildRole } from './driver.js';
+import { ChildRole, declarationOf } from './driver.js';
 import type { Step } from './transaction.js';
 
 export const NO_PERMISSIONS: PermissionPair = { taken: Permission.none, shared: Permission.all };
@@ -72,7 +72,7 @@ function cowPermissions(parents: PermissionPair): PermissionPair {
 export function defaultPermissions(edge: Edge, parents: PermissionPair): PermissionPair {
   const parent = edge.parent.node as BlockNode | null;
   assert(parent !== null, 'default permissions are those of a node');
-  const style = parent.driver.children[edge.name]?.permissions ?? styleOfRole(edge.role);
+  const style = declarationOf(parent.driver, edge.name)?.permissions ?? styleOfRole(edge.role);
   switch (style) {
     case 'filter':
       return parents;
@@ -80,6 +80,8 @@ export function defaultPermissions(edge: Edge, parents: PermissionPair): Permiss
       return cowPermissions(parents);
     case 'format':
       return storagePermissions(edge, parents);
+    case 'own':
+      return NO_PERMISSIONS;
   }
 }
 

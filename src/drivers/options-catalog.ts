@@ -9,6 +9,9 @@ import { blkverifyOptions } from './filters/blkverify/options.js';
 import { compressOptions } from './filters/compress/options.js';
 import { copyBeforeWriteOptions } from './filters/copy-before-write/options.js';
 import { copyOnReadOptions } from './filters/copy-on-read/options.js';
+import { preallocateOptions } from './filters/preallocate/options.js';
+import { quorumOptions } from './filters/quorum/options.js';
+import { snapshotAccessOptions } from './filters/snapshot-access/options.js';
 import { throttleOptions } from './filters/throttle/options.js';
 import { qcow2CreateOptions, qcow2Options } from './formats/qcow2/options.js';
 import { rawOptions } from './formats/raw/options.js';
@@ -17,17 +20,21 @@ import { nullOptions } from './protocols/null-co/options.js';
 
 export const driverOptions = {
   file: fileOptions,
+  host_device: fileOptions,
   'null-co': nullOptions,
   'null-aio': nullOptions,
   raw: rawOptions,
   qcow2: qcow2Options,
   'copy-before-write': copyBeforeWriteOptions,
   'copy-on-read': copyOnReadOptions,
+  'snapshot-access': snapshotAccessOptions,
   throttle: throttleOptions,
   blkdebug: blkdebugOptions,
   blklogwrites: blklogwritesOptions,
   blkverify: blkverifyOptions,
   compress: compressOptions,
+  preallocate: preallocateOptions,
+  quorum: quorumOptions,
 } as const;
 
 /** Drivers that create images. */

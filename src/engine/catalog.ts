@@ -15,6 +15,8 @@ export type DriverName = keyof typeof driverOptions;
 
 export const DRIVER_LOADERS: { readonly [N in DriverName]: () => Promise<Driver> } = {
   file: async () => erased((await import('../drivers/protocols/file/index.js')).fileDriver),
+  host_device: async () =>
+    erased((await import('../drivers/protocols/file/index.js')).hostDeviceDriver),
   'null-co': async () => erased((await import('../drivers/protocols/null-co/index.js')).nullDriver),
   'null-aio': async () =>
     erased((await import('../drivers/protocols/null-co/index.js')).nullAioDriver),
@@ -24,11 +26,16 @@ export const DRIVER_LOADERS: { readonly [N in DriverName]: () => Promise<Driver>
     erased((await import('../drivers/filters/copy-before-write/index.js')).copyBeforeWrite),
   'copy-on-read': async () =>
     erased((await import('../drivers/filters/copy-on-read/index.js')).copyOnRead),
+  'snapshot-access': async () =>
+    erased((await import('../drivers/filters/snapshot-access/index.js')).snapshotAccess),
   throttle: async () => erased((await import('../drivers/filters/throttle/index.js')).throttle),
   blkdebug: async () => erased((await import('../drivers/filters/blkdebug/index.js')).blkdebug),
   blklogwrites: async () =>
     erased((await import('../drivers/filters/blklogwrites/index.js')).blklogwrites),
   blkverify: async () =>
     erased((await import('../drivers/filters/blkverify/index.js')).blkverify),
+  preallocate: async () =>
+    erased((await import('../drivers/filters/preallocate/index.js')).preallocate),
+  quorum: async () => erased((await import('../drivers/filters/quorum/index.js')).quorum),
   compress: async () => erased((await import('../drivers/filters/compress/index.js')).compress),
 };

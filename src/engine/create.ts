@@ -35,6 +35,7 @@ export function createEngine(options: EngineOptions): Promise<Engine> {
     registry,
     clock,
     random,
+    onEvent: (name, data) => events.emit(name, data),
     throttleGroup: (name) => objects.throttleGroup(name),
     onCorruption: (node, { message, ...report }) =>
       events.emit('BLOCK_IMAGE_CORRUPTED', {
@@ -51,7 +52,10 @@ export function createEngine(options: EngineOptions): Promise<Engine> {
     driver: (name) => registry.load(name),
     emit: ({ name, data }) => events.emit(name, data),
   });
-  const release = (): Promise<void> => copying.close();
+  const release = (): Promise<void> => {
+    events.close();
+    return copying.close();
+  };
   const habits = options.habits ?? {};
   return Promise.resolve(new Engine({ graph, jobs, events, objects, release, habits }));
 }

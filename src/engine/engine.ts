@@ -5,7 +5,7 @@
 // the one before left it. The end: jobs are cancelled, then nodes closed, each step once.
 
 import { BlockError, Turns } from '../base/index.js';
-import { ChildRole } from '../block/index.js';
+import { requireOperation } from '../block/index.js';
 import type { Graph, Node, NodeOptions } from '../block/index.js';
 import type { JobRegistry } from '../jobs/index.js';
 import type { EventBus } from './events.js';
@@ -73,19 +73,14 @@ export class Engine implements AsyncDisposable {
     if (node === null) {
       throw new BlockError('not-found', `Failed to find node with node-name='${name}'`);
     }
-    this.requireUnused(node);
+    if (hasBackend(node)) throw new BlockError('busy', `Node ${name} is in use`);
+    requireOperation(node, 'drive-del');
     if (!this.#monitorNodes.has(node)) {
       throw new BlockError('busy', `Node ${name} is not owned by the monitor`);
     }
     if (node.parents.size > 0) throw new BlockError('busy', `Block device ${name} is in use`);
     this.#monitorNodes.delete(node);
     await this.graph.close(node);
-  }
-
-  /** Throws kind `busy` when a job or an overlay relies on the node. */
-  requireUnused(node: Node): void {
-    this.jobs.requireIdle(node);
-    requireNoOverlay(node);
   }
 
   requestQuit(): void {
@@ -139,13 +134,10 @@ export class Engine implements AsyncDisposable {
   }
 }
 
-function requireNoOverlay(node: Node): void {
-  for (const { role, parent } of node.parents) {
-    if ((role & ChildRole.cow) === 0) continue;
-    const overlay = parent.node?.name ?? parent.description;
-    throw new BlockError(
-      'busy',
-      `Node '${node.name}' is busy: node is used as backing hd of '${overlay}'`,
-    );
+/** Whether a user that is neither a node nor a job does its requests through the node. */
+function hasBackend(node: Node): boolean {
+  for (const { parent } of node.parents) {
+    if (parent.node === null && parent.job === undefined) return true;
   }
+  return false;
 }

@@ -2,9 +2,11 @@
 // Events on their way from jobs and nodes to whoever listens.
 //
 // Delivery is synchronous and in the order of emission, so an event that a command causes is
-// written before the command's reply. Listeners must not throw.
+// written before the command's reply. Listeners must not throw. Events that a bad disk could send
+// by the thousand are limited: the first goes out at once, then at most one in a second, of which
+// the last one counts.
 
-import type { Clock } from '../base/index.js';
+import type { CancelTimer, Clock } from '../base/index.js';
 
 export interface EngineEvent {
   readonly name: string;
@@ -15,8 +17,23 @@ export interface EngineEvent {
 
 export type EventListener = (event: EngineEvent) => void;
 
+/** One event of a kind in so many milliseconds. */
+const LIMITED_TO_MS = 1000;
+
+/** The member by which events of a limited kind are told apart; null: all are of one kind. */
+const LIMITED: ReadonlyMap<string, string | null> = new Map([
+  ['QUORUM_REPORT_BAD', 'node-name'],
+  ['QUORUM_FAILURE', null],
+]);
+
+interface Limit {
+  latest: EngineEvent | null;
+  cancel: CancelTimer;
+}
+
 export class EventBus {
   readonly #listeners = new Set<EventListener>();
+  readonly #limits = new Map<string, Limit>();
   readonly #clock: Clock;
 
   constructor(clock: Clock) {
@@ -25,12 +42,41 @@ export class EventBus {
 
   emit(name: string, data: Readonly<Record<string, unknown>>): void {
     const event: EngineEvent = { name, data, at: this.#clock.wallMicroseconds() };
-    for (const listener of this.#listeners) listener(event);
+    const member = LIMITED.get(name);
+    if (member === undefined) this.#deliver(event);
+    else this.#limited(member === null ? name : `${name} ${String(data[member])}`, event);
   }
 
   /** Calls `listener` for each event until the result is called. */
   subscribe(listener: EventListener): () => void {
     this.#listeners.add(listener);
     return () => void this.#listeners.delete(listener);
+  }
+
+  /** Drops what is held back. */
+  close(): void {
+    for (const { cancel } of this.#limits.values()) cancel();
+    this.#limits.clear();
+  }
+
+  #deliver(event: EngineEvent): void {
+    for (const listener of this.#listeners) listener(event);
+  }
+
+  #limited(key: string, event: EngineEvent): void {
+    const limit = this.#limits.get(key);
+    if (limit !== undefined) {
+      limit.latest = event;
+      return;
+    }
+    const next = (): CancelTimer => this.#clock.after(LIMITED_TO_MS, () => this.#next(key));
+    this.#limits.set(key, { latest: null, cancel: next() });
+    this.#deliver(event);
+  }
+
+  #next(key: string): void {
+    const latest = this.#limits.get(key)?.latest ?? null;
+    this.#limits.delete(key);
+    if (latest !== null) this.#limited(key, latest);
   }
 }

@@ -6,7 +6,13 @@
 // in one step. What fails before that leaves the graph as it was; a file that was made stays.
 
 import { BlockError, errnoText, Permission, toBlockError } from '../base/index.js';
-import { ChildRole, creationPath, parseFilename } from '../block/index.js';
+import {
+  ChildRole,
+  creationPath,
+  parseFilename,
+  requireOperation,
+  UNNAMED_USER,
+} from '../block/index.js';
 import type { Driver, Node, NodeOptions } from '../block/index.js';
 import { backingOf, nodesOfView, skipFilters } from '../block/copy/index.js';
 import type { Engine } from './engine.js';
@@ -22,9 +28,8 @@ export interface SnapshotFile {
 
 /** `blockdev-snapshot`: an overlay that is open already. */
 export async function snapshotOnto(engine: Engine, node: Node, overlay: string): Promise<void> {
-  await prepareNode(engine, node);
+  await prepareNode(node);
   const target = engine.jobs.node(overlay);
-  engine.jobs.requireIdle(target);
   await engine.graph.appendOverlay(node, target);
 }
 
@@ -35,7 +40,7 @@ export async function snapshotInto(
   request: SnapshotFile,
 ): Promise<void> {
   const { graph } = engine;
-  await prepareNode(engine, node);
+  await prepareNode(node);
   if (request.name === undefined) {
     throw new BlockError('invalid-option', 'New overlay node-name missing');
   }
@@ -46,11 +51,10 @@ export async function snapshotInto(
   if (!request.existing) {
     await createOverlay(engine, node, { driver, filename: creationPath(request.file) });
   }
-  const cache = node.options['cache'];
   const overlay = await graph.open({
     ...overlayOptions(driver, request.file),
+    ...accessOf(node),
     'node-name': request.name,
-    ...(cache === undefined ? {} : { cache }),
   });
   try {
     await graph.appendOverlay(node, overlay);
@@ -60,8 +64,15 @@ export async function snapshotInto(
   }
 }
 
-async function prepareNode(engine: Engine, node: Node): Promise<void> {
-  engine.requireUnused(node);
+/** How a node is open, which is how its overlay is opened. */
+function accessOf(node: Node): Readonly<Record<string, unknown>> {
+  const given = ['cache', 'auto-read-only'].map((name) => [name, node.options[name]] as const);
+  const access = Object.fromEntries(given.filter(([, value]) => value !== undefined));
+  return { ...access, 'read-only': node.readOnly };
+}
+
+async function prepareNode(node: Node): Promise<void> {
+  requireOperation(node, 'external-snapshot');
   if (node.readOnly) return;
   try {
     await node.flush();
@@ -130,7 +141,7 @@ async function createOverlay(engine: Engine, node: Node, overlay: NewOverlay): P
   await fileDriver.create?.({ host: graph.host, node: noNode }, { filename, size: 0 });
   const file = await graph.open({ driver: 'file', filename });
   try {
-    const backend = await graph.attach(file, 'an unnamed block device', {
+    const backend = await graph.attach(file, UNNAMED_USER, {
       taken: Permission.write | Permission.resize,
       shared: Permission.all,
     });
@@ -165,7 +176,8 @@ export async function changeBackingFile(engine: Engine, request: BackingChange):
   const { graph, jobs } = engine;
   const top = jobs.node(request.device);
   for (const { parent } of top.parents) {
-    if (parent.node !== null) throw new BlockError('invalid-state', 'Need a root block node');
+    if (parent.node === null && parent.job === undefined) continue;
+    throw new BlockError('invalid-state', 'Need a root block node');
   }
   const image = jobs.node(request.image, 'node-name');
   const below = backingOf(image);
@@ -181,7 +193,7 @@ export async function changeBackingFile(engine: Engine, request: BackingChange):
       `'${request.device}' and image file are not in the same chain`,
     );
   }
-  engine.requireUnused(image);
+  requireOperation(top, 'change');
   const formatOf = engine.habits.ownBackingFormat ? image : skipFilters(below);
   const wasReadOnly = image.readOnly;
   if (wasReadOnly) await graph.setReadOnly(image, false);

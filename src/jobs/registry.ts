@@ -1,13 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// The list of jobs: unique ids, lookups worded as the two families of verbs want them, and the
-// nodes that running jobs keep busy.
+// The list of jobs: unique ids, and lookups worded as the two families of verbs want them.
 
 import { BlockError } from '../base/index.js';
 import type { Driver, Graph, Node } from '../block/index.js';
 import type { CopyEngine } from '../block/copy/index.js';
 import { Job } from './job.js';
 import type { JobEvent, JobSetup } from './job.js';
-import type { JobType } from './job-states.js';
 
 export interface JobRegistryOptions {
   readonly graph: Graph;
@@ -24,8 +22,6 @@ export class JobRegistry {
   readonly engine: CopyEngine;
   readonly #options: JobRegistryOptions;
   readonly #jobs = new Map<string, Job>();
-  /** Nodes that a job relies on, with the jobs that do. */
-  readonly #busy = new Map<Node, Set<Job>>();
 
   constructor(options: JobRegistryOptions) {
     this.#options = options;
@@ -83,38 +79,6 @@ export class JobRegistry {
     });
     this.#jobs.set(job.id, job);
     return job;
-  }
-
-  /** Keeps the nodes from other jobs and from deletion until the result is called. */
-  occupy(job: Job, nodes: Iterable<Node>): () => void {
-    const held = [...nodes];
-    for (const node of held) {
-      const holders = this.#busy.get(node) ?? new Set();
-      this.#busy.set(node, holders.add(job));
-    }
-    return () => {
-      for (const node of held) {
-        const holders = this.#busy.get(node);
-        holders?.delete(job);
-        if (holders?.size === 0) this.#busy.delete(node);
-      }
-    };
-  }
-
-  /** Type of a job that keeps the node busy, or null. */
-  blockerOf(node: Node): JobType | null {
-    for (const job of this.#busy.get(node) ?? []) return job.type;
-    return null;
-  }
-
-  /** Throws kind `busy` when a job relies on the node. */
-  requireIdle(node: Node): void {
-    const type = this.blockerOf(node);
-    if (type === null) return;
-    throw new BlockError(
-      'busy',
-      `Node '${node.name}' is busy: block device is in use by block job: ${type}`,
-    );
   }
 
   /** For commands: a node by name, worded as the reference does for a device argument. */

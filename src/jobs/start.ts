@@ -4,7 +4,8 @@
 // (JSC null) before the error is reported.
 
 import { BlockError, NAME_LIMITS } from '../base/index.js';
-import type { Driver, InsertFilterRequest, Node } from '../block/index.js';
+import { jobBlock } from '../block/index.js';
+import type { Driver, EdgeUser, InsertFilterRequest, Node } from '../block/index.js';
 import type { Job, JobSetup, JobWork } from './job.js';
 import type { JobRegistry } from './registry.js';
 
@@ -17,8 +18,6 @@ export interface StartableWork extends JobWork {
 export interface StartOptions {
   readonly setup: JobSetup;
   readonly speed: number | bigint;
-  /** Nodes that are busy while the job lives. */
-  readonly nodes: readonly Node[];
   /** The command holds its nodes drained while it starts the job, which shows as a pause. */
   readonly startsDrained?: boolean;
 }
@@ -35,8 +34,6 @@ export async function startWork(
     await work.clean();
     throw error;
   }
-  const release = registry.occupy(job, options.nodes);
-  void job.ended.then(release);
   job.attachWork(work);
   try {
     job.setSpeed(options.speed);
@@ -61,6 +58,16 @@ export async function startWork(
     job.unquiesce();
   }
   return job;
+}
+
+/** The job as a user of one of its nodes, which it keeps from all others; `link` names the edge. */
+export function jobUser(job: Job, link: string): EdgeUser {
+  return {
+    description: `${job.type} job '${job.id}'`,
+    link,
+    job: job.id,
+    blocks: jobBlock(job.type),
+  };
 }
 
 const NODE_NAME = /^[A-Za-z][A-Za-z0-9\-._]*$/;

@@ -84,6 +84,7 @@ describeDriver({
     await makeFile(host, '/target', 256 * KIB);
     const plain = (filename: string): object => ({
       driver: 'raw',
+      'read-only': false,
       file: { driver: 'file', filename },
     });
     return { driver: 'copy-before-write', file: plain('/disk'), target: plain('/target') };
@@ -97,8 +98,8 @@ describeDriver({
   drivers: [copyOnRead as unknown as Driver<never>],
   async create(host) {
     await makeFile(host, '/disk', 256 * KIB);
-    const file = { driver: 'raw', file: { driver: 'file', filename: '/disk' } };
-    return { driver: 'copy-on-read', file };
+    const below = { driver: 'file', filename: '/disk' };
+    return { driver: 'copy-on-read', file: { driver: 'raw', 'read-only': false, file: below } };
   },
 });
 
@@ -189,13 +190,18 @@ const FILE = { driver: 'file', filename: '/disk' };
 for (const [filter, file] of Object.entries({
   blkdebug: { driver: 'blkdebug', image: FILE },
   throttle: { driver: 'throttle', 'throttle-group': 'g', file: FILE },
-  'copy-on-read': { driver: 'copy-on-read', file: FILE },
+  'copy-on-read': { driver: 'copy-on-read', file: { ...FILE, 'read-only': false } },
+  'copy-before-write': {
+    driver: 'copy-before-write',
+    file: { ...FILE, 'read-only': false },
+    target: { driver: 'null-co', 'read-only': false, size: 2 ** 20 },
+  },
 })) {
   describeDriver({
     name: `qcow2 over ${filter}`,
     size: 512 * KIB,
     stores: true,
-    drivers: [qcow2Driver, blkdebug, copyOnRead]
+    drivers: [qcow2Driver, blkdebug, copyOnRead, copyBeforeWrite]
       .map((one) => one as unknown as Driver<never>)
       .concat(inUnlimitedGroup()),
     async create(host, graph) {

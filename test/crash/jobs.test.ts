@@ -2,6 +2,7 @@
 // Power cuts at every write, faults at every call, cancels at every turn: what jobs leave behind.
 import { describe, expect, it } from 'vitest';
 import { SeededRandom } from '../../src/base/index.js';
+import { operationRefusal } from '../../src/block/index.js';
 import { CrashDisk, MemoryHost } from '../../src/host/index.js';
 import type { HostOperation } from '../../src/host/index.js';
 import { startBackup, startStream } from '../../src/jobs/index.js';
@@ -61,7 +62,7 @@ function expectNothingLeft(stage: Stage): void {
   expect([...stage.graph.nodes].filter((node) => node.driver.kind === 'filter')).toEqual([]);
   const top = stage.graph.require('top');
   expect([...top.children.values()].filter((child) => child.frozenBy !== null)).toEqual([]);
-  expect(stage.jobs.blockerOf(top)).toBeNull();
+  expect(operationRefusal(top, 'stream')).toBeNull();
   expect(stage.jobs.list()).toEqual([]);
 }
 

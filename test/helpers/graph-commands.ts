@@ -137,7 +137,7 @@ class CommandSource {
     const device = this.#options.name((driver) => driver === 'qcow2');
     const image = this.#options.chance(0.7) ? device
       : this.#options.name((driver) => driver === 'qcow2');
-    const backing = this.#options.oneOf('DIR/base.qcow2', 'DIR/mid.qcow2', 'DIR/plain.raw', '');
+    const backing = this.#options.oneOf('DIR/base.qcow2', 'DIR/mid.qcow2', 'DIR/plain.raw');
     return {
       execute: 'change-backing-file',
       arguments: { device, 'image-node-name': image, 'backing-file': backing },

@@ -2,6 +2,7 @@
 // Where a contest of two daemons may differ, each with its reason, and nothing else.
 
 import type { GraphCommand } from './graph-contest.js';
+import { inOrder } from './graph-images.js';
 import type { GraphState } from './graph-state.js';
 import type { Line } from './transcript.js';
 
@@ -9,13 +10,6 @@ import type { Line } from './transcript.js';
 export function sameAnswer(command: GraphCommand, said: readonly Line[]): string[] {
   const lines = command.job === undefined ? said : said.flatMap(withoutPace);
   return lines.map((line) => inOrder(line).replace(/ \((magic|version) \d+\)/, ''));
-}
-
-function inOrder(line: Line): string {
-  return JSON.stringify(line, (_, each: unknown) => {
-    if (each === null || typeof each !== 'object' || Array.isArray(each)) return each;
-    return Object.fromEntries(Object.entries(each).toSorted(([a], [b]) => (a < b ? -1 : 1)));
-  });
 }
 
 /** How far a job was, and whether its reply came before its first event, is chance. */
@@ -29,7 +23,7 @@ function withoutPace(line: Line): Line[] {
 }
 
 /** What a disk gives to a file, and how far a format has written its file by now. */
-const CHANCE = [/ image actual-size = /];
+const CHANCE = [/ image actual-size = /, / image dirty-flag = /];
 
 /**
  * Of a data file that is none, the reference tells this once a reopen was given up; bitmaps without
@@ -49,7 +43,8 @@ const STALE_SIZE = /^node (\S+) image virtual-size = /;
 export function sameFacts({ facts: all, drivers }: GraphState): string[] {
   const facts = all.filter((fact) => {
     const [, name = ''] = STALE_SIZE.exec(fact) ?? [];
-    return !FILTERS.has(drivers.get(name) ?? '');
+    const driver = drivers.get(name) ?? '';
+    return driver !== 'file' && !FILTERS.has(driver);
   });
   return facts.filter((fact) => ![...CHANCE, ...THEIRS_ONLY].some((pattern) => pattern.test(fact)));
 }

@@ -19,8 +19,8 @@ export type Options = Record<string, unknown>;
 
 const KIB = 1024;
 const MIB = 1024 * KIB;
-const FILTERS = ['throttle', 'copy-on-read', 'compress', 'blkdebug',
-  'blkverify', 'blklogwrites', ...(process.env['GR_CBW'] ? ['copy-before-write'] : [])] as const;
+const FILTERS = ['throttle', 'copy-on-read', 'copy-before-write', 'compress', 'blkdebug',
+  'blkverify', 'blklogwrites'] as const;
 const PERMISSIONS = ['consistent-read', 'write', 'write-unchanged', 'resize'];
 
 export class OptionSource {
@@ -173,6 +173,9 @@ export class OptionSource {
     if (options['driver'] === 'qcow2' && this.chance(0.6)) {
       options['backing'] = this.oneOf<unknown>(null, this.name(), this.name(), this.node(2));
     }
+    const { backing } = options;
+    const named = typeof backing === 'object' && typeof (backing as Options | null)?.['file'];
+    if (named === 'string') options['backing'] = null;
     // The reference does not look whether what is put below a format is an image.
     if ('file' in options && options['driver'] !== 'qcow2' && this.chance(0.3)) {
       options['file'] = this.oneOf<unknown>(this.name(), this.name(), this.node(2));

@@ -4,6 +4,7 @@
 // A generated node name is replaced by the way to the node from above (`top.file`), so that two
 // daemons name the same node alike.
 
+import { canonical, inOrder } from './graph-images.js';
 import type { Line } from './transcript.js';
 
 interface GraphNode {
@@ -89,17 +90,5 @@ function factsOf(way: string, value: unknown): string[] {
   if (value !== null && typeof value === 'object') {
     return Object.entries(value).flatMap(([key, each]) => factsOf(`${way} ${key}`, each));
   }
-  return [`${way} = ${fileName(JSON.stringify(value))}`.replaceAll(/#block\d+/g, '#block')];
-}
-
-/** Members of a `json:` name in one order: the reference's is that of a hash table. */
-function fileName(text: string): string {
-  return text.startsWith('"json:') ? `json:${sorted(JSON.parse(JSON.parse(text).slice(5)))}` : text;
-}
-
-function sorted(value: unknown): string {
-  return JSON.stringify(value, (_, each: unknown) => {
-    if (each === null || typeof each !== 'object' || Array.isArray(each)) return each;
-    return Object.fromEntries(Object.entries(each).toSorted(([a], [b]) => (a < b ? -1 : 1)));
-  });
+  return [`${way} = ${inOrder(canonical(value))}`.replaceAll(/#block\d+/g, '#block')];
 }

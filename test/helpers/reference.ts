@@ -68,6 +68,16 @@ export function graphByNames(line: Line): Line {
   return { return: { edges: edges.toSorted() } };
 }
 
+/** Members of `json:` names come in the order of a hash table there. */
+export function namesInOneOrder(line: Line): Line {
+  const text = JSON.stringify(withoutSizes(graphByNames(line)), (key, value: unknown) => {
+    if (key === 'actual-size') return undefined;
+    const isJsonName = typeof value === 'string' && value.startsWith('json:');
+    return isJsonName ? { json: JSON.parse(value.slice('json:'.length)) as unknown } : value;
+  });
+  return JSON.parse(text) as Line;
+}
+
 /** Whether a verb's effect comes before or after its reply depends on what the job is doing. */
 export function withoutReplies(line: Line): Line | null {
   return 'return' in line ? null : line;

@@ -4,21 +4,11 @@
 import { join } from 'node:path';
 import { describe, it } from 'vitest';
 
-import { compare, graphByNames, hasReference, hello, withoutSizes } from '../helpers/reference.js';
+import { compare, hasReference, hello, namesInOneOrder } from '../helpers/reference.js';
 import { command } from '../helpers/transcript.js';
 import type { Line } from '../helpers/transcript.js';
 
 const add = (options: Line): string => command('blockdev-add', options);
-
-/** Members of `json:` names come in the order of a hash table there. */
-function namesInOneOrder(line: Line): Line {
-  const text = JSON.stringify(withoutSizes(graphByNames(line)), (key, value: unknown) => {
-    if (key === 'actual-size') return undefined;
-    const isJsonName = typeof value === 'string' && value.startsWith('json:');
-    return isJsonName ? { json: JSON.parse(value.slice('json:'.length)) as unknown } : value;
-  });
-  return JSON.parse(text) as Line;
-}
 
 describe.skipIf(!hasReference)('as a real daemon opens', () => {
   const look = [

@@ -15,9 +15,20 @@ interface Attached {
   readonly detach: () => void;
 }
 
-const bitmapsByNode = new WeakMap<Node, Attached[]>();
+/** Bits of a driver's own that queries show beside the node's bitmaps. */
+export interface ShownBits {
+  readonly granularity: number;
+  /** Bits that are set times the granularity. */
+  readonly count: number;
+}
 
-function attached(node: Node): Attached[] {
+interface Shown {
+  readonly bits: ShownBits;
+}
+
+const bitmapsByNode = new WeakMap<Node, (Attached | Shown)[]>();
+
+function attached(node: Node): (Attached | Shown)[] {
   let list = bitmapsByNode.get(node);
   if (list === undefined) {
     list = [];
@@ -28,9 +39,22 @@ function attached(node: Node): Attached[] {
 
 /** All named bitmaps of a node, oldest first. */
 export function bitmapsOf(node: Node): DirtyBitmap[] {
+  return shownBitmapsOf(node).filter((shown) => shown instanceof DirtyBitmap);
+}
+
+/** What queries show of a node, oldest first. */
+export function shownBitmapsOf(node: Node): (DirtyBitmap | ShownBits)[] {
   return attached(node)
-    .map(({ bitmap }) => bitmap)
-    .filter((bitmap) => bitmap.name !== null);
+    .map((entry) => ('bitmap' in entry ? entry.bitmap : entry.bits))
+    .filter((shown) => !(shown instanceof DirtyBitmap) || shown.name !== null);
+}
+
+/** Queries show the bits until the result is called; they record nothing. */
+export function showBits(node: Node, bits: ShownBits): () => void {
+  const list = attached(node);
+  const entry: Shown = { bits };
+  list.push(entry);
+  return () => void list.splice(list.indexOf(entry), 1);
 }
 
 export function findBitmap(node: Node, name: string): DirtyBitmap | null {
@@ -94,9 +118,10 @@ export function attachBitmap(node: Node, options: DirtyBitmapOptions): DirtyBitm
 /** Ends recording; the bitmap itself stays usable for its owner. */
 export function detachBitmap(node: Node, bitmap: DirtyBitmap): void {
   const list = attached(node);
-  const at = list.findIndex((entry) => entry.bitmap === bitmap);
-  assert(at >= 0, `bitmap belongs to node '${node.name}'`);
-  list[at]?.detach();
+  const at = list.findIndex((entry) => 'bitmap' in entry && entry.bitmap === bitmap);
+  const found = list[at];
+  assert(found !== undefined && 'bitmap' in found, `bitmap belongs to node '${node.name}'`);
+  found.detach();
   list.splice(at, 1);
 }
 

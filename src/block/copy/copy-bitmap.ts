@@ -31,6 +31,16 @@ export class CopyBitmap {
     this.#pages = Array.from({ length: pageCount }, () => initially);
   }
 
+  /** The same units are dirty; from now on each changes alone. Nothing is taken in it. */
+  clone(): CopyBitmap {
+    const copy = new CopyBitmap(this.length, this.unit, 'clean');
+    for (const [index, page] of this.#pages.entries()) {
+      copy.#pages[index] = typeof page === 'string' ? page : page.slice();
+    }
+    copy.#dirtyUnits = this.#dirtyUnits;
+    return copy;
+  }
+
   get dirtyUnits(): number {
     return this.#dirtyUnits;
   }
@@ -54,6 +64,18 @@ export class CopyBitmap {
       else unit += 1;
     }
     return -1;
+  }
+
+  /** Whether every unit that the range touches is dirty. */
+  isAllDirty(offset: number, length: number): boolean {
+    const unitEnd = Math.min(this.#unitCount, Math.ceil((offset + length) / this.unit));
+    for (let unit = Math.floor(offset / this.unit); unit < unitEnd; ) {
+      const index = Math.floor(unit / PAGE_UNITS);
+      if (this.#pages[index] === 'dirty') unit = (index + 1) * PAGE_UNITS;
+      else if (this.isDirty(unit * this.unit)) unit += 1;
+      else return false;
+    }
+    return true;
   }
 
   /**

@@ -11,5 +11,6 @@ export { createLanes, FairLanes, inProcessLanes } from './lane-executor.js';
 export type { LaneBatch, LaneExecutor } from './lane-executor.js';
 export type { Span } from './lane-plan.js';
 export * from './lane-task.js';
+export * from './point-in-time.js';
 export * from './range-locks.js';
 export * from './rate-limit.js';

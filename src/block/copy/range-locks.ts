@@ -29,6 +29,11 @@ export class RangeLocks {
   /** Nothing may overlap. Release exactly once. */
   take(offset: number, length: number): () => void {
     assert(!this.overlaps(offset, length), `range at ${offset} is taken`);
+    return this.join(offset, length);
+  }
+
+  /** Beside others that hold parts of it. Release exactly once. */
+  join(offset: number, length: number): () => void {
     const held: Held = { offset, length, waiters: [] };
     this.#held.add(held);
     return () => {

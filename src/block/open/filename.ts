@@ -15,13 +15,17 @@ const NULL_AIO_NAME = 'null-aio://';
 /** Prefixes of names that images can be opened by, but not made. */
 const UNMADE_PROTOCOLS = new Set(['null-co', 'null-aio', 'blkdebug', 'blkverify', 'nbd']);
 
-const PREFIX = /^([A-Za-z0-9+.-]+):/;
+const PREFIX = /^([^:/]+):/;
 
 export function parseFilename(name: string): ParsedName {
   if (name.startsWith('json:')) return { kind: 'options', options: parseJson(name) };
   const prefix = PREFIX.exec(name)?.[1];
   if (prefix === undefined) return { kind: 'path', path: name };
   if (prefix === 'file') return { kind: 'path', path: fileUrlPath(name) };
+  if (prefix === 'host_device') {
+    const filename = name.slice(prefix.length + 1);
+    return { kind: 'options', options: { driver: 'host_device', filename } };
+  }
   if (prefix === 'blkdebug') return { kind: 'options', options: { file: debugOptions(name) } };
   if (prefix === 'blkverify') return { kind: 'options', options: { file: verifyOptions(name) } };
   if (name === NULL_NAME) return { kind: 'options', options: { driver: 'null-co' } };

@@ -48,6 +48,10 @@ export function openContextOf(graph: BlockGraph, node: BlockNode): OpenContext {
       });
     },
     throttleGroup: graph.throttleGroup,
+    findNode: (name) => graph.find(name),
+    freezeChain: (base) => graph.freezeChain(node, base, node.name),
+    emit: graph.onEvent,
+    permissionsChanged: () => graph.refreshNode(node),
     reportCorruption: (report) => graph.onCorruption(node, report),
   };
 }

@@ -29,6 +29,7 @@ export function renewFilenames(nodes: readonly BlockNode[]): void {
 
 function plainName(node: BlockNode): string | null {
   const { driver, options } = node;
+  if (driver.namedAfterFile === true) return node.edges.get('file')?.node.filename ?? null;
   const { strongOptions = [], nameOptions = [] } = driver;
   const unsaid = strongOptions.filter((option) => !nameOptions.includes(option));
   if (unsaid.some((option) => options[option] !== undefined)) return null;
@@ -57,7 +58,8 @@ function hasOtherBacking(node: BlockNode): boolean {
   const link = node.pipeline.driverNode?.backingLink?.() ?? null;
   const { backing } = node;
   if (link === null || backing === null) return (link === null) !== (backing === null);
-  return backing.filename !== headerName(node, link.file);
+  const found = node.given[name] === undefined ? headerName(node, link.file) : link.file;
+  return backing.filename !== found;
 }
 
 /** The name in the header of an image, made relative to where the image is; null if it cannot. */
@@ -92,7 +94,9 @@ function contentOptions(node: BlockNode): Record<string, unknown> {
   }
   for (const [name, edge] of node.edges) {
     if (name === cowName(node) && !hasOtherBacking(node)) continue;
-    own[name] = contentOptions(edge.node);
+    const dot = Object.hasOwn(driver.children, name) ? -1 : name.lastIndexOf('.');
+    if (dot < 0) own[name] = contentOptions(edge.node);
+    else ((own[name.slice(0, dot)] ??= []) as unknown[]).push(contentOptions(edge.node));
   }
   const cow = cowName(node);
   if (cow !== null && node.backing === null && hasOtherBacking(node)) own[cow] = null;

@@ -6,9 +6,16 @@
 // backing file is opened as the options or the image header say. Of two faults the first in this
 // order is told. Whatever fails, everything opened on the way is closed again.
 
-import { BlockError, IMAGE_LIMITS, toBlockError, type Eventually } from '../../base/index.js';
+import {
+  BlockError,
+  GRAPH_LIMITS,
+  IMAGE_LIMITS,
+  toBlockError,
+  type Eventually,
+} from '../../base/index.js';
 import type { FileIdentity } from '../../host/index.js';
 import type { BlockNode } from '../block-node.js';
+import { nameListedChildren } from '../child-lists.js';
 import { ChildRole, type Driver } from '../driver.js';
 import type { NodeOptions } from '../graph-api.js';
 import type { BlockGraph } from '../graph.js';
@@ -27,6 +34,7 @@ import {
   type OpenInheritance,
 } from './make-node.js';
 import { filenameOf } from './node-filename.js';
+import { protocolOf } from './protocol-of.js';
 import { probeHead, RawProbeGuard, readHead } from './probe.js';
 
 type Options = Readonly<Record<string, unknown>>;
@@ -77,11 +85,12 @@ async function openWith(
   try {
     await openChildren(graph, node, request);
     refuseLoop(node, inherited);
+    graph.enlist(node);
+    await openListedChildren(graph, node, inherited);
     node.pipeline.driverNode = await driver.open(openContextOf(graph, node), node.options);
     node.pipeline.readOnly ||= node.pipeline.driverNode.readOnly === true;
     node.filename = filenameOf(node);
     refreshPermissions([node]).commit?.();
-    graph.enlist(node);
     await openBacking(graph, node, inherited);
     node.filename = filenameOf(node);
   } catch (error) {
@@ -114,6 +123,41 @@ async function openChildren(
   }
 }
 
+/** Children of lists, by name in the order in which they are given. */
+async function openListedChildren(
+  graph: BlockGraph,
+  node: BlockNode,
+  inherited: OpenInheritance,
+): Promise<void> {
+  for (const [option, { role, required }] of Object.entries(node.driver.childLists ?? {})) {
+    const values = listedChildren(node, option, required);
+    for (const [index, value] of values.entries()) {
+      const below = inheritedByChild(flagsOf(node), inherited);
+      const child = await openReference(graph, value, below);
+      await attachChild(graph, { parent: node, name: `${option}.${index}`, role, child });
+      if (typeof value !== 'string') child.inheritsFrom = node;
+    }
+    nameListedChildren(node);
+  }
+}
+
+function listedChildren(node: BlockNode, option: string, required: boolean): readonly unknown[] {
+  const values = node.options[option] ?? [];
+  if (!Array.isArray(values)) {
+    throw new BlockError('invalid-option', `Option ${option} is not a valid array`);
+  }
+  if (required && values.length === 0) {
+    throw new BlockError('invalid-option', `Number of provided ${option} must be 1 or more`);
+  }
+  if (values.length > GRAPH_LIMITS.listedChildren) {
+    throw new BlockError(
+      'invalid-option',
+      `Number of provided ${option} is ${values.length}, ${GRAPH_LIMITS.listedChildren} at most`,
+    );
+  }
+  return values;
+}
+
 async function attachChild(
   graph: BlockGraph,
   edge: { parent: BlockNode; name: string; role: number; child: BlockNode },
@@ -125,6 +169,7 @@ async function attachChild(
     await graph.closeIfUnused(child).catch(() => undefined);
     throw error;
   }
+  if (!Object.hasOwn(parent.driver.children, name)) return;
   parent.options = { ...parent.options, [name]: child.name };
   if (Object.hasOwn(parent.given, name)) parent.given = { ...parent.given, [name]: child.name };
 }
@@ -183,7 +228,10 @@ async function openBacking(
   }
   try {
     if (given !== undefined && link !== null) refuseBesideHeader(given);
-    const below = inheritedByBacking(node, inherited, given === undefined && link?.format === null);
+    const below = inheritedByBacking(node, inherited, {
+      guessed: given === undefined && link?.format === null,
+      given: given !== undefined,
+    });
     const child =
       given !== undefined || link === null
         ? await openReference(graph, given, below)
@@ -250,7 +298,7 @@ function guessedTooFar(node: BlockNode): BlockError {
 function inheritedByBacking(
   node: BlockNode,
   inherited: OpenInheritance,
-  guessedBacking: boolean,
+  facts: { readonly guessed: boolean; readonly given: boolean },
 ): OpenInheritance {
   const identity = primaryIdentity(node);
   if (inherited.chain.length >= IMAGE_LIMITS.backingChainDepth) {
@@ -263,8 +311,9 @@ function inheritedByBacking(
   const none: FileIdentity = { device: '', inode: `#${inherited.chain.length}` };
   return {
     ...inheritedByOverlay(flagsOf(node), inherited),
-    chain: [...inherited.chain, identity ?? none],
-    guessedBacking,
+    // Options end; only headers can lead in a circle.
+    chain: facts.given ? [] : [...inherited.chain, identity ?? none],
+    guessedBacking: facts.guessed,
   };
 }
 
@@ -274,7 +323,7 @@ export async function openNamed(
   inherited: OpenInheritance,
 ): Promise<BlockNode> {
   const { format } = reference;
-  const options = optionsOf(graph, reference);
+  const options = await optionsOf(graph, reference);
   const { driver } = options;
   if (typeof driver === 'string') {
     const kind = (await graph.registry.load(driver)).kind;
@@ -293,16 +342,19 @@ export async function openNamed(
   const { file, ...rest } = options;
   if (typeof file === 'object' && file !== null) {
     // Without a driver a file name is that of a host file.
-    const below = { driver: 'file', ...file } as NodeOptions;
+    const { filename } = file as Options;
+    const below = { driver: await protocolOf(graph, filename), ...file } as NodeOptions;
     return await openOver(graph, { file: below, format, rest }, inherited);
   }
   throw new BlockError('invalid-option', "Parameter 'driver' is missing");
 }
 
-function optionsOf(graph: BlockGraph, reference: ImageReference): Options {
+async function optionsOf(graph: BlockGraph, reference: ImageReference): Promise<Options> {
   if ('options' in reference) return reference.options;
   const parsed = parseFilename(reference.path);
-  if (parsed.kind === 'path') return { driver: 'file', filename: parsed.path };
+  if (parsed.kind === 'path') {
+    return { driver: await protocolOf(graph, parsed.path), filename: parsed.path };
+  }
   const { driver } = parsed.options;
   if (driver === 'nbd' && !graph.registry.has('nbd')) {
     throw new BlockError('unsupported', "Protocol 'nbd' is not supported", {

@@ -3,7 +3,7 @@
 // writes merged and written back. The caller holds a serialising entry over the widened range
 // during a write, so that nothing changes the blocks between reading and writing them.
 
-import { IO_LIMITS, must, settle, type Eventually } from '../../base/index.js';
+import { IO_LIMITS, must, sequence, settle, type Eventually } from '../../base/index.js';
 import type { NodeLimits } from '../driver.js';
 import type { Request } from '../request.js';
 import type { Pipeline } from './pipeline.js';
@@ -57,13 +57,17 @@ export function padWrite(
   const bounce = alignedBuffer(range.length, alignment);
   const source = must(request.buffer, 'buffer of a write');
   const head = request.offset !== range.offset;
+  const tail = (request.offset + request.length) % alignment !== 0;
   const tailAt = range.length - alignment;
-  const tail = (request.offset + request.length) % alignment !== 0 && !(head && tailAt === 0);
-  const first = bounce.subarray(0, alignment);
-  const headRead = head ? readEdge(pipeline, 'head', range.offset, first) : undefined;
+  // One block that is partly written at both ends is read once.
+  const joined = head && tail && tailAt === 0;
+  const first = { offset: range.offset, buffer: bounce.subarray(0, alignment) };
+  const last = { offset: range.offset + tailAt, buffer: bounce.subarray(tailAt) };
+  const headRead = head
+    ? readEdge(pipeline, first, joined ? ['head', 'tail'] : ['head'])
+    : undefined;
   return settle(headRead, () => {
-    const last = bounce.subarray(tailAt);
-    const tailRead = tail ? readEdge(pipeline, 'tail', range.offset + tailAt, last) : undefined;
+    const tailRead = tail && !joined ? readEdge(pipeline, last, ['tail']) : undefined;
     return settle(tailRead, () => {
       bounce.set(source, request.offset - range.offset);
       return pipeline.perform({ ...request, ...range, buffer: bounce });
@@ -71,14 +75,18 @@ export function padWrite(
   });
 }
 
+/** A block that is written in part, between the events named after the ends that it is. */
 function readEdge(
   pipeline: Pipeline,
-  edge: 'head' | 'tail',
-  ...[offset, buffer]: [offset: number, buffer: Uint8Array]
+  { offset, buffer }: { readonly offset: number; readonly buffer: Uint8Array },
+  ends: readonly ('head' | 'tail')[],
 ): Eventually<void> {
-  const point = (event: string): Eventually<void> => pipeline.open().debugEvent?.(event, true);
-  const read = settle(point(`pwritev_rmw_${edge}`), () => readBlocks(pipeline, offset, buffer));
-  return settle(read, () => point(`pwritev_rmw_after_${edge}`));
+  const points = (name: string): Eventually<void> =>
+    sequence(ends.length, (index) =>
+      pipeline.open().debugEvent?.(`pwritev_rmw_${name}${ends[index] ?? ''}`, true),
+    );
+  const read = settle(points(''), () => readBlocks(pipeline, offset, buffer));
+  return settle(read, () => points('after_'));
 }
 
 /** Reads whole blocks; a block beyond the end of a growing node is zeroes. */

@@ -6,9 +6,16 @@
 import { BlockError, Permission } from '../../base/index.js';
 import type { BlockNode } from '../block-node.js';
 import { ChildRole } from '../driver.js';
-import { changeIdle, moveEdges, noteChild, placeEdge, refuseCycle } from '../graph-changes.js';
+import {
+  changeIdle,
+  edgesToMove,
+  moveEdges,
+  noteChild,
+  placeEdge,
+  refuseCycle,
+} from '../graph-changes.js';
 import type { BlockGraph } from '../graph.js';
-import { refreshPermissions, topologicalOrder } from '../permissions.js';
+import { refreshPermissions } from '../permissions.js';
 import { setReadOnly } from './reopen.js';
 
 /** Throws with nothing changed when the overlay is in use or cannot have that backing file. */
@@ -22,10 +29,7 @@ export async function appendOverlay(
     await changeIdle([below, overlay], (tx) => {
       const name = requireOverlay(overlay);
       refuseCycle(overlay, name, below);
-      const inside = new Set(topologicalOrder([overlay]));
-      const users = [...below.parents].filter(
-        ({ parent }) => parent.node === null || !inside.has(parent.node as BlockNode),
-      );
+      const users = edgesToMove(below, overlay);
       tx.add(placeEdge(overlay, name, below));
       tx.add(moveEdges(users, overlay));
       tx.add(refreshPermissions([overlay, below]));

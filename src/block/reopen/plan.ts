@@ -100,7 +100,7 @@ function addPlan(plans: ReopenPlans, request: PlanRequest): void {
   const names: Record<string, unknown> = {};
   for (const [name, edge] of node.edges) {
     const child = edge.node;
-    names[name] = child.name;
+    if (Object.hasOwn(node.driver.children, name)) names[name] = child.name;
     if (child.inheritsFrom !== node) continue;
     const value = given[name];
     if (value === null || (typeof value === 'string' && value !== child.name)) continue;
@@ -239,11 +239,12 @@ function belowImplicit(node: BlockNode): BlockNode {
 }
 
 function requireUnchanged({ node, given }: ReopenPlan): void {
-  const { children, reopenOptions = [], name: driver } = node.driver;
+  const { children, reopenOptions = [], changeableOptions = [], name: driver } = node.driver;
   const current = flatOptions({ ...node.given, driver, 'node-name': node.name });
   for (const [key, value] of flatOptions(given)) {
     const option = optionOf(key);
     if (COMMON_OPTIONS.has(option) || reopenOptions.includes(option)) continue;
+    if (changeableOptions.includes(option)) continue;
     if (key in children && (value === null || typeof value === 'string')) continue;
     if (key !== option && option in children) throw cannotChange(`${option}.driver`, node);
     if (value !== current.get(key)) throw cannotChange(key, node);

@@ -5,7 +5,7 @@
 // first. A unit that is still dirty has not been written since the start, so what was found out
 // about it stays true while it is dirty. The target is flushed before run() returns.
 
-import { COPY_LIMITS, must, Permission } from '../../base/index.js';
+import { BlockError, COPY_LIMITS, must, Permission, toBlockError } from '../../base/index.js';
 import type { Backend, Node } from '../../block/index.js';
 import { backingOf, CopyBitmap, layerStatus, viewStatus } from '../../block/copy/index.js';
 import type { CopyBeforeWriteInternal, CopySession } from '../../block/copy/index.js';
@@ -13,7 +13,7 @@ import { CopyLoop } from '../copy-loop.js';
 import type { CopyWork, Hold } from '../copy-loop.js';
 import type { Job } from '../job.js';
 import type { OnError } from '../options.js';
-import { insertJobFilter, letGo } from '../start.js';
+import { insertJobFilter, jobUser, letGo } from '../start.js';
 import type { StartableWork } from '../start.js';
 import type { JobRegistry } from '../registry.js';
 
@@ -31,6 +31,9 @@ export interface BackupPlan {
   readonly onSourceError: OnError;
   readonly onTargetError: OnError;
 }
+
+/** The job's own edges ask for nothing: filter and blocked operations do the keeping away. */
+const NOTHING = { taken: Permission.none, shared: Permission.all };
 
 export class BackupWork implements StartableWork {
   readonly #registry: JobRegistry;
@@ -55,26 +58,32 @@ export class BackupWork implements StartableWork {
   }
 
   /** The filter's coming in, with everything drained, is the point in time. */
-  async attach(job: Job): Promise<void> {
-    const { graph } = this.#registry;
+  async insertFilter(): Promise<void> {
     const { source, target, filterName } = this.#plan;
     const internal: CopyBeforeWriteInternal = { bitmap: this.#bitmap };
-    const filter = await insertJobFilter(this.#registry, {
-      driver: 'copy-before-write',
-      name: filterName,
-      below: source,
-      internal,
-      children: { target },
-    });
-    this.#filter = filter;
-    const release = this.#registry.occupy(job, [filter]);
-    void job.ended.then(release);
-    for (const node of [filter, target]) {
-      const backend = await graph.attach(node, job.id, {
-        taken: Permission.none,
-        shared: Permission.all & ~Permission.resize,
+    try {
+      this.#filter = await insertJobFilter(this.#registry, {
+        driver: 'copy-before-write',
+        name: filterName,
+        below: source,
+        internal,
+        children: { target },
       });
-      this.#backends.push(backend);
+    } catch (error) {
+      const failure = toBlockError(error);
+      if (failure.context.node !== target.name) throw failure;
+      const text = `Could not create node: ${failure.message}`;
+      throw new BlockError(failure.kind, text, { ...failure.context, cause: failure });
+    }
+  }
+
+  async attach(job: Job): Promise<void> {
+    const { graph } = this.#registry;
+    const { target } = this.#plan;
+    const filter = must(this.#filter, 'the filter is in place');
+    const guards = [['main node', filter], ['target', target]] as const;
+    for (const [link, node] of guards) {
+      this.#backends.push(await graph.attach(node, jobUser(job, link), NOTHING));
     }
     const [backend] = this.#backends;
     backend?.onQuiesce((quiesced) => {
@@ -113,7 +122,7 @@ export class BackupWork implements StartableWork {
     this.#loop.setSpeed(this.#speed);
     await this.#loop.run(job);
     job.progressTo(plan.source.length - this.#skipped);
-    await target.node.flush();
+    await must(this.#backends[1], 'the job is attached').flush();
   }
 
   async clean(): Promise<void> {

@@ -4,7 +4,7 @@
 // Bitmap modes are refused by name until persistent and frozen bitmaps exist.
 
 import { BlockError } from '../../base/index.js';
-import { findBitmap } from '../../block/index.js';
+import { findBitmap, requireOperation } from '../../block/index.js';
 import type { Node } from '../../block/index.js';
 import { copyUnit } from '../../block/copy/index.js';
 import type { Job } from '../job.js';
@@ -29,7 +29,9 @@ export async function startBackup(registry: JobRegistry, args: BackupOptions): P
   const section = await graph.drain([source]);
   try {
     const plan = planBackup(registry, args);
-    return await startWork(registry, new BackupWork(registry, plan), {
+    const work = new BackupWork(registry, plan);
+    await work.insertFilter();
+    return await startWork(registry, work, {
       setup: {
         id: args['job-id'] ?? '',
         type: 'backup',
@@ -38,7 +40,6 @@ export async function startBackup(registry: JobRegistry, args: BackupOptions): P
         autoDismiss: args['auto-dismiss'] ?? true,
       },
       speed: args.speed ?? 0,
-      nodes: [plan.target],
       startsDrained: true,
     });
   } finally {
@@ -60,8 +61,8 @@ function planBackup(registry: JobRegistry, args: BackupOptions): BackupPlan {
       `Compression is not supported for this drive ${target.name}`,
     );
   }
-  registry.requireIdle(source);
-  registry.requireIdle(target);
+  requireOperation(source, 'backup-source');
+  requireOperation(target, 'backup-target');
   const workers = workersOf(args);
   const chunk = chunkOf(args);
   if (source.length !== target.length) {
@@ -70,7 +71,6 @@ function planBackup(registry: JobRegistry, args: BackupOptions): BackupPlan {
   const unit = copyUnit(target);
   requireChunk(chunk, unit);
   requireFilterName(registry, args['filter-node-name']);
-  requireWritable(target);
   return {
     source,
     target,
@@ -138,11 +138,6 @@ function requireChunk(chunk: number, unit: number): void {
     'invalid-option',
     `Required max-chunk (${chunk}) is less than backup cluster size (${unit})`,
   );
-}
-
-function requireWritable(target: Node): void {
-  if (!target.readOnly) return;
-  throw new BlockError('read-only', `Block node is read-only: target '${target.name}'`);
 }
 
 /** Ignoring an error would leave a hole in the point in time: refused. */

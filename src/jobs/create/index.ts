@@ -2,6 +2,7 @@
 // `blockdev-create`: makes an empty image as a job, which stays in the list until it is dismissed.
 
 import { BlockError, Permission } from '../../base/index.js';
+import { UNNAMED_USER } from '../../block/index.js';
 import type { Backend, Driver, Node, NodeOptions } from '../../block/index.js';
 import type { Job, JobWork } from '../job.js';
 import type { JobRegistry } from '../registry.js';
@@ -61,7 +62,7 @@ class CreateWork implements JobWork {
       node = await graph.open(reference as NodeOptions);
       this.#opened.push(node);
     }
-    const backend = await graph.attach(node, 'an unnamed block device', {
+    const backend = await graph.attach(node, UNNAMED_USER, {
       taken: Permission.write | Permission.resize,
       shared: Permission.all,
     });

@@ -4,6 +4,7 @@
 // job exists sends no event.
 
 import { BlockError, IMAGE_LIMITS } from '../../base/index.js';
+import { requireOperation } from '../../block/index.js';
 import type { Node } from '../../block/index.js';
 import { backingOf, nodesOfView, skipFilters } from '../../block/copy/index.js';
 import type { Job } from '../job.js';
@@ -31,7 +32,6 @@ export async function startStream(registry: JobRegistry, args: StreamOptions): P
       autoDismiss: args['auto-dismiss'] ?? true,
     },
     speed: args.speed ?? 0,
-    nodes: plan.layers,
   });
   // With nothing to copy the reference is through before it answers.
   if (storingLayers(plan.layers) === 1) await job.restsOrEnds();
@@ -43,9 +43,7 @@ function planStream(registry: JobRegistry, args: StreamOptions): StreamPlan {
   const top = registry.node(args.device);
   const base = findBase(registry, top, args);
   const layers = layersAbove(top, base);
-  for (const node of layers) registry.requireIdle(node);
-  // The filter of a job leaves when that job ends, which a frozen link to it would prevent.
-  if (base?.driver.kind === 'filter') registry.requireIdle(base);
+  for (const node of layers) requireOperation(node, 'stream');
   const backingFile = args['backing-file'];
   // Named by `bottom`, the base does not count: the reference refuses a string then, too.
   if (backingFile !== undefined && (base === null || args.bottom !== undefined)) {

@@ -7,6 +7,7 @@
 // header write leaves chain and guest as they were, and what was copied reads the same.
 
 import { COPY_LIMITS, must, Permission } from '../../base/index.js';
+import { UNNAMED_USER } from '../../block/index.js';
 import type { BackingLink, Backend, Node } from '../../block/index.js';
 import { CopyOnRead, layerStatus, skipFilters } from '../../block/copy/index.js';
 import type { CopyOnReadInternal, CopySession } from '../../block/copy/index.js';
@@ -14,7 +15,7 @@ import { CopyLoop } from '../copy-loop.js';
 import type { CopyWork } from '../copy-loop.js';
 import type { Job, JobWork } from '../job.js';
 import type { OnError } from '../options.js';
-import { insertJobFilter, letGo } from '../start.js';
+import { insertJobFilter, jobUser, letGo } from '../start.js';
 import type { JobRegistry } from '../registry.js';
 
 export interface StreamPlan {
@@ -46,8 +47,8 @@ export class StreamWork implements JobWork {
   readonly #copier: CopyOnRead;
   #filter: Node | null = null;
   #backend: Backend | null = null;
-  /** Edges that keep writers away from the layers being copied. */
-  readonly #layerGuards: Backend[] = [];
+  /** Edges that keep writers away from the layers being copied, and the size as it is. */
+  readonly #guards: Backend[] = [];
   #loop: CopyLoop | null = null;
   #session: CopySession | null = null;
   #unfreeze: (() => void) | null = null;
@@ -65,9 +66,18 @@ export class StreamWork implements JobWork {
     this.#unit = top.info.clusterSize ?? DEFAULT_UNIT;
     this.#copier = new CopyOnRead({
       overlay: { node: top },
-      base: () => plan.base,
+      base: () => this.#base,
       unit: this.#unit,
     });
+  }
+
+  /** What lies below the last layer: a filter may have come between, or a node may be another. */
+  get #base(): Node | null {
+    return this.#lastLayer.filtered ?? this.#lastLayer.backing;
+  }
+
+  get #lastLayer(): Node {
+    return must(this.#plan.layers.at(-1), 'the top is a layer');
   }
 
   get #empty(): boolean {
@@ -83,9 +93,9 @@ export class StreamWork implements JobWork {
   /** Also freezes the chain; on failure everything is as before. */
   async insertFilter(name: string | null): Promise<void> {
     const { graph } = this.#registry;
-    const { top, base } = this.#plan;
+    const { top } = this.#plan;
     const internal: CopyOnReadInternal = { copyOnRead: this.#copier };
-    this.#unfreeze = graph.freezeChain(top, base, 'stream');
+    this.#unfreeze = graph.freezeChain(top, this.#lastLayer, 'stream');
     try {
       this.#filter = await insertJobFilter(this.#registry, {
         driver: 'copy-on-read',
@@ -101,19 +111,21 @@ export class StreamWork implements JobWork {
 
   async attach(job: Job): Promise<void> {
     const filter = must(this.#filter, 'the filter is in place');
-    const release = this.#registry.occupy(job, [filter]);
-    void job.ended.then(release);
-    const backend = await this.#registry.graph.attach(filter, job.id, {
+    const { graph } = this.#registry;
+    const reading = Permission.consistentRead | Permission.writeUnchanged;
+    const guarded = reading | Permission.write;
+    const backend = await graph.attach(filter, jobUser(job, 'main node'), {
       taken: Permission.none,
-      shared: Permission.all & ~Permission.resize,
+      shared: Permission.all,
     });
     this.#backend = backend;
-    for (const layer of this.#plan.layers.slice(1)) {
-      const guard = await this.#registry.graph.attach(layer, job.id, {
-        taken: Permission.none,
-        shared: Permission.consistentRead | Permission.writeUnchanged,
-      });
-      this.#layerGuards.push(guard);
+    const reader = { taken: Permission.consistentRead, shared: guarded };
+    this.#guards.push(await graph.attach(filter, UNNAMED_USER, reader));
+    for (const layer of this.#plan.layers) {
+      const isTop = layer === this.#plan.top;
+      const user = jobUser(job, isTop ? 'active node' : 'intermediate node');
+      const shared = isTop ? guarded : reading;
+      this.#guards.push(await graph.attach(layer, user, { taken: Permission.none, shared }));
     }
     backend.onQuiesce((quiesced) => {
       if (quiesced) job.quiesce();
@@ -151,18 +163,24 @@ export class StreamWork implements JobWork {
     this.#loop.setSpeed(this.#speed);
     await this.#loop.run(job);
     job.progressTo(top.length);
-    await top.flush();
+    await must(this.#backend, 'the job is attached').flush();
   }
 
   async prepare(): Promise<void> {
     const link = this.#link();
     if (link === undefined) return;
     const top = skipFilters(this.#plan.top);
-    await top.flush();
-    await top.changeBacking(link);
+    // Not within a drained section: a reopen reads the header that this writes.
+    const leave = await must(this.#backend, 'the job is attached').enter();
+    try {
+      await top.flush();
+      await top.changeBacking(link);
+    } finally {
+      leave();
+    }
     this.#unfreeze?.();
     this.#unfreeze = null;
-    await this.#registry.graph.setBacking(top, this.#plan.base);
+    await this.#registry.graph.setBacking(top, this.#base);
   }
 
   async clean(): Promise<void> {
@@ -170,7 +188,7 @@ export class StreamWork implements JobWork {
     this.#unfreeze = null;
     const { graph } = this.#registry;
     const filter = this.#filter;
-    const backends = [this.#backend, ...this.#layerGuards.splice(0)];
+    const backends = [this.#backend, ...this.#guards.splice(0)];
     this.#backend = null;
     this.#filter = null;
     const wasReadOnly = this.#wasReadOnly;
@@ -189,16 +207,17 @@ export class StreamWork implements JobWork {
 
   /** What the header is to say; undefined when it stays as it is. */
   #link(): BackingLink | null | undefined {
-    const { base, backingFile } = this.#plan;
+    const { backingFile } = this.#plan;
     if (this.#empty && backingFile === null) return undefined;
-    if (base === null) return null;
-    return { file: backingFile ?? base.filename, format: skipFilters(base).driver.name };
+    if (this.#base === null) return null;
+    const base = skipFilters(this.#base);
+    return { file: backingFile ?? base.filename, format: base.driver.name };
   }
 
   /** Walks on to the next clusters that top lacks and the layers above the base have. */
   async #next(job: Job, limit: number): Promise<CopyWork | null> {
     const top = skipFilters(this.#plan.top);
-    const chain: StreamChain = { top, base: this.#plan.base };
+    const chain: StreamChain = { top, base: this.#base };
     while (this.#cursor < top.length) {
       const asked = Math.min(COPY_LIMITS.zeroRangeBytes, top.length - this.#cursor);
       const status = await layerStatus(chain, this.#cursor, asked);

@@ -5,13 +5,14 @@ import type { CommandResult } from '../../api/index.js';
 import { BlockError } from '../../base/index.js';
 import {
   addBitmap,
-  bitmapsOf,
   checkBitmapUsable,
   clearBitmap,
   removeBitmap,
+  DirtyBitmap,
   requireBitmap,
+  shownBitmapsOf,
 } from '../../block/index.js';
-import type { Node } from '../../block/index.js';
+import type { Node, ShownBits } from '../../block/index.js';
 import type { Engine } from '../../engine/index.js';
 import type { HandlerFamily } from '../handlers.js';
 
@@ -54,7 +55,17 @@ export const bitmapCommands: HandlerFamily<
 
 /** The newest comes first, as in the reference. */
 export function describeBitmaps(node: Node): BitmapInfo {
-  return bitmapsOf(node).toReversed().map((bitmap) => ({
+  return shownBitmapsOf(node).toReversed().map((shown) =>
+    shown instanceof DirtyBitmap ? describeBitmap(shown) : describeBits(shown),
+  );
+}
+
+function describeBits({ granularity, count }: ShownBits): BitmapInfo[number] {
+  return { recording: false, persistent: false, busy: false, granularity, count };
+}
+
+function describeBitmap(bitmap: DirtyBitmap): BitmapInfo[number] {
+  return {
     name: bitmap.name ?? '',
     recording: bitmap.enabled && !bitmap.busy,
     persistent: bitmap.persistent,
@@ -62,5 +73,5 @@ export function describeBitmaps(node: Node): BitmapInfo {
     granularity: bitmap.granularity,
     count: bitmap.dirtyBytes,
     ...(bitmap.inconsistent ? { inconsistent: true } : {}),
-  }));
+  };
 }

@@ -2,6 +2,7 @@
 // Commands that change nodes that are there: size, snapshots, backing links, what is watched.
 
 import { BlockError, Permission } from '../../base/index.js';
+import { operationRefusal, UNNAMED_USER } from '../../block/index.js';
 import type { Node } from '../../block/index.js';
 import { changeBackingFile, snapshotInto, snapshotOnto } from '../../engine/index.js';
 import type { Engine } from '../../engine/index.js';
@@ -13,11 +14,12 @@ export const blockChangeCommands: HandlerFamily<
   | 'blockdev-snapshot'
   | 'blockdev-snapshot-sync'
   | 'change-backing-file'
+  | 'x-blockdev-change'
 > = {
   block_resize: async (engine, args) => {
     const node = findNode(engine, args);
     if (args.size < 0) throw new BlockError('invalid-option', "Parameter 'size' expects a >0 size");
-    requireFree(engine, node, args.device);
+    requireFree(node, args.device);
     await resize(engine, node, Number(args.size));
   },
 
@@ -44,7 +46,28 @@ export const blockChangeCommands: HandlerFamily<
       image: args['image-node-name'],
       backingFile: args['backing-file'],
     }),
+  'x-blockdev-change': (engine, args) => changeChildren(engine, args),
 };
+
+async function changeChildren(
+  { graph, jobs }: Engine,
+  args: { readonly parent: string; readonly child?: string; readonly node?: string },
+): Promise<void> {
+  const { parent: name, child, node } = args;
+  const parent = jobs.node(name);
+  if ((child === undefined) === (node === undefined)) {
+    throw new BlockError(
+      'invalid-option',
+      child === undefined
+        ? 'Either child or node must be specified'
+        : 'The parameters child and node are in conflict',
+    );
+  }
+  if (child !== undefined) return await graph.removeChild(parent, child);
+  const added = graph.find(node ?? '');
+  if (added === null) throw new BlockError('not-found', `Node '${node ?? ''}' not found`);
+  await graph.addChild(parent, added);
+}
 
 interface NodeArguments {
   readonly device?: string;
@@ -62,18 +85,18 @@ function findNode(engine: Engine, args: NodeArguments): Node {
   );
 }
 
-function requireFree(engine: Engine, node: Node, device: string | undefined): void {
-  try {
-    engine.requireUnused(node);
-  } catch (error) {
-    const text = `Device '${device ?? '(null)'}' is in use`;
-    throw new BlockError('busy', text, { node: node.name, cause: error });
-  }
+function requireFree(node: Node, device: string | undefined): void {
+  const reason = operationRefusal(node, 'resize');
+  if (reason === null) return;
+  throw new BlockError('busy', `Device '${device ?? '(null)'}' is in use`, {
+    node: node.name,
+    hint: reason,
+  });
 }
 
 async function resize(engine: Engine, node: Node, size: number): Promise<void> {
   const { graph } = engine;
-  const backend = await graph.attach(node, 'an unnamed block device', {
+  const backend = await graph.attach(node, UNNAMED_USER, {
     taken: Permission.resize,
     shared: Permission.all,
   });

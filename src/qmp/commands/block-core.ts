@@ -3,12 +3,14 @@
 
 import { Permission } from '../../base/index.js';
 import type { PermissionMask } from '../../base/index.js';
-import type { Child, Node } from '../../block/index.js';
+import { UNNAMED_USER } from '../../block/index.js';
+import type { Child, EdgeParent, Node } from '../../block/index.js';
 import type { CommandResult } from '../../api/index.js';
 import type { HandlerFamily } from '../handlers.js';
 import { describeNode } from './node-info.js';
 
 type GraphInfo = CommandResult<'x-debug-query-block-graph'>;
+type NodeType = GraphInfo['nodes'][number]['type'];
 type PermissionName = GraphInfo['edges'][number]['perm'][number];
 
 const PERMISSION_ORDER: readonly (readonly [PermissionMask, PermissionName])[] = [
@@ -47,34 +49,36 @@ export const blockCoreCommands: HandlerFamily<
   'x-debug-query-block-graph': (engine) => describeGraph(engine.graph.nodes),
 };
 
+/** Each node, each job once, and every other user for itself; edges name both ends by number. */
 function describeGraph(all: Iterable<Node>): GraphInfo {
-  const ids = new Map<object, number>();
-  const idOf = (key: object): number => {
-    const known = ids.get(key) ?? ids.size + 1;
-    ids.set(key, known);
-    return known;
-  };
+  const ids = new Map<unknown, number>();
   const nodes: GraphInfo['nodes'][number][] = [];
-  const edges: GraphInfo['edges'][number][] = [];
-  const users = new Map<object, string>();
-  const edge = (child: Child, parent: object): void => {
-    edges.push({
-      parent: idOf(parent),
-      child: idOf(child.node),
-      name: child.name,
-      perm: permissionNames(child.permissions.taken),
-      'shared-perm': permissionNames(child.permissions.shared),
-    });
+  const idOf = (key: unknown, type: NodeType, name: string): number => {
+    const known = ids.get(key);
+    if (known !== undefined) return known;
+    const id = ids.size + 1;
+    ids.set(key, id);
+    nodes.push({ id, type, name });
+    return id;
   };
+  const idOfParent = ({ node, job, description }: EdgeParent, edge: Child): number => {
+    if (node !== null) return idOf(node, 'block-driver', node.name);
+    if (job !== undefined) return idOf(job, 'block-job', job);
+    const isUnnamed = description === UNNAMED_USER;
+    return idOf(edge, 'block-backend', isUnnamed ? '' : description);
+  };
+  const edges: GraphInfo['edges'][number][] = [];
   for (const node of all) {
-    nodes.push({ id: idOf(node), type: 'block-driver', name: node.name });
-    for (const child of node.children.values()) edge(child, node);
-    for (const parent of node.parents) {
-      if (parent.parent.node !== null) continue;
-      users.set(parent.parent, parent.parent.description);
-      edge(parent, parent.parent);
+    const child = idOf(node, 'block-driver', node.name);
+    for (const edge of node.parents) {
+      edges.push({
+        parent: idOfParent(edge.parent, edge),
+        child,
+        name: edge.name,
+        perm: permissionNames(edge.permissions.taken),
+        'shared-perm': permissionNames(edge.permissions.shared),
+      });
     }
   }
-  for (const [user, name] of users) nodes.push({ id: idOf(user), type: 'block-job', name });
   return { nodes, edges };
 }

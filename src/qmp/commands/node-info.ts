@@ -3,8 +3,8 @@
 
 import type { CommandResult, ImageInfoValue } from '../../api/index.js';
 import { IMAGE_LIMITS } from '../../base/index.js';
-import { headerName } from '../../block/index.js';
-import type { Node } from '../../block/index.js';
+import { ChildRole, headerName } from '../../block/index.js';
+import type { DriverInfo, Node } from '../../block/index.js';
 import type { Engine } from '../../engine/index.js';
 import { describeBitmaps } from './bitmap.js';
 
@@ -21,15 +21,21 @@ function storageOf(node: Node): Node | null {
   return null;
 }
 
-/** The node whose facts a filter tells as its own, as `raw` does. */
-function describedBy(node: Node): Node {
+/** Filters, and formats that are as their child is, have the facts of the node below. */
+function factsOf(node: Node): DriverInfo {
   let current = node;
   for (let depth = 0; depth < IMAGE_LIMITS.backingChainDepth; depth += 1) {
-    const below = current.driver.name === 'raw' ? current.primary : current.filtered;
+    const below = current.filtered ?? (handsOn(current) ? current.primary : null);
     if (below === null) break;
     current = below;
   }
-  return current;
+  return current.info;
+}
+
+function handsOn({ driver }: Node): boolean {
+  return Object.values(driver.children).some(
+    ({ role, permissions }) => (role & ChildRole.primary) !== 0 && permissions === 'filter',
+  );
 }
 
 function backingDepth(node: Node): number {
@@ -40,13 +46,13 @@ function backingDepth(node: Node): number {
 
 async function imageInfo(engine: Engine, node: Node, nested: boolean): Promise<ImageInfoValue> {
   const { info } = node;
-  const { clusterSize, dirty: dirtyBelow } = describedBy(node).info;
+  const { clusterSize, dirty: told } = factsOf(node);
   const link = node.backingLink();
   const format = link?.format ?? null;
   const full = link === null ? null : headerName(node, link.file);
   const storage = storageOf(node);
   const path = storage?.driverNode.hostFile?.path;
-  const dirty = dirtyBelow ?? (storage === null ? undefined : false);
+  const dirty = told === undefined && storage !== null ? false : (told ?? undefined);
   const stat = path === undefined ? null : await engine.graph.host.stat(path);
   const backing = nested ? node.backing : null;
   return {

@@ -474,11 +474,4 @@ describe('growing', () => {
     expect(again.node.length).toBe(4096 * KIB);
     expect((await again.read(4095 * KIB, KIB))[0]).toBe(5);
   });
-
-  it('refuses to shrink', async () => {
-    const image = await open();
-    const options = { exact: true, preallocation: 'off' } as const;
-    const failure = await failureOf(() => image.node.truncate(512, options));
-    expect(failure?.kind).toBe('unsupported');
-  });
 });

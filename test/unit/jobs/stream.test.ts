@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { describe, expect, it } from 'vitest';
 import { BlockError, ManualClock } from '../../../src/base/index.js';
-import { addBitmap } from '../../../src/block/index.js';
+import { addBitmap, operationRefusal } from '../../../src/block/index.js';
 import { MemoryHost } from '../../../src/host/index.js';
 import { startBackup, startStream } from '../../../src/jobs/index.js';
 import {
@@ -180,21 +180,41 @@ describe('block-stream', () => {
     ]);
     expect(firstDifference(await readAll(top), stage.guest.expected)).toBe(-1);
     expect(top.backing?.name).toBe('mid');
-    expect(stage.jobs.blockerOf(top)).toBeNull();
+    expect(operationRefusal(top, 'stream')).toBeNull();
     await stage.graph.setBacking(top, stage.graph.require('base'));
   });
 
-  it('refuses the filter of another job as its base: that filter has to leave', async () => {
-    const stage = await chainStage();
-    await createImage(stage, { name: 'target', size: 2 ** 21 });
-    await openImage(stage, 'target');
-    const backup = await startBackup(stage.jobs, {
-      'job-id': 'b', device: 'base', target: 'target', sync: 'none', 'filter-node-name': 'passing',
-    });
-    const args = { 'job-id': 's', device: 'top', 'base-node': 'passing', speed: 65_536 };
-    await expect(startStream(stage.jobs, args)).rejects.toThrow(/^Node 'passing' is busy/);
-    await backup.cancel();
-    expect(stage.graph.find('passing')).toBeNull();
+  it('the filter of another job may be its base, and leaves before or after it', async () => {
+    for (const first of ['b', 's']) {
+      const stage = await chainStage();
+      await createImage(stage, { name: 'target', size: 2 ** 21 });
+      await openImage(stage, 'target');
+      const backup = await startBackup(stage.jobs, {
+        'job-id': 'b',
+        device: 'base',
+        target: 'target',
+        sync: 'none',
+        'filter-node-name': 'passing',
+      });
+      const args = { 'job-id': 's', device: 'top', 'base-node': 'passing' };
+      const limited = first === 'b' ? { speed: 65_536 } : {};
+      const stream = await startStream(stage.jobs, { ...args, ...limited });
+      if (first === 'b') {
+        await backup.cancel();
+        expect(stage.graph.find('passing')).toBeNull();
+        stream.setSpeed(0);
+      }
+      await stream.ended;
+      const top = stage.graph.require('top');
+      expect(firstDifference(await readAll(top), stage.guest.expected)).toBe(-1);
+      if (first === 's') {
+        expect(top.backing?.name).toBe('passing');
+        await backup.cancel();
+      }
+      expect(top.backing?.name).toBe('base');
+      expect(top.backingLink()?.file).toBe(stage.graph.require('base').filename);
+      await stage.graph.closeAll();
+    }
   });
 
   it('no one may write to a layer that is being copied', async () => {
@@ -218,7 +238,7 @@ describe('block-stream', () => {
     expect(stage.trace).not.toContain('BLOCK_JOB_COMPLETED');
     expect(stage.jobs.list()).toEqual([]);
     expect([...stage.graph.nodes].filter((node) => node.driver.kind === 'filter')).toEqual([]);
-    expect(stage.jobs.blockerOf(stage.graph.require('top'))).toBeNull();
+    expect(operationRefusal(stage.graph.require('top'), 'stream')).toBeNull();
   });
 
   it('pauses before the verb returns and goes on after resume', async () => {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Options of `copy-before-write`; pure data.
 
-import { blockdevRef } from '../../../block/options.js';
+import { blockDirtyBitmap, blockdevRef } from '../../../block/options.js';
 import { enumeration, optional, struct, uint32 } from '../../../schema/index.js';
 import type { Infer } from '../../../schema/index.js';
 
@@ -12,6 +12,7 @@ export const copyBeforeWriteOptions = struct('BlockdevOptionsCbw', {
   target: blockdevRef,
   'on-cbw-error': optional(onCbwError),
   'cbw-timeout': optional(uint32),
+  bitmap: optional(blockDirtyBitmap),
 });
 
 export type CopyBeforeWriteOptions = Infer<typeof copyBeforeWriteOptions>;

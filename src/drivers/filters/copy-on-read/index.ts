@@ -2,6 +2,7 @@
 // The filter `copy-on-read`: what is read from below the overlay is written into it.
 //
 // Writes pass. `bottom` names the last layer that is copied from; without it the whole chain is.
+// As long as the filter is there nothing between it and the bottom can be replaced.
 // A job gives its own copier, so that its fills and those of readers exclude each other.
 
 import { BlockError, Permission, settle } from '../../../base/index.js';
@@ -43,7 +44,7 @@ export const copyOnRead = defineDriver<CopyOnReadOptions | CopyOnReadInternal>({
 });
 
 function openAlone(context: OpenContext, file: Child, options: CopyOnReadOptions): CopyOnReadNode {
-  const bottom = options.bottom === undefined ? null : findBottom(file.node, options.bottom);
+  const bottom = options.bottom === undefined ? null : findBottom(context, options.bottom);
   // Looked up for each request: a snapshot puts another overlay below the filter.
   const overlay = {
     get node(): Node {
@@ -57,26 +58,31 @@ function openAlone(context: OpenContext, file: Child, options: CopyOnReadOptions
       return overlay.node.info.clusterSize ?? DEFAULT_UNIT;
     },
   });
-  return new CopyOnReadNode(file, context.readOnly || overlay.node.readOnly ? null : copier);
+  const thaw = bottom === null ? null : (context.freezeChain?.(bottom) ?? null);
+  return new CopyOnReadNode(file, copier, thaw);
 }
 
-function findBottom(top: Node, name: string): Node {
-  for (const node of nodesOfView(top)) {
-    if (node.name !== name) continue;
-    if (node.driver.kind !== 'filter') return node;
+function findBottom(context: OpenContext, name: string): Node {
+  const bottom = context.findNode?.(name) ?? null;
+  if (bottom === null) throw new BlockError('not-found', `Bottom node '${name}' not found`);
+  if (bottom.driver.kind === 'filter') {
     throw new BlockError('invalid-option', `Bottom node '${name}' is a filter`);
   }
-  throw new BlockError('invalid-option', `Bottom node '${name}' not found`);
+  for (const node of nodesOfView(context.child('file').node)) if (node === bottom) return node;
+  const text = `Bottom node '${name}' is not in the backing chain of '${context.node.name}'`;
+  throw new BlockError('invalid-option', text);
 }
 
 class CopyOnReadNode implements DriverNode {
   readonly #file: Child;
-  /** Null when the overlay cannot be written: reads just pass. */
-  readonly #copier: CopyOnRead | null;
+  readonly #copier: CopyOnRead;
+  /** Lets the chain down to the bottom change again. */
+  readonly #thaw: (() => void) | null;
 
-  constructor(file: Child, copier: CopyOnRead | null) {
+  constructor(file: Child, copier: CopyOnRead, thaw: (() => void) | null = null) {
     this.#file = file;
     this.#copier = copier;
+    this.#thaw = thaw;
   }
 
   get length(): number {
@@ -99,7 +105,6 @@ class CopyOnReadNode implements DriverNode {
   }
 
   read(request: Request): Eventually<void> {
-    if (this.#copier === null) return this.#file.node.read(request);
     return settle(this.#copier.fill(request.offset, request.length), (failure) => {
       if (failure !== null) throw failure.error;
       return this.#file.node.read(request);
@@ -107,6 +112,7 @@ class CopyOnReadNode implements DriverNode {
   }
 
   close(): Promise<void> {
+    this.#thaw?.();
     return Promise.resolve();
   }
 }

@@ -22,9 +22,9 @@ import type {
   TargetReservation,
   TruncateOptions,
 } from '../../../block/index.js';
-import { Compressor, Eraser, Mapper, Reader, reserve, Writer } from './data/index.js';
+import { Compressor, Eraser, Mapper, preallocate, Reader, reserve, Writer } from './data/index.js';
 import { l1EntriesFor } from './layout.js';
-import { growL1, MetadataStore } from './metadata/index.js';
+import { clearEntries, growL1, MetadataStore, shrinkImage } from './metadata/index.js';
 import type { ImageOptions, Qcow2Image } from './metadata/index.js';
 import type { Qcow2Options } from './options.js';
 
@@ -147,28 +147,30 @@ export class Qcow2Node implements DriverNode {
   }
 
   /**
-   * Grows the virtual size; the new part reads as zeroes whatever the backing file holds there.
-   * Throws kind `unsupported` for shrinking and for preallocation.
+   * Another virtual size, a multiple of 512 bytes. What is new reads as zeroes whatever the backing
+   * file holds there; what is cut off becomes free in the file. Refused, the image is as it was.
    */
   async truncate(size: number, options: TruncateOptions): Promise<void> {
     const { image } = this;
     image.assertWritable();
     await this.becameWritable();
-    if (options.preallocation !== 'off') {
-      throw new BlockError(
-        'unsupported',
-        `Preallocation mode '${options.preallocation}' is not supported when resizing qcow2`,
-      );
-    }
+    const { preallocation } = options;
     if (size % 512 !== 0) {
       throw new BlockError('invalid-option', 'The new size must be a multiple of 512');
     }
     if (size < image.size) {
-      throw new BlockError('unsupported', 'qcow2 does not support shrinking images yet');
+      if (preallocation === 'off') return shrinkImage(this.#store, size);
+      const text = "Preallocation can't be used for shrinking an image";
+      throw new BlockError('invalid-option', text);
     }
     if (size === image.size) return;
+    await clearEntries(this.#store, image.size);
     await growL1(this.#store, l1EntriesFor(size, image.geometry));
     await this.#hideNewRange(size);
+    if (preallocation !== 'off') {
+      const offset = Math.ceil(image.size / image.clusterSize) * image.clusterSize;
+      await preallocate(this.#store, { offset, end: size, mode: preallocation });
+    }
     await this.#store.flusher.flush(true);
     await image.structures.patchHeader({ size });
     await image.sync();

@@ -4,7 +4,16 @@
 // Every write to cluster 0 goes through one queue and is built from the header as it is when its
 // turn comes, so that a field patch and a backing change never undo each other.
 
-import { BlockError, hasAny, NO_BITS, orBits, Turns, withoutBits } from '../../../base/index.js';
+import {
+  BlockError,
+  errnoText,
+  hasAny,
+  NO_BITS,
+  orBits,
+  toBlockError,
+  Turns,
+  withoutBits,
+} from '../../../base/index.js';
 import type { Bits64 } from '../../../base/index.js';
 import { readRequest, writeRequest } from '../../../block/index.js';
 import type { BackingLink, CheckResult, Child, DriverInfo, Node } from '../../../block/index.js';
@@ -138,7 +147,13 @@ export function requireTables(header: Qcow2Header): void {
 export async function inspectHeader(file: Node): Promise<Qcow2Header> {
   const length = file.length;
   const peek = new Uint8Array(HEADER_PEEK_BYTES);
-  await file.read(readRequest(0, peek.subarray(0, Math.min(length, peek.length))));
+  try {
+    await file.read(readRequest(0, peek.subarray(0, Math.min(length, peek.length))));
+  } catch (error) {
+    const { kind, errno } = toBlockError(error);
+    const text = `Could not read qcow2 header: ${errnoText(errno)}`;
+    throw new BlockError(kind, text, { errno, cause: error });
+  }
   const { geometry } = decodeHeaderFields(peek);
   const head = new Uint8Array(Math.max(HEADER_PEEK_BYTES, Math.min(length, geometry.clusterSize)));
   await file.read(readRequest(0, head.subarray(0, Math.min(length, head.length))));

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-// Driver `file`: the bytes of a regular file of the host, locked by permission bytes.
+// Drivers `file` and `host_device`: the bytes of a regular file or of a block device of the host,
+// locked by permission bytes.
 
 import { defineDriver } from '../../../block/index.js';
+import type { Driver } from '../../../block/index.js';
 import { createFile } from './create.js';
-import { openFile, type FileNodeOptions } from './open.js';
+import { openFile, openHostDevice, type FileNodeOptions } from './open.js';
 
-export const fileDriver = defineDriver<FileNodeOptions>({
-  name: 'file',
+const common: Omit<Driver<FileNodeOptions>, 'name' | 'open'> = {
   kind: 'protocol',
   supports: {
     read: 'native',
@@ -24,6 +25,17 @@ export const fileDriver = defineDriver<FileNodeOptions>({
   },
   children: {},
   reopenOptions: [],
+};
+
+export const fileDriver = defineDriver<FileNodeOptions>({
+  ...common,
+  name: 'file',
   open: openFile,
   create: createFile,
+});
+
+export const hostDeviceDriver = defineDriver<FileNodeOptions>({
+  ...common,
+  name: 'host_device',
+  open: openHostDevice,
 });

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// An open host file as a node.
+// An open host file or block device as a node.
 //
 // The size is rounded up to 512 bytes, as every image size is; what lies between the end of the
 // file and the end of the node reads as zeroes. Reads that come back short are filled with zeroes.
@@ -58,6 +58,7 @@ const LAST_BYTE = new Uint8Array(1);
 export class FileNode implements DriverNode {
   readonly hostFile: HostFile;
   readonly readOnly: boolean;
+  /** A device does not: what is written past its end fails for want of room. */
   readonly growsOnWrite = true;
   readonly discards: DiscardCounts;
   readonly limits: NodeLimits;
@@ -161,7 +162,23 @@ export class FileNode implements DriverNode {
         path: this.hostFile.path,
       });
     }
+    if (this.hostFile.kind === 'block-device') return this.#keepSize(size, options);
     return this.hostFile.truncate(size, preallocation);
+  }
+
+  /** A smaller size that need not be exact changes nothing. */
+  #keepSize(size: number, { exact, preallocation }: TruncateOptions): void {
+    const { path } = this.hostFile;
+    if (preallocation !== 'off') {
+      const text = `Preallocation mode '${preallocation}' unsupported for this non-regular file`;
+      throw new BlockError('unsupported', text, { path });
+    }
+    if (exact && size !== this.length) {
+      throw new BlockError('unsupported', 'Cannot resize device files', { path });
+    }
+    if (size > this.length) {
+      throw new BlockError('invalid-option', 'Cannot grow device files', { path });
+    }
   }
 
   planExtents(offset: number, length: number): readonly Extent[] | null {

@@ -20,9 +20,39 @@ export async function openFile(
   context: OpenContext,
   options: FileNodeOptions,
 ): Promise<DriverNode> {
+  return await openAs('file', context, options);
+}
+
+/** As openFile(), for block devices and nothing else. */
+export async function openHostDevice(
+  context: OpenContext,
+  options: FileNodeOptions,
+): Promise<DriverNode> {
+  const found = await context.host.stat(options.filename);
+  const fails = found === null || (found.kind === 'directory' && !context.readOnly);
+  if (!fails && found.kind !== 'block-device') {
+    throw new BlockError('invalid-option', wrongKind('host_device', options.filename), {
+      path: options.filename,
+    });
+  }
+  return await openAs('block-device', context, options);
+}
+
+async function openAs(
+  kind: HostFile['kind'],
+  context: OpenContext,
+  options: FileNodeOptions,
+): Promise<DriverNode> {
   refuseUnsupported(options);
   const wanted = wantedFlags(context, options);
   const file = await openOrReadOnly(context.host, options, wanted);
+  if (file.kind !== kind) {
+    await file.close();
+    const driver = kind === 'file' ? 'file' : 'host_device';
+    throw new BlockError('invalid-option', wrongKind(driver, options.filename), {
+      path: options.filename,
+    });
+  }
   if (options.locking === 'on' && !file.capabilities.locks) {
     await file.close();
     throw new BlockError('unsupported', 'locking=on needs file locks, which this host lacks', {
@@ -38,6 +68,11 @@ export async function openFile(
     discards: { succeeded: 0, failed: 0, bytes: 0 },
     reopen: reopenFile,
   });
+}
+
+function wrongKind(driver: 'file' | 'host_device', path: string): string {
+  const kind = driver === 'file' ? 'a regular file' : 'either a character or block device';
+  return `'${driver}' driver requires '${path}' to be ${kind}`;
 }
 
 function wantedFlags(context: OpenContext, options: FileNodeOptions): OpenFileOptions {

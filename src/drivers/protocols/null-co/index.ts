@@ -64,7 +64,8 @@ class NullNode implements DriverNode {
 
   blockStatus(_offset: number, length: number): BlockStatus {
     const zero = this.#readZeroes;
-    return { length, allocated: true, data: !zero, zero, compressed: false };
+    // What reads as nothing in particular is stored nowhere.
+    return { length, allocated: zero, data: false, zero, compressed: false };
   }
 
   planExtents(_offset: number, length: number): readonly Extent[] | null {

@@ -5,7 +5,7 @@
 // (alloc.ts). As with plain data the bytes are written first and the entry linked afterwards,
 // under a range lock. What deflate does not make smaller is written as a plain cluster.
 
-import { BlockError } from '../../../../base/index.js';
+import { BlockError, settle } from '../../../../base/index.js';
 import type { Eventually } from '../../../../base/index.js';
 import { deflateCluster } from '../../../../codec/index.js';
 import { compressedEntryHi, compressedEntryLo } from '../entries.js';
@@ -119,7 +119,9 @@ export class Compressor implements Stepper<Payload> {
   #perform(placed: Placed, bytes: Uint8Array): Eventually<void> {
     let written: Eventually<void>;
     try {
-      written = this.#image.writeFileAt('write_compressed', placed.run.offset, bytes);
+      written = settle(this.#image.point('l2_update_compressed'), () =>
+        this.#image.writeFileAt('write_compressed', placed.run.offset, bytes),
+      );
     } catch (error) {
       this.#giveUp(placed);
       throw error;

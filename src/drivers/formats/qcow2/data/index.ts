@@ -3,6 +3,7 @@ export * from './compress.js';
 export * from './discard.js';
 export * from './map.js';
 export * from './plan.js';
+export * from './preallocate.js';
 export * from './read.js';
 export * from './reserve.js';
 export * from './steps.js';

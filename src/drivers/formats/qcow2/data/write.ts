@@ -160,6 +160,7 @@ export class Writer implements Stepper<Source> {
     const total = piece.clusters * clusterSize;
     const tail = total - head - piece.data.length;
     if ((head === 0 && tail === 0) || this.#restIsZero(piece, head, tail)) {
+      if (head > 0 || tail > 0) image.event('cluster_alloc_space');
       return image.writeFileAt('write_aio', piece.hostOffset + head, piece.data);
     }
     if (piece.clusters > 2 && total > QCOW2_LIMITS.joinedWriteBytes) {
@@ -168,7 +169,9 @@ export class Writer implements Stepper<Source> {
     const joined = new Uint8Array(total);
     joined.set(piece.data, head);
     const filled = this.#fill(piece, joined.subarray(0, head), joined.subarray(total - tail));
-    return settle(filled, () => image.writeFileAt('write_aio', piece.hostOffset, joined));
+    return settle(settle(filled, () => image.point('write_aio')), () =>
+      image.writeFileAt('cow_write', piece.hostOffset, joined),
+    );
   }
 
   /**

@@ -54,6 +54,11 @@ export class Allocator {
   /** 1 to `max` contiguous clusters; a promise: wait for it, then ask again. */
   take(max: number): ClusterRun | Promise<void> {
     this.#image.event('cluster_alloc');
+    this.#image.event('refblock_alloc');
+    return this.#take(max);
+  }
+
+  #take(max: number): ClusterRun | Promise<void> {
     const entries = this.#refcounts.blockEntries;
     for (let cluster = this.#hint; ; ) {
       const block = this.#blockFor(cluster);
@@ -73,6 +78,8 @@ export class Allocator {
 
   /** Exactly `count` contiguous clusters, across refcount blocks when needed (an L1 table). */
   takeAll(count: number): ClusterRun | Promise<void> {
+    this.#image.event('cluster_alloc');
+    this.#image.event('refblock_alloc');
     const entries = this.#refcounts.blockEntries;
     let start = this.#hint;
     for (let cluster = start; cluster < start + count; cluster += 1) {
@@ -95,6 +102,7 @@ export class Allocator {
    */
   takeBytes(length: number): ByteRun | Promise<void> {
     this.#image.event('cluster_alloc_bytes');
+    this.#image.event('refblock_alloc');
     const { clusterSize, geometry } = this.#image;
     const end = this.#compressedEnd;
     const used = end % clusterSize;
@@ -119,7 +127,7 @@ export class Allocator {
         }
       }
     }
-    const run = this.take(1);
+    const run = this.#take(1);
     if (run instanceof Promise) return run;
     this.#compressedEnd = run.offset + length;
     return { offset: run.offset, length };
@@ -191,7 +199,6 @@ export class Allocator {
     const image = this.#image;
     const offset = blockIndex * this.#refcounts.blockEntries * image.clusterSize;
     this.#checkPlace(offset, image.clusterSize);
-    image.event('refblock_alloc');
     const block = image.refcountBlocks.add(offset);
     this.#refcounts.set(block, 0, 1);
     image.setRefcountBlock(blockIndex, offset);

@@ -159,6 +159,7 @@ export class Flusher {
 
   async #write(cut: Cut, durable: boolean): Promise<void> {
     const image = this.#image;
+    if (cut.refcountTable.length > 0) await image.point('refblock_alloc_write');
     await this.#writeTables(image.refcountBlocks, cut.blocks);
     if (cut.refcountTable.length > 0) {
       await image.sync();

@@ -118,6 +118,7 @@ async function switchRefcountTable(context: GrowContext, plan: RefcountTablePlan
     image.refcountBlocks.adopt(block);
     image.overlaps.addRefcountBlock(block.offset);
   });
+  image.event('cluster_free');
   refcounts.release([
     {
       offset: old.offset,
@@ -190,6 +191,7 @@ async function switchL1(
   for (const sector of image.dirtyL1Sectors) fresh.add(sector);
   image.replaceL1(place.offset, bytes);
   for (const sector of fresh) image.dirtyL1Sectors.add(sector);
+  image.event('cluster_free');
   refcounts.release([
     {
       offset: old.offset,

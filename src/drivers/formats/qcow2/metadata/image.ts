@@ -16,6 +16,7 @@ import type { Geometry } from '../layout.js';
 import { Leases, RangeLocks } from './leases.js';
 import { Overlaps } from './overlap.js';
 import { TableCache } from './table-cache.js';
+import type { Table } from './table-cache.js';
 
 /** Fields of the header's first sector that the data path changes, all in one write. */
 export interface HeaderPatch {
@@ -110,6 +111,8 @@ export class Qcow2Image {
   refcountTable: Uint8Array;
   refcountTableView: DataView;
 
+  /** Something was written since the last sync: there is a reason to pass its event. */
+  #unsynced = false;
   readonly #node: Pick<Node, 'backing' | 'name'>;
   readonly #file: Pick<Child, 'node'>;
   readonly #report: (finding: string) => void;
@@ -203,12 +206,39 @@ export class Qcow2Image {
     this.overlaps.addL2(hostOffset);
   }
 
+  /** Forgets an L2 table and its entry; the caller frees the cluster. */
+  dropL2(index: number, table: Table): void {
+    this.l1View.setUint32(index * 8, 0);
+    this.l1View.setUint32(index * 8 + 4, 0);
+    this.dirtyL1Sectors.add(Math.floor((index * 8) / SECTOR_SIZE));
+    this.l2.drop(table);
+    this.overlaps.removeL2(table.offset);
+  }
+
   setRefcountBlock(index: number, hostOffset: number): void {
     const view = this.refcountTableView;
     view.setUint32(index * 8, Math.floor(hostOffset / 0x1_0000_0000));
     view.setUint32(index * 8 + 4, hostOffset % 0x1_0000_0000 >>> 0);
     this.dirtyRefcountTableSectors.add(Math.floor((index * 8) / SECTOR_SIZE));
     this.overlaps.addRefcountBlock(hostOffset);
+  }
+
+  /** Forgets the L1 entries from `entries` on, as the header on disk has already. */
+  shortenL1(entries: number): void {
+    const dirty = [...this.dirtyL1Sectors];
+    this.replaceL1(this.l1Offset, this.l1.slice(0, entries * 8));
+    for (const sector of dirty) {
+      if (sector * SECTOR_SIZE < this.l1.length) this.dirtyL1Sectors.add(sector);
+    }
+  }
+
+  /** Forgets a block that the refcount table on disk does not name any more. */
+  dropRefcountBlock(index: number, block: Table): void {
+    this.refcountTableView.setUint32(index * 8, 0);
+    this.refcountTableView.setUint32(index * 8 + 4, 0);
+    this.refcountBlocks.drop(block);
+    this.overlaps.removeRefcountBlock(block.offset);
+    this.freedCount += 1;
   }
 
   entryChanged(guestCluster: number): void {
@@ -229,6 +259,7 @@ export class Qcow2Image {
   }
 
   writeFile(offset: number, buffer: Uint8Array): Eventually<void> {
+    this.#unsynced = true;
     return this.file.write(writeRequest(offset, buffer));
   }
 
@@ -258,7 +289,9 @@ export class Qcow2Image {
   }
 
   sync(): Eventually<void> {
-    return settle(this.point('flush_to_disk'), () => this.file.flush());
+    const point = this.#unsynced ? this.point('flush_to_disk') : undefined;
+    this.#unsynced = false;
+    return settle(point, () => this.file.flush());
   }
 
   /** Guest-visible error for what the image says; the image itself stays as it is. */

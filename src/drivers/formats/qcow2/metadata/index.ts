@@ -5,5 +5,6 @@ export * from './grow.js';
 export * from './image.js';
 export * from './leases.js';
 export * from './refcounts.js';
+export * from './shrink.js';
 export * from './store.js';
 export * from './table-cache.js';

@@ -50,6 +50,10 @@ export class Overlaps {
     this.#blocks.add(offset);
   }
 
+  removeRefcountBlock(offset: number): void {
+    this.#blocks.remove(offset);
+  }
+
   /** Name of the first structure that [offset, offset + length) touches, or null. */
   hit(offset: number, length: number): string | null {
     const source = this.#source;

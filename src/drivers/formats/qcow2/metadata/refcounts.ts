@@ -130,6 +130,7 @@ export class Refcounts {
   /** Drops one reference of each cluster of the run once nothing on disk or in flight needs it. */
   free(offset: number, clusters: number, punch: boolean): void {
     this.#image.event('cluster_free');
+    this.#image.event('refblock_alloc');
     const stamp = this.#image.leases.stamp();
     const last = this.#pending[this.#pending.length - 1];
     const end = last === undefined ? -1 : last.offset + last.clusters * this.#image.clusterSize;

@@ -13,17 +13,17 @@ import {
   settle,
   type Eventually,
   type PermissionPair,
-} from '../base/index.js';
-import type { BlockNode } from './block-node.js';
-import { Edge, type Child, type EdgeParent } from './child.js';
-import type { Backend } from './graph-api.js';
+} from '../../base/index.js';
+import type { BlockNode } from '../block-node.js';
+import { Edge, type Child, type EdgeParent, type EdgeUser } from '../child.js';
+import type { Backend } from '../graph-api.js';
 import {
   discardRequest,
   readRequest,
   writeRequest,
   zeroRequest,
   type Request,
-} from './request.js';
+} from '../request.js';
 
 /** What a backend needs of its graph. */
 export interface BackendOwner {
@@ -34,7 +34,7 @@ export interface BackendOwner {
 export interface BackendFacts {
   readonly owner: BackendOwner;
   readonly node: BlockNode;
-  readonly description: string;
+  readonly user: EdgeUser;
   readonly permissions: PermissionPair;
 }
 
@@ -57,21 +57,23 @@ export class GraphBackend implements Backend {
   readonly #listeners: QuiesceListener[] = [];
 
   constructor(facts: BackendFacts) {
-    this.description = facts.description;
+    this.description = facts.user.description;
     this.#owner = facts.owner;
     this.edge = new Edge({
-      name: 'root',
+      name: facts.user.link ?? 'root',
       role: 0,
-      parent: this.#asParent(),
+      parent: this.#asParent(facts.user),
       node: facts.node,
       permissions: facts.permissions,
     });
   }
 
-  #asParent(): EdgeParent {
+  #asParent({ description, job, blocks }: EdgeUser): EdgeParent {
     return {
-      description: this.description,
+      description,
       node: null,
+      job,
+      blocks,
       quiesce: () => this.quiesce(),
       busy: () => this.busy(),
       idle: () => this.idle(),

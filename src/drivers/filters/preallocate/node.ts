@@ -1,0 +1,254 @@
+// SPDX-License-Identifier: Apache-2.0
+// Keeps a file longer than its data while it may be written and resized, and cuts it afterwards.
+//
+// `dataEnd` is where the data end, as the node's users know it; the file is longer by what is
+// preallocated, up to `fileEnd`. Both are kept only while the node's users hold the permissions to
+// write and to resize, and nobody else may have these meanwhile. When they are given up, the file
+// is cut off at the end of the data before its own permissions go; closing and reopening wait for
+// that. Preallocation is a favour: a file system that refuses it only loses us the benefit.
+
+import {
+  MAX_OFFSET,
+  Permission,
+  settle,
+  type Eventually,
+  type PermissionMask,
+  type PermissionPair,
+} from '../../../base/index.js';
+import type {
+  Child,
+  DriverNode,
+  Node,
+  NodeLimits,
+  OpenContext,
+  Request,
+  TargetReservation,
+  TruncateOptions,
+} from '../../../block/index.js';
+
+export interface Preallocation {
+  /** Bytes, at least one sector. */
+  readonly align: number;
+  /** Bytes beyond the end of a write. */
+  readonly size: number;
+}
+
+export interface PreallocateParts {
+  readonly context: OpenContext;
+  readonly file: Child;
+  readonly preallocation: Preallocation;
+  readonly reopen: NonNullable<DriverNode['reopen']>;
+}
+
+const SECTOR_BYTES = 512;
+const GROWING = Permission.write | Permission.resize;
+
+interface Ends {
+  dataEnd: number;
+  /** Never before dataEnd; the file may be longer than this only while a write makes it so. */
+  fileEnd: number;
+}
+
+export class PreallocateNode implements DriverNode {
+  readonly reopen: PreallocateParts['reopen'];
+  readonly #parts: PreallocateParts;
+  /** Null while the permissions are missing. */
+  #ends: Ends | null = null;
+  #mayGrow = false;
+  /** Preallocation or its removal on its way; never fails. */
+  #busy: Promise<void> | null = null;
+
+  constructor(parts: PreallocateParts) {
+    this.#parts = parts;
+    this.reopen = parts.reopen;
+  }
+
+  get #file(): Node {
+    return this.#parts.file.node;
+  }
+
+  get length(): number {
+    const end = this.#ends?.dataEnd;
+    return end === undefined ? this.#file.length : roundUp(end, SECTOR_BYTES);
+  }
+
+  get limits(): NodeLimits {
+    return this.#file.limits;
+  }
+
+  get growsOnWrite(): boolean {
+    return this.#file.driverNode.growsOnWrite === true;
+  }
+
+  get settling(): Promise<void> | null {
+    return this.#busy;
+  }
+
+  childPermissions(_child: Child, parents: PermissionPair): PermissionPair {
+    const shared = parents.shared | Permission.writeUnchanged;
+    if (!mayGrow(parents.taken) && !this.#hasExcess) return { taken: parents.taken, shared };
+    return { taken: parents.taken | GROWING, shared: shared & ~GROWING };
+  }
+
+  setPermissions({ taken }: PermissionPair): void {
+    this.#mayGrow = mayGrow(taken);
+    if (!this.#mayGrow) this.#giveUp();
+    else if (this.#ends === null) {
+      const end = this.#file.length;
+      this.#ends = { dataEnd: end, fileEnd: end };
+    }
+  }
+
+  write(request: Request): Eventually<void> {
+    const end = request.offset + request.length;
+    if (this.#ends === null || end <= this.#ends.dataEnd) return this.#file.write(request);
+    return settle(this.#growTo(end), () =>
+      settle(this.#file.write(request), () => this.#noteEnd(end)),
+    );
+  }
+
+  reserve(offset: number, length: number): Eventually<TargetReservation | null> {
+    const end = offset + length;
+    if (this.#ends === null || end <= this.#ends.dataEnd) return this.#file.reserve(offset, length);
+    return settle(this.#growTo(end), () =>
+      settle(this.#file.reserve(offset, length), (reservation) => {
+        if (reservation !== null) this.#noteEnd(end);
+        return reservation;
+      }),
+    );
+  }
+
+  truncate(size: number, options: TruncateOptions): Eventually<void> {
+    if (this.#busy !== null) return this.#busy.then(() => this.truncate(size, options));
+    const ends = this.#ends;
+    if (ends === null) return this.#file.truncate(size, options);
+    if (size > ends.dataEnd && size <= ends.fileEnd && options.preallocation === 'falloc') {
+      ends.dataEnd = size;
+      return undefined;
+    }
+    // What was preallocated is not what was asked for; the new part reads as zeroes either way.
+    const cut = ends.fileEnd > ends.dataEnd ? this.#cut(ends) : undefined;
+    return settle(cut, () =>
+      settle(this.#file.truncate(size, options), () => {
+        ends.dataEnd = size;
+        ends.fileEnd = size;
+      }),
+    );
+  }
+
+  async prepareReadOnly(): Promise<void> {
+    while (this.#busy !== null) await this.#busy;
+    if (this.#ends !== null && this.#hasExcess) await this.#cut(this.#ends);
+  }
+
+  takeOver(old: DriverNode): void {
+    if (!(old instanceof PreallocateNode)) return;
+    this.#ends = old.#ends;
+    this.#mayGrow = old.#mayGrow;
+  }
+
+  async close(): Promise<void> {
+    while (this.#busy !== null) await this.#busy;
+  }
+
+  get #hasExcess(): boolean {
+    return this.#ends !== null && this.#ends.fileEnd > this.#ends.dataEnd;
+  }
+
+  #noteEnd(end: number): void {
+    if (this.#ends === null) return;
+    this.#ends.dataEnd = Math.max(this.#ends.dataEnd, end);
+    this.#ends.fileEnd = Math.max(this.#ends.fileEnd, end);
+  }
+
+  /** Makes room for a write that ends there, and more. Never fails. */
+  #growTo(end: number): Eventually<void> {
+    if (this.#busy !== null) return this.#busy.then(() => this.#growTo(end));
+    const ends = this.#ends;
+    if (ends === null || end <= ends.fileEnd) return undefined;
+    const { align, size } = this.#parts.preallocation;
+    const target = roundUp(end + size, align);
+    const file = this.#file;
+    if (target > MAX_OFFSET || !canPreallocate(file)) return undefined;
+    const goal = Math.max(target, file.length);
+    return this.#alone(
+      () => file.truncate(goal, { exact: true, preallocation: 'falloc' }),
+      (failed) => {
+        // A file system without room lets the write itself go as far as it can.
+        ends.fileEnd = failed ? Math.max(ends.fileEnd, end) : goal;
+      },
+    );
+  }
+
+  /** The permissions are gone, but those on the file stay until it is as long as its data. */
+  #giveUp(): void {
+    const ends = this.#ends;
+    if (ends === null || this.#busy !== null) return;
+    if (ends.fileEnd <= ends.dataEnd) {
+      this.#ends = null;
+      return;
+    }
+    // In a turn of its own, for this one is in the middle of changing permissions.
+    this.#busy = Promise.resolve()
+      .then(() => this.#cut(ends))
+      .then(
+        () => this.#gaveUp(),
+        // Tried again when the node is closed; until then the length stays that of the data.
+        () => {
+          this.#busy = null;
+        },
+      );
+  }
+
+  #gaveUp(): void {
+    this.#busy = null;
+    if (this.#mayGrow) return;
+    this.#ends = null;
+    this.#parts.context.permissionsChanged?.();
+  }
+
+  #cut(ends: Ends): Eventually<void> {
+    const options: TruncateOptions = { exact: true, preallocation: 'off' };
+    return settle(this.#file.truncate(ends.dataEnd, options), () => {
+      ends.fileEnd = ends.dataEnd;
+    });
+  }
+
+  /** Runs `work` with nothing else of its kind; its failure is told to `done` alone. */
+  #alone(work: () => Eventually<void>, done: (failed: boolean) => void): Eventually<void> {
+    let result: Eventually<void>;
+    try {
+      result = work();
+    } catch {
+      return done(true);
+    }
+    if (!(result instanceof Promise)) return done(false);
+    const end = (failed: boolean): void => {
+      this.#busy = null;
+      done(failed);
+      if (!this.#mayGrow) this.#giveUp();
+    };
+    const busy = result.then(
+      () => end(false),
+      () => end(true),
+    );
+    this.#busy = busy;
+    return busy;
+  }
+}
+
+function mayGrow(taken: PermissionMask): boolean {
+  return (taken & GROWING) === GROWING;
+}
+
+function roundUp(bytes: number, unit: number): number {
+  return Math.ceil(bytes / unit) * unit;
+}
+
+/** Only where it costs no writing of zeroes. */
+function canPreallocate(file: Node): boolean {
+  let at: Node | null = file;
+  while (at !== null && at.driverNode.hostFile === undefined) at = at.primary ?? at.filtered;
+  const host = at?.driverNode.hostFile;
+  return host?.kind === 'file' && host.capabilities.writeZeroes;
+}

@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: Apache-2.0
+// The events of a quorum: a child that failed or said something else, and no majority at all.
+//
+// Both count in sectors of 512 bytes, from the one in which the request begins to the one in which
+// it ends. A flush has no range and is told as 0, 0.
+
+import { errnoText, type BlockError } from '../../../base/index.js';
+import type { Node, OpenContext } from '../../../block/index.js';
+
+const SECTOR_BYTES = 512;
+
+export interface ReportedRange {
+  readonly kind: 'read' | 'write' | 'flush';
+  /** Bytes. */
+  readonly offset: number;
+  readonly length: number;
+}
+
+function sectorsOf({ offset, length }: ReportedRange): Record<string, number> {
+  const first = Math.floor(offset / SECTOR_BYTES);
+  const end = Math.ceil((offset + length) / SECTOR_BYTES);
+  return { 'sector-num': first, 'sectors-count': end - first };
+}
+
+/** Without an error the child was outvoted. */
+export function reportBad(
+  context: OpenContext,
+  child: Node,
+  range: ReportedRange & { readonly error: BlockError | null },
+): void {
+  const { kind, error } = range;
+  context.emit?.('QUORUM_REPORT_BAD', {
+    type: kind,
+    ...(error === null ? {} : { error: errnoText(error.errno) }),
+    'node-name': child.name,
+    ...sectorsOf(range),
+  });
+}
+
+export function reportFailure(context: OpenContext, range: ReportedRange): void {
+  context.emit?.('QUORUM_FAILURE', { reference: context.node.name, ...sectorsOf(range) });
+}

@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: Apache-2.0
+// The driver `snapshot-access`: reads the past state that the node below keeps.
+//
+// It asks for no permission, so that it can stand beside the guest's own use of that node. Data,
+// status and discards go past the node's requests to its snapshot view; whether there is one is
+// seen at each request, for the node below may be replaced. Nothing can be written.
+
+import { BlockError, Permission } from '../../../base/index.js';
+import type { Eventually, PermissionPair } from '../../../base/index.js';
+import { ChildRole, defineDriver } from '../../../block/index.js';
+import type {
+  BlockStatus,
+  Child,
+  DriverInfo,
+  DriverNode,
+  Request,
+  SnapshotView,
+} from '../../../block/index.js';
+import type { SnapshotAccessOptions } from './options.js';
+
+export const snapshotAccess = defineDriver<SnapshotAccessOptions>({
+  name: 'snapshot-access',
+  kind: 'format',
+  children: {
+    file: { role: ChildRole.data | ChildRole.primary, required: true, permissions: 'own' },
+  },
+  supports: {
+    read: 'native',
+    write: 'none',
+    writeZeroes: 'none',
+    discard: 'native',
+    flush: 'none',
+    blockStatus: 'native',
+    truncate: 'none',
+    planExtents: 'none',
+    reserve: 'none',
+    compressedWrite: 'none',
+    changeBacking: 'none',
+    check: 'none',
+  },
+  namedAfterFile: true,
+  open: (context) => Promise.resolve(new SnapshotAccessNode(context.child('file'))),
+});
+
+class SnapshotAccessNode implements DriverNode {
+  readonly #file: Child;
+  readonly length: number;
+
+  constructor(file: Child) {
+    this.#file = file;
+    this.length = file.node.driverNode.snapshotView?.length ?? file.node.length;
+  }
+
+  get limits(): DriverNode['limits'] {
+    return this.#file.node.limits;
+  }
+
+  childPermissions(): PermissionPair {
+    return { taken: Permission.none, shared: Permission.all };
+  }
+
+  info(): DriverInfo {
+    return { dirty: null };
+  }
+
+  read(request: Request): Eventually<void> {
+    return this.#view().read(request);
+  }
+
+  blockStatus(offset: number, length: number, exact: boolean): Eventually<BlockStatus> {
+    return this.#view().blockStatus(offset, length, exact);
+  }
+
+  discard(request: Request): Eventually<void> {
+    return this.#view().discard(request);
+  }
+
+  close(): Promise<void> {
+    return Promise.resolve();
+  }
+
+  #view(): SnapshotView {
+    const { node } = this.#file;
+    const view = node.driverNode.snapshotView;
+    if (view !== undefined && this.length <= view.length) return view;
+    const text = `Node '${node.name}' keeps no snapshot of ${this.length} bytes to read`;
+    throw new BlockError('unsupported', text, { node: node.name });
+  }
+}

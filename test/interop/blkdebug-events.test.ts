@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: Apache-2.0
+// Events of qcow2 and of unaligned writes, and failures at them, beside the real qemu-io.
+
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+
+import {
+  EVENTS,
+  makeImage,
+  OPERATIONS,
+  ourFailure,
+  ourMoment,
+  RMW_EVENTS,
+  theirFailure,
+  theirMoment,
+  UNALIGNED,
+} from '../helpers/debug-events.js';
+import type { Moment, Operation } from '../helpers/debug-events.js';
+import { hasReference } from '../helpers/reference.js';
+
+/**
+ * Where the steps themselves differ. New tables are written with the next flush here, whatever
+ * room there is; clusters are freed only after it; nothing is zeroed that lies past the end of the
+ * file; and a new size is durable when the resize ends.
+ */
+const OTHERWISE: readonly (readonly [RegExp, RegExp, Moment])[] = [
+  [/^write/, /^pwritev_zero$/, 'never'],
+  [/refcount blocks/, /^(?:l1_update|l2_update|refblock_(?:update_part|alloc_.*))$/, 'flush'],
+  [/over compressed data/, /^refblock_update_part$/, 'flush'],
+  [/^discard|unmaps/, /^refblock_load$/, 'flush'],
+  [/^discard|unmaps/, /^refblock_update_part$/, 'never'],
+  [/^growth without/, /^flush_to_disk$/, 'never'],
+  [/^growth with a/, /^flush_to_disk$/, 'operation'],
+];
+
+function isKnown(operation: Operation, event: string, ours: Moment): boolean {
+  return OTHERWISE.some(
+    ([name, point, moment]) =>
+      name.test(operation.name) && point.test(event) && moment === ours,
+  );
+}
+
+describe.skipIf(!hasReference)('beside the real program', () => {
+  let folder = '';
+  beforeEach(() => {
+    folder = mkdtempSync(join(tmpdir(), 'events-'));
+  });
+  afterEach(() => rmSync(folder, { recursive: true }));
+
+  it.each(OPERATIONS)('$name passes the same events', async (operation) => {
+    makeImage(folder, operation);
+    const theirs: Record<string, Moment> = {};
+    const ours: Record<string, Moment> = {};
+    for (const event of EVENTS) {
+      const run = { folder, operation, event };
+      const [their, our] = await Promise.all([theirMoment(run), ourMoment(run)]);
+      if (their === our || isKnown(operation, event, our)) continue;
+      theirs[event] = their;
+      ours[event] = our;
+    }
+    expect(ours).toEqual(theirs);
+  }, 120_000);
+
+  const points = EVENTS.filter((event) => /aio|cow|compressed|space|_load/.test(event));
+  const data = OPERATIONS.filter(({ command }) => /^(?:read|write (?!-z))/.test(command));
+
+  it.each([
+    ...data.map((operation) => ({ name: operation.name, operation, events: points })),
+    ...UNALIGNED.map((operation) => ({ name: operation.name, operation, events: RMW_EVENTS })),
+  ])('$name fails at the same events', async ({ operation, events }) => {
+    makeImage(folder, operation);
+    const theirs: Record<string, string | null> = {};
+    const ours: Record<string, string | null> = {};
+    for (const event of events) {
+      const run = { folder, operation, event };
+      [theirs[event], ours[event]] = await Promise.all([theirFailure(run), ourFailure(run)]);
+      // The reference writes what it could not read.
+      if (/rmw_(?:head|tail|after_head)/.test(event)) theirs[event] ??= ours[event] ?? null;
+    }
+    expect(ours).toEqual(theirs);
+  }, 120_000);
+});
