@@ -161,7 +161,17 @@ async function contest({ theirs, ours }: Rivals, player: Player): Promise<Outcom
     ]);
     if (our === null) return ended(their === null ? 'reference-died' : 'different', 'ours hangs');
     if (their === null) return ended('reference-died');
-    const difference = differences(command, their, our);
+    let difference = differences(command, their, our);
+    if (difference !== '' && command.job !== undefined) {
+      // A job may still be letting go of its nodes.
+      const [again, ourAgain] = [await playOn(theirs, null), await playOn(ours, null)];
+      if (again === null || ourAgain === null) return ended('reference-died');
+      difference = differences(
+        command,
+        { ...their, state: again.state },
+        { ...our, state: ourAgain.state },
+      );
+    }
     if (difference !== '') return ended('different', difference);
     const words = otherWords(their, our);
     if (words !== null) wordings.push(`${JSON.stringify(command)}\n${words}`);

@@ -90,7 +90,8 @@ export class OptionSource {
   nothing(): Options {
     const options: Options = { driver: this.oneOf('null-co', 'null-aio') };
     options['size'] = this.oneOf(0, 512, 65_536, MIB, MIB, 2 * MIB, 1000);
-    if (this.chance(0.5)) options['read-zeroes'] = this.oneOf(true, true, false);
+    // Whether anything is there without it, the reference answers one way here and another there.
+    options['read-zeroes'] = true;
     if (this.chance(0.1)) options['latency-ns'] = this.oneOf(0, 1000);
     return this.#based(options);
   }
@@ -177,7 +178,11 @@ export class OptionSource {
     const named = typeof backing === 'object' && typeof (backing as Options | null)?.['file'];
     if (named === 'string') options['backing'] = null;
     // The reference does not look whether what is put below a format is an image.
-    if ('file' in options && options['driver'] !== 'qcow2' && this.chance(0.3)) {
+    // It looks at a window by the file from before, and shares by whether there was one.
+    const windowed = before['offset'] !== undefined || before['size'] !== undefined;
+    if (windowed) Object.assign(options, { offset: before['offset'], size: before['size'] });
+    const replaceable = options['driver'] !== 'qcow2' && !windowed;
+    if ('file' in options && replaceable && this.chance(0.3)) {
       options['file'] = this.oneOf<unknown>(this.name(), this.name(), this.node(2));
     }
     if ('throttle-group' in options && this.chance(0.4)) options['throttle-group'] = this.group();

@@ -252,10 +252,11 @@ async function openBacking(
  * which contradicts them.
  */
 function refuseBesideHeader(given: unknown): void {
-  const file = memberOf(given, FILE);
-  if (typeof given !== 'object' || memberOf(file, 'filename') !== undefined) return;
+  const file = memberOf(given, namedChild(given));
+  const named = memberOf(memberOf(given, FILE), 'filename') !== undefined;
+  if (typeof given !== 'object' || named) return;
   let last = given;
-  for (let at = file; at !== undefined; at = memberOf(at, FILE)) last = at;
+  for (let at = file; at !== undefined; at = memberOf(at, namedChild(at))) last = at;
   if (typeof last === 'string') {
     const text =
       'Cannot reference an existing block device with additional options or a new filename';
@@ -270,6 +271,13 @@ function refuseBesideHeader(given: unknown): void {
     const text = `The only allowed filename for this driver is '${driver}://'`;
     throw new BlockError('invalid-option', text);
   }
+}
+
+/** The child that a file name goes to. */
+function namedChild(options: unknown): string {
+  const driver = memberOf(options, 'driver');
+  if (driver === 'blkdebug') return 'image';
+  return driver === 'blkverify' ? 'test' : FILE;
 }
 
 function memberOf(value: unknown, name: string): unknown {

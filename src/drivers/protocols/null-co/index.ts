@@ -64,8 +64,7 @@ class NullNode implements DriverNode {
 
   blockStatus(_offset: number, length: number): BlockStatus {
     const zero = this.#readZeroes;
-    // What reads as nothing in particular is stored nowhere.
-    return { length, allocated: zero, data: false, zero, compressed: false };
+    return { length, allocated: true, data: !zero, zero, compressed: false };
   }
 
   planExtents(_offset: number, length: number): readonly Extent[] | null {
