@@ -67,6 +67,27 @@ export const blockStream = command({
   args: jobOptions.stream,
 });
 
+export const blockCommit = command({
+  name: 'block-commit',
+  since: '1.3',
+  doc: 'Moves data of images down into a base; the active layer goes on until told to complete.',
+  args: jobOptions.commit,
+});
+
+export const blockdevMirror = command({
+  name: 'blockdev-mirror',
+  since: '2.6',
+  doc: 'Copies a node to a target node and keeps them equal until told to complete or cancelled.',
+  args: jobOptions.mirror,
+});
+
+export const driveMirror = command({
+  name: 'drive-mirror',
+  since: '1.3',
+  doc: 'Copies a node to an image file, made if need be, and keeps them equal.',
+  args: jobOptions['drive-mirror'],
+});
+
 export const blockdevBackup = command({
   name: 'blockdev-backup',
   since: '2.3',

@@ -53,6 +53,8 @@ export interface ErrorContext {
   readonly errno?: string;
   /** Second line printed by command lines, without a trailing newline. */
   readonly hint?: string;
+  /** Who holds what was refused, where that is known: `node 'x'`, `process 1 (name)`. */
+  readonly holder?: string;
   readonly cause?: unknown;
 }
 

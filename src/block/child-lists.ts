@@ -37,7 +37,9 @@ export async function addListedChild(
   await changeDrained(graph, parent, () => {
     const list = listOf(parent);
     const driverNode = parent.pipeline.open();
-    if (list === null || driverNode.nextChildName === undefined) throw unsupported(parent, 'adding');
+    if (list === null || driverNode.nextChildName === undefined) {
+      throw unsupported(parent, 'adding');
+    }
     if (child.parents.size > 0) {
       throw new BlockError('busy', `The node ${child.name} already has a parent`);
     }

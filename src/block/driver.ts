@@ -335,6 +335,15 @@ export interface Driver<Options = Record<string, unknown>> {
   create?(context: CreateContext, options: Readonly<Record<string, unknown>>): Promise<void>;
 }
 
+/** Where requests to `node` can be held: at the first node on their way that can; null: nowhere. */
+export function breakpointsOf(node: Node): Breakpoints | null {
+  for (let at: Node | null = node; at !== null; at = at.primary ?? at.filtered) {
+    const { breakpoints } = at.driverNode;
+    if (breakpoints !== undefined) return breakpoints;
+  }
+  return null;
+}
+
 /** How a child of that name is declared: alone, or as a member of a list. */
 export function declarationOf(driver: Driver, child: string): ChildDeclaration | undefined {
   const alone = driver.children[child];

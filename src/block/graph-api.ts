@@ -75,6 +75,8 @@ export interface Graph {
   /** Takes a filter out again; its parents go back to the filtered node. */
   removeFilter(filter: Node): Promise<void>;
 
+  /** Gives the users of a node to another one, all of them or none. */
+  replaceNode(request: ReplaceRequest): Promise<void>;
   /** Adds a node to the list of children of one whose driver has such. */
   addChild(parent: Node, child: Node): Promise<void>;
   /** Takes a child out of a list, by the name of its edge. */
@@ -98,6 +100,14 @@ export interface Graph {
   setBacking(node: Node, backing: Node | null): Promise<void>;
 }
 
+export interface ReplaceRequest {
+  readonly node: Node;
+  /** Takes its place; edges of what lies below it stay. */
+  readonly by: Node;
+  /** Filters directly above `node` whose users move too: they are out of use afterwards. */
+  readonly without?: readonly Node[];
+}
+
 export interface InsertFilterRequest {
   readonly driver: Driver<never>;
   readonly name: string | null;
@@ -112,7 +122,13 @@ export interface DrainedSection {
   end(): void;
 }
 
-/** Requests of one outside user; waits while its edge is quiesced and is counted by drain. */
+/**
+ * Requests of one outside user. While its edge is quiesced (a drained section covers the node) new
+ * requests wait, in order, however many come: a user that takes requests from elsewhere (an export)
+ * stops taking them in `onQuiesce(true)` and goes on in `onQuiesce(false)`. Drain waits for what
+ * has begun, so no request may wait for something that only comes after the section. What is held
+ * back when the user detaches fails with kind `closed`.
+ */
 export interface Backend {
   readonly child: Child;
   readonly node: Node;
@@ -122,9 +138,15 @@ export interface Backend {
   discard(offset: number, length: number): Eventually<void>;
   flush(): Eventually<void>;
   setPermissions(permissions: PermissionPair): void;
-  /** Called with true when drained, false when it may go on (jobs pause their batches). */
+  /**
+   * Called with true when drained, false when it may go on (jobs pause their batches), at once if it
+   * is drained now. The callback may begin sections and send requests; it must not throw.
+   */
   onQuiesce(callback: (quiesced: boolean) => void): void;
-  /** Work outside the pipeline that drain must wait for. */
+  /**
+   * Work outside the pipeline that drain must wait for, until the result is called: lane batches,
+   * a change of the header. Graph changes are not asked for within it: they drain.
+   */
   enter(): Eventually<() => void>;
   detach(): Promise<void>;
 }

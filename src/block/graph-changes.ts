@@ -286,7 +286,10 @@ export function freezeChain(top: BlockNode, base: BlockNode | null, owner: strin
       assert(base === null, `node '${base?.name ?? ''}' is in the chain below '${top.name}'`);
       break;
     }
-    refuseFrozen(edge, `frozen for '${owner}'`);
+    if (edge.frozenBy !== null) {
+      const text = `Cannot change '${edge.name}' link from '${node.name}' to '${edge.node.name}'`;
+      throw new BlockError('busy', text, { node: edge.node.name });
+    }
     frozen.push(edge);
     node = edge.node;
   }

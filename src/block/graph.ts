@@ -33,6 +33,7 @@ import type {
   InsertFilterRequest,
   NodeOptions,
   OpenPolicy,
+  ReplaceRequest,
 } from './graph-api.js';
 import type { Node } from './node.js';
 import { addListedChild, removeListedChild } from './child-lists.js';
@@ -44,6 +45,7 @@ import { appendOverlay } from './reopen/overlay.js';
 import { NO_PERMISSIONS, refreshPermissions, topologicalOrder } from './permissions.js';
 import type { DriverRegistry } from './registry.js';
 import { reopenNodes, setReadOnly } from './reopen/reopen.js';
+import { replaceNode } from './reopen/replace-node.js';
 import type { ThrottleGroup } from './throttle/index.js';
 
 export interface GraphParts {
@@ -243,6 +245,10 @@ export class BlockGraph implements Graph, BackendOwner {
 
   async removeFilter(filter: Node): Promise<void> {
     await this.#changes.run(() => removeFilter(this, asBlockNode(filter)));
+  }
+
+  async replaceNode(request: ReplaceRequest): Promise<void> {
+    await this.#changes.run(() => replaceNode(this, request));
   }
 
   async setBacking(node: Node, backing: Node | null): Promise<void> {

@@ -35,8 +35,10 @@ export function report(program: Program, message: string, hint = ''): void {
 }
 
 export function hintOf(error: BlockError): string {
-  const { hint } = error.context;
-  return hint === undefined ? '' : `${escapeControls(hint)}\n`;
+  const { hint, holder } = error.context;
+  const lines = [hint, holder === undefined ? undefined : `It is held by ${holder}.`];
+  const known = lines.filter((line) => line !== undefined);
+  return known.map((line) => `${escapeControls(line)}\n`).join('');
 }
 
 /** Prints a failure and gives the exit status; assertion failures pass through. */

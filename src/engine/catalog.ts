@@ -13,7 +13,12 @@ function erased<Options>(driver: Driver<Options>): Driver {
 
 export type DriverName = keyof typeof driverOptions;
 
-export const DRIVER_LOADERS: { readonly [N in DriverName]: () => Promise<Driver> } = {
+/** Filters that only jobs make: they have no options. */
+type JobFilterName = 'commit_top' | 'mirror_top';
+
+export const DRIVER_LOADERS: {
+  readonly [N in DriverName | JobFilterName]: () => Promise<Driver>;
+} = {
   file: async () => erased((await import('../drivers/protocols/file/index.js')).fileDriver),
   host_device: async () =>
     erased((await import('../drivers/protocols/file/index.js')).hostDeviceDriver),
@@ -34,6 +39,10 @@ export const DRIVER_LOADERS: { readonly [N in DriverName]: () => Promise<Driver>
     erased((await import('../drivers/filters/blklogwrites/index.js')).blklogwrites),
   blkverify: async () =>
     erased((await import('../drivers/filters/blkverify/index.js')).blkverify),
+  commit_top: async () =>
+    erased((await import('../drivers/filters/commit-top/index.js')).commitTop),
+  mirror_top: async () =>
+    erased((await import('../drivers/filters/mirror-top/index.js')).mirrorTop),
   preallocate: async () =>
     erased((await import('../drivers/filters/preallocate/index.js')).preallocate),
   quorum: async () => erased((await import('../drivers/filters/quorum/index.js')).quorum),

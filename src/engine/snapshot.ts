@@ -10,11 +10,13 @@ import {
   ChildRole,
   creationPath,
   parseFilename,
+  protocolOf,
   requireOperation,
   UNNAMED_USER,
 } from '../block/index.js';
 import type { Driver, Node, NodeOptions } from '../block/index.js';
 import { backingOf, nodesOfView, skipFilters } from '../block/copy/index.js';
+import type { Host } from '../host/index.js';
 import type { Engine } from './engine.js';
 
 export interface SnapshotFile {
@@ -52,7 +54,7 @@ export async function snapshotInto(
     await createOverlay(engine, node, { driver, filename: creationPath(request.file) });
   }
   const overlay = await graph.open({
-    ...overlayOptions(driver, request.file),
+    ...(await overlayOptions(graph.host, driver, request.file)),
     ...accessOf(node),
     'node-name': request.name,
   });
@@ -95,12 +97,14 @@ function hasBacking(driver: Driver): boolean {
 }
 
 /** The overlay without its backing file, by the name of its file or by `json:` options. */
-function overlayOptions(driver: Driver, name: string): NodeOptions {
+async function overlayOptions(host: Host, driver: Driver, name: string): Promise<NodeOptions> {
   const format = { driver: driver.name };
   const none = hasBacking(driver) ? { backing: null } : {};
   const parsed = parseFilename(name);
   const below =
-    parsed.kind === 'path' ? { driver: 'file', filename: parsed.path } : parsed.options;
+    parsed.kind === 'path'
+      ? { driver: await protocolOf(host, parsed.path), filename: parsed.path }
+      : parsed.options;
   if (name.startsWith('json:')) {
     if (driver.kind === 'protocol' || below['file'] !== undefined) {
       return { ...none, ...below, ...format };
@@ -139,7 +143,7 @@ async function createOverlay(engine: Engine, node: Node, overlay: NewOverlay): P
   const fileDriver = await engine.jobs.driver('file');
   const noNode = (): Promise<Node> => Promise.reject(new BlockError('invalid-state', 'no node'));
   await fileDriver.create?.({ host: graph.host, node: noNode }, { filename, size: 0 });
-  const file = await graph.open({ driver: 'file', filename });
+  const file = await graph.open({ driver: await protocolOf(graph.host, filename), filename });
   try {
     const backend = await graph.attach(file, UNNAMED_USER, {
       taken: Permission.write | Permission.resize,
@@ -210,6 +214,7 @@ export async function changeBackingFile(engine: Engine, request: BackingChange):
     const text = `Could not change backing file to '${request.backingFile}'`;
     throw new BlockError(failure.kind, `${text}: ${errnoText(failure.errno)}`, { cause: failure });
   } finally {
-    if (wasReadOnly) await graph.setReadOnly(image, true);
+    // The link stands, whatever else becomes of the node.
+    if (wasReadOnly) await graph.setReadOnly(image, true).catch(() => undefined);
   }
 }

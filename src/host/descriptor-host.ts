@@ -48,6 +48,10 @@ export abstract class DescriptorHost implements Host {
   protected abstract makeFile(options: DescriptorFileOptions): HostFile;
 
   async openFile(path: string, options: OpenFileOptions): Promise<HostFile> {
+    return this.openFileNow(path, options);
+  }
+
+  openFileNow(path: string, options: OpenFileOptions): HostFile {
     const refused = refusalOf(lookAt(path, 'open'), path, options.readOnly);
     if (refused !== null) throw refused;
     const access = options.readOnly ? constants.O_RDONLY : constants.O_RDWR;

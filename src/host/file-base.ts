@@ -104,12 +104,13 @@ export abstract class FileBase implements HostFile {
     this.noteWrite();
   }
 
-  lock(request: LockRequest): void {
+  lock(request: LockRequest, user?: string): void {
     this.assertOpen();
     this.#locks.check(this, this, request);
     this.lockHost(request, this.#lockHeld);
-    this.#locks.set(this.identity, this, request);
-    this.#lockHeld = request;
+    const declared = user === undefined ? request : { ...request, user };
+    this.#locks.set(this.identity, this, declared);
+    this.#lockHeld = declared;
   }
 
   takeOverLocks(from: HostFile): void {

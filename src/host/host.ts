@@ -91,9 +91,10 @@ export interface HostFile {
   sync(): Promise<void>;
   /**
    * Declares permissions taken and not shared; replaces the earlier declaration atomically.
-   * Throws kind `locked` and keeps the earlier one when another holder conflicts.
+   * Throws kind `locked` and keeps the earlier one when another holder conflicts. `user` names the
+   * one who asks to others of this process who are refused.
    */
-  lock(request: LockRequest): void;
+  lock(request: LockRequest, user?: string): void;
   /**
    * Moves what `from`, another opening of the same file by the same host, declared to this one:
    * at no moment is the file without it. Throws with nothing changed where a lock cannot be set.
@@ -114,6 +115,8 @@ export interface Host {
   readonly random: Random;
   /** Refuses directories, FIFOs and character devices at once, without blocking. */
   openFile(path: string, options: OpenFileOptions): Promise<HostFile>;
+  /** The same in this turn; for files that were opened before, since it may block. */
+  openFileNow(path: string, options: OpenFileOptions): HostFile;
   /** Creates (or, when it exists, opens without truncating) a regular file for writing. */
   createFile(path: string): Promise<HostFile>;
   /** Null when nothing is there. */

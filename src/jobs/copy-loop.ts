@@ -38,6 +38,8 @@ export interface CopyLoopOptions {
   readonly maxBatch: number;
   readonly onSourceError: OnError;
   readonly onTargetError: OnError;
+  /** What failed and was ignored stays due and is tried again; otherwise it fails the job. */
+  readonly retryIgnored?: boolean;
   /** The next batch of at most `limit` bytes, its range claimed; null when nothing is due. */
   next(limit: number): Eventually<CopyWork | Hold | null>;
 }
@@ -49,6 +51,8 @@ export class CopyLoop {
   #fatal: CopyFailure | null = null;
   /** The first failure that a policy ignored: the job goes on and fails at its end. */
   #ignored: CopyFailure | null = null;
+  /** Something failed and is tried again: not at once. */
+  #breather = false;
 
   constructor(options: CopyLoopOptions) {
     this.#options = options;
@@ -70,6 +74,11 @@ export class CopyLoop {
     if (failure !== null) throw asJobError(failure.error);
   }
 
+  /** A failure outside of a batch, judged by the policy of its side; the next run() acts on it. */
+  report(job: Job, failure: CopyFailure): void {
+    this.#judge(job, failure);
+  }
+
   async #step(job: Job): Promise<boolean> {
     const { window, unit, maxBatch } = this.#options;
     if (this.#fatal !== null) return false;
@@ -82,7 +91,8 @@ export class CopyLoop {
       await Promise.race(this.#inFlight);
       return true;
     }
-    const delay = this.#limiter.delayMs();
+    const delay = this.#breather ? COPY_LIMITS.sliceMs : this.#limiter.delayMs();
+    this.#breather = false;
     if (delay > 0) {
       await this.#settleAll();
       if (this.#fatal === null) await job.sleep(delay);
@@ -136,6 +146,7 @@ export class CopyLoop {
     const policy = source ? this.#options.onSourceError : this.#options.onTargetError;
     const action = job.decideOnError(policy, source ? 'read' : 'write', failure.error);
     if (action === 'report') this.#fatal = failure;
+    else if (action === 'ignore' && this.#options.retryIgnored === true) this.#breather = true;
     else if (action === 'ignore') this.#ignored ??= failure;
   }
 

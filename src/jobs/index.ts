@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 export { startBackup } from './backup/index.js';
+export { startCommit } from './commit/index.js';
 export { startCreate } from './create/index.js';
 export { Job } from './job.js';
 export type { BlockJobInfo, IoStatus, JobEvent, JobInfo, JobWork } from './job.js';
 export * from './job-states.js';
 export { JobTransaction } from './job-transaction.js';
+export { startDriveMirror, startMirror } from './mirror/index.js';
 export { JobRegistry } from './registry.js';
 export type { JobRegistryOptions } from './registry.js';
 export { startStream } from './stream/index.js';

@@ -25,6 +25,10 @@ export interface JobWork {
   /** Last, however the job ended, also when it never started: lets go of filters and edges. */
   clean?(): Promise<void>;
   setSpeed?(bytesPerSecond: number): void;
+  /** The user asks a READY job to come to its end; refused where this is missing. */
+  complete?(): void;
+  /** A READY job is cancelled without force: it ends in good order, changing no link. */
+  finish?(): void;
 }
 
 export interface JobEvent {
@@ -93,6 +97,8 @@ export class Job {
   #pauseCount = 0;
   #userPaused = false;
   #cancelRequested = false;
+  /** Cancelled without force when READY: it ends well, and takes no `complete` any more. */
+  #finishing = false;
   #parked: Parked | null = null;
   #error: string | null = null;
   #progress = 0;
@@ -138,6 +144,11 @@ export class Job {
 
   get failed(): boolean {
     return this.#error !== null;
+  }
+
+  /** READY was reached: the job may be told to complete. */
+  get ready(): boolean {
+    return this.#status === 'ready' || this.#status === 'standby';
   }
 
   get pauseRequested(): boolean {
@@ -217,6 +228,12 @@ export class Job {
     return action;
   }
 
+  /** All is copied: from now on the job may be told to complete. */
+  becomeReady(): void {
+    this.#become('ready');
+    this.#surroundings.emit({ name: 'BLOCK_JOB_READY', data: this.#endFacts() });
+  }
+
   // ---- What the starter calls
 
   attachWork(work: JobWork): void {
@@ -232,7 +249,9 @@ export class Job {
 
   /** Resolves when the job rests: it is parked, waits for its user to finalize it, or is over. */
   async restsOrEnds(): Promise<void> {
-    if (this.#parked !== null || this.#status === 'concluded' || this.#status === 'null') return;
+    const isOver = this.#status === 'concluded' || this.#status === 'null';
+    const waitsForUser = this.#status === 'pending' && !this.autoFinalize;
+    if (this.#parked !== null || isOver || waitsForUser) return;
     await new Promise<void>((resolve) => void this.#parkWaiters.push(resolve));
   }
 
@@ -278,8 +297,8 @@ export class Job {
   }
 
   /**
-   * Asks the job to end. A job at rest has ended when the promise resolves; one with work in
-   * flight ends at its next pause point, and the promise does not wait for it.
+   * Asks the job to end. A job at rest has ended when the promise resolves, unless it was READY;
+   * one with work in flight ends at its next pause point, and the promise does not wait for it.
    */
   async cancel(): Promise<void> {
     requireVerb(this.id, this.#status, 'cancel');
@@ -289,8 +308,9 @@ export class Job {
       this.fail(cancelledError());
       await this.transaction.settleFailure();
     } else if (this.#parked !== null) {
+      const { ready } = this;
       this.wake();
-      await this.ended;
+      if (!ready) await this.ended;
     }
   }
 
@@ -302,6 +322,12 @@ export class Job {
         `The block job for device '${this.id}' is currently paused`,
       );
     }
+    if (!force && this.ready && this.#work?.finish !== undefined) {
+      this.#finishing = true;
+      this.#work.finish();
+      this.wake();
+      return;
+    }
     await this.cancel();
   }
 
@@ -312,6 +338,12 @@ export class Job {
 
   complete(): void {
     requireVerb(this.id, this.#status, 'complete');
+    const asked = this.#cancelRequested || this.#finishing;
+    if (!asked && this.#work?.complete !== undefined) {
+      this.#work.complete();
+      this.wake();
+      return;
+    }
     throw new BlockError(
       'invalid-state',
       `The active block job '${this.id}' cannot be completed`,
@@ -358,11 +390,11 @@ export class Job {
       device: this.id,
       len: this.#total,
       offset: this.#progress,
-      busy: this.#status === 'running' && this.#parked === null,
+      busy: ['running', 'ready'].includes(this.#status) && this.#parked === null,
       paused: this.#pauseCount > 0,
       speed: this.#speed,
       'io-status': this.#ioStatus,
-      ready: this.#status === 'ready' || this.#status === 'standby',
+      ready: this.ready,
       status: this.#status,
       'auto-finalize': this.autoFinalize,
       'auto-dismiss': this.autoDismiss,
@@ -450,14 +482,20 @@ export class Job {
     this.#surroundings.emit({
       name: cancelled ? 'BLOCK_JOB_CANCELLED' : 'BLOCK_JOB_COMPLETED',
       data: {
-        device: this.id,
-        len: this.#total,
-        offset: this.#progress,
-        speed: this.#speed,
-        type: this.type,
+        ...this.#endFacts(),
         ...(this.#error === null || cancelled ? {} : { error: this.#error }),
       },
     });
+  }
+
+  #endFacts(): Readonly<Record<string, unknown>> {
+    return {
+      device: this.id,
+      len: this.#total,
+      offset: this.#progress,
+      speed: this.#speed,
+      type: this.type,
+    };
   }
 
   async #park(arm: (wake: () => void) => (() => void) | undefined): Promise<void> {

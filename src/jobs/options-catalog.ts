@@ -4,6 +4,14 @@
 // `create` is not listed: its arguments are the union of the drivers' create options.
 
 import { backupOptions } from './backup/options.js';
+import { commitOptions } from './commit/options.js';
+import { driveMirrorOptions, mirrorOptions } from './mirror/options.js';
 import { streamOptions } from './stream/options.js';
 
-export const jobOptions = { stream: streamOptions, backup: backupOptions } as const;
+export const jobOptions = {
+  stream: streamOptions,
+  commit: commitOptions,
+  mirror: mirrorOptions,
+  'drive-mirror': driveMirrorOptions,
+  backup: backupOptions,
+} as const;

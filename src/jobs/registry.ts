@@ -2,7 +2,7 @@
 // The list of jobs: unique ids, and lookups worded as the two families of verbs want them.
 
 import { BlockError } from '../base/index.js';
-import type { Driver, Graph, Node } from '../block/index.js';
+import type { Child, Driver, Graph, Node } from '../block/index.js';
 import type { CopyEngine } from '../block/copy/index.js';
 import { Job } from './job.js';
 import type { JobEvent, JobSetup } from './job.js';
@@ -90,6 +90,15 @@ export class JobRegistry {
       'not-found',
       `Cannot find device='${device}' nor node-name='${name}'`,
     );
+  }
+
+  /** A node that nothing stands on: no other node, and no job. */
+  rootNode(device: string): Node {
+    const node = this.node(device);
+    const isStood = ({ parent }: Child): boolean =>
+      parent.node !== null || parent.job !== undefined;
+    if (![...node.parents].some(isStood)) return node;
+    throw new BlockError('invalid-state', 'Need a root block node');
   }
 
   /** Cancels every job and waits for its end: the way out of the program. */

@@ -73,15 +73,19 @@ export function jobUser(job: Job, link: string): EdgeUser {
 const NODE_NAME = /^[A-Za-z][A-Za-z0-9\-._]*$/;
 
 /** Checks a name for the job's filter before anything is changed. */
-export function requireFilterName(registry: JobRegistry, name: string | undefined): void {
+export function requireFilterName(
+  registry: JobRegistry,
+  name: string | undefined,
+  prefix = 'Could not create node: ',
+): void {
   if (name === undefined) return;
   if (!NODE_NAME.test(name) || name.length > NAME_LIMITS.nodeNameBytes) {
-    throw new BlockError('invalid-option', `Could not create node: Invalid node-name: '${name}'`);
+    throw new BlockError('invalid-option', `${prefix}Invalid node-name: '${name}'`);
   }
   if (registry.graph.find(name) !== null) {
     throw new BlockError(
       'exists',
-      `Could not create node: Duplicate nodes with node-name='${name}'`,
+      `${prefix}Duplicate nodes with node-name='${name}'`,
     );
   }
 }

@@ -68,9 +68,10 @@ function check(type: Type, value: unknown, place: Place): unknown {
       return checkEnum(target, value, place);
     case 'list':
       if (!Array.isArray(value)) return wrongType(place, 'array');
-      return value.map((item, index) =>
-        check(target.element, item, { ...place, path: `${place.path}[${index}]`, leaf: null }),
-      );
+      return value.map((item, index) => {
+        const member = place.form === 'keyval' ? `.${index}` : `[${index}]`;
+        return check(target.element, item, { ...place, path: place.path + member, leaf: null });
+      });
     case 'struct':
       return checkStruct(target.members, value, place);
     case 'union':

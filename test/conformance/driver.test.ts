@@ -6,6 +6,8 @@ import { blklogwrites } from '../../src/drivers/filters/blklogwrites/index.js';
 import { blkverify } from '../../src/drivers/filters/blkverify/index.js';
 import { compress } from '../../src/drivers/filters/compress/index.js';
 import { blkdebug } from '../../src/drivers/filters/blkdebug/index.js';
+import { preallocate } from '../../src/drivers/filters/preallocate/index.js';
+import { quorum } from '../../src/drivers/filters/quorum/index.js';
 import { throttle } from '../../src/drivers/filters/throttle/index.js';
 import { ThrottleGroup } from '../../src/block/throttle/index.js';
 import { qcow2Driver } from '../../src/drivers/formats/qcow2/index.js';
@@ -185,6 +187,35 @@ describeDriver({
   create: () => Promise.resolve({ driver: 'null-aio', size: 256 * KIB, 'read-zeroes': true }),
 });
 
+for (const readPattern of ['quorum', 'fifo']) {
+  describeDriver({
+    name: `quorum reading by ${readPattern}`,
+    size: 256 * KIB,
+    stores: true,
+    drivers: [quorum as unknown as Driver<never>],
+    async create(host) {
+      const children = ['/disk', '/second', '/third'].map((filename) => ({
+        driver: 'raw',
+        file: { driver: 'file', filename },
+      }));
+      for (const { file } of children) await makeFile(host, file.filename, 256 * KIB);
+      const options = { 'vote-threshold': 2, 'read-pattern': readPattern };
+      return { driver: 'quorum', children, ...options };
+    },
+  });
+}
+
+describeDriver({
+  name: 'preallocate',
+  size: 256 * KIB,
+  stores: true,
+  drivers: [preallocate as unknown as Driver<never>],
+  async create(host) {
+    await makeFile(host, '/disk', 256 * KIB);
+    return { driver: 'preallocate', file: { driver: 'file', filename: '/disk' } };
+  },
+});
+
 const FILE = { driver: 'file', filename: '/disk' };
 
 for (const [filter, file] of Object.entries({
@@ -196,12 +227,14 @@ for (const [filter, file] of Object.entries({
     file: { ...FILE, 'read-only': false },
     target: { driver: 'null-co', 'read-only': false, size: 2 ** 20 },
   },
+  preallocate: { driver: 'preallocate', 'prealloc-size': 300 * KIB, file: FILE },
+  quorum: { driver: 'quorum', 'vote-threshold': 1, children: [FILE] },
 })) {
   describeDriver({
     name: `qcow2 over ${filter}`,
     size: 512 * KIB,
     stores: true,
-    drivers: [qcow2Driver, blkdebug, copyOnRead, copyBeforeWrite]
+    drivers: [qcow2Driver, blkdebug, copyOnRead, copyBeforeWrite, preallocate, quorum]
       .map((one) => one as unknown as Driver<never>)
       .concat(inUnlimitedGroup()),
     async create(host, graph) {

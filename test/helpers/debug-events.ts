@@ -148,6 +148,20 @@ export const UNALIGNED: readonly Operation[] = [
   { name: 'write across', aligned: true, command: 'write 1k 8k', run: write(KIB, 8 * KIB) },
 ];
 
+/** Aligned requests of every kind that says how it fails. */
+export const PLAIN: readonly Operation[] = [
+  { name: 'read', command: 'read 0 4k', run: read(0, 4 * KIB) },
+  { name: 'read further on', command: 'read 8k 8k', run: read(8 * KIB, 8 * KIB) },
+  { name: 'write', command: 'write 0 4k', run: write(0, 4 * KIB) },
+  { name: 'write further on', command: 'write 8k 4k', run: write(8 * KIB, 4 * KIB) },
+  {
+    name: 'zeroes',
+    command: 'write -z 0 8k',
+    run: (user) => user.writeZeroes(0, 8 * KIB),
+  },
+  { name: 'discard', command: 'discard 4k 4k', run: (user) => user.discard(4 * KIB, 4 * KIB) },
+];
+
 export const RMW_EVENTS = blkdebugEvent.values.filter((event) => event.startsWith('pwritev'));
 
 const DATA_AT = 4 * KIB * KIB - 64 * KIB;
@@ -180,7 +194,7 @@ export function makeImage(folder: string, operation: Operation): string {
   return image;
 }
 
-interface RuleSet {
+export interface RuleSet {
   readonly 'inject-error': readonly Readonly<Record<string, unknown>>[];
   readonly 'set-state'?: readonly Readonly<Record<string, unknown>>[];
 }
@@ -282,6 +296,28 @@ export async function theirFailure(run: EventRun): Promise<string | null> {
 
 export function ourFailure(run: EventRun): Promise<string | null> {
   return ourUser(run, failing(run.event), (user) => failureOf(() => run.operation.run(user)));
+}
+
+/** How each of the operations fails under the rules, or null for it. */
+export async function theirFailures(
+  run: EventRun,
+  rules: RuleSet,
+  operations: readonly Operation[],
+): Promise<readonly (string | null)[] | null> {
+  const output = await theirOutput(run, rules, operations.map(({ command }) => command));
+  return output?.map((part) => /failed: (.*)/.exec(part)?.[1] ?? null) ?? null;
+}
+
+export function ourFailures(
+  run: EventRun,
+  rules: RuleSet,
+  operations: readonly Operation[],
+): Promise<readonly (string | null)[]> {
+  return ourUser(run, rules, async (user) => {
+    const failures: (string | null)[] = [];
+    for (const { run: work } of operations) failures.push(await failureOf(() => work(user)));
+    return failures;
+  });
 }
 
 async function failureOf(work: () => unknown): Promise<string | null> {

@@ -70,7 +70,9 @@ class CommandSource {
       this.#made.push(String(args['snapshot-file']).slice('DIR/'.length));
     }
     if (execute === 'blockdev-reopen') {
-      for (const each of args['options'] as Line[]) this.#known.set(String(each['node-name']), each);
+      for (const each of args['options'] as Line[]) {
+        this.#known.set(String(each['node-name']), each);
+      }
     }
   }
 
@@ -146,7 +148,7 @@ class CommandSource {
   }
 
   #resize(): GraphCommand {
-    const size = this.#options.oneOf(0, 512, 65_536, MIB, MIB + 512, 2 * MIB, 2 * MIB, 3 * MIB, 1000);
+    const size = this.#options.oneOf(0, 512, 1000, 65_536, MIB, MIB + 512, 2 * MIB, 3 * MIB);
     const args = { 'node-name': this.#options.name(), size };
     return { execute: 'block_resize', arguments: args };
   }
@@ -166,7 +168,9 @@ class CommandSource {
     const name = this.#options.chance(0.1) ? 'b0' : `b${this.#count}`;
     this.#bitmaps.push(name);
     const args: Options = { node, name };
-    if (this.#options.chance(0.3)) args['granularity'] = this.#options.oneOf(512, 65_536, 1000, 256);
+    if (this.#options.chance(0.3)) {
+      args['granularity'] = this.#options.oneOf(512, 65_536, 1000, 256);
+    }
     if (this.#options.chance(0.2)) args['disabled'] = true;
     return { execute: 'block-dirty-bitmap-add', arguments: args };
   }
@@ -209,7 +213,9 @@ class CommandSource {
     if (roll < 3) args['base-node'] = this.#options.name();
     else if (roll < 5) args['bottom'] = this.#options.name();
     else if (roll < 6) args['base'] = `DIR/${this.#options.oneOf('base', 'mid', 'top')}.qcow2`;
-    if (this.#options.chance(0.15)) args['backing-file'] = this.#options.oneOf('DIR/base.qcow2', 'DIR/x');
+    if (this.#options.chance(0.15)) {
+      args['backing-file'] = this.#options.oneOf('DIR/base.qcow2', 'DIR/x');
+    }
     if (this.#options.chance(0.1)) args['filter-node-name'] = `f${this.#count}`;
     return { execute: 'block-stream', arguments: args, job };
   }

@@ -113,7 +113,8 @@ function differences(command: GraphCommand, theirs: Turn, ours: Turn): string {
   const answers = changes(texts(theirs), texts(ours));
   if (answers !== '') return answers;
   if (texts(theirs).join('\n') !== texts(ours).join('\n')) {
-    return `order of events\n${listed('reference:', texts(theirs))}\n${listed('ours:     ', texts(ours))}`;
+    const sides = [listed('reference:', texts(theirs)), listed('ours:     ', texts(ours))];
+    return ['order of events', ...sides].join('\n');
   }
   return facts;
 }

@@ -52,7 +52,8 @@ export class OptionSource {
     const fitting = named.filter(([name, driver]) => wanted?.(driver, name) ?? true);
     const names = (fitting.length > 0 && !this.chance(0.15) ? fitting : named)
       .map(([name]) => name);
-    return names.length === 0 || this.chance(0.02) ? this.oneOf('nope', '') : pick(this.#random, names);
+    if (names.length === 0 || this.chance(0.02)) return this.oneOf('nope', '');
+    return pick(this.#random, names);
   }
 
   /** A node that nothing uses. */
@@ -97,7 +98,8 @@ export class OptionSource {
   }
 
   raw(depth: number): Options {
-    const options: Options = { driver: 'raw', file: this.#child(depth, () => this.file(RAW_IMAGES)) };
+    const file = this.#child(depth, () => this.file(RAW_IMAGES));
+    const options: Options = { driver: 'raw', file };
     if (this.chance(0.3)) options['offset'] = this.oneOf(0, 512, 4096, 65_536, 100, 2 * MIB);
     if (this.chance(0.3)) options['size'] = this.oneOf(512, 65_536, MIB, 1000, 2 * MIB);
     return this.#based(options);

@@ -1,7 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // A graph over a simulated host with the drivers of this repository.
 import { Permission, SeededRandom, type PermissionPair } from '../../src/base/index.js';
-import { createGraph, createRegistry, type Driver, type Graph } from '../../src/block/index.js';
+import {
+  createGraph,
+  createRegistry,
+  type Driver,
+  type Graph,
+  type GraphParts,
+} from '../../src/block/index.js';
 import { rawDriver } from '../../src/drivers/formats/raw/index.js';
 import { fileDriver } from '../../src/drivers/protocols/file/index.js';
 import { nullDriver } from '../../src/drivers/protocols/null-co/index.js';
@@ -18,14 +24,20 @@ export const READ_ONLY: PermissionPair = {
 
 type AnyDriver = Driver<never>;
 
-export function graphOn(host: Host, more: readonly AnyDriver[] = []): Graph {
+export function graphOn(
+  host: Host,
+  more: readonly AnyDriver[] = [],
+  onEvent?: GraphParts['onEvent'],
+): Graph {
   const drivers = [fileDriver, nullDriver, rawDriver, ...more] as unknown as readonly Driver[];
   const registry = createRegistry({
     drivers: Object.fromEntries(
       drivers.map((driver) => [driver.name, () => Promise.resolve(driver)]),
     ),
   });
-  return createGraph({ host, registry, clock: host.clock, random: new SeededRandom(1) });
+  const random = new SeededRandom(1);
+  const events = onEvent === undefined ? {} : { onEvent };
+  return createGraph({ host, registry, clock: host.clock, random, ...events });
 }
 
 /** A file of the given bytes, or of `size` zeroes. */

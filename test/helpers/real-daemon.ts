@@ -13,6 +13,7 @@ import { join } from 'node:path';
 export interface RealDaemon extends AsyncDisposable {
   /** The monitor's connection, greeting not yet read. */
   readonly socket: Socket;
+  readonly pid: number;
   /** Exit status, once it ended by itself. */
   readonly exited: Promise<number | null>;
 }
@@ -41,6 +42,7 @@ export async function startRealDaemon(
   server.close();
   return {
     socket,
+    pid: child.pid ?? 0,
     exited,
     async [Symbol.asyncDispose]() {
       child.kill('SIGKILL');

@@ -23,14 +23,21 @@ export const hello = command('qmp_capabilities');
 /** False where the real tools are missing: the comparison is skipped. */
 export const hasReference = daemon !== null && img !== null && io !== null;
 
-/** Fresh images in the directory: base.qcow2 (4 MiB, the first MiB written) below top.qcow2. */
+/**
+ * Fresh images in the directory: base.qcow2 (4 MiB, the first MiB written) below top.qcow2 below
+ * over.qcow2 (half a MiB written at 2 MiB), and the empty copy.qcow2.
+ */
 function makeChain(directory: string): void {
   const path = (name: string): string => join(directory, name);
   execFileSync(img as string, ['create', '-q', '-f', 'qcow2', path('base.qcow2'), '4M']);
   execFileSync(io as string, ['-c', 'write 0 1M', path('base.qcow2')]);
   const backing = ['-b', 'base.qcow2', '-F', 'qcow2'];
   execFileSync(img as string, ['create', '-q', '-f', 'qcow2', ...backing, path('top.qcow2')]);
-  rmSync(path('new.img'), { force: true });
+  const onTop = ['-b', 'top.qcow2', '-F', 'qcow2'];
+  execFileSync(img as string, ['create', '-q', '-f', 'qcow2', ...onTop, path('over.qcow2')]);
+  execFileSync(io as string, ['-c', 'write 2M 512k', path('over.qcow2')]);
+  execFileSync(img as string, ['create', '-q', '-f', 'qcow2', path('copy.qcow2'), '4M']);
+  for (const made of ['new.img', 'new.qcow2']) rmSync(path(made), { force: true });
 }
 
 type Filter = (line: Line) => Line | null;
@@ -132,4 +139,20 @@ export function top(directory: string, extra: Line = {}): Line {
     file: { driver: 'file', filename: join(directory, 'top.qcow2') },
     ...extra,
   };
+}
+
+/** base, top, over (the active layer) and copy, all open by these names. */
+export function openAll(directory: string): string[] {
+  const add = (name: string, backing: string | null): string =>
+    command('blockdev-add', {
+      driver: 'qcow2',
+      'node-name': name,
+      ...(backing === null ? {} : { backing }),
+      file: {
+        driver: 'file',
+        'node-name': `${name}-file`,
+        filename: join(directory, `${name}.qcow2`),
+      },
+    });
+  return [add('base', null), add('top', 'base'), add('over', 'top'), add('copy', null)];
 }

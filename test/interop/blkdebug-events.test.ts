@@ -4,6 +4,7 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import fc from 'fast-check';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 
 import {
@@ -11,9 +12,12 @@ import {
   makeImage,
   OPERATIONS,
   ourFailure,
+  ourFailures,
   ourMoment,
+  PLAIN,
   RMW_EVENTS,
   theirFailure,
+  theirFailures,
   theirMoment,
   UNALIGNED,
 } from '../helpers/debug-events.js';
@@ -80,5 +84,38 @@ describe.skipIf(!hasReference)('beside the real program', () => {
       if (/rmw_(?:head|tail|after_head)/.test(event)) theirs[event] ??= ours[event] ?? null;
     }
     expect(ours).toEqual(theirs);
+  }, 120_000);
+
+  it('rules of all kinds meet the same requests', async () => {
+    const event = fc.constantFrom('none', 'pwritev', 'pwritev_zero', 'pwritev_done');
+    const state = fc.constantFrom(0, 1, 2, 3);
+    const injection = fc.record(
+      {
+        event,
+        state,
+        iotype: fc.constantFrom('read', 'write', 'write-zeroes', 'discard', 'flush'),
+        errno: fc.constantFrom(28, 5, 22, 0, -1),
+        sector: fc.constantFrom(-1, 0, 7, 8, 16, 31, -4),
+        once: fc.boolean(),
+        immediately: fc.boolean(),
+      },
+      { requiredKeys: ['event'] },
+    );
+    const change = fc.record({ event, state, new_state: fc.constantFrom(1, 2, 3, 4) });
+    const rules = fc.record({
+      'inject-error': fc.array(injection, { minLength: 1, maxLength: 4 }),
+      'set-state': fc.array(change, { minLength: 1, maxLength: 3 }),
+    });
+    const requests = fc.array(fc.constantFrom(...PLAIN), { minLength: 3, maxLength: 9 });
+    const operation = UNALIGNED[0] as Operation;
+    makeImage(folder, operation);
+    const run = { folder, operation, event: 'rules' };
+    for (const [set, list] of fc.sample(fc.tuple(rules, requests), { seed: 7, numRuns: 60 })) {
+      const [theirs, ours] = await Promise.all([
+        theirFailures(run, set, list),
+        ourFailures(run, set, list),
+      ]);
+      expect({ set, list, failures: ours }).toEqual({ set, list, failures: theirs });
+    }
   }, 120_000);
 });

@@ -10,7 +10,7 @@ import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from
 import { Permission } from '../../src/base/index.js';
 import { RequestFlag } from '../../src/block/index.js';
 import type { Backend, TruncateOptions } from '../../src/block/index.js';
-import { createEngine } from '../../src/engine/index.js';
+import { createEngine, snapshotInto } from '../../src/engine/index.js';
 import type { Engine } from '../../src/engine/index.js';
 import { nativeAddon, openDefaultHost } from '../../src/host/index.js';
 import { errorOf, pattern, READ_WRITE } from '../helpers/graph.js';
@@ -132,6 +132,25 @@ describe.skipIf(!hasDevice)('a block device', () => {
     const node = await engine.graph.openImage(overlay, null, true);
     expect(node.backing?.primary?.driver.name).toBe('host_device');
     await engine.graph.close(node);
+  });
+
+  it('takes a new image and a snapshot, as files do', async () => {
+    const session = new Uint8Array(65_536).fill(5);
+    const base = join(folder, 'base.raw');
+    writeFileSync(base, new Uint8Array(MIB));
+    const below = { driver: 'raw', file: { driver: 'file', filename: base } };
+    const node = await engine.addNode({ ...below, 'node-name': 'base' });
+    const guest = await engine.graph.attach(node, 'guest', READ_WRITE);
+    const request = { file: path, name: 'snap', format: 'qcow2', existing: false };
+    await snapshotInto(engine, node, request);
+    await guest.write(0, session);
+    expect(guest.node.primary?.driver.name).toBe('host_device');
+    await guest.detach();
+    await engine.close();
+    const info = execFileSync(peer('qemu-img') as string, ['info', path], { encoding: 'utf8' });
+    expect(info).toContain('file format: qcow2');
+    expect(info).toContain(base);
+    execFileSync(peer('qemu-img') as string, ['check', '-q', path]);
   });
 
   it('holds a qcow2 image, which cannot outgrow it', async () => {

@@ -5,7 +5,10 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { BlockError, Permission, SeededRandom } from '../../src/base/index.js';
 import { startBackup } from '../../src/jobs/index.js';
-import type { Backend, NodeOptions } from '../../src/block/index.js';
+import type { Backend, Driver, NodeOptions } from '../../src/block/index.js';
+import { copyBeforeWrite } from '../../src/drivers/filters/copy-before-write/index.js';
+import { snapshotAccess } from '../../src/drivers/filters/snapshot-access/index.js';
+import { graphOn, MemoryHost, READ_WRITE } from '../helpers/graph.js';
 import {
   createImage,
   firstDifference,
@@ -18,6 +21,7 @@ import {
 } from '../helpers/job-stage.js';
 import type { Stage } from '../helpers/job-stage.js';
 import { forEachSeed } from '../helpers/seeds.js';
+import { testDriver } from '../helpers/test-driver.js';
 
 const SIZE = 2 ** 20 + 4096;
 const UNIT = 65_536;
@@ -257,5 +261,74 @@ describe('a target that fails', () => {
       const top = await readAll(stage.graph.require('top'));
       expect(firstDifference(top, stage.guest.expected)).toBe(-1);
     }
+  }, 60_000);
+});
+
+/** Answers come after a random number of turns; the device looks at its bytes only then. */
+function slowly(random: SeededRandom): () => Promise<void> {
+  return () => turns(random.below(6));
+}
+
+async function crowdedFleecing(seed: number): Promise<void> {
+  const random = new SeededRandom(seed);
+  const size = 5 * UNIT + 512 * random.below(UNIT / 512);
+  const bytes = new Uint8Array(size);
+  random.fill(bytes);
+  const before = bytes.slice();
+  const gate = slowly(random);
+  const source = testDriver({ bytes, gate });
+  const target = testDriver({ bytes: new Uint8Array(size).fill(0xff), gate });
+  const graph = graphOn(new MemoryHost(), [
+    source.driver,
+    { ...target.driver, name: 'target' },
+    copyBeforeWrite as unknown as Driver<never>,
+    snapshotAccess as unknown as Driver<never>,
+  ]);
+  const filter = { driver: 'copy-before-write', 'node-name': 'cbw', file: { driver: 'test' } };
+  await graph.open({ ...filter, target: { driver: 'target' } } as NodeOptions);
+  await graph.open({ driver: 'snapshot-access', 'node-name': 'then', file: 'cbw' } as NodeOptions);
+  const guest = await graph.attach(graph.require('cbw'), 'guest', READ_WRITE);
+  const snapshot = await graph.attach(graph.require('then'), 'reader', READ_WRITE);
+  const range = (): readonly [number, number] => {
+    const offset = random.below(size - 1);
+    return [offset, Math.min(size - offset, 1 + random.below(2 * UNIT))];
+  };
+  const write = async (): Promise<void> => {
+    const [offset, length] = range();
+    const choice = random.below(4);
+    if (choice === 0) await guest.writeZeroes(offset, length);
+    else if (choice === 1) await guest.discard(offset, length);
+    else await guest.write(offset, new Uint8Array(length).fill(random.below(256)));
+  };
+  const read = async (): Promise<void> => {
+    const [offset, length] = range();
+    const found = new Uint8Array(length);
+    await snapshot.read(offset, found);
+    expect(firstDifference(found, before.subarray(offset, offset + length))).toBe(-1);
+  };
+  const pause = async (): Promise<void> => {
+    const section = await graph.drain([graph.require('cbw')]);
+    expect([...graph.nodes].every((node) => node.inFlight === 0)).toBe(true);
+    section.end();
+  };
+  const running: Promise<void>[] = [];
+  for (let step = 0; step < 60; step += 1) {
+    const choice = random.below(20);
+    if (choice === 0) running.push(pause());
+    else running.push(choice < 9 ? write() : read());
+    await turns(random.below(3));
+  }
+  await Promise.all(running);
+  const found = new Uint8Array(size);
+  await snapshot.read(0, found);
+  expect(firstDifference(found, before)).toBe(-1);
+  await snapshot.detach();
+  await guest.detach();
+}
+
+describe('a snapshot in a crowd', () => {
+  it('is never seen to change, however requests and drains cross', async () => {
+    const seeds = fc.nat();
+    await fc.assert(fc.asyncProperty(seeds, crowdedFleecing), { numRuns: 30 });
   }, 60_000);
 });

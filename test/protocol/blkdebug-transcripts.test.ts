@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // blkdebug nodes, compared with a real daemon line by line.
 
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { describe, it } from 'vitest';
 
 import { compare, graphByNames, hasReference, hello } from '../helpers/reference.js';
@@ -74,6 +76,74 @@ describe.skipIf(!hasReference)('as a real daemon opens blkdebug', () => {
         { 'set-state': [{ event: 'l2_load', state: 5, new_state: 6 }] },
       ].flatMap((more) => [add(more), removed]),
     ]));
+
+  it('files of rules are read with the same refusals', () =>
+    compare((directory) => {
+      const lines = 'event = "l2_load"';
+      const texts = [
+        '',
+        'event = "none"',
+        '[foo]',
+        '[]',
+        '[ inject-error ]',
+        '[inject-error',
+        '[inject-error "9"]',
+        '[inject-error "a"]\nevent = "none"\n[inject-error "a"]',
+        '[inject-error]',
+        '[inject-error]\n   ',
+        '[inject-error]\nevent = none',
+        '[inject-error]\nevent = "nope"',
+        '[inject-error]\nevent="none"',
+        '[inject-error]\nnew_state = "1"',
+        ...[
+          'errno = "x"',
+          'errno = "0x10"',
+          'errno = "-1"',
+          'errno = "18446744073709551616"',
+          'once = "maybe"',
+          'once = "y"',
+          'once = "1"',
+          'iotype = "nope"',
+          'state = "08"',
+          'sector = " 12"',
+          'foo = "bar"',
+          '# no comment',
+        ].map((line) => `[inject-error]\n${lines}\n${line}`),
+        `[set-state]\n${lines}`,
+        `[set-state]\n${lines}\nnew_state = "2"`,
+        `[set-state]\n${lines}\nsector = "2"`,
+      ];
+      const paths = texts.map((text, index) => {
+        const path = join(directory, `rules-${index}`);
+        writeFileSync(path, `${text}\n`);
+        return path;
+      });
+      const all = [...paths, join(directory, 'gone'), directory];
+      return [hello, below, ...all.flatMap((config) => [add({ config }), nodes, removed])];
+    }, comparable));
+
+  it('numbers of errors, states and sectors may be anything', () =>
+    compare(
+      () => [
+        hello,
+        below,
+        ...[
+          { errno: 0 },
+          { errno: -5 },
+          { errno: 99_999 },
+          { sector: -7 },
+          { sector: Number.MAX_SAFE_INTEGER },
+          { state: -1 },
+        ].flatMap((more) => [
+          add({ 'inject-error': [{ event: 'l2_load', ...more }] }),
+          nodes,
+          removed,
+        ]),
+        add({ 'set-state': [{ event: 'none', new_state: -1 }] }),
+        nodes,
+      ],
+      comparable,
+    ));
 
   it('names and edges of its nodes are the same', () =>
     compare(

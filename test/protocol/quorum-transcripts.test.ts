@@ -152,6 +152,105 @@ describe.skipIf(!hasReference)('as a real daemon opens a quorum', () => {
       namesInOneOrder,
     ));
 
+  it('below an overlay, by a snapshot and by the name in a header', () =>
+    compare(
+      (directory) => {
+        const file = (name: string): Line => ({
+          driver: 'file',
+          filename: join(directory, name),
+        });
+        return [
+          hello,
+          quorum({
+            children: [{ driver: 'raw', 'node-name': 'r', file: file('base.qcow2') }],
+            'vote-threshold': 1,
+          }),
+          add({ driver: 'qcow2', 'node-name': 'top', backing: null, file: file('top.qcow2') }),
+          command('blockdev-snapshot', { node: 'q', overlay: 'top' }),
+          graph,
+          change({ child: 'children.0' }),
+          del('q'),
+          del('top'),
+          del('q'),
+          quorum({ children: [file('top.qcow2')], 'vote-threshold': 1 }),
+          add({ driver: 'qcow2', 'node-name': 'top', file: 'q' }),
+          graph,
+          add({ driver: 'qcow2', 'node-name': 'top', file: 'q', backing: null }),
+          graph,
+          command('query-blockstats', { 'query-nodes': true }),
+        ];
+      },
+      (line) => withoutDiscards(namesInOneOrder(line)),
+    ));
+
+  it('read-only, and writable over children that are not', () =>
+    compare(
+      (directory) => {
+        const file = { driver: 'file', filename: join(directory, 'base.qcow2') };
+        return [
+          hello,
+          ...nulls('n0'),
+          add({ driver: 'null-co', 'node-name': 'ro', size: MIB, 'read-only': true }),
+          quorum({ children: ['n0', 'ro'], 'vote-threshold': 1, 'rewrite-corrupted': true }),
+          quorum({ children: ['n0', 'n0'], 'vote-threshold': 1, 'rewrite-corrupted': true }),
+          quorum({ children: ['n0', 'ro'], 'vote-threshold': 1 }),
+          command('block-dirty-bitmap-add', { node: 'q', name: 'b' }),
+          add({ driver: 'raw', 'node-name': 'r', file: 'q' }),
+          del('r'),
+          del('q'),
+          quorum({
+            children: [file],
+            'vote-threshold': 1,
+            'rewrite-corrupted': true,
+            'read-only': true,
+          }),
+          graph,
+          quorum({ children: [file], 'vote-threshold': 1, 'read-only': true }),
+          graph,
+          change({ node: 'n0' }),
+          graph,
+        ];
+      },
+      namesInOneOrder,
+    ));
+
+  it('below a format that is reopened or gets an overlay', () =>
+    compare(
+      (directory) => {
+        const file = (name: string): Line => ({
+          driver: 'file',
+          filename: join(directory, name),
+        });
+        const below = { driver: 'quorum', 'node-name': 'q', 'vote-threshold': 1 };
+        const base = {
+          driver: 'qcow2',
+          'node-name': 'base',
+          file: { ...below, children: [file('base.qcow2')] },
+        };
+        const reopenBase = (options: Line): string =>
+          command('blockdev-reopen', {
+            options: [{ driver: 'qcow2', 'node-name': 'base', ...options }],
+          });
+        return [
+          hello,
+          add(base),
+          reopenBase({ file: 'q', 'read-only': true }),
+          reopenBase({ file: 'q' }),
+          reopenBase({ file: { ...below, children: ['none'] } }),
+          graph,
+          ...nulls('n0'),
+          add({ driver: 'qcow2', 'node-name': 'top', backing: null, file: file('top.qcow2') }),
+          command('blockdev-snapshot', { node: 'base', overlay: 'top' }),
+          graph,
+          change({ node: 'top' }),
+          del('top'),
+          del('base'),
+          graph,
+        ];
+      },
+      namesInOneOrder,
+    ));
+
   it('whose children come and go', () =>
     compare(
       () => [
@@ -208,6 +307,14 @@ describe.skipIf(!hasReference)('as a real daemon opens a quorum', () => {
       namesInOneOrder,
     ));
 });
+
+/** How much was discarded is not compared here. */
+function withoutDiscards(line: Line): Line {
+  const text = JSON.stringify(line, (key, value: unknown) =>
+    key === 'driver-specific' || key === 'wr_highest_offset' ? undefined : value,
+  );
+  return JSON.parse(text) as Line;
+}
 
 type Patch = readonly [offset: number, length: number, byte: number];
 

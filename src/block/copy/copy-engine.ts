@@ -12,7 +12,7 @@ import type { PieceOutcome, ReservedPiece, TargetReservation } from '../extent.j
 import type { Node } from '../node.js';
 import { RequestFlag, writeRequest, zeroRequest } from '../request.js';
 import { nodesOfView, planView } from './chain.js';
-import { copyThroughGraph, turnFlag } from './graph-copy.js';
+import { copyThroughGraph, turnFlag, zeroFlags } from './graph-copy.js';
 import type { LaneExecutor } from './lane-executor.js';
 import {
   allZero,
@@ -49,6 +49,8 @@ export interface CopySpec {
   readonly zeroGranularity: number;
   /** The target reads as zeroes wherever nothing was copied yet: zeroes need no writing. */
   readonly targetIsZero?: boolean;
+  /** False: zeroes are written so that their space stays theirs. */
+  readonly unmap?: boolean;
   /** Write compressed clusters, in the order of the calls. */
   readonly compress?: boolean;
   /**
@@ -108,13 +110,16 @@ export class CopySession {
       });
     }
     const exits: (() => void)[] = [];
+    const leaveSource = (): void => {
+      for (const exit of exits.splice(0)) exit();
+    };
     try {
       this.#enterSource({ offset, length }, exits);
-      return await this.#copyEntered({ offset, length }, earlier);
+      return await this.#copyEntered({ offset, length }, { earlier, leaveSource });
     } catch (error) {
       return { side: 'source', error: toBlockError(error) };
     } finally {
-      for (const exit of exits) exit();
+      leaveSource();
       endTurn();
     }
   }
@@ -126,7 +131,7 @@ export class CopySession {
 
   async #writeZeroes({ offset, length }: Span): Promise<CopyFailure | null> {
     try {
-      const request = zeroRequest(offset, length, RequestFlag.mayUnmap | turnFlag(this.spec));
+      const request = zeroRequest(offset, length, zeroFlags(this.spec));
       const result = this.spec.target.node.writeZeroes(request);
       if (result instanceof Promise) await result;
       return null;
@@ -135,13 +140,19 @@ export class CopySession {
     }
   }
 
-  async #copyEntered(span: Span, earlier: Promise<void>): Promise<CopyFailure | null> {
+  async #copyEntered(
+    span: Span,
+    { earlier, leaveSource }: { readonly earlier: Promise<void>; readonly leaveSource: () => void },
+  ): Promise<CopyFailure | null> {
     const { spec } = this;
     if (spec.fill === undefined && turnFlag(spec) !== RequestFlag.none) {
       await earlier;
+      leaveSource();
       return copyThroughGraph(spec, span);
     }
     const parts = await planView(spec.source.node, span.offset, span.length);
+    // A read through the nodes may need its range for itself (copy-on-read fills what it reads).
+    if (parts === null) leaveSource();
     if (spec.compress === true) return this.#copyCompressed({ span, parts, earlier });
     if (parts === null) return this.#fallBack(span);
     const range: PlannedRange = { ...span, parts };

@@ -58,6 +58,12 @@ export function turnFlag(spec: Pick<CopySpec, 'source' | 'target'>): number {
   return reads ? RequestFlag.serialising : RequestFlag.none;
 }
 
+/** How zeroes are written to the target. */
+export function zeroFlags(spec: Pick<CopySpec, 'source' | 'target' | 'unmap'>): number {
+  const unmap = spec.unmap === false ? RequestFlag.none : RequestFlag.mayUnmap;
+  return unmap | turnFlag(spec);
+}
+
 async function writePiece(spec: CopySpec, offset: number, buffer: Uint8Array): Promise<void> {
   const target = spec.target.node;
   const turn = turnFlag(spec);
@@ -74,8 +80,7 @@ async function writePiece(spec: CopySpec, offset: number, buffer: Uint8Array): P
       else await target.write(writeRequest(offset + position, data, turn));
     }
     if (length > 0 && spec.targetIsZero !== true) {
-      const flags = RequestFlag.mayUnmap | turn;
-      await target.writeZeroes(zeroRequest(offset + end, length, flags));
+      await target.writeZeroes(zeroRequest(offset + end, length, zeroFlags(spec)));
     }
     position = end + length;
   }

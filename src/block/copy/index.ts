@@ -7,6 +7,7 @@ export * from './copy-engine.js';
 export * from './copy-on-read.js';
 export { readView } from './graph-copy.js';
 export * from './image-copy.js';
+export * from './mirror-state.js';
 export { createLanes, FairLanes, inProcessLanes } from './lane-executor.js';
 export type { LaneBatch, LaneExecutor } from './lane-executor.js';
 export type { Span } from './lane-plan.js';

@@ -15,6 +15,7 @@ type Options = Readonly<Record<string, unknown>>;
 export interface OpenInheritance {
   readonly policy: OpenPolicy;
   readonly readOnly: boolean;
+  readonly autoReadOnly: boolean;
   readonly unmap: boolean;
   /** Files of the layers above, to notice a chain that bites its tail. */
   readonly chain: readonly FileIdentity[];
@@ -27,6 +28,7 @@ export function rootContext(policy: OpenPolicy): OpenInheritance {
   return {
     policy,
     readOnly: policy.inspectOnly === true,
+    autoReadOnly: false,
     unmap: policy.unmap === true,
     chain: [],
     guessedBacking: false,
@@ -64,6 +66,7 @@ export interface NodeRequest {
 
 export interface NodeFlags {
   readonly forceShare: boolean;
+  readonly autoReadOnly: boolean;
   readonly cache: { readonly direct: boolean; readonly 'no-flush': boolean };
   readonly policy: PipelinePolicy;
 }
@@ -78,6 +81,7 @@ export function nodeFlags(options: Options, inherited: OpenInheritance): NodeFla
   const detectZeroes = detect === 'on' || detect === 'unmap' ? detect : 'off';
   return {
     forceShare,
+    autoReadOnly: flag(options['auto-read-only'], inherited.autoReadOnly),
     cache: cacheOptions(options, policy),
     policy: { readOnly, writeThrough: inherited.writeThrough, unmap, detectZeroes },
   };
@@ -107,7 +111,13 @@ export function makeNode(graph: BlockGraph, request: NodeRequest): BlockNode {
   return new BlockNode({
     name,
     driver,
-    options: { ...options, 'node-name': name, 'force-share': forceShare, cache },
+    options: {
+      ...options,
+      'node-name': name,
+      'force-share': forceShare,
+      'auto-read-only': flags.autoReadOnly,
+      cache,
+    },
     given: options,
     policy,
     inspectOnly: inherited.policy.inspectOnly === true,
@@ -126,6 +136,7 @@ export function inheritedByChild(flags: NodeFlags, inherited: OpenInheritance): 
       forceShare: flags.forceShare,
     },
     readOnly: flags.policy.readOnly,
+    autoReadOnly: flags.autoReadOnly,
     unmap: true,
     writeThrough: false,
     guessedBacking: false,
@@ -160,12 +171,14 @@ export function withPrefix(prefix: string, thrown: unknown): BlockError {
 
 /** What a backing file gets from its overlay. */
 export function inheritedByOverlay(flags: NodeFlags, inherited: OpenInheritance): OpenInheritance {
-  return { ...inheritedByChild(flags, inherited), readOnly: true, unmap: false };
+  const below = inheritedByChild(flags, inherited);
+  return { ...below, readOnly: true, autoReadOnly: false, unmap: false };
 }
 
 export function flagsOf(node: BlockNode): NodeFlags {
   return {
     forceShare: node.forceShare,
+    autoReadOnly: node.options['auto-read-only'] === true,
     cache: node.options['cache'] as NodeFlags['cache'],
     policy: { ...node.pipeline.policy, readOnly: node.readOnly },
   };

@@ -10,10 +10,8 @@ import { ChildRole } from '../driver.js';
 import { withAncestors } from '../drain.js';
 import type { Node } from '../node.js';
 import { topologicalOrder } from '../permissions.js';
+import { inMemberOrder } from './member-order.js';
 import { parseFilename, resolveBackingName } from './filename.js';
-
-/** As the reference prints them; others follow in alphabetical order. */
-const ORDER = ['offset', 'read-zeroes', 'backing', 'driver', 'size', 'file', 'filename'];
 
 export function filenameOf(node: BlockNode): string {
   return plainName(node) ?? `json:${writeJson(contentOptions(node))}`;
@@ -100,11 +98,7 @@ function contentOptions(node: BlockNode): Record<string, unknown> {
   }
   const cow = cowName(node);
   if (cow !== null && node.backing === null && hasOtherBacking(node)) own[cow] = null;
-  return Object.fromEntries(
-    Object.keys(own)
-      .toSorted((a, b) => rank(a) - rank(b) || (a < b ? -1 : 1))
-      .map((key) => [key, own[key]]),
-  );
+  return inMemberOrder(own);
 }
 
 /** Lists are spelled `name.0.member`, as names of images have them. */
@@ -117,9 +111,4 @@ function flattenList(target: Record<string, unknown>, name: string, list: unknow
       }
     }
   }
-}
-
-function rank(key: string): number {
-  const at = ORDER.indexOf(key);
-  return at < 0 ? ORDER.length : at;
 }

@@ -2,9 +2,9 @@
 // Opening a node with its children, from options in the shape of `blockdev-add`.
 //
 // Order: the child `file` is opened, the name is claimed, the other children but the backing file
-// are opened, each is attached, loops are looked for, the driver opens, permissions follow, then the
-// backing file is opened as the options or the image header say. Of two faults the first in this
-// order is told. Whatever fails, everything opened on the way is closed again.
+// are opened, each is attached, loops are looked for, the driver opens, permissions follow, then
+// the backing file is opened as the options or the image header say. Of two faults the first in
+// this order is told. Whatever fails, everything opened on the way is closed again.
 
 import {
   BlockError,
@@ -73,7 +73,8 @@ async function openFileChild(
 ): Promise<BlockNode | null> {
   const value = options[FILE];
   if (driver.children[FILE] === undefined || value === undefined || value === null) return null;
-  return await openReference(graph, value, inheritedByChild(nodeFlags(options, inherited), inherited));
+  const flags = nodeFlags(options, inherited);
+  return await openReference(graph, value, inheritedByChild(flags, inherited));
 }
 
 async function openWith(
@@ -226,6 +227,10 @@ async function openBacking(
   if (given === null || (given === undefined && (link === null || inherited.policy.noBacking))) {
     return;
   }
+  const named =
+    given !== undefined || link === null
+      ? null
+      : { path: backingPath(node, link.file), format: link.format };
   try {
     if (given !== undefined && link !== null) refuseBesideHeader(given);
     const below = inheritedByBacking(node, inherited, {
@@ -233,13 +238,9 @@ async function openBacking(
       given: given !== undefined,
     });
     const child =
-      given !== undefined || link === null
+      named === null
         ? await openReference(graph, given, below)
-        : await openNamed(
-            graph,
-            { path: resolveBackingName(plainNameOf(node), link.file), format: link.format },
-            below,
-          );
+        : await openNamed(graph, named, below);
     await attachChild(graph, { parent: node, name, role, child });
     if (typeof given !== 'string') child.inheritsFrom = node;
   } catch (error) {
@@ -285,13 +286,23 @@ function memberOf(value: unknown, name: string): unknown {
   return (value as Options)[name];
 }
 
-/** The name of the file that stores the image, whatever filters stand between. */
-function plainNameOf(node: BlockNode): string {
-  for (let at: BlockNode | null = node; at !== null; at = at.primary ?? at.filtered) {
-    const path = at.pipeline.driverNode?.hostFile?.path;
-    if (path !== undefined) return path;
+/** Relative to the file that stores the image, whatever filters stand between. */
+function backingPath(node: BlockNode, file: string): string {
+  let storing = node;
+  while (storing.pipeline.driverNode?.hostFile === undefined) {
+    const below = storing.primary ?? storing.filtered;
+    if (below === null) break;
+    storing = below;
   }
-  return node.filename;
+  const path = storing.pipeline.driverNode?.hostFile?.path ?? node.filename;
+  try {
+    return resolveBackingName(path, file);
+  } catch (error) {
+    const { childLists, name } = storing.driver;
+    if (childLists === undefined) throw error;
+    const text = `Cannot generate a base directory for ${name} nodes`;
+    throw new BlockError('invalid-option', text, { node: node.name, cause: error });
+  }
 }
 
 function guessedTooFar(node: BlockNode): BlockError {
@@ -351,7 +362,7 @@ export async function openNamed(
   if (typeof file === 'object' && file !== null) {
     // Without a driver a file name is that of a host file.
     const { filename } = file as Options;
-    const below = { driver: await protocolOf(graph, filename), ...file } as NodeOptions;
+    const below = { driver: await protocolOf(graph.host, filename), ...file } as NodeOptions;
     return await openOver(graph, { file: below, format, rest }, inherited);
   }
   throw new BlockError('invalid-option', "Parameter 'driver' is missing");
@@ -361,7 +372,7 @@ async function optionsOf(graph: BlockGraph, reference: ImageReference): Promise<
   if ('options' in reference) return reference.options;
   const parsed = parseFilename(reference.path);
   if (parsed.kind === 'path') {
-    return { driver: await protocolOf(graph, parsed.path), filename: parsed.path };
+    return { driver: await protocolOf(graph.host, parsed.path), filename: parsed.path };
   }
   const { driver } = parsed.options;
   if (driver === 'nbd' && !graph.registry.has('nbd')) {

@@ -72,10 +72,11 @@ export function planReopen(graph: BlockGraph, requests: readonly NodeOptions[]):
 /** A reopen that changes nothing but whether the node may be written to. */
 export function planAccess(node: BlockNode, readOnly: boolean): ReopenPlans {
   const plans: ReopenPlans = new Map();
-  const { policy, cache, forceShare } = flagsOf(node);
+  const { policy, cache, forceShare, autoReadOnly } = flagsOf(node);
   const inherited: OpenInheritance = {
     ...rootContext({}),
     policy: { direct: cache.direct, noFlush: cache['no-flush'], forceShare },
+    autoReadOnly,
     unmap: policy.unmap,
     writeThrough: policy.writeThrough,
   };
@@ -118,6 +119,7 @@ function addPlan(plans: ReopenPlans, request: PlanRequest): void {
     driver: node.driver.name,
     'node-name': node.name,
     'force-share': node.forceShare,
+    'auto-read-only': flags.autoReadOnly,
     cache: flags.cache,
   };
   plans.set(node, {

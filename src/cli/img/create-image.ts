@@ -6,7 +6,7 @@
 // making the image fails, a file that was not there before is removed again.
 
 import { BlockError, Permission } from '../../base/index.js';
-import { creationPath } from '../../block/index.js';
+import { creationPath, protocolOf } from '../../block/index.js';
 import type { Backend, CreateContext, Driver } from '../../block/index.js';
 import { driverOptions } from '../../drivers/options-catalog.js';
 import { CliError, hintOf } from '../program.js';
@@ -46,7 +46,7 @@ export async function createImage(session: Session, request: CreateRequest): Pro
     host: session.host,
     async node() {
       await makeFile(0, {});
-      const options = { driver: 'file', filename: path };
+      const options = { driver: await protocolOf(session.host, path), filename: path };
       const node = await session.graph.open(options);
       const { consistentRead, write, resize, all } = Permission;
       const permissions = { taken: consistentRead | write | resize, shared: all & ~resize };

@@ -4,6 +4,7 @@
 
 import { BlockError, IMAGE_LIMITS } from '../../base/index.js';
 import { resolveBackingName } from '../../block/index.js';
+import { storedBytes } from '../../engine/index.js';
 import type { Node, SnapshotFacts } from '../../block/index.js';
 import { writeJson } from '../../wire/index.js';
 import type { OptionSpec } from '../getopt.js';
@@ -106,7 +107,11 @@ async function inspect(session: Session, image: ImageName, share: boolean): Prom
   const stored = await session.host
     .stat(hostPath(node.filename, image))
     .catch(() => null);
-  const stat = node.filename === 'null-co://' ? { allocatedBytes: 0 } : stored;
+  const several = node.driver.childLists !== undefined;
+  const stat =
+    several || node.filename === 'null-co://'
+      ? { allocatedBytes: await storedBytes(session.host, node) }
+      : stored;
   // What is stored nowhere has no such flag.
   const dirty = facts.dirty ?? (isStored(node) ? false : undefined);
   const result: ImageInfo = {

@@ -12,22 +12,27 @@ import type { FileIdentity } from '../host.js';
 /** Any object; compared by reference. */
 export type LockOwner = object;
 
-/** The refusal of a lock, in the words that scripts match; `cause` may say who holds it. */
+/** The refusal of a lock, in the words that scripts match; `holder` says who is in the way. */
 export function lockConflict(
   conflict: { permission: string; shared: boolean },
   path: string,
-  cause?: unknown,
+  holder?: string,
 ): BlockError {
   const shared = conflict.shared ? 'shared ' : '';
   return new BlockError('locked', `Failed to get ${shared}"${conflict.permission}" lock`, {
     path,
     hint: `Is another process using the image [${path}]?`,
-    ...(cause === undefined ? {} : { cause }),
+    ...(holder === undefined ? {} : { holder }),
   });
 }
 
+/** What an owner declared, and for whom, as named in refusals. */
+export interface Declaration extends LockRequest {
+  readonly user?: string;
+}
+
 export class LockTable {
-  readonly #files = new Map<string, Map<LockOwner, LockRequest>>();
+  readonly #files = new Map<string, Map<LockOwner, Declaration>>();
 
   /** Throws kind `locked` when an owner other than `owner` conflicts; changes nothing. */
   check(
@@ -40,12 +45,12 @@ export class LockTable {
     for (const [holder, held] of holders) {
       if (holder === owner) continue;
       const conflict = findConflict(wanted, held);
-      if (conflict !== null) throw lockConflict(conflict, file.path);
+      if (conflict !== null) throw lockConflict(conflict, file.path, held.user);
     }
   }
 
   /** Replaces the declaration of `owner`; to be called after check(). */
-  set(identity: FileIdentity, owner: LockOwner, request: LockRequest): void {
+  set(identity: FileIdentity, owner: LockOwner, request: Declaration): void {
     const key = keyOf(identity);
     const holders = this.#files.get(key);
     if (request.taken === 0 && request.unshared === 0) {

@@ -8,7 +8,7 @@
 import { readdirSync, readFileSync } from 'node:fs';
 
 import { PERMISSION_NAMES } from '../../base/index.js';
-import { type LockRequest, TAKEN_BASE, UNSHARED_BASE } from '../file-locks.js';
+import { findConflict, type LockRequest, TAKEN_BASE, UNSHARED_BASE } from '../file-locks.js';
 import type { FileIdentity } from '../host.js';
 
 const ROW = /OFDLCK\s+\S+\s+\S+\s+-?\d+\s+([0-9a-f]+):([0-9a-f]+):(\d+)\s+(\d+)\s+(\d+|EOF)/;
@@ -39,17 +39,18 @@ export function declaredIn(rows: readonly string[], identity: FileIdentity): Loc
   return { taken, unshared };
 }
 
-/** Says which process holds locks on the file, as the cause of a refusal; undefined if unknown. */
-export function holderOf(identity: FileIdentity): Error | undefined {
+/**
+ * Which process is in the way of `wanted`: `process 1 (name)`; undefined where that cannot be seen.
+ * Looks at every process that may be looked at: for refusals only.
+ */
+export function holderOf(identity: FileIdentity, wanted: LockRequest): string | undefined {
   for (const entry of listFolder('/proc')) {
-    if (!/^\d+$/.test(entry)) continue;
+    if (!/^\d+$/.test(entry) || Number(entry) === process.pid) continue;
     for (const descriptor of listFolder(`/proc/${entry}/fdinfo`)) {
       const rows = readLines(`/proc/${entry}/fdinfo/${descriptor}`) ?? [];
-      const declared = declaredIn(rows, identity);
-      if (declared.taken === 0 && declared.unshared === 0) continue;
-      if (Number(entry) === process.pid) continue;
+      if (findConflict(wanted, declaredIn(rows, identity)) === null) continue;
       const name = readLines(`/proc/${entry}/comm`)?.[0] ?? 'unknown';
-      return new Error(`the image is in use by process ${entry} (${name})`);
+      return `process ${entry} (${name})`;
     }
   }
   return undefined;

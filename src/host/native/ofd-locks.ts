@@ -10,21 +10,31 @@ import { constants } from 'node:os';
 
 import { BlockError, PERMISSION_NAMES } from '../../base/index.js';
 import { type LockRequest, TAKEN_BASE, UNSHARED_BASE } from '../file-locks.js';
+import type { FileIdentity } from '../host.js';
 import { lockConflict } from '../locks/lock-table.js';
+import { holderOf } from '../locks/proc-locks.js';
 import type { NativeAddon } from './addon.js';
 
 const { EACCES, EAGAIN } = constants.errno;
+
+export interface LockedFile {
+  readonly descriptor: number;
+  readonly path: string;
+  readonly identity: FileIdentity;
+}
 
 export class OfdLocks {
   readonly #addon: NativeAddon;
   readonly #descriptor: number;
   readonly #path: string;
+  readonly #identity: FileIdentity;
   #unavailable = false;
 
-  constructor(addon: NativeAddon, file: { readonly descriptor: number; readonly path: string }) {
+  constructor(addon: NativeAddon, file: LockedFile) {
     this.#addon = addon;
     this.#descriptor = file.descriptor;
     this.#path = file.path;
+    this.#identity = file.identity;
   }
 
   /** False once the file system turned out to have no such locks. */
@@ -43,7 +53,7 @@ export class OfdLocks {
     const conflict = isMore ? this.#conflict(next) : null;
     if (conflict !== null) {
       this.#clear(added);
-      throw lockConflict(conflict, this.#path);
+      throw lockConflict(conflict, this.#path, holderOf(this.#identity, next));
     }
     this.#clear({ taken: held.taken & ~taken, unshared: held.unshared & ~unshared });
   }

@@ -39,6 +39,6 @@ export class NodeFile extends DescriptorFile {
     if (next.taken === 0 && next.unshared === 0) return;
     const declared = declaredLocks(this.identity);
     const conflict = declared === null ? null : findConflict(next, declared);
-    if (conflict !== null) throw lockConflict(conflict, this.path, holderOf(this.identity));
+    if (conflict !== null) throw lockConflict(conflict, this.path, holderOf(this.identity, next));
   }
 }

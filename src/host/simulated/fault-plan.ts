@@ -5,12 +5,15 @@ import { BlockError, errnoText, kindOfErrno } from '../../base/index.js';
 
 export const HOST_OPERATIONS = [
   'open',
+  'create',
   'read',
   'write',
   'write-zeroes',
   'discard',
   'truncate',
   'sync',
+  /** Taking locks; giving them up cannot fail. */
+  'lock',
 ] as const;
 
 export type HostOperation = (typeof HOST_OPERATIONS)[number];

@@ -3,6 +3,7 @@
 
 import { type Eventually } from '../../base/index.js';
 import { FileBase, type FileBaseOptions } from '../file-base.js';
+import type { LockRequest } from '../file-locks.js';
 import type { HostExtent, HostFileCapabilities } from '../host.js';
 import type { FaultPlan, HostOperation } from './fault-plan.js';
 import type { SimulatedScheduler } from './scheduler.js';
@@ -87,7 +88,11 @@ export class MemoryFile extends FileBase {
     });
   }
 
-  protected override lockHost(): void {}
+  protected override lockHost(next: LockRequest, held: LockRequest): void {
+    const isMore = (next.taken & ~held.taken) !== 0 || (next.unshared & ~held.unshared) !== 0;
+    if (isMore) this.#throwIfDue('lock');
+  }
+
   protected override adoptHostLocks(): void {}
 
   protected override closeHost(): Promise<void> {

@@ -6,6 +6,7 @@ import {
   BlockError,
   type Clock,
   errnoText,
+  kindOfErrno,
   ManualClock,
   type Random,
   SeededRandom,
@@ -56,6 +57,10 @@ export class MemoryHost implements Host {
   }
 
   async openFile(path: string, options: OpenFileOptions): Promise<HostFile> {
+    return this.openFileNow(path, options);
+  }
+
+  openFileNow(path: string, options: OpenFileOptions): HostFile {
     const failure = this.faults.next('open', path);
     const node = this.volume.find(path);
     if (failure !== null) throw openError(path, failure.errno);
@@ -64,6 +69,8 @@ export class MemoryHost implements Host {
   }
 
   async createFile(path: string): Promise<HostFile> {
+    const failure = this.faults.next('create', path);
+    if (failure !== null) throw createError(path, failure.errno);
     const node = this.volume.find(path) ?? this.volume.create(path);
     return this.#open(path, node, { readOnly: false });
   }
@@ -124,6 +131,11 @@ export class MemoryHost implements Host {
       locks: this.#locks,
     });
   }
+}
+
+function createError(path: string, errno: string): BlockError {
+  const message = `Could not create '${path}': ${errnoText(errno)}`;
+  return new BlockError(kindOfErrno(errno), message, { path, errno });
 }
 
 function openError(path: string, errno: string): BlockError {

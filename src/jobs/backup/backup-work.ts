@@ -8,7 +8,7 @@
 import { BlockError, COPY_LIMITS, must, Permission, toBlockError } from '../../base/index.js';
 import type { Backend, Node } from '../../block/index.js';
 import { backingOf, CopyBitmap, layerStatus, viewStatus } from '../../block/copy/index.js';
-import type { CopyBeforeWriteInternal, CopySession } from '../../block/copy/index.js';
+import type { CopyBeforeWriteInternal, CopySession, ViewStatus } from '../../block/copy/index.js';
 import { CopyLoop } from '../copy-loop.js';
 import type { CopyWork, Hold } from '../copy-loop.js';
 import type { Job } from '../job.js';
@@ -71,7 +71,7 @@ export class BackupWork implements StartableWork {
       });
     } catch (error) {
       const failure = toBlockError(error);
-      if (failure.context.node !== target.name) throw failure;
+      if (failure.context.node === source.name) throw failure;
       const text = `Could not create node: ${failure.message}`;
       throw new BlockError(failure.kind, text, { ...failure.context, cause: failure });
     }
@@ -198,11 +198,21 @@ export class BackupWork implements StartableWork {
     if (offset < this.#dataUntil) return 0;
     const left = this.#bitmap.length - offset;
     const asked = Math.min(left, COPY_LIMITS.zeroRangeBytes);
-    const status = await viewStatus(this.#source.node, offset, asked);
+    const status = await this.#statusAt(offset, asked);
     const whole = this.#wholeUnits(status.length, left);
     if (status.zero && whole > 0) return whole;
     this.#dataUntil = offset + Math.max(whole, this.#plan.unit);
     return 0;
+  }
+
+  /** Where it cannot be told the bytes are read, and whatever fails is an error of that. */
+  async #statusAt(offset: number, length: number): Promise<ViewStatus> {
+    try {
+      return await viewStatus(this.#source.node, offset, length);
+    } catch (error) {
+      toBlockError(error);
+      return { zero: false, length: Math.min(length, this.#plan.unit) };
+    }
   }
 
   #wholeUnits(length: number, left: number): number {

@@ -6,7 +6,7 @@
 // prepare(), then the header's link is rewritten and durable, then the graph follows. A failed
 // header write leaves chain and guest as they were, and what was copied reads the same.
 
-import { COPY_LIMITS, must, Permission } from '../../base/index.js';
+import { BlockError, COPY_LIMITS, must, Permission, toBlockError } from '../../base/index.js';
 import { UNNAMED_USER } from '../../block/index.js';
 import type { BackingLink, Backend, Node } from '../../block/index.js';
 import { CopyOnRead, layerStatus, skipFilters } from '../../block/copy/index.js';
@@ -95,7 +95,13 @@ export class StreamWork implements JobWork {
     const { graph } = this.#registry;
     const { top } = this.#plan;
     const internal: CopyOnReadInternal = { copyOnRead: this.#copier };
-    this.#unfreeze = graph.freezeChain(top, this.#lastLayer, 'stream');
+    try {
+      this.#unfreeze = graph.freezeChain(top, this.#lastLayer, 'stream');
+    } catch (error) {
+      // There the filter keeps the chain, and cannot be made.
+      const { kind, message, context } = toBlockError(error);
+      throw new BlockError(kind, `Could not create node: ${message}`, context);
+    }
     try {
       this.#filter = await insertJobFilter(this.#registry, {
         driver: 'copy-on-read',

@@ -7,7 +7,7 @@ import { UNNAMED_USER } from '../../block/index.js';
 import type { Child, EdgeParent, Node } from '../../block/index.js';
 import type { CommandResult } from '../../api/index.js';
 import type { HandlerFamily } from '../handlers.js';
-import { describeNode } from './node-info.js';
+import { describeNodes } from './node-info.js';
 
 type GraphInfo = CommandResult<'x-debug-query-block-graph'>;
 type NodeType = GraphInfo['nodes'][number]['type'];
@@ -38,13 +38,7 @@ export const blockCoreCommands: HandlerFamily<
   'blockdev-reopen': (engine, { options }) => engine.graph.reopen(options),
   'x-blockdev-reopen': (engine, options) => engine.graph.reopen([options]),
 
-  'query-named-block-nodes': async (engine, { flat }) => {
-    const infos = [];
-    for (const node of [...engine.graph.nodes].reverse()) {
-      infos.push(await describeNode(engine, node, flat ?? false));
-    }
-    return infos;
-  },
+  'query-named-block-nodes': (engine, { flat }) => describeNodes(engine, flat ?? false),
 
   'x-debug-query-block-graph': (engine) => describeGraph(engine.graph.nodes),
 };

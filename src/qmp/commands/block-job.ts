@@ -2,7 +2,14 @@
 // block-job-* verbs, query-block-jobs, and the commands that start jobs.
 
 import { setImmediate } from 'node:timers/promises';
-import { startBackup, startCreate, startStream } from '../../jobs/index.js';
+import {
+  startBackup,
+  startCommit,
+  startCreate,
+  startDriveMirror,
+  startMirror,
+  startStream,
+} from '../../jobs/index.js';
 import type { HandlerFamily } from '../handlers.js';
 
 export const blockJobCommands: HandlerFamily<
@@ -15,6 +22,9 @@ export const blockJobCommands: HandlerFamily<
   | 'block-job-finalize'
   | 'block-job-set-speed'
   | 'block-stream'
+  | 'block-commit'
+  | 'blockdev-mirror'
+  | 'drive-mirror'
   | 'blockdev-backup'
   | 'blockdev-create'
 > = {
@@ -30,6 +40,9 @@ export const blockJobCommands: HandlerFamily<
   'block-job-set-speed': (engine, { device, speed }) =>
     engine.jobs.requireBlockJob(device).setSpeed(speed),
   'block-stream': async (engine, args) => void (await startStream(engine.jobs, args)),
+  'block-commit': async (engine, args) => void (await startCommit(engine.jobs, args)),
+  'blockdev-mirror': async (engine, args) => void (await startMirror(engine.jobs, args)),
+  'drive-mirror': async (engine, args) => void (await startDriveMirror(engine.jobs, args)),
   'blockdev-backup': async (engine, args) => void (await startBackup(engine.jobs, args)),
   'blockdev-create': async (engine, args) => {
     await startCreate(engine.jobs, args);

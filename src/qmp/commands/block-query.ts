@@ -3,6 +3,7 @@
 // only how far they were written is counted, as in the reference.
 
 import type { CommandResult } from '../../api/index.js';
+import { ChildRole } from '../../block/index.js';
 import type { Node } from '../../block/index.js';
 import type { HandlerFamily } from '../handlers.js';
 
@@ -16,7 +17,7 @@ export const blockQueryCommands: HandlerFamily<'query-block' | 'query-blockstats
 
 function statsOf(node: Node): Stats {
   const { discards } = node.driverNode;
-  const storage = node.primary ?? node.filtered;
+  const storage = storageOf(node);
   return {
     'node-name': node.name,
     stats: { ...NOTHING_DONE, wr_highest_offset: node.writtenEnd },
@@ -32,6 +33,13 @@ function statsOf(node: Node): Stats {
         }),
     ...(storage === null ? {} : { parent: statsOf(storage) }),
   };
+}
+
+/** The one node that stores what this one holds; null where there are several. */
+function storageOf(node: Node): Node | null {
+  const mask = ChildRole.data | ChildRole.metadata | ChildRole.filtered;
+  const storing = [...node.children.values()].filter(({ role }) => (role & mask) !== 0);
+  return storing.length === 1 ? (storing[0]?.node ?? null) : null;
 }
 
 const NOTHING_DONE = {

@@ -5,6 +5,7 @@ import type { CommandResult, ImageInfoValue } from '../../api/index.js';
 import { IMAGE_LIMITS } from '../../base/index.js';
 import { ChildRole, headerName } from '../../block/index.js';
 import type { DriverInfo, Node } from '../../block/index.js';
+import { storedBytes } from '../../engine/index.js';
 import type { Engine } from '../../engine/index.js';
 import { describeBitmaps } from './bitmap.js';
 
@@ -44,22 +45,33 @@ function backingDepth(node: Node): number {
   return depth;
 }
 
-async function imageInfo(engine: Engine, node: Node, nested: boolean): Promise<ImageInfoValue> {
+/** Bytes that host files take for each node. */
+type StoredSizes = ReadonlyMap<Node, number>;
+
+async function storedSizes({ graph }: Engine): Promise<StoredSizes> {
+  const sizes = new Map<Node, number>();
+  for (const node of graph.nodes) {
+    // What is closed meanwhile is not asked for any more.
+    if (graph.find(node.name) !== node) continue;
+    sizes.set(node, await storedBytes(graph.host, node));
+  }
+  return sizes;
+}
+
+function imageInfo(node: Node, sizes: StoredSizes, nested: boolean): ImageInfoValue {
   const { info } = node;
   const { clusterSize, dirty: told } = factsOf(node);
   const link = node.backingLink();
   const format = link?.format ?? null;
   const full = link === null ? null : headerName(node, link.file);
   const storage = storageOf(node);
-  const path = storage?.driverNode.hostFile?.path;
   const dirty = told === undefined && storage !== null ? false : (told ?? undefined);
-  const stat = path === undefined ? null : await engine.graph.host.stat(path);
   const backing = nested ? node.backing : null;
   return {
     'virtual-size': node.length,
     filename: node.filename,
     format: node.driver.name,
-    'actual-size': stat?.allocatedBytes ?? 0,
+    'actual-size': sizes.get(node) ?? 0,
     ...(clusterSize === undefined ? {} : { 'cluster-size': clusterSize }),
     ...(info.encrypted === true ? { encrypted: true } : {}),
     ...(info.specific === undefined ? {} : { 'format-specific': info.specific }),
@@ -67,11 +79,26 @@ async function imageInfo(engine: Engine, node: Node, nested: boolean): Promise<I
     ...(format === null ? {} : { 'backing-filename-format': format }),
     ...(full === null ? {} : { 'full-backing-filename': full }),
     ...(dirty === undefined ? {} : { 'dirty-flag': dirty }),
-    ...(backing === null ? {} : { 'backing-image': await imageInfo(engine, backing, true) }),
+    ...(backing === null ? {} : { 'backing-image': imageInfo(backing, sizes, true) }),
   };
 }
 
-export async function describeNode(engine: Engine, node: Node, flat: boolean): Promise<NodeInfo> {
+/** All nodes, oldest last; with `flat` without what lies below each. */
+export async function describeNodes(engine: Engine, flat: boolean): Promise<NodeInfo[]> {
+  const sizes = await storedSizes(engine);
+  // Then in one turn: a job that ends closes nodes.
+  return [...engine.graph.nodes]
+    .reverse()
+    .map((node) => describeNode(node, { sizes, flat, threshold: engine.writeThresholds.of(node) }));
+}
+
+interface NodeQuery {
+  readonly sizes: StoredSizes;
+  readonly flat: boolean;
+  readonly threshold: number;
+}
+
+function describeNode(node: Node, { sizes, flat, threshold }: NodeQuery): NodeInfo {
   const cache = (node.options['cache'] ?? {}) as CacheOptions;
   const detect = node.options['detect-zeroes'] as NodeInfo['detect_zeroes'] | undefined;
   const bitmaps = describeBitmaps(node);
@@ -85,13 +112,13 @@ export async function describeNode(engine: Engine, node: Node, flat: boolean): P
     encrypted: node.info.encrypted ?? false,
     detect_zeroes: detect ?? 'off',
     ...NO_THROTTLING,
-    image: await imageInfo(engine, node, !flat),
+    image: imageInfo(node, sizes, !flat),
     cache: {
       writeback: true,
       direct: cache.direct ?? false,
       'no-flush': cache['no-flush'] ?? false,
     },
-    write_threshold: engine.writeThresholds.of(node),
+    write_threshold: threshold,
     ...(bitmaps.length === 0 ? {} : { 'dirty-bitmaps': bitmaps }),
   };
 }

@@ -111,16 +111,17 @@ describe('openImage', () => {
     const node = await graph.openImage('/disk', 'raw', false);
     const exclusive = {
       taken: Permission.write | Permission.consistentRead,
-      shared: Permission.none,
+      shared: Permission.consistentRead,
     };
+    const careful = { ...READ_ONLY, shared: Permission.all & ~Permission.write };
     const backend = await graph.attach(node, 'user', exclusive);
     const other = await graph.openImage('/disk', 'raw', true);
-    const refusal = await errorOf(() => graph.attach(other, 'reader', READ_ONLY));
+    const refusal = await errorOf(() => graph.attach(other, 'reader', careful));
     expect(refusal.message).toMatch(/Failed to get/);
     const forced = await graph.openImage('/disk', 'raw', true, { forceShare: true });
     await (await graph.attach(forced, 'reader', READ_ONLY)).detach();
     await backend.detach();
-    await (await graph.attach(other, 'reader', READ_ONLY)).detach();
+    await (await graph.attach(other, 'reader', careful)).detach();
     await graph.closeAll();
   });
 });

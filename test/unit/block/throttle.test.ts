@@ -7,7 +7,7 @@ import { ManualClock } from '../../../src/base/index.js';
 import type { Driver } from '../../../src/block/index.js';
 import { createGraph, createRegistry } from '../../../src/block/index.js';
 import { ThrottleGroup, UNLIMITED, withLimits } from '../../../src/block/throttle/index.js';
-import type { LimitName, ThrottleLimits } from '../../../src/block/throttle/options.js';
+import type { LimitName, RateName, ThrottleLimits } from '../../../src/block/throttle/options.js';
 import { throttle } from '../../../src/drivers/filters/throttle/index.js';
 import { nullDriver } from '../../../src/drivers/protocols/null-co/index.js';
 import { errorOf, MemoryHost, READ_WRITE } from '../../helpers/graph.js';
@@ -44,6 +44,45 @@ async function passedIn(
   while (clock.advanceToNext()) await Promise.resolve();
   await worker;
   return passed;
+}
+
+interface ModelLimit {
+  readonly rate: RateName;
+  readonly average: number;
+  readonly factor: number;
+  readonly burstLength: number;
+  readonly bursts: boolean;
+}
+
+/**
+ * When each request passes, in milliseconds: the moment at which what was let through, less what
+ * has leaked since, is within a tenth of a second's worth of each rate, or within its burst.
+ */
+function modelTimes(
+  limits: readonly ModelLimit[],
+  requests: readonly { readonly afterMs: number; readonly bytes: number }[],
+): number[] {
+  const levels = limits.flatMap(({ rate, average, factor, burstLength, bursts }) => {
+    const unit = rate.startsWith('bps') ? 'bytes' : 'requests';
+    const most = average * factor;
+    if (!bursts) return [{ unit, perMs: average / 1000, room: average / 10, level: 0 }];
+    const long = { unit, perMs: average / 1000, room: most * burstLength, level: 0 };
+    const short = { unit, perMs: most / 1000, room: most / 10, level: 0 };
+    return burstLength > 1 ? [long, short] : [long];
+  });
+  let now = 0;
+  let arrival = 0;
+  return requests.map(({ afterMs, bytes }) => {
+    arrival += afterMs;
+    const wait = Math.max(0, ...levels.map((one) => (one.level - one.room) / one.perMs));
+    const passes = Math.max(arrival, now + wait);
+    for (const one of levels) {
+      one.level = Math.max(0, one.level - one.perMs * (passes - now));
+      one.level += one.unit === 'bytes' ? bytes : 1;
+    }
+    now = passes;
+    return passes;
+  });
 }
 
 describe('throttle group', () => {
@@ -138,6 +177,56 @@ describe('throttle group', () => {
     });
   });
 
+  it('lets each request pass when a plain model of the buckets does', async () => {
+    const rate = fc.constantFrom<RateName>('bps-total', 'bps-write', 'iops-total', 'iops-write');
+    const limit = fc.record({
+      rate,
+      average: fc.integer({ min: 5, max: 2000 }),
+      factor: fc.integer({ min: 1, max: 20 }),
+      burstLength: fc.integer({ min: 1, max: 4 }),
+      bursts: fc.boolean(),
+    });
+    const request = fc.record({
+      afterMs: fc.integer({ min: 0, max: 800 }),
+      bytes: fc.integer({ min: 1, max: 3000 }),
+    });
+    const load = fc.array(request, { minLength: 1, maxLength: 30 });
+    const limits = fc.uniqueArray(limit, { selector: ({ rate: name }) => name.slice(0, 3) });
+    await fc.assert(
+      fc.asyncProperty(limits, load, async (chosen, requests) => {
+        const clock = new ManualClock();
+        const config: Record<string, number> = {};
+        for (const { rate: name, average, factor, burstLength, bursts } of chosen) {
+          config[name] = average;
+          if (!bursts) continue;
+          config[`${name}-max`] = average * factor;
+          config[`${name}-max-length`] = burstLength;
+        }
+        const member = groupWith(clock, config).join();
+        const passed: number[] = [];
+        for (const [index, { afterMs, bytes }] of requests.entries()) {
+          const arrival = clock.now() + afterMs;
+          while (clock.now() < arrival) {
+            clock.advance(Math.min(1, arrival - clock.now()));
+            await Promise.resolve();
+          }
+          void Promise.resolve(member.enter('write', bytes)).then(() => {
+            passed[index] = clock.now();
+          });
+          await Promise.resolve();
+        }
+        while (clock.advanceToNext()) {
+          for (let turn = 0; turn < 3; turn += 1) await Promise.resolve();
+        }
+        const expected = modelTimes(chosen, requests);
+        for (const [index, at] of expected.entries()) {
+          expect(Math.abs((passed[index] ?? Infinity) - at)).toBeLessThanOrEqual(2 + index / 10);
+        }
+      }),
+      { numRuns: 40 },
+    );
+  });
+
   it('new limits count for those who wait', async () => {
     const clock = new ManualClock();
     const group = groupWith(clock, { 'bps-total': 1 });
@@ -195,6 +284,24 @@ describe('throttle node', () => {
     await user.detach();
     await graph.closeAll();
     expect(group.inUse).toBe(false);
+  });
+
+  it('one that is opened over drained nodes limits nobody until the section ends', async () => {
+    const { graph, node, user } = await stage({ 'iops-total': 1 });
+    const section = await graph.drain([node]);
+    const over = await graph.open({ driver: 'throttle', 'throttle-group': 'g', file: 't' });
+    const guest = await graph.attach(over, 'late guest', READ_WRITE);
+    let done = false;
+    const reading = Promise.resolve(guest.read(0, new Uint8Array(512))).then(() => {
+      done = true;
+    });
+    await user.node.flush();
+    expect(done).toBe(false);
+    section.end();
+    (await graph.drain([over, node])).end();
+    await reading;
+    await Promise.all([guest.detach(), user.detach()]);
+    await graph.closeAll();
   });
 
   it('flushes and status never wait; zeroes and discards count as writes', async () => {

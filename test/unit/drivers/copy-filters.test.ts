@@ -3,6 +3,7 @@
 import { describe, expect, it } from 'vitest';
 import { Permission } from '../../../src/base/index.js';
 import type { NodeOptions } from '../../../src/block/index.js';
+import { startBackup } from '../../../src/jobs/index.js';
 import {
   createImage,
   firstDifference,
@@ -12,6 +13,7 @@ import {
   openImage,
   openRaw,
   readAll,
+  turns,
 } from '../../helpers/job-stage.js';
 import type { Stage } from '../../helpers/job-stage.js';
 
@@ -61,6 +63,20 @@ describe('copy-on-read', () => {
       expect((await top.blockStatus(at, 65_536, false)).allocated).toBe(allocated);
     }
     expect([...wanted.values()]).toContain(false);
+  });
+
+  it('fills what a backup reads through it, and both end', async () => {
+    const stage = await chain(4);
+    const before = await readAll(stage.graph.require('top'));
+    const cor = { driver: 'copy-on-read', 'node-name': 'cor', file: 'top' };
+    await stage.graph.open(cor as NodeOptions);
+    await createImage(stage, { name: 'target', size: SIZE });
+    await openImage(stage, 'target');
+    const args = { 'job-id': 'b', device: 'cor', target: 'target', sync: 'full' } as const;
+    const job = await startBackup(stage.jobs, args);
+    await turns(500);
+    expect(job.status).toBe('null');
+    expect(firstDifference(await readAll(stage.graph.require('target')), before)).toBe(-1);
   });
 
   it('refuses a bottom that is missing or a filter', async () => {

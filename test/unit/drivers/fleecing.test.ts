@@ -6,7 +6,14 @@ import { addBitmap } from '../../../src/block/index.js';
 import type { Backend, Driver, Graph, NodeOptions, Request } from '../../../src/block/index.js';
 import { copyBeforeWrite } from '../../../src/drivers/filters/copy-before-write/index.js';
 import { snapshotAccess } from '../../../src/drivers/filters/snapshot-access/index.js';
-import { errorOf, graphOn, MemoryHost, pattern, READ_ONLY, READ_WRITE } from '../../helpers/graph.js';
+import {
+  errorOf,
+  graphOn,
+  MemoryHost,
+  pattern,
+  READ_ONLY,
+  READ_WRITE,
+} from '../../helpers/graph.js';
 import { firstDifference, turns } from '../../helpers/job-stage.js';
 import { testDriver } from '../../helpers/test-driver.js';
 import type { TestDriver } from '../../helpers/test-driver.js';
@@ -212,7 +219,7 @@ describe('the snapshot beside guest writes', () => {
     expect(error.message).toContain("Node 'snapshot' keeps no snapshot");
   });
 
-  it('with a bitmap it has the units in which bits are set, and only those are copied', async () => {
+  it('with a bitmap it has the units that have bits set, and only those are copied', async () => {
     const { guest, snapshot, before, targetDevice } = await makeStage({
       bitmap: { node: 'source', name: 'chosen' },
     });
@@ -329,7 +336,7 @@ describe('a copy that takes too long', () => {
     await turns();
     clock.advance(1000);
     await turns();
-    expect([first.error, wide.error]).toMatchObject([{ errno: 'ETIMEDOUT' }, { errno: 'ETIMEDOUT' }]);
+    for (const { error } of [first, wide]) expect(error).toMatchObject({ errno: 'ETIMEDOUT' });
     target.letGo();
     await turns();
     expect(targetDevice.calls.map(({ offset }) => offset)).toEqual([UNIT]);

@@ -202,7 +202,7 @@ describe('blockdev-backup', () => {
     await expect(compressed).rejects.toThrow('Compression is not supported for this drive');
   });
 
-  it('a target that is the source\'s own backing file is refused before there is a job', async () => {
+  it('refuses the backing file of its source as target, before there is a job', async () => {
     const stage = await backupStage();
     await expect(startBackup(stage.jobs, { ...BACKUP, target: 'mid' })).rejects.toThrow(
       /^Could not create node: Permission conflict on node 'mid': permissions 'write' are both /,

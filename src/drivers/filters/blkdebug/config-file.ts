@@ -96,7 +96,7 @@ function sectionsOf(text: string): readonly Section[] {
 function titleOf(line: string): { readonly name: string; readonly id: string | null } | null {
   const named = /^\[\s*(\S{1,63})\s+"([^"]{1,63})/.exec(line);
   if (named !== null) return { name: named[1] ?? '', id: named[2] ?? '' };
-  const plain = /^\[([^\]]{1,63})/.exec(line.replace(/\r?\n$/, ''));
+  const plain = /^\[([^\]]{1,63})/.exec(line);
   return plain === null ? null : { name: plain[1] ?? '', id: null };
 }
 

@@ -62,9 +62,11 @@ export async function createQcow2(
   const image = emptyImage(options);
   const { header, tables, fileLength } = layOut(image);
   const file = await context.node(options.file);
-  await file.truncate(0);
+  // A block device stays as long as it is.
+  await file.truncate(0, { exact: false });
   const { preallocation } = image;
   await file.truncate(fileLength, {
+    exact: false,
     preallocation: preallocation === 'metadata' ? 'off' : preallocation,
   });
   if (file.length < fileLength) {

@@ -83,9 +83,16 @@ export class Qcow2Structures implements Structures {
       }
       await this.#file.node.flush();
       const sector = buildFirstSector(cluster0, change);
+      const before = this.#header;
       await this.#file.node.write(writeRequest(0, sector));
       this.#header = change.header;
-      await this.#file.node.flush();
+      try {
+        await this.#file.node.flush();
+      } catch (error) {
+        // Either link may be found later; nothing more is written to a file that failed to sync.
+        this.#header = before;
+        throw error;
+      }
     });
   }
 

@@ -9,7 +9,6 @@
 import {
   BlockError,
   must,
-  Permission,
   sequence,
   settle,
   type Eventually,
@@ -30,6 +29,7 @@ import type {
 } from '../../../block/index.js';
 import { RequestFlag } from '../../../block/index.js';
 import type { HostExtent, HostFile, OpenFileOptions } from '../../../host/index.js';
+import { FileAccess } from './access.js';
 import type { FileNodeOptions } from './open.js';
 
 const SECTOR_BYTES = 512;
@@ -41,8 +41,11 @@ export interface FileNodeParts {
   readonly file: HostFile;
   /** Whether permissions become locks. */
   readonly locked: boolean;
-  /** How the file was to be opened; it is read-only too where nothing else was possible. */
+  /** How the node was to be opened; with `openAgain` the file follows its users. */
   readonly flags: OpenFileOptions;
+  readonly openAgain: ((readOnly: boolean) => HostFile) | null;
+  /** Permissions that its users hold when it is reopened; none at first. */
+  readonly taken: number;
   readonly discards: DiscardCounts;
   /** Gives the same parts when nothing has to change. */
   reopen(
@@ -56,7 +59,6 @@ export interface FileNodeParts {
 const LAST_BYTE = new Uint8Array(1);
 
 export class FileNode implements DriverNode {
-  readonly hostFile: HostFile;
   readonly readOnly: boolean;
   /** A device does not: what is written past its end fails for want of room. */
   readonly growsOnWrite = true;
@@ -64,21 +66,24 @@ export class FileNode implements DriverNode {
   readonly limits: NodeLimits;
   readonly #parts: FileNodeParts;
   readonly #node: Node;
-  readonly #locked: boolean;
+  readonly #access: FileAccess;
 
   constructor(parts: FileNodeParts) {
     this.#parts = parts;
     this.discards = parts.discards;
-    this.hostFile = parts.file;
-    this.readOnly = parts.file.readOnly;
+    this.#access = new FileAccess(parts, parts.taken);
+    this.readOnly = parts.flags.readOnly;
     this.#node = parts.node;
-    this.#locked = parts.locked;
     this.limits = {
       requestAlignment: parts.file.alignment,
       maxTransfer: 0,
       optimalZeroes: 0,
       optimalDiscard: 0,
     };
+  }
+
+  get hostFile(): HostFile {
+    return this.#access.file;
   }
 
   get length(): number {
@@ -88,9 +93,7 @@ export class FileNode implements DriverNode {
   }
 
   setPermissions(cumulative: PermissionPair): void {
-    if (!this.#locked) return;
-    const unshared = Permission.all & ~cumulative.shared;
-    this.hostFile.lock({ taken: cumulative.taken, unshared });
+    this.#access.declare(cumulative);
   }
 
   read(request: Request): Eventually<void> {
@@ -139,7 +142,7 @@ export class FileNode implements DriverNode {
   }
 
   flush(): Eventually<void> {
-    return this.hostFile.sync();
+    return this.#access.sync();
   }
 
   blockStatus(offset: number, length: number): BlockStatus {
@@ -225,17 +228,17 @@ export class FileNode implements DriverNode {
     context: OpenContext,
     options: Readonly<Record<string, unknown>>,
   ): Promise<DriverNode> {
-    const current = this.#parts;
+    const current = { ...this.#parts, file: this.hostFile, taken: this.#access.taken };
     const parts = await current.reopen(current, context, options as FileNodeOptions);
     return parts === current ? this : new FileNode(parts);
   }
 
   takeOver(old: DriverNode): void {
-    if (old.hostFile !== undefined) this.hostFile.takeOverLocks(old.hostFile);
+    if (old.hostFile !== undefined) this.#access.takeOver(old.hostFile);
   }
 
   async close(): Promise<void> {
-    await this.hostFile.close();
+    await this.#access.close();
   }
 
   /** What is there, past the end of the file a hole; never of length 0. */

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// Opening a host file as a node: options that are refused, and falling back to read-only.
+// Opening a host file as a node: options that are refused, and files that are open for writing
+// only while someone may write (`auto-read-only`).
 
-import { BlockError } from '../../../base/index.js';
+import { BlockError, Permission } from '../../../base/index.js';
 import type { DriverNode, OpenContext } from '../../../block/index.js';
-import type { Host, HostFile, OpenFileOptions } from '../../../host/index.js';
+import type { HostFile, OpenFileOptions } from '../../../host/index.js';
 import { FileNode, type FileNodeParts } from './node.js';
 import type { FileOptions } from './options.js';
 
@@ -13,8 +14,6 @@ export type FileNodeOptions = FileOptions & {
   readonly 'force-share'?: boolean;
   readonly cache?: { readonly direct?: boolean; readonly 'no-flush'?: boolean };
 };
-
-const READ_ONLY_ERRNOS = new Set(['EACCES', 'EPERM', 'EROFS']);
 
 export async function openFile(
   context: OpenContext,
@@ -44,8 +43,11 @@ async function openAs(
   options: FileNodeOptions,
 ): Promise<DriverNode> {
   refuseUnsupported(options);
-  const wanted = wantedFlags(context, options);
-  const file = await openOrReadOnly(context.host, options, wanted);
+  const flags = wantedFlags(context, options);
+  const openAgain = opener(context, options, flags);
+  const file = openAgain === null
+    ? await context.host.openFile(options.filename, flags)
+    : openAgain(true);
   if (file.kind !== kind) {
     await file.close();
     const driver = kind === 'file' ? 'file' : 'host_device';
@@ -59,12 +61,13 @@ async function openAs(
       path: options.filename,
     });
   }
-  const locked = options.locking !== 'off' && options['force-share'] !== true;
   return new FileNode({
     node: context.node,
     file,
-    locked,
-    flags: wanted,
+    locked: options.locking !== 'off',
+    flags,
+    openAgain,
+    taken: Permission.none,
     discards: { succeeded: 0, failed: 0, bytes: 0 },
     reopen: reopenFile,
   });
@@ -83,6 +86,20 @@ function wantedFlags(context: OpenContext, options: FileNodeOptions): OpenFileOp
   };
 }
 
+function followsUsers(options: FileNodeOptions, flags: OpenFileOptions): boolean {
+  return options['auto-read-only'] === true && !flags.readOnly;
+}
+
+/** Null unless the file is to be open for writing only while someone may write. */
+function opener(
+  context: OpenContext,
+  options: FileNodeOptions,
+  flags: OpenFileOptions,
+): ((readOnly: boolean) => HostFile) | null {
+  if (!followsUsers(options, flags)) return null;
+  return (readOnly) => context.host.openFileNow(options.filename, { ...flags, readOnly });
+}
+
 /** The same file opened another way; the locks follow when the new instance takes over. */
 async function reopenFile(
   current: FileNodeParts,
@@ -90,15 +107,20 @@ async function reopenFile(
   options: FileNodeOptions,
 ): Promise<FileNodeParts> {
   const flags = wantedFlags(context, options);
+  const isAutomatic = followsUsers(options, flags);
   const same =
     flags.direct === current.flags.direct &&
     flags.noFlush === current.flags.noFlush &&
-    flags.readOnly === current.file.readOnly;
+    flags.readOnly === current.flags.readOnly &&
+    isAutomatic === (current.openAgain !== null);
   if (same) return current;
-  const file = await openOrReadOnly(context.host, options, flags);
+  const openAgain = opener(context, options, flags);
+  const file = openAgain === null
+    ? await context.host.openFile(options.filename, flags)
+    : openAgain((current.taken & ~Permission.consistentRead) === 0);
   const { device, inode } = current.file.identity;
   if (file.identity.device === device && file.identity.inode === inode) {
-    return { ...current, file, flags };
+    return { ...current, file, flags, openAgain };
   }
   await file.close();
   const text = `Could not reopen '${options.filename}': another file has taken its name`;
@@ -114,21 +136,5 @@ function refuseUnsupported(options: FileNodeOptions): void {
     throw new BlockError('unsupported', 'x-check-cache-dropped=on is not supported', {
       path: options.filename,
     });
-  }
-}
-
-async function openOrReadOnly(
-  host: Host,
-  options: FileNodeOptions,
-  wanted: OpenFileOptions,
-): Promise<HostFile> {
-  try {
-    return await host.openFile(options.filename, wanted);
-  } catch (error) {
-    const mayFallBack = options['auto-read-only'] === true && !wanted.readOnly;
-    if (!mayFallBack || !(error instanceof BlockError) || !READ_ONLY_ERRNOS.has(error.errno)) {
-      throw error;
-    }
-    return await host.openFile(options.filename, { ...wanted, readOnly: true });
   }
 }

@@ -2,7 +2,7 @@
 // Option values as they stand in names of images: `json:` texts are not checked against a schema,
 // and those made of command-line options hold every value as a string.
 
-import { BlockError } from '../base/index.js';
+import { BlockError } from '../../base/index.js';
 
 /** A whole number that may be a string of digits; throws kind `invalid-option` for another. */
 export function looseNumber(name: string, value: unknown, otherwise: number): number {

@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: Apache-2.0
+// The host file behind a node, and whether it is open for writing.
+//
+// With `auto-read-only` a node that may be written to has its file open read-only until a user
+// takes a permission to write, and again when the last of these is gone. The file is then opened a
+// second time; locks move in the same turn, so that at no moment is the file without them. The
+// former opening is closed once nobody uses it, and flushed before where it was written through:
+// until that is done a flush of the node waits for it, and fails if it failed.
+
+import {
+  BlockError,
+  Permission,
+  type Eventually,
+  type PermissionPair,
+} from '../../../base/index.js';
+import type { Node } from '../../../block/index.js';
+import type { HostFile } from '../../../host/index.js';
+
+const WRITING = Permission.write | Permission.writeUnchanged | Permission.resize;
+
+export interface FileAccessParts {
+  /** Named to others of this process who are refused a lock. */
+  readonly node: Node;
+  readonly file: HostFile;
+  /** Whether permissions become locks. */
+  readonly locked: boolean;
+  /** Opens the same file again, in this turn; null where its mode never changes. */
+  readonly openAgain: ((readOnly: boolean) => HostFile) | null;
+}
+
+export class FileAccess {
+  file: HostFile;
+  readonly #parts: FileAccessParts;
+  #taken: number;
+  #retiring: Promise<void> | null = null;
+
+  /** `taken`: permissions that are held when it takes over from another. */
+  constructor(parts: FileAccessParts, taken: number) {
+    this.#parts = parts;
+    this.#taken = taken;
+    this.file = parts.file;
+  }
+
+  /** Permissions that the node's users hold, as declared last. */
+  get taken(): number {
+    return this.#taken;
+  }
+
+  /** Throws with file and locks as they were. */
+  declare(cumulative: PermissionPair): void {
+    const needsWriting = (cumulative.taken & WRITING) !== 0;
+    const { openAgain } = this.#parts;
+    if (openAgain !== null && needsWriting && this.file.readOnly) {
+      this.#replace(openAgain(false), cumulative);
+    } else {
+      this.#lock(this.file, cumulative);
+      if (openAgain !== null && !needsWriting && !this.file.readOnly) this.#lower(openAgain);
+    }
+    this.#taken = cumulative.taken;
+  }
+
+  takeOver(from: HostFile): void {
+    this.file.takeOverLocks(from);
+  }
+
+  /** Everything written so far, through a former opening too. */
+  sync(): Eventually<void> {
+    const retiring = this.#retiring;
+    return retiring === null ? this.file.sync() : retiring.then(() => this.file.sync());
+  }
+
+  async close(): Promise<void> {
+    try {
+      await this.#retiring;
+    } finally {
+      await this.file.close();
+    }
+  }
+
+  #lock(file: HostFile, { taken, shared }: PermissionPair): void {
+    if (!this.#parts.locked) return;
+    const request = { taken, unshared: Permission.all & ~shared };
+    file.lock(request, `node '${this.#parts.node.name}'`);
+  }
+
+  #replace(next: HostFile, cumulative: PermissionPair): void {
+    const old = this.file;
+    try {
+      requireSame(next, old);
+      if (this.#parts.locked) next.takeOverLocks(old);
+      try {
+        this.#lock(next, cumulative);
+      } catch (error) {
+        if (this.#parts.locked) old.takeOverLocks(next);
+        throw error;
+      }
+    } catch (error) {
+      void next.close().catch(() => undefined);
+      throw error;
+    }
+    this.file = next;
+    this.#retire(old);
+  }
+
+  /** Nothing is lost when the file cannot be opened read-only: it stays as it is. */
+  #lower(openAgain: (readOnly: boolean) => HostFile): void {
+    const old = this.file;
+    let next: HostFile;
+    try {
+      next = openAgain(true);
+    } catch {
+      return;
+    }
+    try {
+      requireSame(next, old);
+      if (this.#parts.locked) next.takeOverLocks(old);
+    } catch {
+      void next.close().catch(() => undefined);
+      return;
+    }
+    this.file = next;
+    this.#retire(old);
+  }
+
+  #retire(old: HostFile): void {
+    const before = this.#retiring;
+    const done = closeAfter(before, old);
+    this.#retiring = done;
+    // A failure stays for whoever flushes or closes.
+    done.then(
+      () => {
+        if (this.#retiring === done) this.#retiring = null;
+      },
+      () => undefined,
+    );
+  }
+}
+
+async function closeAfter(before: Promise<void> | null, old: HostFile): Promise<void> {
+  try {
+    await before;
+    if (!old.readOnly) await old.sync();
+  } finally {
+    await old.close();
+  }
+}
+
+function requireSame(next: HostFile, old: HostFile): void {
+  const { device, inode } = next.identity;
+  if (device === old.identity.device && inode === old.identity.inode) return;
+  const text = `Could not reopen '${old.path}': another file has taken its name`;
+  throw new BlockError('invalid-state', text, { path: old.path });
+}

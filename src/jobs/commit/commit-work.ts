@@ -1,0 +1,295 @@
+// SPDX-License-Identifier: Apache-2.0
+// The commit job at work, below the active layer: what lies from top down to base (exclusive) is
+// copied into the base, then whoever stands on top stands on the base.
+//
+// Order of safety: the base has everything and is flushed at the end of run() and again in
+// prepare(); then each overlay's header names the base, durably; the graph follows in one turn.
+// Until then the images above hide what the base has got, so a power cut leaves the chain as it
+// was. A change of the graph that is refused puts the headers back.
+
+import { BlockError, COPY_LIMITS, errnoText, must, Permission } from '../../base/index.js';
+import { toBlockError } from '../../base/index.js';
+import { ChildRole, UNNAMED_USER } from '../../block/index.js';
+import type { BackingLink, Backend, EdgeUser, Node } from '../../block/index.js';
+import { layerStatus, skipFilters, yieldToLoop } from '../../block/copy/index.js';
+import type { CopySession } from '../../block/copy/index.js';
+import { CopyLoop } from '../copy-loop.js';
+import type { CopyWork } from '../copy-loop.js';
+import type { Job } from '../job.js';
+import type { OnError } from '../options.js';
+import { insertJobFilter, jobUser, letGo, requireFilterName } from '../start.js';
+import type { StartableWork } from '../start.js';
+import type { JobRegistry } from '../registry.js';
+
+export interface CommitPlan {
+  readonly device: Node;
+  readonly top: Node;
+  readonly base: Node;
+  /** From top down to base (exclusive), filters included. */
+  readonly layers: readonly Node[];
+  readonly backingFile: string | null;
+  readonly filterName: string | null;
+  readonly onError: OnError;
+}
+
+/** Where a base tells no cluster size. */
+const DEFAULT_UNIT = 65_536;
+const NOTHING = { taken: Permission.none, shared: Permission.all };
+
+interface Relinked {
+  readonly overlay: Node;
+  readonly before: BackingLink | null;
+  readonly wasReadOnly: boolean;
+}
+
+export class CommitWork implements StartableWork {
+  readonly #registry: JobRegistry;
+  readonly #plan: CommitPlan;
+  #filter: Node | null = null;
+  #base: Backend | null = null;
+  readonly #backends: Backend[] = [];
+  #unfreeze: (() => void) | null = null;
+  #loop: CopyLoop | null = null;
+  #session: CopySession | null = null;
+  #madeWritable = false;
+  #speed = 0;
+  #cursor = 0;
+  /** Ranges claimed and not yet copied; those that failed are tried again. */
+  readonly #due = new Set<number>();
+  readonly #failed = new Map<number, number>();
+
+  constructor(registry: JobRegistry, plan: CommitPlan) {
+    this.#registry = registry;
+    this.#plan = plan;
+  }
+
+  async attach(job: Job): Promise<void> {
+    const { graph } = this.#registry;
+    const { device, top, base, layers, filterName } = this.#plan;
+    requireFilterName(this.#registry, filterName ?? undefined, '');
+    if (base.readOnly) {
+      await graph.setReadOnly(base, false);
+      this.#madeWritable = true;
+    }
+    const filter = await insertJobFilter(this.#registry, {
+      driver: 'commit_top',
+      name: filterName,
+      below: top,
+      internal: {},
+    });
+    this.#filter = filter;
+    const main = await this.#take(device, jobUser(job, 'main node'), NOTHING);
+    for (const layer of layers) {
+      const sees = skipFilters(layer) === skipFilters(base) ? Permission.consistentRead : 0;
+      const shared = Permission.write | Permission.writeUnchanged | sees;
+      const user = jobUser(job, 'intermediate node');
+      await this.#take(layer, user, { taken: Permission.none, shared });
+    }
+    this.#unfreeze = graph.freezeChain(filter, base, 'commit');
+    await this.#take(base, jobUser(job, 'base'), NOTHING);
+    const grows = base.length < top.length ? Permission.resize : Permission.none;
+    this.#base = await this.#take(base, UNNAMED_USER, {
+      taken: Permission.consistentRead | Permission.write | grows,
+      shared: Permission.consistentRead | Permission.writeUnchanged,
+    });
+    await this.#take(top, UNNAMED_USER, NOTHING);
+    main.onQuiesce((quiesced) => {
+      if (quiesced) job.quiesce();
+      else job.unquiesce();
+    });
+  }
+
+  setSpeed(bytesPerSecond: number): void {
+    this.#speed = bytesPerSecond;
+    this.#loop?.setSpeed(bytesPerSecond);
+  }
+
+  async run(job: Job): Promise<void> {
+    const { top, base, onError } = this.#plan;
+    const { graph, engine } = this.#registry;
+    await yieldToLoop();
+    job.setTotal(top.length);
+    if (base.length < top.length) await base.truncate(top.length);
+    const unit = this.#unit;
+    this.#session = engine.open({
+      source: { node: top },
+      target: must(this.#base, 'the job is attached'),
+      unit,
+      zeroGranularity: unit,
+    });
+    this.#loop = new CopyLoop({
+      clock: graph.clock,
+      backend: must(this.#base, 'the job is attached'),
+      unit,
+      window: COPY_LIMITS.batchesPerJob,
+      maxBatch: COPY_LIMITS.batchMaxBytes,
+      onSourceError: onError,
+      onTargetError: onError,
+      retryIgnored: true,
+      next: (limit) => this.#next(job, limit),
+    });
+    this.#loop.setSpeed(this.#speed);
+    await this.#loop.run(job);
+    job.progressTo(top.length);
+    await base.flush();
+  }
+
+  async prepare(): Promise<void> {
+    const { graph } = this.#registry;
+    const { base, backingFile } = this.#plan;
+    const filter = must(this.#filter, 'the filter is in place');
+    await base.flush();
+    this.#unfreeze?.();
+    this.#unfreeze = null;
+    const file = backingFile ?? base.filename;
+    const link = { file, format: skipFilters(base).driver.name };
+    const relinked: Relinked[] = [];
+    try {
+      for (const overlay of overlaysOf(filter)) await this.#relink(overlay, link, relinked);
+      for (const backend of this.#backends) backend.setPermissions(NOTHING);
+      await graph.replaceNode({ node: filter, by: base });
+    } catch (error) {
+      for (const each of relinked) {
+        await each.overlay.changeBacking(each.before).catch(() => undefined);
+      }
+      throw asJobError(error);
+    } finally {
+      for (const { overlay, wasReadOnly } of relinked) {
+        if (wasReadOnly) await graph.setReadOnly(overlay, true).catch(() => undefined);
+      }
+    }
+  }
+
+  async clean(): Promise<void> {
+    const { graph } = this.#registry;
+    const filter = this.#filter;
+    const madeWritable = this.#madeWritable;
+    this.#filter = null;
+    this.#madeWritable = false;
+    this.#unfreeze?.();
+    this.#unfreeze = null;
+    await letGo([
+      ...this.#backends.splice(0).map((backend) => () => backend.detach()),
+      () => (filter === null ? undefined : graph.removeFilter(filter)),
+      // Whoever writes to it by now may go on.
+      () =>
+        madeWritable
+          ? graph.setReadOnly(this.#plan.base, true).catch(() => undefined)
+          : undefined,
+    ]);
+  }
+
+  get #unit(): number {
+    return skipFilters(this.#plan.base).info.clusterSize ?? DEFAULT_UNIT;
+  }
+
+  async #take(
+    node: Node,
+    user: EdgeUser | string,
+    permissions: { readonly taken: number; readonly shared: number },
+  ): Promise<Backend> {
+    const backend = await this.#registry.graph.attach(node, user, permissions);
+    this.#backends.push(backend);
+    return backend;
+  }
+
+  /** The header of one overlay names the base from now on, on disk. */
+  async #relink(overlay: Node, link: BackingLink, done: Relinked[]): Promise<void> {
+    const { graph } = this.#registry;
+    const wasReadOnly = overlay.readOnly;
+    if (wasReadOnly) await graph.setReadOnly(overlay, false);
+    const section = await graph.drain([overlay]);
+    try {
+      done.push({ overlay, before: overlay.backingLink(), wasReadOnly });
+      await overlay.flush();
+      await overlay.changeBacking(link);
+    } finally {
+      section.end();
+    }
+  }
+
+  /** Walks on to what the base lacks. */
+  async #next(job: Job, limit: number): Promise<CopyWork | null> {
+    const { length } = this.#plan.top;
+    const unit = this.#unit;
+    while (this.#cursor < length) {
+      const status = await this.#statusAt(this.#cursor, length);
+      if (status.due) {
+        const start = Math.floor(this.#cursor / unit) * unit;
+        const most = Math.min(start + limit, length);
+        let until = this.#cursor + status.length;
+        while (until < most) {
+          const more = await this.#statusAt(until, most);
+          if (!more.due) break;
+          until += more.length;
+        }
+        const end = Math.min(Math.ceil(until / unit) * unit, most);
+        return this.#claim(job, start, end - start);
+      }
+      this.#cursor += status.length;
+      if (this.#due.size === 0) job.progressTo(this.#cursor);
+    }
+    return this.#retry(job);
+  }
+
+  /** A layer that cannot tell is read: the read says what is wrong. */
+  async #statusAt(
+    offset: number,
+    end: number,
+  ): Promise<{ readonly due: boolean; readonly length: number }> {
+    const { top, base } = this.#plan;
+    const asked = Math.min(COPY_LIMITS.zeroRangeBytes, end - offset);
+    try {
+      const status = await layerStatus({ top, base }, offset, asked);
+      return { due: status.where !== 'below', length: status.length };
+    } catch (error) {
+      if (!(error instanceof BlockError)) throw error;
+      return { due: true, length: Math.min(asked, this.#unit) };
+    }
+  }
+
+  #claim(job: Job, offset: number, length: number): CopyWork {
+    this.#cursor = Math.max(this.#cursor, offset + length);
+    this.#due.add(offset);
+    const session = must(this.#session, 'the job runs');
+    return {
+      offset,
+      length,
+      cost: length,
+      run: () => session.copy(offset, length),
+      over: (failure) => {
+        this.#due.delete(offset);
+        if (failure !== null) this.#failed.set(offset, length);
+        else job.progressTo(Math.min(this.#cursor, ...this.#due, ...this.#failed.keys()));
+      },
+    };
+  }
+
+  #retry(job: Job): CopyWork | null {
+    for (const [offset, length] of this.#failed) {
+      this.#failed.delete(offset);
+      return this.#claim(job, offset, length);
+    }
+    return null;
+  }
+}
+
+/** Nodes whose header names what the filter stands on, looking up through filters. */
+function overlaysOf(filter: Node): Node[] {
+  const overlays: Node[] = [];
+  const above: Node[] = [filter];
+  for (const node of above) {
+    for (const { parent, role } of node.parents) {
+      if (parent.node === null) continue;
+      if ((role & ChildRole.cow) !== 0) overlays.push(parent.node);
+      else if ((role & ChildRole.filtered) !== 0) above.push(parent.node);
+    }
+  }
+  return overlays;
+}
+
+function asJobError(error: unknown): BlockError {
+  const failure = toBlockError(error);
+  if (failure.kind !== 'io' && failure.kind !== 'no-space') return failure;
+  return new BlockError(failure.kind, errnoText(failure.errno), { cause: failure });
+}

@@ -1,0 +1,419 @@
+// SPDX-License-Identifier: Apache-2.0
+// A mirror at work, for `mirror` jobs and for commits of the active layer: the target is brought to
+// what the source reads as and kept there, until the user lets it take the source's place.
+//
+// Order at the end: everything copied, guests drained, nothing dirty, target flushed; then, at
+// PENDING and still drained, the users of the source move to the target in one turn. So no write
+// is ever between the two. Without a pivot the target holds the drained moment all the same.
+
+import { BlockError, COPY_LIMITS, errnoText, must, Permission } from '../base/index.js';
+import { toBlockError } from '../base/index.js';
+import type { Backend, Child, DrainedSection, EdgeUser, Node } from '../block/index.js';
+import { resolveBackingName, UNNAMED_USER } from '../block/index.js';
+import { layerStatus, MirrorState, skipFilters, yieldToLoop } from '../block/copy/index.js';
+import type { CopyFailure, CopySession, MirrorInternal } from '../block/copy/index.js';
+import { CopyLoop } from './copy-loop.js';
+import type { Job } from './job.js';
+import { MirrorBatches } from './mirror-batches.js';
+import type { OnError } from './options.js';
+import { insertJobFilter, jobUser, letGo } from './start.js';
+import type { StartableWork } from './start.js';
+import type { JobRegistry } from './registry.js';
+
+export interface MirrorPlan {
+  readonly type: 'mirror' | 'commit';
+  readonly source: Node;
+  readonly target: Node;
+  /** `none`: only what is written from now on. */
+  readonly sync: 'full' | 'top' | 'none';
+  /** Layers from here on (inclusive) are not copied. */
+  readonly base: Node | null;
+  /** Nodes between the source and a target that lies below it. */
+  readonly between: readonly Node[];
+  /** Bytes that one dirty bit stands for. */
+  readonly granularity: number;
+  /** Bytes in flight at most; 0 = the default. */
+  readonly bufferBytes: number;
+  /** What the target holds is unknown: it is zeroed, or all of the source is copied. */
+  readonly zeroTarget: boolean;
+  readonly blocking: boolean;
+  readonly unmap: boolean;
+  readonly filterName: string | null;
+  /** Node whose place the target takes; the source unless given. */
+  readonly replaces: string | null;
+  /** What the target gets as backing file when it takes the place. */
+  readonly backing: 'as-it-is' | 'source' | 'source-backing' | 'as-header-says';
+  /** The job opened the target: it lives on by its users alone. */
+  readonly ownsTarget: boolean;
+  readonly onSourceError: OnError;
+  readonly onTargetError: OnError;
+}
+
+const DEFAULT_BUFFER_BYTES = 10 * 2 ** 20;
+const NOTHING = { taken: Permission.none, shared: Permission.all };
+
+export class MirrorWork implements StartableWork {
+  readonly #registry: JobRegistry;
+  readonly #plan: MirrorPlan;
+  readonly #state: MirrorState;
+  #filter: Node | null = null;
+  #unfreeze: (() => void) | null = null;
+  #unobserve: (() => void) | null = null;
+  readonly #backends: Backend[] = [];
+  #main: Backend | null = null;
+  #target: Backend | null = null;
+  #loop: CopyLoop | null = null;
+  #section: DrainedSection | null = null;
+  #ending: 'pivot' | 'stay' | null = null;
+  #resting = false;
+  #pivoted = false;
+  #madeWritable = false;
+  #speed = 0;
+
+  constructor(registry: JobRegistry, plan: MirrorPlan) {
+    this.#registry = registry;
+    this.#plan = plan;
+    this.#state = new MirrorState({
+      length: plan.source.length,
+      granularity: plan.granularity,
+      commits: plan.type === 'commit',
+      unmap: plan.unmap,
+    });
+  }
+
+  /** Before the job exists; on failure everything is as before. */
+  async insertFilter(): Promise<void> {
+    const { type, source, target, filterName } = this.#plan;
+    const internal: MirrorInternal = { mirror: this.#state };
+    try {
+      if (type === 'commit' && target.readOnly) {
+        await this.#registry.graph.setReadOnly(target, false);
+        this.#madeWritable = true;
+      }
+      this.#filter = await insertJobFilter(this.#registry, {
+        driver: 'mirror_top',
+        name: filterName,
+        below: source,
+        internal,
+      });
+    } catch (error) {
+      await this.clean();
+      throw error;
+    }
+  }
+
+  async attach(job: Job): Promise<void> {
+    const { graph } = this.#registry;
+    const { source, target, type, between } = this.#plan;
+    const filter = must(this.#filter, 'the filter is in place');
+    const standing = Permission.all & ~Permission.resize;
+    const reading = { taken: Permission.consistentRead, shared: standing };
+    const guarding = { taken: Permission.none, shared: standing };
+    this.#target = await this.#take(target, UNNAMED_USER, this.#targetPermissions());
+    this.#main = await this.#take(filter, jobUser(job, 'main node'), reading);
+    await this.#take(source, jobUser(job, 'source'), guarding);
+    await this.#take(target, jobUser(job, 'target'), NOTHING);
+    for (const node of between) {
+      const sees = skipFilters(node) === skipFilters(target) ? Permission.consistentRead : 0;
+      const shared = Permission.write | Permission.writeUnchanged | sees;
+      const user = jobUser(job, 'intermediate node');
+      await this.#take(node, user, { taken: Permission.none, shared });
+    }
+    if (type === 'commit') this.#unfreeze = graph.freezeChain(filter, target, 'commit');
+    for (const backend of [this.#main, this.#target]) {
+      backend.onQuiesce((quiesced) => {
+        if (quiesced) job.quiesce();
+        else job.unquiesce();
+      });
+    }
+    this.#state.listen(
+      () => {
+        if (this.#resting) job.wake();
+      },
+      (failure) => this.#loop?.report(job, failure),
+    );
+    this.#unobserve = source.addObserver(this.#state);
+  }
+
+  setSpeed(bytesPerSecond: number): void {
+    this.#speed = bytesPerSecond;
+    this.#loop?.setSpeed(bytesPerSecond);
+  }
+
+  complete(): void {
+    const { replaces } = this.#plan;
+    if (replaces !== null && this.#registry.graph.find(replaces) === null) {
+      throw new BlockError('not-found', `Node name '${replaces}' not found`);
+    }
+    this.#ending ??= 'pivot';
+  }
+
+  finish(): void {
+    this.#ending ??= 'stay';
+  }
+
+  async run(job: Job): Promise<void> {
+    const { sync, blocking } = this.#plan;
+    // What starts with something to copy is answered before it gets anywhere.
+    if (sync !== 'none') await yieldToLoop();
+    await this.#matchSizes();
+    const session = this.#openSession();
+    const loop = this.#openLoop(job, session);
+    this.#loop = loop;
+    await this.#findDue(job, session);
+    if (blocking) this.#state.block(must(this.#target, 'the job is attached'));
+    for (;;) {
+      await loop.run(job);
+      if (!job.ready) {
+        if (!(await this.#flush(job, loop))) continue;
+        job.becomeReady();
+      }
+      if (this.#ending === null) await this.#rest(job);
+      else if (await this.#converge(job, loop)) return;
+    }
+  }
+
+  async prepare(): Promise<void> {
+    if (this.#ending === 'pivot') await this.#pivot();
+  }
+
+  async clean(): Promise<void> {
+    const { graph } = this.#registry;
+    const { target, ownsTarget } = this.#plan;
+    const [filter, section] = [this.#filter, this.#section];
+    const readOnlyAgain = this.#madeWritable && !this.#pivoted;
+    this.#filter = null;
+    this.#section = null;
+    this.#madeWritable = false;
+    this.#state.unblock();
+    this.#unobserve?.();
+    this.#unfreeze?.();
+    this.#unfreeze = null;
+    await letGo([
+      ...this.#backends.splice(0).map((backend) => () => backend.detach()),
+      () => (filter === null ? undefined : graph.removeFilter(filter)),
+      // Whoever writes to it by now may go on.
+      () =>
+        readOnlyAgain ? graph.setReadOnly(target, true).catch(() => undefined) : undefined,
+      () => (ownsTarget ? graph.close(target) : undefined),
+      () => {
+        section?.end();
+        return undefined;
+      },
+    ]);
+  }
+
+  async #take(
+    node: Node,
+    user: EdgeUser | string,
+    permissions: { readonly taken: number; readonly shared: number },
+  ): Promise<Backend> {
+    const backend = await this.#registry.graph.attach(node, user, permissions);
+    this.#backends.push(backend);
+    return backend;
+  }
+
+  /** A target below the source goes on being read by the chain, and grows if it is too short. */
+  #targetPermissions(): { readonly taken: number; readonly shared: number } {
+    const { type, source, target } = this.#plan;
+    if (type === 'mirror') return { taken: Permission.write, shared: Permission.writeUnchanged };
+    const grows = target.length < source.length ? Permission.resize : Permission.none;
+    return {
+      taken: Permission.write | grows,
+      shared: Permission.all & ~Permission.resize,
+    };
+  }
+
+  async #matchSizes(): Promise<void> {
+    const { source, target, type } = this.#plan;
+    if (type === 'commit' && target.length < source.length) await target.truncate(source.length);
+    if (type === 'commit' || source.length === target.length) return;
+    throw new BlockError('invalid-option', 'Source and target image have different sizes');
+  }
+
+  get #source(): Child {
+    const filter = must(this.#filter, 'the filter is in place');
+    return must(filter.children.get('backing'), 'the filter has a source');
+  }
+
+  get #unit(): number {
+    const { target, granularity } = this.#plan;
+    return Math.max(granularity, skipFilters(target).info.clusterSize ?? 0);
+  }
+
+  #openSession(): CopySession {
+    return this.#registry.engine.open({
+      source: this.#source,
+      target: must(this.#target, 'the job is attached'),
+      unit: this.#unit,
+      zeroGranularity: this.#unit,
+      unmap: this.#plan.unmap,
+    });
+  }
+
+  #openLoop(job: Job, session: CopySession): CopyLoop {
+    const { bufferBytes, onSourceError, onTargetError } = this.#plan;
+    const bytes = bufferBytes === 0 ? DEFAULT_BUFFER_BYTES : bufferBytes;
+    const maxBatch = Math.max(this.#unit, Math.min(bytes, COPY_LIMITS.batchMaxBytes));
+    const batches = new MirrorBatches({
+      job,
+      session,
+      source: this.#source,
+      state: this.#state,
+      unit: this.#unit,
+    });
+    const loop = new CopyLoop({
+      clock: this.#registry.graph.clock,
+      backend: must(this.#main, 'the job is attached'),
+      unit: this.#unit,
+      window: Math.max(1, Math.floor(bytes / maxBatch)),
+      maxBatch,
+      onSourceError,
+      onTargetError,
+      retryIgnored: true,
+      next: (limit) => batches.next(limit),
+    });
+    loop.setSpeed(this.#speed);
+    return loop;
+  }
+
+  /** What the target may lack at the start; guests' writes are noted beside it. */
+  async #findDue(job: Job, session: CopySession): Promise<void> {
+    const { sync, zeroTarget, target } = this.#plan;
+    const { bitmap } = this.#state;
+    if (sync === 'none') return;
+    await job.pausePoint();
+    if (zeroTarget && !zeroesByUnmapping(target)) {
+      bitmap.set(0, bitmap.length);
+    } else {
+      if (zeroTarget) await this.#zeroTarget(job, session);
+      await this.#findAllocated(job);
+    }
+    job.setTotal(job.progress + bitmap.dirtyUnits * bitmap.unit);
+  }
+
+  async #zeroTarget(job: Job, session: CopySession): Promise<void> {
+    const { length } = this.#state.bitmap;
+    for (let offset = 0; offset < length; offset += COPY_LIMITS.zeroRangeBytes) {
+      await job.pausePoint();
+      const size = Math.min(COPY_LIMITS.zeroRangeBytes, length - offset);
+      const failure = await session.zero(offset, size);
+      if (failure !== null) throw failureText(failure);
+    }
+  }
+
+  async #findAllocated(job: Job): Promise<void> {
+    const { bitmap } = this.#state;
+    const { base } = this.#plan;
+    for (let offset = 0; offset < bitmap.length; ) {
+      if (job.pauseRequested || job.cancelled) await job.pausePoint();
+      const chain = { top: this.#source.node, base };
+      const asked = Math.min(COPY_LIMITS.zeroRangeBytes, bitmap.length - offset);
+      const status = await layerStatus(chain, offset, asked);
+      if (status.where !== 'below') bitmap.set(offset, status.length);
+      offset += status.length;
+    }
+  }
+
+  async #rest(job: Job): Promise<void> {
+    if (this.#state.bitmap.dirtyUnits > 0) return;
+    this.#resting = true;
+    try {
+      await job.rest();
+    } catch (error) {
+      // Who cancels it is answered first.
+      await yieldToLoop();
+      throw error;
+    } finally {
+      this.#resting = false;
+    }
+  }
+
+  /** True when the target is the source, on disk, and stays so: guests are held from here on. */
+  async #converge(job: Job, loop: CopyLoop): Promise<boolean> {
+    const section = await this.#registry.graph.drain([this.#source.node]);
+    if (this.#state.bitmap.dirtyUnits === 0 && (await this.#flush(job, loop))) {
+      this.#section = section;
+      return true;
+    }
+    section.end();
+    return false;
+  }
+
+  /** False when it failed: the target's policy says what follows. */
+  async #flush(job: Job, loop: CopyLoop): Promise<boolean> {
+    try {
+      await must(this.#target, 'the job is attached').node.flush();
+      return true;
+    } catch (error) {
+      loop.report(job, { side: 'target', error: toBlockError(error) });
+      return false;
+    }
+  }
+
+  async #pivot(): Promise<void> {
+    const { graph } = this.#registry;
+    const { source, target, replaces } = this.#plan;
+    const filter = must(this.#filter, 'the filter is in place');
+    const node = replaces === null ? source : graph.require(replaces);
+    if (!canReplace(source, node)) {
+      throw new BlockError(
+        'invalid-state',
+        `Can no longer replace '${node.name}' by '${target.name}', because it can no longer be ` +
+          'guaranteed that doing so would not lead to an abrupt change of visible data',
+      );
+    }
+    this.#unfreeze?.();
+    this.#unfreeze = null;
+    for (const backend of this.#backends) backend.setPermissions(NOTHING);
+    await this.#giveBacking();
+    await graph.setReadOnly(target, node.readOnly);
+    const without = node === source ? [filter] : [];
+    await graph.replaceNode({ node, by: target, without });
+    this.#pivoted = true;
+  }
+
+  async #giveBacking(): Promise<void> {
+    const { graph } = this.#registry;
+    const { source, target, backing } = this.#plan;
+    if (backing === 'as-it-is') return;
+    const overlay = skipFilters(target);
+    if (backing === 'as-header-says') return this.#openBacking(overlay);
+    const wanted = backing === 'source' ? source : skipFilters(source).backing;
+    if (overlay.backing !== wanted) await graph.setBacking(overlay, wanted);
+  }
+
+  async #openBacking(overlay: Node): Promise<void> {
+    const { graph } = this.#registry;
+    const link = overlay.backingLink();
+    if (link === null || overlay.backing !== null) return;
+    try {
+      const path = resolveBackingName(overlay.filename, link.file);
+      const node = await graph.openImage(path, link.format, true);
+      try {
+        await graph.setBacking(overlay, node);
+      } finally {
+        await graph.close(node);
+      }
+    } catch (error) {
+      throw new BlockError('invalid-option', errnoText('EINVAL'), { cause: toBlockError(error) });
+    }
+  }
+}
+
+/** Nodes that read as the source does whatever happens: it and what it filters. */
+export function canReplace(source: Node, node: Node): boolean {
+  for (let each: Node | null = source; each !== null; each = each.filtered) {
+    if (each === node) return true;
+  }
+  return false;
+}
+
+function zeroesByUnmapping(target: Node): boolean {
+  const discard = target.options['discard'];
+  return (discard === 'unmap' || discard === 'on') && target.driver.supports.writeZeroes !== 'none';
+}
+
+function failureText({ error }: CopyFailure): BlockError {
+  return new BlockError(error.kind, errnoText(error.errno), { errno: error.errno, cause: error });
+}

@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: Apache-2.0
+// Image files that a job makes and opens for itself: the targets of the drive-* commands.
+
+import { resolve } from 'node:path';
+
+import { BlockError, Permission } from '../base/index.js';
+import { ChildRole, creationPath } from '../block/index.js';
+import type { Driver, Node, NodeOptions } from '../block/index.js';
+import { skipFilters } from '../block/copy/index.js';
+import type { JobRegistry } from './registry.js';
+
+export interface NewImage {
+  readonly driver: Driver;
+  readonly filename: string;
+  /** Bytes. */
+  readonly size: number;
+  readonly backing: Node | null;
+}
+
+export interface ImageFile {
+  readonly filename: string;
+  /** Null: told by what the file begins with. */
+  readonly format: string | null;
+  readonly name: string | null;
+  /** Its cache mode is taken over. */
+  readonly like: Node;
+}
+
+export async function imageFormat(registry: JobRegistry, name: string): Promise<Driver> {
+  try {
+    return await registry.driver(name);
+  } catch (error) {
+    if (!(error instanceof BlockError)) throw error;
+    throw new BlockError('invalid-option', `Unknown file format '${name}'`, { cause: error });
+  }
+}
+
+/** Makes an empty image, durable when this resolves; a file that is there is overwritten. */
+export async function createImageFile(registry: JobRegistry, image: NewImage): Promise<void> {
+  const { graph } = registry;
+  const { driver, size } = image;
+  const filename = creationPath(image.filename);
+  const isRaw = driver.name === 'raw';
+  if (!isRaw && driver.create === undefined) {
+    const text = `Format driver '${driver.name}' does not support image creation`;
+    throw new BlockError('unsupported', text);
+  }
+  if (isRaw && image.backing !== null) {
+    throw new BlockError('unsupported', `Backing file not supported for file format 'raw'`);
+  }
+  const noNode = (): Promise<Node> => Promise.reject(new BlockError('invalid-state', 'no node'));
+  const fileDriver = await registry.driver('file');
+  const empty = { filename, size: isRaw ? size : 0 };
+  await fileDriver.create?.({ host: graph.host, node: noNode }, empty);
+  if (isRaw) return;
+  const file = await graph.open({ driver: 'file', filename });
+  try {
+    const backend = await graph.attach(file, 'an unnamed block device', {
+      taken: Permission.write | Permission.resize,
+      shared: Permission.all,
+    });
+    try {
+      await driver.create?.(
+        { host: graph.host, node: () => Promise.resolve(backend.node) },
+        { driver: driver.name, file: file.name, size, ...backingOptions(image.backing) },
+      );
+    } finally {
+      await backend.detach();
+    }
+  } finally {
+    await graph.close(file);
+  }
+}
+
+function backingOptions(backing: Node | null): Readonly<Record<string, string>> {
+  if (backing === null) return {};
+  const { filename } = backing;
+  const named = filename.startsWith('/') || filename.includes(':');
+  return {
+    'backing-file': named ? filename : resolve(filename),
+    'backing-fmt': skipFilters(backing).driver.name,
+  };
+}
+
+/** Opens an image read-write and without its backing file. */
+export async function openImageFile(registry: JobRegistry, image: ImageFile): Promise<Node> {
+  const { graph } = registry;
+  const filename = creationPath(image.filename);
+  const format = image.format ?? (await probeFormat(registry, filename));
+  const driver = await imageFormat(registry, format);
+  const hasBacking = Object.values(driver.children).some(
+    ({ role }) => (role & ChildRole.cow) !== 0,
+  );
+  const cache = image.like.options['cache'];
+  const options: NodeOptions = {
+    driver: format,
+    file: { driver: 'file', filename },
+    discard: 'unmap',
+    ...(image.name === null ? {} : { 'node-name': image.name }),
+    ...(hasBacking ? { backing: null } : {}),
+    ...(cache === undefined ? {} : { cache }),
+  };
+  return graph.open(options);
+}
+
+async function probeFormat(registry: JobRegistry, filename: string): Promise<string> {
+  const { graph } = registry;
+  let probed: Node;
+  try {
+    probed = await graph.openImage(filename, null, true, { noBacking: true });
+  } catch (error) {
+    // Said once is enough: the file's own error names it, too.
+    const cause = error instanceof Error ? error.cause : null;
+    throw cause instanceof BlockError ? cause : error;
+  }
+  try {
+    return probed.driver.name;
+  } finally {
+    await graph.close(probed);
+  }
+}

@@ -1,0 +1,261 @@
+// SPDX-License-Identifier: Apache-2.0
+// Every command that changes the graph, with the Nth host call of each kind failing, for N = 1, 2,
+// … until the command gets by without it. Refused, it leaves nodes, edges, options, contents, locks
+// and open files as they were, and works once the fault is gone.
+
+import { describe, expect, it } from 'vitest';
+
+import { BlockError } from '../../src/base/index.js';
+import type { HostOperation } from '../../src/host/index.js';
+import { FaultStage, MIB } from '../helpers/fault-stage.js';
+import type { Arguments, Command } from '../helpers/fault-stage.js';
+
+const OPERATIONS: readonly HostOperation[] = [
+  'open', 'create', 'read', 'write', 'write-zeroes', 'discard', 'truncate', 'sync', 'lock',
+];
+
+interface Case {
+  readonly title: string;
+  readonly setup?: readonly Command[];
+  /** Node that a guest writes to before, and goes on using. */
+  readonly guest?: string;
+  readonly command: Command;
+  /** An error comes with the change made: what was let go of is gone. */
+  readonly goesThrough?: boolean;
+  /** Goes there and back: the same node, opened anew; no way back when all calls fail. */
+  readonly reopens?: boolean;
+}
+
+const file = (name: string, more: Arguments = {}): Arguments => ({
+  driver: 'file',
+  filename: `/${name}`,
+  ...more,
+});
+const qcow2 = (name: string, more: Arguments = {}): Arguments => ({
+  driver: 'qcow2',
+  'node-name': name,
+  file: file(name),
+  ...more,
+});
+const add = (options: Arguments): Command => ['blockdev-add', options];
+const reopen = (...options: readonly Arguments[]): Command => ['blockdev-reopen', { options }];
+const over = (driver: string, more: Arguments): Arguments => ({
+  driver,
+  'node-name': 'new',
+  ...more,
+});
+
+const base = qcow2('base');
+const top = qcow2('top', { backing: 'base' });
+const disk = file('disk', { 'node-name': 'disk' });
+const raw = { driver: 'raw', 'node-name': 'raw', file: 'disk' };
+const readOnly = { 'read-only': true };
+const chain = [add({ ...base, ...readOnly }), add(top)];
+const group: Command = ['object-add', { 'qom-type': 'throttle-group', id: 'g' }];
+const throttle = (more: Arguments): Arguments =>
+  over('throttle', { 'throttle-group': 'g', ...more });
+const snapshot = (more: Arguments): Command => [
+  'blockdev-snapshot-sync',
+  { 'node-name': 'top', 'snapshot-file': '/snap', 'snapshot-node-name': 'snap', ...more },
+];
+
+const CASES: readonly Case[] = [
+  { title: 'add a file', command: add(disk) },
+  { title: 'add an image with its backing file', command: add(qcow2('top')) },
+  { title: 'add an image with inline children', command: add(qcow2('top', { backing: base })) },
+  {
+    title: 'add an image over nodes',
+    setup: [add({ ...base, ...readOnly }), add(file('top', { 'node-name': 'f' }))],
+    command: add({ driver: 'qcow2', 'node-name': 'top', file: 'f', backing: 'base' }),
+  },
+  {
+    title: 'add throttle',
+    setup: [group],
+    command: add(throttle({ file: qcow2('top') })),
+  },
+  { title: 'add blkdebug', command: add(over('blkdebug', { image: qcow2('top') })) },
+  { title: 'add copy-on-read', command: add(over('copy-on-read', { file: qcow2('top') })) },
+  { title: 'add compress', setup: chain, command: add(over('compress', { file: 'top' })) },
+  { title: 'add preallocate', command: add(over('preallocate', { file: file('disk') })) },
+  {
+    title: 'add blkverify',
+    command: add(over('blkverify', { test: qcow2('other'), raw: file('disk') })),
+  },
+  {
+    title: 'add blklogwrites',
+    command: add(over('blklogwrites', { file: qcow2('top'), log: file('log') })),
+  },
+  {
+    title: 'add quorum',
+    command: add(over('quorum', { children: [qcow2('other'), file('disk')], 'vote-threshold': 1 })),
+  },
+  {
+    title: 'add copy-before-write',
+    setup: chain,
+    guest: 'top',
+    command: add(over('copy-before-write', { file: 'top', target: qcow2('other') })),
+  },
+  {
+    title: 'delete a chain',
+    setup: [add(qcow2('top', { backing: base }))],
+    command: ['blockdev-del', { 'node-name': 'top' }],
+    goesThrough: true,
+  },
+  {
+    title: 'reopen to read-only',
+    setup: chain,
+    command: reopen({ ...top, ...readOnly }),
+  },
+  {
+    title: 'reopen a list to read-write',
+    setup: [add({ ...base, ...readOnly }), add({ ...top, ...readOnly }), add(disk)],
+    command: reopen(top, { ...disk, cache: { 'no-flush': true } }, base),
+  },
+  {
+    title: 'reopen with another backing file',
+    setup: [...chain, add(disk), add(raw)],
+    guest: 'top',
+    command: reopen({ ...top, backing: 'raw' }, { ...raw, offset: 4096 }),
+  },
+  {
+    title: 'reopen over another file',
+    setup: [add(qcow2('top', { backing: base })), add(file('other', { 'node-name': 'o' }))],
+    command: reopen({ ...qcow2('top'), file: 'o', backing: null }),
+  },
+  {
+    title: 'reopen throttle in another group',
+    setup: [...chain, group, ['object-add', { 'qom-type': 'throttle-group', id: 'h' }],
+      add(throttle({ file: 'top' }))],
+    guest: 'new',
+    command: reopen(throttle({ file: 'top', 'throttle-group': 'h' }), {
+      ...top,
+      file: file('top', { cache: { 'no-flush': true } }),
+    }),
+  },
+  {
+    title: 'snapshot',
+    setup: [...chain, add(qcow2('other', { backing: null }))],
+    guest: 'top',
+    command: ['blockdev-snapshot', { node: 'top', overlay: 'other' }],
+  },
+  { title: 'snapshot into a new file', setup: chain, guest: 'top', command: snapshot({}) },
+  {
+    title: 'snapshot into a file that is there',
+    setup: chain,
+    guest: 'top',
+    command: snapshot({ 'snapshot-file': '/other', mode: 'existing' }),
+  },
+  {
+    title: 'change the backing file',
+    setup: chain,
+    guest: 'top',
+    command: [
+      'change-backing-file',
+      { device: 'top', 'image-node-name': 'top', 'backing-file': '/other' },
+    ],
+  },
+  {
+    title: 'change the backing file of a read-only image',
+    setup: [add({ ...base, ...readOnly }), add({ ...top, ...readOnly })],
+    command: [
+      'change-backing-file',
+      { device: 'top', 'image-node-name': 'top', 'backing-file': '/other' },
+    ],
+    reopens: true,
+  },
+  {
+    title: 'make an image larger',
+    setup: chain,
+    guest: 'top',
+    command: ['block_resize', { 'node-name': 'top', size: 9 * MIB }],
+  },
+  {
+    title: 'make an image smaller',
+    setup: chain,
+    guest: 'top',
+    command: ['block_resize', { 'node-name': 'top', size: 65_536 }],
+  },
+  {
+    title: 'resize a file',
+    setup: [add(disk), add(raw)],
+    command: ['block_resize', { 'node-name': 'raw', size: 2 * MIB }],
+  },
+  { title: 'add an object', command: group },
+  { title: 'delete an object', setup: [group], command: ['object-del', { id: 'g' }] },
+  {
+    title: 'start a stream',
+    setup: chain,
+    guest: 'top',
+    command: ['block-stream', { 'job-id': 'j', device: 'top', speed: 1 }],
+  },
+  {
+    title: 'start a backup',
+    setup: [...chain, add(qcow2('other'))],
+    guest: 'top',
+    command: [
+      'blockdev-backup',
+      { 'job-id': 'j', device: 'top', target: 'other', sync: 'full', speed: 1 },
+    ],
+  },
+];
+
+interface Attempt {
+  readonly operation: HostOperation;
+  readonly nth: number;
+  /** All later calls of the kind fail too, those of undoing included. */
+  readonly lasting: boolean;
+}
+
+/** False when the command makes fewer calls of that kind. */
+async function attempt(each: Case, { operation, nth, lasting }: Attempt): Promise<boolean> {
+  const stage = new FaultStage();
+  const { faults } = stage.host;
+  try {
+    await stage.start(each.setup ?? [], each.guest ?? null);
+    const before = await stage.picture(each.reopens !== true);
+    const calls = faults.count(operation);
+    faults.add({ operation, nth, lasting, errno: operation === 'lock' ? 'ENOLCK' : 'EIO' });
+    const failure: unknown = await stage.run(each.command).then(
+      () => null,
+      (error: unknown) => error,
+    );
+    const hit = faults.count(operation) - calls >= nth;
+    faults.clear();
+    if (failure === null) return hit;
+    expect(failure).toBeInstanceOf(BlockError);
+    expect(hit, (failure as BlockError).message).toBe(true);
+    if (each.goesThrough === true) {
+      const names = [...stage.graph.nodes].map(({ name }) => name);
+      expect({ names, openFiles: stage.host.openFiles }).toEqual({ names: [], openFiles: 0 });
+      return true;
+    }
+    // What cannot be synced does not become read-only again either.
+    if (each.reopens === true && operation === 'sync') return true;
+    expect(await stage.picture(each.reopens !== true)).toEqual(before);
+    // A file that could not be synced is not trusted any more.
+    if (operation !== 'sync') await stage.run(each.command);
+    return true;
+  } finally {
+    await stage.end();
+    expect(stage.host.openFiles, 'files left open').toBe(0);
+    expect(await stage.lockable(), 'locks left').toHaveLength(5);
+  }
+}
+
+describe('a fault anywhere in a command leaves everything as it was', () => {
+  it.each(CASES)('$title', async (each) => {
+    for (const operation of OPERATIONS) {
+      for (const lasting of each.reopens === true ? [false] : [false, true]) {
+        for (let nth = 1; ; nth += 1) {
+          try {
+            if (!(await attempt(each, { operation, nth, lasting }))) break;
+          } catch (error) {
+            const which = `${operation} number ${nth}${lasting ? ' and all later ones' : ''}`;
+            if (error instanceof Error) error.message += `\n(${which} failed)`;
+            throw error;
+          }
+        }
+      }
+    }
+  }, 120_000);
+});
