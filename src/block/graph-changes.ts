@@ -103,10 +103,17 @@ export async function changeIdle(
   for (let busy = findBusy(nodes); busy !== undefined; busy = findBusy(nodes)) {
     await busy.pipeline.tracker.idle();
   }
+  const before = topologicalOrder(nodes);
   await transaction((tx) => {
     for (const node of nodes) refuseClosing(node);
     change(tx);
   });
+  await settled([...before, ...nodes]);
+}
+
+/** Waits for what drivers began when permissions were taken away from them. */
+export async function settled(tops: readonly BlockNode[]): Promise<void> {
+  for (const node of topologicalOrder(tops)) await node.pipeline.driverNode?.settling;
 }
 
 function findBusy(nodes: readonly BlockNode[]): BlockNode | undefined {

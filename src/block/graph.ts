@@ -25,6 +25,7 @@ import {
   refuseClosing,
   removeFilter,
   setBacking,
+  settled,
 } from './graph-changes.js';
 import type {
   Backend,
@@ -42,7 +43,7 @@ import { openImage } from './open/image.js';
 import { rootContext } from './open/make-node.js';
 import { openNode } from './open/open.js';
 import { appendOverlay } from './reopen/overlay.js';
-import { NO_PERMISSIONS, refreshPermissions, topologicalOrder } from './permissions.js';
+import { NO_PERMISSIONS, refreshPermissions } from './permissions.js';
 import type { DriverRegistry } from './registry.js';
 import { reopenNodes, setReadOnly } from './reopen/reopen.js';
 import { replaceNode } from './reopen/replace-node.js';
@@ -76,11 +77,6 @@ export interface EdgeRequest {
 export function asBlockNode(node: Node): BlockNode {
   assert(node instanceof BlockNode, 'a node of this block layer');
   return node;
-}
-
-/** Waits for what drivers began when permissions were taken away from them. */
-async function settled(top: BlockNode): Promise<void> {
-  for (const node of topologicalOrder([top])) await node.pipeline.driverNode?.settling;
 }
 
 export class BlockGraph implements Graph, BackendOwner {
@@ -222,7 +218,7 @@ export class BlockGraph implements Graph, BackendOwner {
     const node = backend.node;
     node.parents.delete(backend.edge);
     refreshPermissions([node]).commit?.();
-    await settled(node);
+    await settled([node]);
     await this.closeIfUnused(node);
   }
 
@@ -340,7 +336,7 @@ export class BlockGraph implements Graph, BackendOwner {
     for (const edge of children) this.removeEdge(edge);
     this.names.release(node.name);
     for (const { node: child } of children) {
-      await settled(child);
+      await settled([child]);
       await guard(() => this.closeIfUnused(child));
     }
     if (failure !== null) throw (failure as { error: unknown }).error;

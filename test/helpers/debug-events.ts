@@ -133,10 +133,17 @@ export const OPERATIONS: readonly Operation[] = [
     command: 'truncate 64M',
     run: (user) => user.node.truncate(64 * KIB * KIB, { exact: true, preallocation: 'off' }),
   },
+  {
+    name: 'shrinking',
+    create: ['-o', 'cluster_size=512'],
+    prepare: ['truncate 16M', 'write 12M 64k'],
+    command: 'truncate 8M',
+    run: (user) => user.node.truncate(8 * KIB * KIB, { exact: false, preallocation: 'off' }),
+  },
 ];
 
-/** What the data path of no format here has: saved machines, shrinking, and the like. */
-const ELSEWHERE = /^(?:none|vmstate_|empty_image|l1_shrink|cor_write|pwritev_rmw|reftable_)/;
+/** What the data path of no format here has: saved machines and the like. */
+const ELSEWHERE = /^(?:none|vmstate_|empty_image|cor_write|pwritev_rmw|reftable_)/;
 
 export const EVENTS = blkdebugEvent.values.filter((event) => !ELSEWHERE.test(event));
 

@@ -27,7 +27,8 @@ import { hasReference } from '../helpers/reference.js';
 /**
  * Where the steps themselves differ. New tables are written with the next flush here, whatever
  * room there is; clusters are freed only after it; nothing is zeroed that lies past the end of the
- * file; and a new size is durable when the resize ends.
+ * file; a new size is durable when the resize ends; and a smaller one is a matter of one write,
+ * while the reference empties tables first.
  */
 const OTHERWISE: readonly (readonly [RegExp, RegExp, Moment])[] = [
   [/^write/, /^pwritev_zero$/, 'never'],
@@ -36,7 +37,8 @@ const OTHERWISE: readonly (readonly [RegExp, RegExp, Moment])[] = [
   [/^discard|unmaps/, /^refblock_load$/, 'flush'],
   [/^discard|unmaps/, /^refblock_update_part$/, 'never'],
   [/^growth without/, /^flush_to_disk$/, 'never'],
-  [/^growth with a/, /^flush_to_disk$/, 'operation'],
+  [/^growth with a|^shrinking/, /^flush_to_disk$/, 'operation'],
+  [/^shrinking/, /^(?:cluster_alloc|l1_update|l2_alloc_write|l2_update|pwritev_zero)$/, 'never'],
 ];
 
 function isKnown(operation: Operation, event: string, ours: Moment): boolean {

@@ -19,6 +19,7 @@ export async function shrinkImage(store: MetadataStore, size: number): Promise<v
   const { flusher } = store;
   await flusher.flush(true);
   const dropped = await flusher.exclusive(() => switchSize(store, size));
+  if (dropped.length > 0) await store.image.point('l1_shrink_free_l2_clusters');
   try {
     for (const offset of dropped) await freeTable(store, offset);
     await clearEntries(store, size);
@@ -37,6 +38,7 @@ async function switchSize(store: MetadataStore, size: number): Promise<readonly 
   const { clusterSize, geometry } = image;
   const present = image.l1.length / 8;
   const entries = Math.min(present, Math.max(1, l1EntriesFor(size, geometry)));
+  if (entries < present) await image.point('l1_shrink_write_table');
   try {
     await image.structures.patchHeader({ size, l1Entries: entries });
     await image.sync();
