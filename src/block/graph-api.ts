@@ -112,6 +112,8 @@ export interface InsertFilterRequest {
   readonly driver: Driver<never>;
   readonly name: string | null;
   readonly below: Node;
+  /** Nobody writes through the filter; by default it is as the node below. */
+  readonly readOnly?: boolean;
   /** Typed internal options that go to the driver's open(). */
   readonly internal: unknown;
   /** Further edges, by child name (`target` of copy-before-write). */
@@ -139,8 +141,8 @@ export interface Backend {
   flush(): Eventually<void>;
   setPermissions(permissions: PermissionPair): void;
   /**
-   * Called with true when drained, false when it may go on (jobs pause their batches), at once if it
-   * is drained now. The callback may begin sections and send requests; it must not throw.
+   * Called with true when drained, false when it may go on (jobs pause their batches), at once if
+   * it is drained now. The callback may begin sections and send requests; it must not throw.
    */
   onQuiesce(callback: (quiesced: boolean) => void): void;
   /**

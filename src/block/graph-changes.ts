@@ -155,7 +155,7 @@ export async function insertFilter(
     options: { driver: driver.name },
     given: { driver: driver.name },
     policy: {
-      readOnly: below.readOnly,
+      readOnly: request.readOnly ?? below.readOnly,
       writeThrough: false,
       unmap: true,
       detectZeroes: 'off',

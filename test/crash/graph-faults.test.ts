@@ -197,6 +197,38 @@ const CASES: readonly Case[] = [
       { 'job-id': 'j', device: 'top', target: 'other', sync: 'full', speed: 1 },
     ],
   },
+  {
+    title: 'start a commit',
+    setup: chain,
+    guest: 'top',
+    command: ['block-commit', { 'job-id': 'j', device: 'top', speed: 1 }],
+  },
+  {
+    title: 'start a mirror',
+    setup: [...chain, add(qcow2('other'))],
+    guest: 'top',
+    command: [
+      'blockdev-mirror',
+      { 'job-id': 'j', device: 'top', target: 'other', sync: 'top', speed: 1 },
+    ],
+  },
+  {
+    title: 'add a child to a quorum',
+    setup: [
+      add(over('quorum', { children: [qcow2('other'), file('disk')], 'vote-threshold': 1 })),
+      add(file('log', { 'node-name': 'l' })),
+    ],
+    guest: 'new',
+    command: ['x-blockdev-change', { parent: 'new', node: 'l' }],
+  },
+  {
+    title: 'take a child from a quorum',
+    setup: [
+      add(over('quorum', { children: [qcow2('other'), file('disk')], 'vote-threshold': 1 })),
+    ],
+    guest: 'new',
+    command: ['x-blockdev-change', { parent: 'new', child: 'children.1' }],
+  },
 ];
 
 interface Attempt {

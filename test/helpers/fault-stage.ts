@@ -25,8 +25,8 @@ export type Command = readonly [name: string, args: Arguments];
 class CountingHost extends MemoryHost {
   openFiles = 0;
 
-  override async openFile(...args: Parameters<MemoryHost['openFile']>): Promise<HostFile> {
-    return this.#counted(await super.openFile(...args));
+  override openFileNow(...args: Parameters<MemoryHost['openFileNow']>): HostFile {
+    return this.#counted(super.openFileNow(...args));
   }
 
   override async createFile(path: string): Promise<HostFile> {

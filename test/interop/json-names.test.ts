@@ -5,7 +5,7 @@ import { execFileSync } from 'node:child_process';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, onTestFinished } from 'vitest';
 
 import { createEngine } from '../../src/engine/index.js';
 import { openDefaultHost } from '../../src/host/index.js';
@@ -130,6 +130,7 @@ describe.skipIf(!hasReference)('names of nodes', () => {
 
   it('open again what they name, also from the header of an overlay', async () => {
     const folder = mkdtempSync(join(tmpdir(), 'names-'));
+    onTestFinished(() => rmSync(folder, { recursive: true }));
     const img = peer('qemu-img') as string;
     const path = (name: string): string => join(folder, name);
     for (const name of ['base', 'top']) {
@@ -158,7 +159,6 @@ describe.skipIf(!hasReference)('names of nodes', () => {
       expect([title, behind?.filename, behind?.primary?.filename]).toContain(filename);
       await engine.graph.close(chain);
     }
-    rmSync(folder, { recursive: true });
   });
 
   it('may spell their members with dots', async () => {

@@ -106,12 +106,13 @@ function parseJson(name: string): Readonly<Record<string, unknown>> {
 
 /** `file.filename` members become nested objects. */
 function nestDotted(value: Record<string, unknown>, depth: number): Record<string, unknown> {
-  if (depth > IMAGE_LIMITS.jsonNameDepth) {
-    throw new BlockError('invalid-option', 'JSON options of an image are nested too deeply');
-  }
   const result: Record<string, unknown> = {};
   for (const [key, member] of Object.entries(value)) {
-    setMember(result, key.split('.'), nestMember(member, depth + 1));
+    const path = key.split('.');
+    if (depth + path.length > IMAGE_LIMITS.jsonNameDepth) {
+      throw new BlockError('invalid-option', 'JSON options of an image are nested too deeply');
+    }
+    setMember(result, path, nestMember(member, depth + path.length));
   }
   return withLists(result);
 }

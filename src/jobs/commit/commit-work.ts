@@ -9,7 +9,7 @@
 
 import { BlockError, COPY_LIMITS, errnoText, must, Permission } from '../../base/index.js';
 import { toBlockError } from '../../base/index.js';
-import { ChildRole, UNNAMED_USER } from '../../block/index.js';
+import { ChildRole, RequestFlag, UNNAMED_USER } from '../../block/index.js';
 import type { BackingLink, Backend, EdgeUser, Node } from '../../block/index.js';
 import { layerStatus, skipFilters, yieldToLoop } from '../../block/copy/index.js';
 import type { CopySession } from '../../block/copy/index.js';
@@ -46,6 +46,7 @@ export class CommitWork implements StartableWork {
   readonly #registry: JobRegistry;
   readonly #plan: CommitPlan;
   #filter: Node | null = null;
+  #main: Backend | null = null;
   #base: Backend | null = null;
   readonly #backends: Backend[] = [];
   #unfreeze: (() => void) | null = null;
@@ -75,10 +76,12 @@ export class CommitWork implements StartableWork {
       driver: 'commit_top',
       name: filterName,
       below: top,
+      readOnly: true,
       internal: {},
     });
     this.#filter = filter;
     const main = await this.#take(device, jobUser(job, 'main node'), NOTHING);
+    this.#main = main;
     for (const layer of layers) {
       const sees = skipFilters(layer) === skipFilters(base) ? Permission.consistentRead : 0;
       const shared = Permission.write | Permission.writeUnchanged | sees;
@@ -130,15 +133,16 @@ export class CommitWork implements StartableWork {
     });
     this.#loop.setSpeed(this.#speed);
     await this.#loop.run(job);
+    await this.#zeroTail();
     job.progressTo(top.length);
-    await base.flush();
+    await must(this.#base, 'the job is attached').flush();
   }
 
   async prepare(): Promise<void> {
     const { graph } = this.#registry;
     const { base, backingFile } = this.#plan;
     const filter = must(this.#filter, 'the filter is in place');
-    await base.flush();
+    await must(this.#base, 'the job is attached').flush();
     this.#unfreeze?.();
     this.#unfreeze = null;
     const file = backingFile ?? base.filename;
@@ -193,18 +197,33 @@ export class CommitWork implements StartableWork {
     return backend;
   }
 
+  /**
+   * A base that is longer than the top shows what the top's end hid: to overlays that reach so
+   * far these bytes were zeroes.
+   */
+  async #zeroTail(): Promise<void> {
+    const { top, base } = this.#plan;
+    const overlays = overlaysOf(must(this.#filter, 'the filter is in place'));
+    const end = Math.min(base.length, Math.max(0, ...overlays.map(({ length }) => length)));
+    for (let at = top.length; at < end; at += COPY_LIMITS.zeroRangeBytes) {
+      const size = Math.min(COPY_LIMITS.zeroRangeBytes, end - at);
+      await must(this.#base, 'the job is attached').writeZeroes(at, size, RequestFlag.mayUnmap);
+    }
+  }
+
   /** The header of one overlay names the base from now on, on disk. */
   async #relink(overlay: Node, link: BackingLink, done: Relinked[]): Promise<void> {
     const { graph } = this.#registry;
     const wasReadOnly = overlay.readOnly;
     if (wasReadOnly) await graph.setReadOnly(overlay, false);
-    const section = await graph.drain([overlay]);
+    // Not within a drained section: a reopen reads the header that this writes.
+    const leave = await must(this.#main, 'the job is attached').enter();
     try {
       done.push({ overlay, before: overlay.backingLink(), wasReadOnly });
       await overlay.flush();
       await overlay.changeBacking(link);
     } finally {
-      section.end();
+      leave();
     }
   }
 

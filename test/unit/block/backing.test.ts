@@ -78,6 +78,16 @@ describe('backing files', () => {
     expect(await refusalOf(graph, '/self')).toBe("Backing file '/self' creates an infinite loop.");
   });
 
+  it('named by options nested without end are refused', async () => {
+    const graph = graphOn(new MemoryHost());
+    const dotted = `json:{"${'a.'.repeat(50_000)}a":1}`;
+    const nested = `json:${'{"a":'.repeat(50)}1${'}'.repeat(50)}`;
+    for (const name of [dotted, nested]) {
+      const { message } = await errorOf(() => graph.openImage(name, null, true));
+      expect(message.endsWith('JSON options of an image are nested too deeply')).toBe(true);
+    }
+  });
+
   it('without a format are probed, but may not point further then', async () => {
     const graph = await images({
       '/base': null,

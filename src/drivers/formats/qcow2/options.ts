@@ -5,7 +5,7 @@
 // but not supported; opening and creating refuse them by name when they ask for something.
 
 import { blockdevRef, blockdevRefOrNull, preallocMode } from '../../../block/options.js';
-import { any, bool, enumeration, optional, size, str, struct } from '../../../schema/index.js';
+import { any, bool, enumeration, int, optional, size, str, struct } from '../../../schema/index.js';
 import type { Infer } from '../../../schema/index.js';
 
 export const qcow2Options = struct('BlockdevOptionsQcow2', {
@@ -20,7 +20,7 @@ export const qcow2Options = struct('BlockdevOptionsQcow2', {
   'l2-cache-size': optional(size),
   'l2-cache-entry-size': optional(size),
   'refcount-cache-size': optional(size),
-  'cache-clean-interval': optional(size),
+  'cache-clean-interval': optional(int),
   encrypt: optional(any),
   'data-file': optional(blockdevRef),
 });
