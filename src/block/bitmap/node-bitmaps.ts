@@ -77,8 +77,11 @@ export interface AddBitmapOptions {
   readonly disabled?: boolean;
 }
 
+/** Of the format below filters. */
 function defaultGranularity(node: Node): number {
-  const cluster = node.info.clusterSize ?? DEFAULT_GRANULARITY;
+  let format = node;
+  while (format.filtered !== null) format = format.filtered;
+  const cluster = format.info.clusterSize ?? DEFAULT_GRANULARITY;
   return Math.max(MIN_DEFAULT_GRANULARITY, Math.min(cluster, DEFAULT_GRANULARITY));
 }
 

@@ -12,7 +12,7 @@ import { findByFile, requireLink } from '../links.js';
 import { requireFilterName, startWork } from '../start.js';
 import type { JobRegistry } from '../registry.js';
 import type { StreamOptions } from './options.js';
-import { StreamWork } from './stream-work.js';
+import { StreamWork, storingLayers } from './stream-work.js';
 import type { StreamPlan } from './stream-work.js';
 
 export { streamOptions } from './options.js';
@@ -35,7 +35,7 @@ export async function startStream(registry: JobRegistry, args: StreamOptions): P
     speed: args.speed ?? 0,
   });
   // With nothing to copy the reference is through before it answers.
-  if (plan.layers.length === 1) await job.restsOrEnds();
+  if (storingLayers(plan.layers) === 1) await job.restsOrEnds();
   return job;
 }
 
@@ -55,7 +55,9 @@ function planStream(registry: JobRegistry, args: StreamOptions): StreamPlan {
   }
   requireFilterName(registry, args['filter-node-name']);
   // The new link must be known before anything is copied.
-  if (layers.length > 1 || backingFile !== undefined) requireLink(top, base, backingFile ?? null);
+  if (storingLayers(layers) > 1 || backingFile !== undefined) {
+    requireLink(top, base, backingFile ?? null);
+  }
   return {
     top,
     base,
