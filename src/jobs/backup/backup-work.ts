@@ -122,6 +122,7 @@ export class BackupWork implements StartableWork {
     const { plan, target } = { plan: this.#plan, target: this.#target };
     await job.pausePoint();
     if (plan.sync === 'none') for (;;) await job.rest();
+    if (plan.sync === 'top') await this.#leaveOutBacking(job);
     this.#session = this.#registry.engine.open({
       source: this.#source,
       target,
@@ -200,15 +201,10 @@ export class BackupWork implements StartableWork {
         const others = this.#inFlight === 0 ? bitmap.locks.wait(0, bitmap.length) : undefined;
         return others === undefined ? null : { until: others };
       }
-      const extent = await this.#extentAt(offset);
-      if (!extent.wanted) {
-        this.#skip(job, offset, extent.length);
-        continue;
-      }
-      const zeroes = Math.min(extent.length, await this.#zeroesAt(offset));
+      const zeroes = await this.#zeroesAt(offset);
       if (!bitmap.isDirty(offset)) continue;
       if (zeroes > 0) return this.#claim(job, { offset, limit: zeroes, zero: true });
-      return this.#claim(job, { offset, limit: Math.min(extent.length, limit), zero: false });
+      return this.#claim(job, { offset, limit, zero: false });
     }
   }
 
@@ -217,25 +213,27 @@ export class BackupWork implements StartableWork {
     return ahead >= 0 ? ahead : this.#bitmap.nextDirty(0);
   }
 
-  /** Whole units from `offset` that belong to the backup, or do not (`sync=top`). */
-  async #extentAt(offset: number): Promise<{ readonly wanted: boolean; readonly length: number }> {
-    const left = this.#bitmap.length - offset;
-    if (this.#plan.sync !== 'top') return { wanted: true, length: left };
-    const { unit } = this.#plan;
-    const top = this.#source.node;
-    const chain = { top, base: backingOf(top) };
-    const status = await layerStatus(chain, offset, Math.min(left, COPY_LIMITS.zeroRangeBytes));
-    if (status.where === 'top') {
-      return { wanted: true, length: Math.ceil(status.length / unit) * unit };
+  /** Whole units that only the backing file has do not belong to the backup. */
+  async #leaveOutBacking(job: Job): Promise<void> {
+    const bitmap = this.#bitmap;
+    for (let offset = 0; offset < bitmap.length; ) {
+      if (job.pauseRequested || job.cancelled) await job.pausePoint();
+      const left = bitmap.length - offset;
+      const top = this.#source.node;
+      const chain = { top, base: backingOf(top) };
+      const status = await layerStatus(chain, offset, Math.min(left, COPY_LIMITS.zeroRangeBytes));
+      const isOwn = status.where === 'top';
+      const whole = isOwn ? this.#unitBytes(status.length) : this.#wholeUnits(status.length, left);
+      const length = Math.max(whole, this.#plan.unit);
+      if (!isOwn && whole > 0) this.#leaveOut(job, offset, length);
+      offset += length;
     }
-    const whole = this.#wholeUnits(status.length, left);
-    return whole > 0 ? { wanted: false, length: whole } : { wanted: true, length: unit };
   }
 
-  #skip(job: Job, offset: number, length: number): void {
-    const run = this.#bitmap.dirtyRun(offset, length);
-    this.#bitmap.clear(offset, run);
-    this.#total -= this.#unitBytes(run);
+  #leaveOut(job: Job, offset: number, length: number): void {
+    const before = this.#bitmap.dirtyUnits;
+    this.#bitmap.clear(offset, length);
+    this.#total -= (before - this.#bitmap.dirtyUnits) * this.#plan.unit;
     job.setTotal(this.#total);
   }
 
