@@ -62,6 +62,8 @@ const declarations = [
   bitmap.blockDirtyBitmapClear,
   bitmap.blockDirtyBitmapEnable,
   bitmap.blockDirtyBitmapDisable,
+  bitmap.blockDirtyBitmapMerge,
+  bitmap.debugBlockDirtyBitmapSha256,
   object.objectAdd,
   object.objectDel,
   object.qomList,

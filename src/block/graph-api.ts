@@ -112,6 +112,8 @@ export interface InsertFilterRequest {
   readonly driver: Driver<never>;
   readonly name: string | null;
   readonly below: Node;
+  /** Nobody writes through the filter; by default it is as the node below. */
+  readonly readOnly?: boolean;
   /** Typed internal options that go to the driver's open(). */
   readonly internal: unknown;
   /** Further edges, by child name (`target` of copy-before-write). */

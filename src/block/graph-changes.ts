@@ -155,7 +155,7 @@ export async function insertFilter(
     options: { driver: driver.name },
     given: { driver: driver.name },
     policy: {
-      readOnly: below.readOnly,
+      readOnly: request.readOnly ?? below.readOnly,
       writeThrough: false,
       unmap: true,
       detectZeroes: 'off',
@@ -203,6 +203,7 @@ export async function removeFilter(graph: BlockGraph, filter: BlockNode): Promis
     tx.add(setOutOfPlace(filter, true));
     tx.add(moveEdges([...filter.parents], below));
     tx.add(refreshPermissions([filter, below]));
+    tx.add({ commit: () => renewFilenames([below]) });
   });
   filter.references = 0;
   await graph.closeNode(filter);

@@ -83,9 +83,18 @@ export class JobHandle {
   resume(): Promise<unknown> {
     return this.#client.execute('job-resume', { id: this.id });
   }
+  /** Ends the job wherever it is, a READY one too: nothing it copied can be relied on. */
   cancel(): Promise<unknown> {
     return this.#client.execute('job-cancel', { id: this.id });
   }
+  /**
+   * Ends a READY mirror or active commit in good order and changes no link: its result is
+   * `completed`. Before READY this is cancel(). Refused while its user has it paused.
+   */
+  finishWithoutPivot(): Promise<unknown> {
+    return this.#client.execute('block-job-cancel', { device: this.id });
+  }
+  /** A READY mirror or active commit takes its place in the graph and ends. */
   complete(): Promise<unknown> {
     return this.#client.execute('job-complete', { id: this.id });
   }

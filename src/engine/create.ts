@@ -8,6 +8,7 @@ import type { Host } from '../host/index.js';
 import { JobRegistry } from '../jobs/index.js';
 import type { CompatPolicy } from '../schema/index.js';
 import { DRIVER_LOADERS } from './catalog.js';
+import { checkedDrivers } from './checked-drivers.js';
 import { Engine } from './engine.js';
 import type { ReferenceHabits } from './engine.js';
 import { EventBus } from './events.js';
@@ -30,7 +31,7 @@ export function createEngine(options: EngineOptions): Promise<Engine> {
   const { host } = options;
   const clock = options.clock ?? host.clock;
   const random = options.random ?? host.random;
-  const registry = createRegistry({ drivers: DRIVER_LOADERS, probed: ['qcow2'] });
+  const registry = createRegistry({ drivers: checkedDrivers(DRIVER_LOADERS), probed: ['qcow2'] });
   const events = new EventBus(clock);
   const objects = new ObjectRegistry(clock);
   const graph = createGraph({

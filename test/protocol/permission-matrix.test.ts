@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Who keeps whom from what: every command on every node beside idle chains, streams and backups,
+// Who keeps whom from what: every command on every node beside idle chains and every kind of job,
 // and the graph with all its edges, as a real daemon answers.
 //
 // Jobs are paused, so that the drained sections of the commands do not move them on.
@@ -52,8 +52,27 @@ const BACKUP = [
   command('job-pause', { id: 'b' }),
 ];
 
+const COMMIT = [
+  command('block-commit', { 'job-id': 'c', device: 'top', 'filter-node-name': 'cf', speed: 1 }),
+  command('job-pause', { id: 'c' }),
+];
+const MIRROR = [
+  command('blockdev-mirror', {
+    'job-id': 'm',
+    device: 'top',
+    target: 't',
+    'filter-node-name': 'mf',
+    sync: 'full',
+    speed: 1,
+  }),
+  command('job-pause', { id: 'm' }),
+];
+
 const backup = (device: string, target: string): string =>
   command('blockdev-backup', { 'job-id': 'z', device, target, sync: 'full', speed: 1 });
+
+const mirror = (device: string, target: string): string =>
+  command('blockdev-mirror', { 'job-id': 'z', device, target, sync: 'full', speed: 1 });
 
 /** Every command that a job on the node, or an overlay of it, refuses. */
 function refused(node: string): string[] {
@@ -110,6 +129,26 @@ describe.skipIf(!hasReference)('as a real daemon answers', () => {
       command('block_resize', { 'node-name': 'top', size: 8388608 }),
       command('blockdev-del', { 'node-name': 'top' }),
       backup('source', 'top'),
+      graph,
+    ], answers));
+
+  it('a commit keeps all its nodes to itself', () =>
+    compare((directory) => [
+      ...chain(directory),
+      ...COMMIT,
+      graph,
+      ...['cf', 'top', 'base'].flatMap(asJobNodes),
+      mirror('source', 'base'),
+      graph,
+    ], answers));
+
+  it('a mirror keeps its nodes and its target to itself', () =>
+    compare((directory) => [
+      ...chain(directory),
+      ...MIRROR,
+      graph,
+      ...['mf', 'top', 't'].flatMap(asJobNodes),
+      ...['mf', 'top', 'base', 't'].map((node) => mirror('source', node)),
       graph,
     ], answers));
 

@@ -130,6 +130,28 @@ describe.skipIf(!hasReference)('a reopen of a filter, as a real daemon does it',
       ];
     }, graphByNames));
 
+  it('refuses cache sizes of qcow2 that make no sense, on opening too', () =>
+    compare((directory) => {
+      const filename = join(directory, 'base.qcow2');
+      const q = { driver: 'qcow2', 'node-name': 'q', file: { driver: 'file', filename } };
+      const sizes = [
+        { 'l2-cache-size': 1 },
+        { 'cache-size': 65_536, 'l2-cache-size': 131_072 },
+        { 'cache-size': 65_536, 'refcount-cache-size': 131_072 },
+        { 'cache-size': 1_048_576, 'l2-cache-size': 65_536, 'refcount-cache-size': 65_536 },
+        { 'l2-cache-entry-size': 1000 },
+        { 'l2-cache-entry-size': 256 },
+        { 'l2-cache-entry-size': 131_072 },
+        { 'l2-cache-entry-size': 4096 },
+        { 'refcount-cache-size': Number.MAX_SAFE_INTEGER },
+        { 'cache-clean-interval': -1 },
+        { 'cache-clean-interval': 2 ** 32 },
+        { 'cache-clean-interval': 0 },
+      ];
+      const opened = sizes.flatMap((each) => [add({ ...q, ...each }), del('q')]);
+      return [hello, ...opened, add(q), ...sizes.map((each) => reopen({ ...q, ...each })), graph];
+    }, graphByNames));
+
   it('makes an image writable whose header has unknown autoclear features', () =>
     compare((directory) => {
       const filename = join(directory, 'base.qcow2');

@@ -35,9 +35,9 @@ export class LeakyBucket {
     const { average, maximum, burstLength } = this.#limit;
     if (average === 0) return 0;
     const allowance = maximum === 0 ? average * ALLOWANCE_SECONDS : maximum * burstLength;
-    const wait = (this.#level - allowance) / average;
-    if (wait > 0) return wait;
-    if (maximum === 0 || burstLength <= 1) return 0;
-    return Math.max(0, (this.#burstLevel - maximum * ALLOWANCE_SECONDS) / maximum);
+    const wait = Math.max(0, (this.#level - allowance) / average);
+    if (maximum === 0 || burstLength <= 1) return wait;
+    // Both at once: what rounding leaves of the first must not hide the second.
+    return Math.max(wait, (this.#burstLevel - maximum * ALLOWANCE_SECONDS) / maximum);
   }
 }

@@ -223,7 +223,7 @@ describe('throttle group', () => {
           expect(Math.abs((passed[index] ?? Infinity) - at)).toBeLessThanOrEqual(2 + index / 10);
         }
       }),
-      { numRuns: 40 },
+      { numRuns: 60 },
     );
   });
 

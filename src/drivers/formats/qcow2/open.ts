@@ -7,6 +7,7 @@
 
 import { BlockError, hasAny } from '../../../base/index.js';
 import type { DriverNode, OpenContext } from '../../../block/index.js';
+import { checkCacheOptions } from './cache-options.js';
 import { requireSupported, requireWritable, unsupportedFeature } from './features.js';
 import { virtualSizeOf } from './header.js';
 import { InspectedQcow2 } from './inspect.js';
@@ -51,6 +52,7 @@ async function reopenQcow2(
     if (!stays || context.readOnly !== current.image.readOnly) {
       return await openImage(context, options, { path, current });
     }
+    checkCacheOptions(options, current.image.clusterSize);
     requireLazyRefcounts(current.image.version, options);
     return current;
   } catch (error) {
@@ -79,6 +81,7 @@ async function openImage(
   }
   requireTables(header);
   requireSupported(header, { path });
+  checkCacheOptions(options, header.geometry.clusterSize);
   requireLazyRefcounts(header.fields.version, options);
   const structures = new Qcow2Structures(file, header);
   if (!context.readOnly) {

@@ -10,6 +10,7 @@ import {
   any,
   bool,
   enumeration,
+  int,
   optional,
   size,
   str,
@@ -54,7 +55,7 @@ export const qcow2Options = struct('BlockdevOptionsQcow2', {
   'l2-cache-size': optional(size),
   'l2-cache-entry-size': optional(size),
   'refcount-cache-size': optional(size),
-  'cache-clean-interval': optional(size),
+  'cache-clean-interval': optional(int),
   encrypt: optional(encryption),
   'data-file': optional(blockdevRef),
 });
