@@ -100,7 +100,7 @@ export const events: ReadonlyMap<string, EventDeclaration> = new Map(
 );
 
 export { blockdevOptions } from './blockdev-options.js';
-export type { ImageInfoValue } from './block-core.js';
+export type { ImageInfoValue } from './node-info.js';
 export { jobStatus, jobType } from './job.js';
 export { objectOptions } from './object.js';
 export type { ActionData, ActionName } from './transaction.js';
