@@ -121,7 +121,7 @@ function findBusy(nodes: readonly BlockNode[]): BlockNode | undefined {
 }
 
 /** Runs a synchronous change inside a drained section. */
-async function changeDrained(
+export async function changeDrained(
   graph: BlockGraph,
   nodes: readonly BlockNode[],
   change: (tx: Transaction) => void,
