@@ -38,6 +38,11 @@ export class JobTransaction {
     if (this.#jobs.every((member) => member.autoFinalize)) await this.finalize();
   }
 
+  /** Resolves when the end that has begun is over, at once if none has. */
+  async over(): Promise<void> {
+    await this.#ending;
+  }
+
   async finalize(): Promise<void> {
     this.#ending ??= this.#finalizeAll();
     await this.#ending;
