@@ -13,9 +13,6 @@ interface SchemaMember {
   readonly features?: unknown;
 }
 
-/** How many arrays and alternates may stand inside each other: a server may say anything. */
-const MAX_NESTING = 8;
-
 export class ServerSchema {
   readonly #entries: ReadonlyMap<string, SchemaEntry>;
 
@@ -98,13 +95,14 @@ export class ServerSchema {
       .flatMap((variant) => this.#typed(variant['type']));
   }
 
-  /** The types behind a name, looked for in lists and alternates. */
-  #typed(name: unknown, depth = 0): SchemaEntry[] {
+  /** The types behind a name, looked for in lists and alternates, each once. */
+  #typed(name: unknown, seen = new Set<unknown>()): SchemaEntry[] {
     const entry = typeof name === 'string' ? this.#entries.get(name) : undefined;
-    if (entry === undefined || depth > MAX_NESTING) return [];
-    if (entry['meta-type'] === 'array') return this.#typed(entry['element-type'], depth + 1);
+    if (entry === undefined || seen.has(name)) return [];
+    seen.add(name);
+    if (entry['meta-type'] === 'array') return this.#typed(entry['element-type'], seen);
     if (entry['meta-type'] !== 'alternate') return [entry];
-    return records(entry['members']).flatMap((member) => this.#typed(member['type'], depth + 1));
+    return records(entry['members']).flatMap((member) => this.#typed(member['type'], seen));
   }
 }
 
