@@ -186,7 +186,9 @@ export class JobHandle implements AsyncDisposable, AsyncIterable<JobState> {
   }
 
   /** As query-block-jobs shows it, `io-status` included; null for jobs that are no block jobs. */
-  async blockInfo(options?: WaitOptions): Promise<CommandResult<'query-block-jobs'>[number] | null> {
+  async blockInfo(
+    options?: WaitOptions,
+  ): Promise<CommandResult<'query-block-jobs'>[number] | null> {
     const jobs = await this.#client.execute('query-block-jobs', {}, options);
     return jobs.find((job) => job.device === this.id) ?? null;
   }

@@ -59,6 +59,7 @@ export function outcomeOf(seen: {
   if (blockEnd === null && info === null) return { id, result: 'discarded', error: null };
   const error = blockEnd?.error ?? info?.error ?? null;
   if (error === null) return { id, result: 'completed', error };
-  if (blockEnd === null && error === CANCELLED_TEXT) return { id, result: 'cancelled', error: null };
+  const isCancelled = blockEnd === null && error === CANCELLED_TEXT;
+  if (isCancelled) return { id, result: 'cancelled', error: null };
   return { id, result: 'failed', error };
 }

@@ -62,7 +62,7 @@ export class JobWaiters {
   }
 
   tell(sight: JobSight): void {
-    for (const waiter of [...this.#waiters]) waiter.offer(sight);
+    for (const waiter of this.#waiters) waiter.offer(sight);
   }
 
   /** The outcome is known. */
@@ -78,7 +78,7 @@ export class JobWaiters {
   }
 
   #failHopeless(): void {
-    for (const waiter of [...this.#waiters]) {
+    for (const waiter of this.#waiters) {
       const refusal = this.#refusal(waiter.wait);
       if (refusal !== null) waiter.fail(refusal);
     }
