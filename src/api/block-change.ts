@@ -22,6 +22,8 @@ export const blockdevSnapshot = command({
   since: '2.5',
   doc: 'Puts a node, added with `backing: null`, as overlay on another, which turns read-only.',
   args: { node: str, overlay: str },
+  // The overlay may be the target of a mirror.
+  features: ['allow-write-only-overlay'],
 });
 
 export const newImageMode = enumeration('NewImageMode', ['existing', 'absolute-paths']);
@@ -52,4 +54,5 @@ export const xBlockdevChange = command({
   since: '2.7',
   doc: 'Adds `node` to the children of a quorum, or takes the edge `child` out.',
   args: { parent: str, child: optional(str), node: optional(str) },
+  features: ['unstable'],
 });

@@ -62,6 +62,8 @@ const declarations = [
   bitmap.blockDirtyBitmapClear,
   bitmap.blockDirtyBitmapEnable,
   bitmap.blockDirtyBitmapDisable,
+  bitmap.blockDirtyBitmapMerge,
+  bitmap.debugBlockDirtyBitmapSha256,
   object.objectAdd,
   object.objectDel,
   object.qomList,
@@ -93,7 +95,7 @@ export const events: ReadonlyMap<string, EventDeclaration> = new Map(
 );
 
 export { blockdevOptions } from './blockdev-options.js';
-export type { ImageInfoValue } from './block-core.js';
+export type { ImageInfoValue } from './node-info.js';
 export { jobStatus, jobType } from './job.js';
 export { objectOptions } from './object.js';
 export { VERSION } from './control.js';

@@ -141,4 +141,8 @@ export const QMP_LIMITS = {
 export const BITMAP_LIMITS = {
   minGranularity: 512,
   maxGranularity: 2 ** 31,
+  /** Bits of one bitmap: 32 TiB at 512 bytes each. */
+  bits: 2 ** 36,
+  /** Bytes of bits that are hashed before others have a turn. */
+  hashedAtOnce: 4 * MIB,
 } as const;

@@ -203,6 +203,7 @@ export async function removeFilter(graph: BlockGraph, filter: BlockNode): Promis
     tx.add(setOutOfPlace(filter, true));
     tx.add(moveEdges([...filter.parents], below));
     tx.add(refreshPermissions([filter, below]));
+    tx.add({ commit: () => renewFilenames([below]) });
   });
   filter.references = 0;
   await graph.closeNode(filter);

@@ -6,7 +6,9 @@ import { CopyEngine, createLanes } from '../block/copy/index.js';
 import type { Clock, Random } from '../base/index.js';
 import type { Host } from '../host/index.js';
 import { JobRegistry } from '../jobs/index.js';
+import type { CompatPolicy } from '../schema/index.js';
 import { DRIVER_LOADERS } from './catalog.js';
+import { checkedDrivers } from './checked-drivers.js';
 import { Engine } from './engine.js';
 import type { ReferenceHabits } from './engine.js';
 import { EventBus } from './events.js';
@@ -21,13 +23,15 @@ export interface EngineOptions {
   readonly lanes?: number;
   /** What to do as the reference does it, although something else is right. */
   readonly habits?: Partial<ReferenceHabits>;
+  /** Refuse or hide what is deprecated or unstable; all is accepted unless given. */
+  readonly compat?: Partial<CompatPolicy>;
 }
 
 export function createEngine(options: EngineOptions): Promise<Engine> {
   const { host } = options;
   const clock = options.clock ?? host.clock;
   const random = options.random ?? host.random;
-  const registry = createRegistry({ drivers: DRIVER_LOADERS, probed: ['qcow2'] });
+  const registry = createRegistry({ drivers: checkedDrivers(DRIVER_LOADERS), probed: ['qcow2'] });
   const events = new EventBus(clock);
   const objects = new ObjectRegistry(clock);
   const graph = createGraph({
@@ -56,6 +60,7 @@ export function createEngine(options: EngineOptions): Promise<Engine> {
     events.close();
     return copying.close();
   };
-  const habits = options.habits ?? {};
-  return Promise.resolve(new Engine({ graph, jobs, events, objects, release, habits }));
+  const { habits = {}, compat = {} } = options;
+  const parts = { graph, jobs, events, objects, release, habits, compat };
+  return Promise.resolve(new Engine(parts));
 }

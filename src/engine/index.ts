@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 export { DRIVER_LOADERS } from './catalog.js';
+export { checkedDrivers } from './checked-drivers.js';
 export type { DriverName } from './catalog.js';
 export { createEngine } from './create.js';
 export type { EngineOptions } from './create.js';
@@ -11,3 +12,4 @@ export { storedBytes } from './stored-bytes.js';
 export { ObjectRegistry } from './objects.js';
 export type { ObjectOptions } from './objects.js';
 export type { EngineEvent, EventListener } from './events.js';
+export * from './bitmaps.js';

@@ -53,11 +53,10 @@ export async function snapshotInto(
   if (!request.existing) {
     await createOverlay(engine, node, { driver, filename: creationPath(request.file) });
   }
-  const cache = node.options['cache'];
   const overlay = await graph.open({
     ...(await overlayOptions(graph.host, driver, request.file)),
+    ...accessOf(node),
     'node-name': request.name,
-    ...(cache === undefined ? {} : { cache }),
   });
   try {
     await graph.appendOverlay(node, overlay);
@@ -65,6 +64,13 @@ export async function snapshotInto(
     // From now on it lives by its users alone.
     await graph.close(overlay);
   }
+}
+
+/** How a node is open, which is how its overlay is opened. */
+function accessOf(node: Node): Readonly<Record<string, unknown>> {
+  const given = ['cache', 'auto-read-only'].map((name) => [name, node.options[name]] as const);
+  const access = Object.fromEntries(given.filter(([, value]) => value !== undefined));
+  return { ...access, 'read-only': node.readOnly };
 }
 
 async function prepareNode(node: Node): Promise<void> {
@@ -198,7 +204,8 @@ export async function changeBackingFile(engine: Engine, request: BackingChange):
   try {
     const section = await graph.drain([image]);
     try {
-      await image.changeBacking({ file: request.backingFile, format: formatOf.driver.name });
+      const { backingFile: file } = request;
+      await image.changeBacking(file === '' ? null : { file, format: formatOf.driver.name });
     } finally {
       section.end();
     }

@@ -6,10 +6,10 @@
 // PENDING and still drained, the users of the source move to the target in one turn. So no write
 // is ever between the two. Without a pivot the target holds the drained moment all the same.
 
-import { BlockError, COPY_LIMITS, errnoText, must, Permission } from '../base/index.js';
+import { assert, BlockError, COPY_LIMITS, errnoText, must, Permission } from '../base/index.js';
 import { toBlockError } from '../base/index.js';
-import type { Backend, Child, DrainedSection, EdgeUser, Node } from '../block/index.js';
-import { resolveBackingName, UNNAMED_USER } from '../block/index.js';
+import type { Backend, Child, DrainedSection, EdgeUser, Node, ShownBits } from '../block/index.js';
+import { resolveBackingName, showBits, UNNAMED_USER } from '../block/index.js';
 import { layerStatus, MirrorState, skipFilters, yieldToLoop } from '../block/copy/index.js';
 import type { CopyFailure, CopySession, MirrorInternal } from '../block/copy/index.js';
 import { CopyLoop } from './copy-loop.js';
@@ -50,6 +50,8 @@ export interface MirrorPlan {
 }
 
 const DEFAULT_BUFFER_BYTES = 10 * 2 ** 20;
+/** So much may be left when guests are held: they wait no longer than it takes to copy it. */
+const LAST_BYTES = COPY_LIMITS.batchMaxBytes;
 const NOTHING = { taken: Permission.none, shared: Permission.all };
 
 export class MirrorWork implements StartableWork {
@@ -63,6 +65,7 @@ export class MirrorWork implements StartableWork {
   #main: Backend | null = null;
   #target: Backend | null = null;
   #loop: CopyLoop | null = null;
+  #batches: MirrorBatches | null = null;
   #section: DrainedSection | null = null;
   #ending: 'pivot' | 'stay' | null = null;
   #resting = false;
@@ -132,7 +135,12 @@ export class MirrorWork implements StartableWork {
       },
       (failure) => this.#loop?.report(job, failure),
     );
-    this.#unobserve = source.addObserver(this.#state);
+    const unobserve = source.addObserver(this.#state);
+    const unshow = showBits(source, this.#shownBits());
+    this.#unobserve = () => {
+      unobserve();
+      unshow();
+    };
   }
 
   setSpeed(bytesPerSecond: number): void {
@@ -165,7 +173,7 @@ export class MirrorWork implements StartableWork {
     for (;;) {
       await loop.run(job);
       if (!job.ready) {
-        if (!(await this.#flush(job, loop))) continue;
+        if (!(await this.#flush(job, loop, false))) continue;
         job.becomeReady();
       }
       if (this.#ending === null) await this.#rest(job);
@@ -187,9 +195,11 @@ export class MirrorWork implements StartableWork {
     this.#madeWritable = false;
     this.#state.unblock();
     this.#unobserve?.();
+    this.#unobserve = null;
     this.#unfreeze?.();
     this.#unfreeze = null;
     await letGo([
+      () => this.#awaitGuests(filter, section),
       ...this.#backends.splice(0).map((backend) => () => backend.detach()),
       () => (filter === null ? undefined : graph.removeFilter(filter)),
       // Whoever writes to it by now may go on.
@@ -203,6 +213,12 @@ export class MirrorWork implements StartableWork {
     ]);
   }
 
+  /** Writes of guests that are on their way to the target still need its edge. */
+  async #awaitGuests(filter: Node | null, section: DrainedSection | null): Promise<void> {
+    if (!this.#plan.blocking || filter === null || section !== null) return;
+    (await this.#registry.graph.drain([filter])).end();
+  }
+
   async #take(
     node: Node,
     user: EdgeUser | string,
@@ -211,6 +227,17 @@ export class MirrorWork implements StartableWork {
     const backend = await this.#registry.graph.attach(node, user, permissions);
     this.#backends.push(backend);
     return backend;
+  }
+
+  #shownBits(): ShownBits {
+    const { bitmap } = this.#state;
+    return {
+      granularity: bitmap.unit,
+      recording: !this.#plan.blocking,
+      get count() {
+        return bitmap.dirtyUnits * bitmap.unit;
+      },
+    };
   }
 
   /** A target below the source goes on being read by the chain, and grows if it is too short. */
@@ -255,13 +282,13 @@ export class MirrorWork implements StartableWork {
     const { bufferBytes, onSourceError, onTargetError } = this.#plan;
     const bytes = bufferBytes === 0 ? DEFAULT_BUFFER_BYTES : bufferBytes;
     const maxBatch = Math.max(this.#unit, Math.min(bytes, COPY_LIMITS.batchMaxBytes));
-    const batches = new MirrorBatches({
+    const batches = (this.#batches = new MirrorBatches({
       job,
       session,
       source: this.#source,
       state: this.#state,
       unit: this.#unit,
-    });
+    }));
     const loop = new CopyLoop({
       clock: this.#registry.graph.clock,
       backend: must(this.#main, 'the job is attached'),
@@ -271,7 +298,7 @@ export class MirrorWork implements StartableWork {
       onSourceError,
       onTargetError,
       retryIgnored: true,
-      next: (limit) => batches.next(limit),
+      next: (limit) => (this.#isNearEnd(job) ? null : batches.next(limit)),
     });
     loop.setSpeed(this.#speed);
     return loop;
@@ -329,10 +356,16 @@ export class MirrorWork implements StartableWork {
     }
   }
 
+  /** What is left is little enough for guests to be held while it is copied. */
+  #isNearEnd(job: Job): boolean {
+    const { bitmap } = this.#state;
+    return this.#ending !== null && job.ready && bitmap.dirtyUnits * bitmap.unit <= LAST_BYTES;
+  }
+
   /** True when the target is the source, on disk, and stays so: guests are held from here on. */
   async #converge(job: Job, loop: CopyLoop): Promise<boolean> {
     const section = await this.#registry.graph.drain([this.#source.node]);
-    if (this.#state.bitmap.dirtyUnits === 0 && (await this.#flush(job, loop))) {
+    if ((await this.#copyLast(job, loop)) && (await this.#flush(job, loop, true))) {
       this.#section = section;
       return true;
     }
@@ -340,10 +373,28 @@ export class MirrorWork implements StartableWork {
     return false;
   }
 
+  /** What was written since; nobody writes any more. */
+  async #copyLast(job: Job, loop: CopyLoop): Promise<boolean> {
+    const batches = must(this.#batches, 'the job runs');
+    while (!job.cancelled) {
+      const work = await batches.next(COPY_LIMITS.batchMaxBytes);
+      if (work === null) return true;
+      assert('run' in work, 'no range is in use while everyone is held');
+      const failure = await work.run();
+      work.over(failure);
+      if (failure === null) continue;
+      loop.report(job, failure);
+      return false;
+    }
+    return false;
+  }
+
   /** False when it failed: the target's policy says what follows. */
-  async #flush(job: Job, loop: CopyLoop): Promise<boolean> {
+  async #flush(job: Job, loop: CopyLoop, drained: boolean): Promise<boolean> {
+    const target = must(this.#target, 'the job is attached');
     try {
-      await must(this.#target, 'the job is attached').node.flush();
+      // Its edge lets nothing pass while it is drained, be it by the job itself.
+      await (drained ? target.node : target).flush();
       return true;
     } catch (error) {
       loop.report(job, { side: 'target', error: toBlockError(error) });
@@ -367,7 +418,8 @@ export class MirrorWork implements StartableWork {
     this.#unfreeze = null;
     for (const backend of this.#backends) backend.setPermissions(NOTHING);
     await this.#giveBacking();
-    await graph.setReadOnly(target, node.readOnly);
+    // A target that cannot follow stays as it is.
+    await graph.setReadOnly(target, node.readOnly).catch(() => undefined);
     const without = node === source ? [filter] : [];
     await graph.replaceNode({ node, by: target, without });
     this.#pivoted = true;
@@ -388,7 +440,9 @@ export class MirrorWork implements StartableWork {
     const link = overlay.backingLink();
     if (link === null || overlay.backing !== null) return;
     try {
-      const path = resolveBackingName(overlay.filename, link.file);
+      // Opened without a backing file it has no plain name of its own; its file has.
+      const file = must(overlay.primary, 'an image has a file');
+      const path = resolveBackingName(file.filename, link.file);
       const node = await graph.openImage(path, link.format, true);
       try {
         await graph.setBacking(overlay, node);

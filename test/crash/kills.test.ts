@@ -139,8 +139,102 @@ async function killedBackup(seed: number, moment: Moment): Promise<void> {
   });
 }
 
+/** The nodes of the chain, from the base up, by the names of their images. */
+async function chainNodes(daemon: ProgramDaemon, { chain }: Scene): Promise<string[]> {
+  const nodes = await daemon.client.execute('query-named-block-nodes');
+  return chain.images.map(({ path, format }) => {
+    const node = nodes.find(({ file, drv }) => file === path && drv === format);
+    return node?.['node-name'] ?? '';
+  });
+}
+
+/** Commits what lies below the active layer, or the active layer, into some image below. */
+async function killedCommit(seed: number, moment: Moment): Promise<void> {
+  await onChain(seed, async (scene) => {
+    const { chain, random, directory } = scene;
+    const before = guestView(chain.top);
+    const daemon = await startProgramDaemon(directory, blockdev('top', chain.top));
+    const names = await chainNodes(daemon, scene);
+    const last = names.length - 1;
+    const top = 1 + random.below(last);
+    const base = random.below(top);
+    if (top === last) completeWhenReady(daemon);
+    const start = (): Promise<unknown> =>
+      daemon.client.execute('block-commit', {
+        'job-id': 'job',
+        device: 'top',
+        'top-node': names[top] ?? '',
+        'base-node': names[base] ?? '',
+        'auto-dismiss': false,
+        speed: speedFor(moment, random),
+      });
+    await killAt(daemon, { ...scene, moment }, start);
+    for (const image of chain.images) {
+      expect(CLEAN_OR_LEAKS, image.name).toContain(realCheck(image));
+    }
+    expect(guestView(chain.top).equals(before), 'the view of the guest').toBe(true);
+    if (moment !== 'concluded') return;
+    const [into, overlay] = [chain.images[base], chain.images[top + 1]];
+    if (top === last) {
+      const view = guestView(into ?? chain.top).subarray(0, before.length);
+      expect(view.equals(before), 'the base').toBe(true);
+      return;
+    }
+    const info = execFileSync(peer('qemu-img') ?? '', [
+      'info', '--output=json', overlay?.path ?? '',
+    ]);
+    const facts = JSON.parse(info.toString('utf8')) as { 'backing-filename'?: string };
+    expect(basename(facts['backing-filename'] ?? '')).toBe(into?.name);
+  });
+}
+
+function completeWhenReady({ client }: ProgramDaemon): void {
+  client.onEvent(({ event }) => {
+    if (event !== 'BLOCK_JOB_READY') return;
+    client.execute('job-complete', { id: 'job' }).catch(() => undefined);
+  });
+}
+
+async function killedMirror(seed: number, moment: Moment): Promise<void> {
+  await onChain(seed, async (scene) => {
+    const { chain, random, directory } = scene;
+    const before = guestView(chain.top);
+    const path = join(directory, 'target');
+    const target: ChainImage = { path, name: 'target', format: pick(random, ['raw', 'qcow2']) };
+    const daemon = await startProgramDaemon(directory, blockdev('top', chain.top));
+    completeWhenReady(daemon);
+    const start = (): Promise<unknown> =>
+      daemon.client.execute('drive-mirror', {
+        'job-id': 'job',
+        device: 'top',
+        target: path,
+        format: target.format,
+        sync: 'full',
+        'copy-mode': pick(random, ['background', 'write-blocking']),
+        granularity: pick(random, [0, 512, 65_536, 2 ** 20]),
+        'auto-dismiss': false,
+        speed: speedFor(moment, random),
+      });
+    await killAt(daemon, { ...scene, moment }, start);
+    for (const image of chain.images) {
+      expect(CLEAN_OR_LEAKS, image.name).toContain(realCheck(image));
+    }
+    expect(guestView(chain.top).equals(before), 'the view of the guest').toBe(true);
+    if (moment !== 'concluded') return;
+    expect(CLEAN_OR_LEAKS).toContain(realCheck(target));
+    expect(guestView(target).subarray(0, before.length).equals(before), 'the mirror').toBe(true);
+  });
+}
+
+const CAMPAIGNS = [
+  ['stream', killedStream],
+  ['commit', killedCommit],
+  ['mirror', killedMirror],
+  ['backup', killedBackup],
+] as const;
+
 describe.skipIf(peer('qemu-img') === null || peer('qemu-io') === null)('a daemon killed', () => {
-  for (const [name, campaign] of [['stream', killedStream], ['backup', killedBackup]] as const) {
+  for (const [name, campaign] of CAMPAIGNS) {
     for (const moment of MOMENTS) {
       for (let seed = 1; seed <= SEEDS; seed += 1) {
         it(`while a ${name} is ${moment} loses nothing (seed ${seed})`, async () => {

@@ -5,7 +5,7 @@
 import { BlockError, systemClock } from '../../base/index.js';
 import { createGraph, createRegistry } from '../../block/index.js';
 import type { DriverRegistry, Graph, Node, OpenPolicy } from '../../block/index.js';
-import { DRIVER_LOADERS } from '../../engine/index.js';
+import { checkedDrivers, DRIVER_LOADERS } from '../../engine/index.js';
 import { openDefaultHost } from '../../host/index.js';
 import type { Host } from '../../host/index.js';
 import { CliError, hintOf } from '../program.js';
@@ -29,7 +29,7 @@ export async function withSession(
   run: (session: Session) => Promise<number>,
 ): Promise<number> {
   const host = openDefaultHost({ warn: (line) => program.err(`${program.name}: ${line}\n`) });
-  const registry = createRegistry({ drivers: DRIVER_LOADERS, probed: ['qcow2'] });
+  const registry = createRegistry({ drivers: checkedDrivers(DRIVER_LOADERS), probed: ['qcow2'] });
   const graph = createGraph({ host, registry, clock: systemClock, random: host.random });
   let finished = false;
   try {

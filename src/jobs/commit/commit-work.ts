@@ -9,13 +9,14 @@
 
 import { BlockError, COPY_LIMITS, errnoText, must, Permission } from '../../base/index.js';
 import { toBlockError } from '../../base/index.js';
-import { ChildRole, UNNAMED_USER } from '../../block/index.js';
+import { RequestFlag, UNNAMED_USER } from '../../block/index.js';
 import type { BackingLink, Backend, EdgeUser, Node } from '../../block/index.js';
 import { layerStatus, skipFilters, yieldToLoop } from '../../block/copy/index.js';
 import type { CopySession } from '../../block/copy/index.js';
 import { CopyLoop } from '../copy-loop.js';
 import type { CopyWork } from '../copy-loop.js';
 import type { Job } from '../job.js';
+import { overlaysOf } from '../links.js';
 import type { OnError } from '../options.js';
 import { insertJobFilter, jobUser, letGo, requireFilterName } from '../start.js';
 import type { StartableWork } from '../start.js';
@@ -46,6 +47,7 @@ export class CommitWork implements StartableWork {
   readonly #registry: JobRegistry;
   readonly #plan: CommitPlan;
   #filter: Node | null = null;
+  #main: Backend | null = null;
   #base: Backend | null = null;
   readonly #backends: Backend[] = [];
   #unfreeze: (() => void) | null = null;
@@ -80,6 +82,7 @@ export class CommitWork implements StartableWork {
     });
     this.#filter = filter;
     const main = await this.#take(device, jobUser(job, 'main node'), NOTHING);
+    this.#main = main;
     for (const layer of layers) {
       const sees = skipFilters(layer) === skipFilters(base) ? Permission.consistentRead : 0;
       const shared = Permission.write | Permission.writeUnchanged | sees;
@@ -131,19 +134,20 @@ export class CommitWork implements StartableWork {
     });
     this.#loop.setSpeed(this.#speed);
     await this.#loop.run(job);
+    await this.#zeroTail();
     job.progressTo(top.length);
-    await base.flush();
+    await must(this.#base, 'the job is attached').flush();
   }
 
   async prepare(): Promise<void> {
     const { graph } = this.#registry;
     const { base, backingFile } = this.#plan;
     const filter = must(this.#filter, 'the filter is in place');
-    await base.flush();
+    await must(this.#base, 'the job is attached').flush();
     this.#unfreeze?.();
     this.#unfreeze = null;
-    const file = backingFile ?? base.filename;
-    const link = { file, format: skipFilters(base).driver.name };
+    const named = skipFilters(base);
+    const link = { file: backingFile ?? named.filename, format: named.driver.name };
     const relinked: Relinked[] = [];
     try {
       for (const overlay of overlaysOf(filter)) await this.#relink(overlay, link, relinked);
@@ -194,18 +198,33 @@ export class CommitWork implements StartableWork {
     return backend;
   }
 
+  /**
+   * A base that is longer than the top shows what the top's end hid: to overlays that reach so
+   * far these bytes were zeroes.
+   */
+  async #zeroTail(): Promise<void> {
+    const { top, base } = this.#plan;
+    const overlays = overlaysOf(must(this.#filter, 'the filter is in place'));
+    const end = Math.min(base.length, Math.max(0, ...overlays.map(({ length }) => length)));
+    for (let at = top.length; at < end; at += COPY_LIMITS.zeroRangeBytes) {
+      const size = Math.min(COPY_LIMITS.zeroRangeBytes, end - at);
+      await must(this.#base, 'the job is attached').writeZeroes(at, size, RequestFlag.mayUnmap);
+    }
+  }
+
   /** The header of one overlay names the base from now on, on disk. */
   async #relink(overlay: Node, link: BackingLink, done: Relinked[]): Promise<void> {
     const { graph } = this.#registry;
     const wasReadOnly = overlay.readOnly;
     if (wasReadOnly) await graph.setReadOnly(overlay, false);
-    const section = await graph.drain([overlay]);
+    // Not within a drained section: a reopen reads the header that this writes.
+    const leave = await must(this.#main, 'the job is attached').enter();
     try {
       done.push({ overlay, before: overlay.backingLink(), wasReadOnly });
       await overlay.flush();
       await overlay.changeBacking(link);
     } finally {
-      section.end();
+      leave();
     }
   }
 
@@ -273,20 +292,6 @@ export class CommitWork implements StartableWork {
     }
     return null;
   }
-}
-
-/** Nodes whose header names what the filter stands on, looking up through filters. */
-function overlaysOf(filter: Node): Node[] {
-  const overlays: Node[] = [];
-  const above: Node[] = [filter];
-  for (const node of above) {
-    for (const { parent, role } of node.parents) {
-      if (parent.node === null) continue;
-      if ((role & ChildRole.cow) !== 0) overlays.push(parent.node);
-      else if ((role & ChildRole.filtered) !== 0) above.push(parent.node);
-    }
-  }
-  return overlays;
 }
 
 function asJobError(error: unknown): BlockError {
