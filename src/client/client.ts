@@ -3,8 +3,8 @@
 //
 // Commands may overlap; replies find their command by id. Losing the connection fails everything
 // that waits with one error of kind `closed`, whose cause says why. An AbortSignal ends the
-// waiting, never a command that was sent. Events reach listeners and readers in the order of arrival, before
-// whoever awaits a later reply goes on.
+// waiting, never a command that was sent. Events reach listeners and readers in the order of
+// arrival, before whoever awaits a later reply goes on.
 
 import type { Buffer } from 'node:buffer';
 import type { Duplex } from 'node:stream';
