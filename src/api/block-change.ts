@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Commands that change nodes that are there: size, snapshots, backing links, what is watched.
 
-import { command, enumeration, int, optional, str, uint } from '../schema/index.js';
+import { command, enumeration, int, optional, str, struct, uint } from '../schema/index.js';
 
 export const blockResize = command({
   name: 'block_resize',
@@ -17,27 +17,38 @@ export const blockSetWriteThreshold = command({
   args: { 'node-name': str, 'write-threshold': uint },
 });
 
+export const blockdevSnapshotOptions = struct('BlockdevSnapshot', { node: str, overlay: str });
+
 export const blockdevSnapshot = command({
   name: 'blockdev-snapshot',
   since: '2.5',
   doc: 'Puts a node, added with `backing: null`, as overlay on another, which turns read-only.',
-  args: { node: str, overlay: str },
+  args: blockdevSnapshotOptions,
+  // The overlay may be the target of a mirror.
+  features: ['allow-write-only-overlay'],
 });
 
 export const newImageMode = enumeration('NewImageMode', ['existing', 'absolute-paths']);
+
+export const blockdevSnapshotSyncOptions = struct('BlockdevSnapshotSync', {
+  device: optional(str),
+  'node-name': optional(str),
+  'snapshot-file': str,
+  'snapshot-node-name': optional(str),
+  format: optional(str),
+  mode: optional(newImageMode),
+});
+
+export const blockdevSnapshotInternalOptions = struct('BlockdevSnapshotInternal', {
+  device: str,
+  name: str,
+});
 
 export const blockdevSnapshotSync = command({
   name: 'blockdev-snapshot-sync',
   since: '0.14',
   doc: 'Makes an image (or takes an existing one) and puts it as overlay on a node.',
-  args: {
-    device: optional(str),
-    'node-name': optional(str),
-    'snapshot-file': str,
-    'snapshot-node-name': optional(str),
-    format: optional(str),
-    mode: optional(newImageMode),
-  },
+  args: blockdevSnapshotSyncOptions,
 });
 
 export const changeBackingFile = command({
@@ -52,4 +63,5 @@ export const xBlockdevChange = command({
   since: '2.7',
   doc: 'Adds `node` to the children of a quorum, or takes the edge `child` out.',
   args: { parent: str, child: optional(str), node: optional(str) },
+  features: ['unstable'],
 });

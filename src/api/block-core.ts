@@ -2,7 +2,6 @@
 // Commands for nodes: adding, deleting, looking at them.
 
 import {
-  any,
   bool,
   command,
   enumeration,
@@ -12,11 +11,10 @@ import {
   struct,
   uint,
 } from '../schema/index.js';
-import { uint32 } from '../schema/index.js';
-import type { Type, UnionType } from '../schema/index.js';
+import type { UnionType } from '../schema/index.js';
 import type { BlockdevOptionsValue } from '../block/options.js';
-import { detectZeroesOptions } from '../block/options.js';
 import { blockdevOptions } from './blockdev-options.js';
+import { blockDeviceInfo } from './node-info.js';
 
 export const blockdevAdd = command({
   name: 'blockdev-add',
@@ -45,74 +43,6 @@ export const blockdevDel = command({
   since: '2.9',
   doc: 'Closes a node that the monitor owns and nobody uses.',
   args: { 'node-name': str },
-});
-
-export const blockDirtyInfo = struct('BlockDirtyInfo', {
-  name: optional(str),
-  count: uint,
-  granularity: uint32,
-  recording: bool,
-  busy: bool,
-  persistent: bool,
-  inconsistent: optional(bool),
-});
-
-const imageMembers = {
-  filename: str,
-  format: str,
-  'dirty-flag': optional(bool),
-  'actual-size': optional(uint),
-  'virtual-size': uint,
-  'cluster-size': optional(uint),
-  encrypted: optional(bool),
-  compressed: optional(bool),
-  'backing-filename': optional(str),
-  'full-backing-filename': optional(str),
-  'backing-filename-format': optional(str),
-  'format-specific': optional(any),
-} as const;
-
-export interface ImageInfoValue {
-  readonly filename: string;
-  readonly format: string;
-  readonly 'dirty-flag'?: boolean;
-  readonly 'actual-size'?: number;
-  /** Bytes. */
-  readonly 'virtual-size': number;
-  readonly 'cluster-size'?: number;
-  readonly encrypted?: boolean;
-  readonly compressed?: boolean;
-  readonly 'backing-filename'?: string;
-  readonly 'full-backing-filename'?: string;
-  readonly 'backing-filename-format'?: string;
-  readonly 'format-specific'?: unknown;
-  readonly 'backing-image'?: unknown;
-}
-
-export const imageInfo: Type<ImageInfoValue> = struct('ImageInfo', {
-  ...imageMembers,
-  'backing-image': optional(any),
-});
-
-export const blockDeviceInfo = struct('BlockDeviceInfo', {
-  file: str,
-  'node-name': optional(str),
-  ro: bool,
-  drv: str,
-  backing_file: optional(str),
-  backing_file_depth: uint,
-  encrypted: bool,
-  detect_zeroes: detectZeroesOptions,
-  bps: uint,
-  bps_rd: uint,
-  bps_wr: uint,
-  iops: uint,
-  iops_rd: uint,
-  iops_wr: uint,
-  image: imageInfo,
-  cache: struct('BlockdevCacheInfo', { writeback: bool, direct: bool, 'no-flush': bool }),
-  write_threshold: uint,
-  'dirty-bitmaps': optional(list(blockDirtyInfo)),
 });
 
 export const queryNamedBlockNodes = command({

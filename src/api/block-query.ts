@@ -1,16 +1,57 @@
 // SPDX-License-Identifier: Apache-2.0
 // Queries of devices, of which there are none, and of what was done on nodes.
 
-import { any, bool, command, list, optional, str, struct, uint } from '../schema/index.js';
-import type { Type } from '../schema/index.js';
+import { driverOptions } from '../drivers/options-catalog.js';
+import {
+  bool,
+  command,
+  deferred,
+  enumeration,
+  list,
+  number,
+  optional,
+  str,
+  struct,
+  uint,
+  union,
+} from '../schema/index.js';
+import type { StructType } from '../schema/index.js';
+import { blockDeviceInfo } from './node-info.js';
+
+export const ioStatus = enumeration('BlockDeviceIoStatus', ['ok', 'failed', 'nospace']);
 
 export const queryBlock = command({
   name: 'query-block',
   since: '0.14',
   doc: 'All devices; nodes without one are listed by query-named-block-nodes.',
   returns: list(
-    struct('BlockInfo', { device: str, type: str, removable: bool, locked: bool }),
+    struct('BlockInfo', {
+      device: str,
+      qdev: optional(str),
+      type: str,
+      removable: bool,
+      locked: bool,
+      inserted: optional(blockDeviceInfo),
+      tray_open: optional(bool),
+      'io-status': optional(ioStatus),
+    }),
   ),
+});
+
+const LATENCIES = ['rd', 'wr', 'flush'].flatMap((operation) =>
+  ['min', 'max', 'avg'].map((what) => `${what}_${operation}_latency_ns`),
+);
+
+const timedStats = struct('BlockDeviceTimedStats', {
+  interval_length: uint,
+  ...Object.fromEntries(LATENCIES.map((name) => [name, uint])),
+  avg_rd_queue_depth: number,
+  avg_wr_queue_depth: number,
+});
+
+const latencyHistogram = struct('BlockLatencyHistogramInfo', {
+  boundaries: list(uint),
+  bins: list(uint),
 });
 
 export const blockDeviceStats = struct('BlockDeviceStats', {
@@ -29,6 +70,7 @@ export const blockDeviceStats = struct('BlockDeviceStats', {
   rd_merged: uint,
   wr_merged: uint,
   unmap_merged: uint,
+  idle_time_ns: optional(uint),
   failed_rd_operations: uint,
   failed_wr_operations: uint,
   failed_flush_operations: uint,
@@ -39,14 +81,29 @@ export const blockDeviceStats = struct('BlockDeviceStats', {
   invalid_unmap_operations: uint,
   account_invalid: bool,
   account_failed: bool,
-  timed_stats: list(any),
+  timed_stats: list(timedStats),
+  rd_latency_histogram: optional(latencyHistogram),
+  wr_latency_histogram: optional(latencyHistogram),
+  flush_latency_histogram: optional(latencyHistogram),
 });
 
-const statsMembers = {
-  'node-name': optional(str),
-  stats: blockDeviceStats,
-  'driver-specific': optional(any),
-} as const;
+const fileStats = struct('BlockStatsSpecificFile', {
+  'discard-nb-ok': uint,
+  'discard-nb-failed': uint,
+  'discard-bytes-ok': uint,
+});
+
+function specificBranches(): Record<string, StructType | null> {
+  const branches: Record<string, StructType | null> = {};
+  for (const name of Object.keys(driverOptions)) branches[name] = null;
+  return { ...branches, file: fileStats, host_device: fileStats };
+}
+
+const blockStatsSpecific = union('BlockStatsSpecific', {
+  discriminator: 'driver',
+  tagName: 'BlockdevDriver',
+  branches: specificBranches,
+});
 
 export interface BlockStatsValue {
   readonly 'node-name'?: string;
@@ -56,10 +113,18 @@ export interface BlockStatsValue {
   readonly parent?: unknown;
 }
 
-export const blockStats: Type<BlockStatsValue> = struct('BlockStats', {
-  ...statsMembers,
-  parent: optional(any),
-}) as Type<BlockStatsValue>;
+export const blockStats = deferred<BlockStatsValue>('BlockStats');
+blockStats.define(
+  struct('BlockStats', {
+    device: optional(str),
+    qdev: optional(str),
+    'node-name': optional(str),
+    stats: blockDeviceStats,
+    'driver-specific': optional(blockStatsSpecific),
+    parent: optional(blockStats),
+    backing: optional(blockStats),
+  }),
+);
 
 export const queryBlockstats = command({
   name: 'query-blockstats',

@@ -2,7 +2,19 @@
 // Commands of the monitor itself.
 
 import type { Infer, SchemaEntry, Type } from '../schema/index.js';
-import { any, command, enumeration, int32, list, optional, str, struct } from '../schema/index.js';
+import {
+  any,
+  bool,
+  command,
+  enumeration,
+  int32,
+  list,
+  optional,
+  required,
+  str,
+  struct,
+  union,
+} from '../schema/index.js';
 
 export const qmpCapability = enumeration('QMPCapability', ['oob']);
 
@@ -30,11 +42,59 @@ export const queryCommands = command({
   returns: list(struct('CommandInfo', { name: str })),
 });
 
+const featureList = optional(list(str));
+const namedType = struct('SchemaInfoAlternateMember', { type: str });
+
+/** One entry of query-qmp-schema. */
+export const schemaInfo = union('SchemaInfo', {
+  base: { name: str, features: featureList },
+  discriminator: 'meta-type',
+  tagName: 'SchemaMetaType',
+  branches: {
+    builtin: struct('SchemaInfoBuiltin', {
+      'json-type': enumeration('JSONType', [
+        'string',
+        'number',
+        'int',
+        'boolean',
+        'null',
+        'object',
+        'array',
+        'value',
+      ]),
+    }),
+    enum: struct('SchemaInfoEnum', {
+      members: list(struct('SchemaInfoEnumMember', { name: str, features: featureList })),
+      values: required(list(str), { features: ['deprecated'] }),
+    }),
+    array: struct('SchemaInfoArray', { 'element-type': str }),
+    object: struct('SchemaInfoObject', {
+      members: list(
+        struct('SchemaInfoObjectMember', {
+          name: str,
+          type: str,
+          default: optional(any),
+          features: featureList,
+        }),
+      ),
+      tag: optional(str),
+      variants: optional(list(struct('SchemaInfoObjectVariant', { case: str, type: str }))),
+    }),
+    alternate: struct('SchemaInfoAlternate', { members: list(namedType) }),
+    command: struct('SchemaInfoCommand', {
+      'arg-type': str,
+      'ret-type': str,
+      'allow-oob': optional(bool),
+    }),
+    event: struct('SchemaInfoEvent', { 'arg-type': str }),
+  },
+});
+
 export const queryQmpSchema = command({
   name: 'query-qmp-schema',
   since: '2.5',
   doc: 'Commands, events and their types, for clients that probe; names of types are masked.',
-  returns: list(any as Type<SchemaEntry>),
+  returns: list(schemaInfo as Type<SchemaEntry>),
 });
 
 export const quit = command({

@@ -10,6 +10,7 @@ import * as control from './control.js';
 import * as eventDeclarations from './events.js';
 import * as job from './job.js';
 import * as object from './object.js';
+import { transactionCommand } from './transaction.js';
 import type { ArgumentsOf, CommandDeclaration, DataOf, ResultOf } from '../schema/index.js';
 import type { EventDeclaration } from '../schema/index.js';
 
@@ -62,6 +63,12 @@ const declarations = [
   bitmap.blockDirtyBitmapClear,
   bitmap.blockDirtyBitmapEnable,
   bitmap.blockDirtyBitmapDisable,
+  bitmap.blockDirtyBitmapMerge,
+  bitmap.xBlockDirtyBitmapEnable,
+  bitmap.xBlockDirtyBitmapDisable,
+  bitmap.xBlockDirtyBitmapMerge,
+  bitmap.debugBlockDirtyBitmapSha256,
+  transactionCommand,
   object.objectAdd,
   object.objectDel,
   object.qomList,
@@ -93,7 +100,8 @@ export const events: ReadonlyMap<string, EventDeclaration> = new Map(
 );
 
 export { blockdevOptions } from './blockdev-options.js';
-export type { ImageInfoValue } from './block-core.js';
+export type { ImageInfoValue } from './node-info.js';
 export { jobStatus, jobType } from './job.js';
 export { objectOptions } from './object.js';
+export type { ActionData, ActionName } from './transaction.js';
 export { VERSION } from './control.js';

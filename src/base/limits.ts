@@ -132,6 +132,8 @@ export const QMP_LIMITS = {
   unsentBytes: 64 * MIB,
   /** Events that a client's reader may leave unread before its reading fails. */
   clientEvents: 65_536,
+  /** States of a job that its handle keeps for readers that come later. */
+  clientJobStates: 1024,
   /** How long a closing server waits for a client to take what it was sent. */
   farewellMs: 1000,
 } as const;
@@ -139,4 +141,8 @@ export const QMP_LIMITS = {
 export const BITMAP_LIMITS = {
   minGranularity: 512,
   maxGranularity: 2 ** 31,
+  /** Bits of one bitmap: 32 TiB at 512 bytes each. */
+  bits: 2 ** 36,
+  /** Bytes of bits that are hashed before others have a turn. */
+  hashedAtOnce: 4 * MIB,
 } as const;

@@ -39,19 +39,24 @@ export function cumulativePermissions(edges: Iterable<Edge>): PermissionPair {
   return { taken, shared };
 }
 
-/** What a filter needs of its child: what its own parents need, and nothing more is refused. */
-function filterPermissions(parents: PermissionPair): PermissionPair {
-  return { taken: parents.taken, shared: parents.shared | Permission.writeUnchanged };
-}
-
-/** Metadata lives in the child: nobody else may write it or change its size. */
-function formatPermissions(parent: BlockNode, parents: PermissionPair): PermissionPair {
-  const reading = parent.inspectOnly ? Permission.none : Permission.consistentRead;
-  const writing = parent.readOnly ? Permission.none : CHANGING;
-  return {
-    taken: reading | writing | (parents.taken & Permission.writeUnchanged),
-    shared: (parents.shared | Permission.writeUnchanged) & ~CHANGING,
-  };
+/**
+ * Where metadata lives nobody else may write or change the size. Data that parents may write,
+ * even unchanged, has to be written, and may have to grow.
+ */
+function storagePermissions(edge: Edge, parents: PermissionPair): PermissionPair {
+  const parent = edge.parent.node as BlockNode;
+  let { taken, shared } = parents;
+  if ((edge.role & ChildRole.metadata) !== 0) {
+    if (!parent.inspectOnly) taken |= Permission.consistentRead;
+    if (!parent.readOnly) taken |= CHANGING;
+    shared &= ~CHANGING;
+  }
+  if ((edge.role & ChildRole.data) !== 0) {
+    if ((taken & Permission.writeUnchanged) !== 0) taken |= Permission.write;
+    if ((taken & Permission.write) !== 0) taken |= Permission.resize;
+    shared &= ~Permission.resize;
+  }
+  return { taken, shared };
 }
 
 /** A backing file is only read; it may change under those parents that can bear it. */
@@ -70,11 +75,11 @@ export function defaultPermissions(edge: Edge, parents: PermissionPair): Permiss
   const style = declarationOf(parent.driver, edge.name)?.permissions ?? styleOfRole(edge.role);
   switch (style) {
     case 'filter':
-      return filterPermissions(parents);
+      return parents;
     case 'cow':
       return cowPermissions(parents);
     case 'format':
-      return formatPermissions(parent, parents);
+      return storagePermissions(edge, parents);
     case 'own':
       return NO_PERMISSIONS;
   }

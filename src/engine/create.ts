@@ -6,6 +6,7 @@ import { CopyEngine, createLanes } from '../block/copy/index.js';
 import type { Clock, Random } from '../base/index.js';
 import type { Host } from '../host/index.js';
 import { JobRegistry } from '../jobs/index.js';
+import type { CompatPolicy } from '../schema/index.js';
 import { DRIVER_LOADERS } from './catalog.js';
 import { checkedDrivers } from './checked-drivers.js';
 import { Engine } from './engine.js';
@@ -22,6 +23,8 @@ export interface EngineOptions {
   readonly lanes?: number;
   /** What to do as the reference does it, although something else is right. */
   readonly habits?: Partial<ReferenceHabits>;
+  /** Refuse or hide what is deprecated or unstable; all is accepted unless given. */
+  readonly compat?: Partial<CompatPolicy>;
 }
 
 export function createEngine(options: EngineOptions): Promise<Engine> {
@@ -57,6 +60,7 @@ export function createEngine(options: EngineOptions): Promise<Engine> {
     events.close();
     return copying.close();
   };
-  const habits = options.habits ?? {};
-  return Promise.resolve(new Engine({ graph, jobs, events, objects, release, habits }));
+  const { habits = {}, compat = {} } = options;
+  const parts = { graph, jobs, events, objects, release, habits, compat };
+  return Promise.resolve(new Engine(parts));
 }

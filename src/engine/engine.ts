@@ -8,6 +8,8 @@ import { BlockError, Turns } from '../base/index.js';
 import { requireOperation } from '../block/index.js';
 import type { Graph, Node, NodeOptions } from '../block/index.js';
 import type { JobRegistry } from '../jobs/index.js';
+import { ACCEPT_ALL } from '../schema/index.js';
+import type { CompatPolicy } from '../schema/index.js';
 import type { EventBus } from './events.js';
 import type { ObjectRegistry } from './objects.js';
 import { WriteThresholds } from './write-threshold.js';
@@ -23,6 +25,7 @@ export interface EngineParts {
   readonly jobs: JobRegistry;
   readonly events: EventBus;
   readonly habits?: Partial<ReferenceHabits>;
+  readonly compat?: Partial<CompatPolicy>;
   readonly objects: ObjectRegistry;
   /** Called last, with everything closed: lane workers and the like. */
   readonly release: () => Promise<void>;
@@ -34,6 +37,8 @@ export class Engine implements AsyncDisposable {
   readonly events: EventBus;
   readonly writeThresholds: WriteThresholds;
   readonly habits: ReferenceHabits;
+  /** What clients may use of what is deprecated or unstable. */
+  readonly compat: CompatPolicy;
   readonly objects: ObjectRegistry;
   /** Resolves when a client asked the program to end; who runs the engine then calls close(). */
   readonly quitRequested: Promise<void>;
@@ -48,6 +53,7 @@ export class Engine implements AsyncDisposable {
     this.jobs = parts.jobs;
     this.events = parts.events;
     this.habits = { ownBackingFormat: false, ...parts.habits };
+    this.compat = { ...ACCEPT_ALL, ...parts.compat };
     this.writeThresholds = new WriteThresholds(parts.events);
     this.objects = parts.objects;
     this.#release = parts.release;

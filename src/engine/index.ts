@@ -6,9 +6,17 @@ export { createEngine } from './create.js';
 export type { EngineOptions } from './create.js';
 export { Engine } from './engine.js';
 export type { EngineParts, ReferenceHabits } from './engine.js';
-export { changeBackingFile, snapshotInto, snapshotOnto } from './snapshot.js';
+export {
+  changeBackingFile,
+  prepareSnapshotInto,
+  prepareSnapshotOnto,
+  snapshotInto,
+  snapshotOnto,
+} from './snapshot.js';
+export type { PreparedSnapshot } from './snapshot.js';
 export { EventBus } from './events.js';
 export { storedBytes } from './stored-bytes.js';
 export { ObjectRegistry } from './objects.js';
 export type { ObjectOptions } from './objects.js';
 export type { EngineEvent, EventListener } from './events.js';
+export * from './bitmaps.js';

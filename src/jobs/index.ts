@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-export { startBackup } from './backup/index.js';
+export { prepareBackup, startBackup } from './backup/index.js';
 export { startCommit } from './commit/index.js';
 export { startCreate } from './create/index.js';
 export { Job } from './job.js';
@@ -9,4 +9,5 @@ export { JobTransaction } from './job-transaction.js';
 export { startDriveMirror, startMirror } from './mirror/index.js';
 export { JobRegistry } from './registry.js';
 export type { JobRegistryOptions } from './registry.js';
+export type { PreparedJob } from './start.js';
 export { startStream } from './stream/index.js';

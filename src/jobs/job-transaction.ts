@@ -1,15 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 // Jobs that end together; a single job is its own transaction.
 //
-// All members must be WAITING before they become PENDING together; prepare runs in order, and the
-// first failure (also of a running member) cancels the others. Every member becomes ABORTING or
-// has committed before the first is concluded, and each is concluded exactly once. Once the end
-// has begun, a cancel comes too late and changes nothing.
+// All members must be WAITING before they become PENDING together; prepare runs on one after the
+// other, and the first failure (also of a running member) cancels the others. All this goes from
+// the newest to the oldest. Every member becomes ABORTING or has committed before the first is
+// concluded, and each is concluded exactly once. Once the end has begun, a cancel comes too late
+// and changes nothing.
 
 import { assert, BlockError } from '../base/index.js';
 import type { Job } from './job.js';
 
 export class JobTransaction {
+  /** The newest first: the order in which they end. */
   readonly #jobs: Job[] = [];
   #ending: Promise<void> | null = null;
 
@@ -20,7 +22,7 @@ export class JobTransaction {
 
   add(job: Job): void {
     assert(this.#ending === null, 'the transaction is ending');
-    this.#jobs.push(job);
+    this.#jobs.unshift(job);
   }
 
   remove(job: Job): void {
@@ -34,6 +36,11 @@ export class JobTransaction {
     if (this.#jobs.some((member) => member.status !== 'waiting')) return;
     for (const member of this.#jobs) member.becomePending();
     if (this.#jobs.every((member) => member.autoFinalize)) await this.finalize();
+  }
+
+  /** Resolves when the end that has begun is over, at once if none has. */
+  async over(): Promise<void> {
+    await this.#ending;
   }
 
   async finalize(): Promise<void> {

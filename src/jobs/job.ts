@@ -297,7 +297,8 @@ export class Job {
   }
 
   /**
-   * Asks the job to end. A job at rest has ended when the promise resolves, unless it was READY;
+   * Asks the job to end. A job at rest has ended when the promise resolves, with all of its
+   * transaction, unless it was READY;
    * one with work in flight ends at its next pause point, and the promise does not wait for it.
    */
   async cancel(): Promise<void> {
@@ -310,7 +311,9 @@ export class Job {
     } else if (this.#parked !== null) {
       const { ready } = this;
       this.wake();
-      if (!ready) await this.ended;
+      if (ready) return;
+      await this.ended;
+      await this.transaction.over();
     }
   }
 

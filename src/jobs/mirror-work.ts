@@ -8,8 +8,8 @@
 
 import { assert, BlockError, COPY_LIMITS, errnoText, must, Permission } from '../base/index.js';
 import { toBlockError } from '../base/index.js';
-import type { Backend, Child, DrainedSection, EdgeUser, Node } from '../block/index.js';
-import { resolveBackingName, UNNAMED_USER } from '../block/index.js';
+import type { Backend, Child, DrainedSection, EdgeUser, Node, ShownBits } from '../block/index.js';
+import { resolveBackingName, showBits, UNNAMED_USER } from '../block/index.js';
 import { layerStatus, MirrorState, skipFilters, yieldToLoop } from '../block/copy/index.js';
 import type { CopyFailure, CopySession, MirrorInternal } from '../block/copy/index.js';
 import { CopyLoop } from './copy-loop.js';
@@ -135,7 +135,12 @@ export class MirrorWork implements StartableWork {
       },
       (failure) => this.#loop?.report(job, failure),
     );
-    this.#unobserve = source.addObserver(this.#state);
+    const unobserve = source.addObserver(this.#state);
+    const unshow = showBits(source, this.#shownBits());
+    this.#unobserve = () => {
+      unobserve();
+      unshow();
+    };
   }
 
   setSpeed(bytesPerSecond: number): void {
@@ -190,6 +195,7 @@ export class MirrorWork implements StartableWork {
     this.#madeWritable = false;
     this.#state.unblock();
     this.#unobserve?.();
+    this.#unobserve = null;
     this.#unfreeze?.();
     this.#unfreeze = null;
     await letGo([
@@ -221,6 +227,17 @@ export class MirrorWork implements StartableWork {
     const backend = await this.#registry.graph.attach(node, user, permissions);
     this.#backends.push(backend);
     return backend;
+  }
+
+  #shownBits(): ShownBits {
+    const { bitmap } = this.#state;
+    return {
+      granularity: bitmap.unit,
+      recording: !this.#plan.blocking,
+      get count() {
+        return bitmap.dirtyUnits * bitmap.unit;
+      },
+    };
   }
 
   /** A target below the source goes on being read by the chain, and grows if it is too short. */
@@ -401,7 +418,8 @@ export class MirrorWork implements StartableWork {
     this.#unfreeze = null;
     for (const backend of this.#backends) backend.setPermissions(NOTHING);
     await this.#giveBacking();
-    await graph.setReadOnly(target, node.readOnly);
+    // A target that cannot follow stays as it is.
+    await graph.setReadOnly(target, node.readOnly).catch(() => undefined);
     const without = node === source ? [filter] : [];
     await graph.replaceNode({ node, by: target, without });
     this.#pivoted = true;

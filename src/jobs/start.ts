@@ -22,11 +22,20 @@ export interface StartOptions {
   readonly startsDrained?: boolean;
 }
 
-export async function startWork(
+/** A job that is created and holds its nodes, and has not begun. One of the two follows, once. */
+export interface PreparedJob {
+  readonly job: Job;
+  /** Resolves when the job runs; where its nodes are drained, when it rests. */
+  start(): Promise<void>;
+  /** Throws the job away, with those of its transaction that have not begun. */
+  abort(): Promise<void>;
+}
+
+export async function prepareWork(
   registry: JobRegistry,
   work: StartableWork,
   options: StartOptions,
-): Promise<Job> {
+): Promise<PreparedJob> {
   let job: Job;
   try {
     job = registry.create(options.setup);
@@ -46,18 +55,36 @@ export async function startWork(
     }
     throw error;
   }
-  if (job.cancelled) {
-    // Someone cancelled it between its creation and here: what attach() took is given back.
-    await work.clean();
-    return job;
-  }
-  if (options.startsDrained === true) job.quiesce();
+  // Someone cancelled it between its creation and here: what attach() took is given back.
+  if (job.cancelled) await work.clean();
+  return {
+    job,
+    start: () => start(job, options.startsDrained === true),
+    async abort() {
+      if (job.status !== 'created') return;
+      await job.cancel();
+      await job.ended;
+    },
+  };
+}
+
+async function start(job: Job, startsDrained: boolean): Promise<void> {
+  if (job.status !== 'created') return;
+  if (startsDrained) job.quiesce();
   job.start();
-  if (options.startsDrained === true) {
-    await job.restsOrEnds();
-    job.unquiesce();
-  }
-  return job;
+  if (!startsDrained) return;
+  await job.restsOrEnds();
+  job.unquiesce();
+}
+
+export async function startWork(
+  registry: JobRegistry,
+  work: StartableWork,
+  options: StartOptions,
+): Promise<Job> {
+  const prepared = await prepareWork(registry, work, options);
+  await prepared.start();
+  return prepared.job;
 }
 
 /** The job as a user of one of its nodes, which it keeps from all others; `link` names the edge. */

@@ -9,8 +9,8 @@ import { commands } from '../api/index.js';
 import { BlockError, toBlockError } from '../base/index.js';
 import type { JsonObject, JsonValue, QmpErrorClass } from '../base/index.js';
 import type { Engine } from '../engine/index.js';
-import { validate } from '../schema/index.js';
-import type { CommandDeclaration } from '../schema/index.js';
+import { checkInput, requireAllowed, validate, visibleOutput } from '../schema/index.js';
+import type { CommandDeclaration, CompatPolicy } from '../schema/index.js';
 import { RawJson } from '../wire/index.js';
 import { engineCommands } from './commands/index.js';
 
@@ -39,9 +39,9 @@ export function readRequest(value: JsonValue, oobEnabled: boolean): Request {
     throw new RequestError('QMP input must be a JSON object');
   }
   const message = value as JsonObject;
-  const clash = 'execute' in message && 'exec-oob' in message && oobEnabled;
-  if (clash) throw new RequestError("QMP input member 'execute' clashes with 'exec-oob'");
   for (const [name, member] of Object.entries(message)) checkMember(name, member, oobEnabled);
+  const clash = 'execute' in message && 'exec-oob' in message;
+  if (clash) throw new RequestError("QMP input member 'execute' clashes with 'exec-oob'");
   const outOfBand = 'exec-oob' in message;
   const command = outOfBand ? message['exec-oob'] : message['execute'];
   if (typeof command !== 'string') throw new RequestError("QMP input lacks member 'execute'");
@@ -78,8 +78,8 @@ export function returnReply(result: unknown, idText: string | null): Reply {
   return { return: result ?? {}, ...(idText === null ? {} : { id: new RawJson(idText) }) };
 }
 
-/** The declaration of a command that is ready for use; throws RequestError. */
-export function findCommand(request: Request): CommandDeclaration {
+/** The declaration of a command that may be used; throws RequestError or BlockError. */
+export function findCommand(request: Request, compat: CompatPolicy): CommandDeclaration {
   const found = commands.get(request.command);
   if (found === undefined) {
     throw new RequestError(
@@ -87,6 +87,8 @@ export function findCommand(request: Request): CommandDeclaration {
       'CommandNotFound',
     );
   }
+  const { name, features } = found;
+  requireAllowed(compat, { kind: 'command', name, features });
   if (request.outOfBand && !found.allowOob) {
     throw new RequestError(`The command ${request.command} does not support OOB`);
   }
@@ -95,13 +97,15 @@ export function findCommand(request: Request): CommandDeclaration {
 
 /** Runs a command that is not the session's own; gives what it returns. */
 export async function runCommand(engine: Engine, request: Request): Promise<unknown> {
-  const declaration = findCommand(request);
+  const { compat } = engine;
+  const declaration = findCommand(request, compat);
   const args = validate(declaration.args, request.args);
+  checkInput(compat, declaration.args, args);
   const handler = engineCommands.get(declaration.name);
   if (handler === undefined) throw new RequestError('Command is not available', 'CommandNotFound');
   const work = async (): Promise<unknown> => {
     if (declaration.name !== 'quit') engine.requireUp();
-    return handler(engine, args);
+    return visibleOutput(compat, declaration.returns, await handler(engine, args));
   };
   return request.outOfBand ? work() : engine.exclusive(work);
 }

@@ -1,14 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 // One client: greeting, negotiation, its queue of commands, its replies and events.
 //
-// In-band commands are answered in the order they came. At most QMP_LIMITS.queuedCommands wait;
-// then the stream is not read until one is answered. A client that does not read what it is sent
-// is dropped when QMP_LIMITS.unsentBytes are waiting for it. Losing a client changes nothing else.
+// In-band commands are answered in the order they came. With the capability `oob` at most
+// QMP_LIMITS.queuedCommands of them wait, without it one; then nothing further is looked at, and
+// the stream is not read, until one is answered. `exec-oob` is answered when it is looked at, ahead
+// of what waits. A client that does not read what it is sent is dropped when
+// QMP_LIMITS.unsentBytes are waiting for it. Losing a client changes nothing else.
 
 import type { Duplex, Readable, Writable } from 'node:stream';
 import { setImmediate } from 'node:timers/promises';
 import type { Buffer } from 'node:buffer';
-import { commands, VERSION } from '../api/index.js';
+import { VERSION } from '../api/index.js';
 import { BlockError, IO_LIMITS, QMP_LIMITS } from '../base/index.js';
 import type { Engine, EngineEvent } from '../engine/index.js';
 import { validate } from '../schema/index.js';
@@ -48,6 +50,9 @@ export class QmpSession {
   readonly #engine: Engine;
   readonly #streams: SessionStreams;
   readonly #options: SessionOptions;
+  /** Received, not looked at: what is left of a packet. */
+  readonly #inbox = new Queue<JsonMessage>();
+  /** In-band commands, to be answered one after another. */
   readonly #queue = new Queue<JsonMessage>();
   readonly #parser = new JsonStream((message) => this.#receive(message));
   readonly #unsubscribe: () => void;
@@ -55,6 +60,8 @@ export class QmpSession {
   #oob = false;
   /** The queue being worked off; null while it is empty. */
   #work: Promise<void> | null = null;
+  /** Answers out of band, in their order. */
+  #outOfBand: Promise<void> = Promise.resolve();
   #closed = false;
   #ended: (() => void) | null = null;
   #farewell: Promise<void> | null = null;
@@ -91,9 +98,10 @@ export class QmpSession {
   }
 
   async #close(): Promise<void> {
-    this.#queue.clear();
+    this.#forget();
     this.#streams.input.off('data', this.#feed);
     await this.#work;
+    await this.#outOfBand;
     this.#finish();
     const { output } = this.#streams;
     if (output.writableFinished || output.destroyed) return;
@@ -115,7 +123,8 @@ export class QmpSession {
 
   readonly #feed = (chunk: Buffer): void => {
     this.#parser.feed(chunk);
-    if (this.#queue.length >= QMP_LIMITS.queuedCommands) this.#streams.input.pause();
+    this.#admit();
+    if (this.#inbox.length > 0) this.#streams.input.pause();
   };
 
   readonly #inputEnded = (): void => {
@@ -123,9 +132,14 @@ export class QmpSession {
   };
 
   readonly #lost = (): void => {
-    this.#queue.clear();
+    this.#forget();
     this.#finish();
   };
+
+  #forget(): void {
+    this.#inbox.clear();
+    this.#queue.clear();
+  }
 
   #finish(): void {
     if (this.#closed) return;
@@ -138,26 +152,41 @@ export class QmpSession {
   }
 
   #receive(message: JsonMessage): void {
-    if (this.#closed) return;
-    const request = this.#oob ? outOfBandRequest(message) : null;
-    if (request !== null) {
-      void this.#answer(message);
-      return;
+    if (!this.#closed) this.#inbox.push(message);
+  }
+
+  /** Takes messages from the inbox as long as there is room for another in-band command. */
+  #admit(): void {
+    while (this.#inbox.length > 0 && this.#hasRoom()) {
+      const message = this.#inbox.shift();
+      if (message === undefined) break;
+      if (this.#oob && isOutOfBand(message)) {
+        this.#outOfBand = this.#outOfBand.then(() => this.#answer(message));
+        continue;
+      }
+      this.#queue.push(message);
+      this.#work ??= this.#workOff();
     }
-    this.#queue.push(message);
-    this.#work ??= this.#workOff();
+  }
+
+  #hasRoom(): boolean {
+    // What is running may be the negotiation, which decides how the next one is read.
+    if (!this.#oob) return this.#queue.length === 0;
+    return this.#queue.length < QMP_LIMITS.queuedCommands;
   }
 
   async #workOff(): Promise<void> {
-    // Messages of one packet are all queued before the first is answered.
+    // Messages of one packet are all there before the first is answered.
     await Promise.resolve();
     let answered = 0;
     for (let next = this.#queue.shift(); next !== undefined; next = this.#queue.shift()) {
+      if (this.#oob) this.#admit();
       await this.#answer(next);
       answered += 1;
       if (answered % IO_LIMITS.yieldOperations === 0) await setImmediate();
-      if (this.#engine.closing) this.#queue.clear();
-      else if (this.#queue.length < QMP_LIMITS.queuedCommands) this.#streams.input.resume();
+      if (this.#engine.closing) this.#forget();
+      this.#admit();
+      if (this.#inbox.length === 0) this.#streams.input.resume();
     }
     this.#work = null;
     if (this.#streams.input.readableEnded) void this.close();
@@ -184,7 +213,8 @@ export class QmpSession {
   }
 
   async #run(request: Request): Promise<unknown> {
-    if (request.command === 'qmp_capabilities') return this.#negotiate(request);
+    const { command, outOfBand } = request;
+    if (command === 'qmp_capabilities' && !outOfBand) return this.#negotiate(request);
     if (!this.#negotiated) {
       throw new RequestError(
         "Expecting capabilities negotiation with 'qmp_capabilities'",
@@ -201,7 +231,8 @@ export class QmpSession {
         'CommandNotFound',
       );
     }
-    const args = validate(findCommand(request).args, request.args) as {
+    const declaration = findCommand(request, this.#engine.compat);
+    const args = validate(declaration.args, request.args) as {
       readonly enable?: readonly string[];
     };
     this.#oob = args.enable?.includes('oob') ?? false;
@@ -257,16 +288,12 @@ class Queue<T> {
   }
 }
 
-/** A request that goes ahead of the queue, or null. */
-function outOfBandRequest(message: JsonMessage): Request | null {
-  if (!message.ok) return null;
-  try {
-    const request = readRequest(message.value, true);
-    const known = commands.get(request.command);
-    return request.outOfBand && (known?.allowOob ?? true) ? request : null;
-  } catch {
-    return null;
-  }
+/** What is neither well formed nor allowed out of band is refused there, too. */
+function isOutOfBand(message: JsonMessage): boolean {
+  if (!message.ok) return false;
+  const { value } = message;
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) return false;
+  return 'exec-oob' in value && !('execute' in value);
 }
 
 /** A refusal is answered; anything else is a programmer's mistake. */

@@ -4,5 +4,6 @@ export * from './document.js';
 export * from './introspect.js';
 export * from './keyval.js';
 export { parseSizeText } from './keyval-values.js';
+export * from './policy.js';
 export * from './types.js';
 export * from './validate.js';

@@ -98,7 +98,12 @@ class Introspection {
         this.#enum(name, type);
         return;
       case 'struct':
-        this.entries.push({ name, 'meta-type': 'object', members: this.#members(type.members) });
+        this.entries.push({
+          name,
+          'meta-type': 'object',
+          members: this.#members(type.members),
+          ...features(type.facts),
+        });
         return;
       case 'union':
         this.#union(name, type);
@@ -135,7 +140,14 @@ class Introspection {
       case: value,
       type: this.nameOf(branch ?? this.#empty),
     }));
-    this.entries.push({ name, 'meta-type': 'object', members, tag: type.discriminator, variants });
+    this.entries.push({
+      name,
+      'meta-type': 'object',
+      members,
+      tag: type.discriminator,
+      variants,
+      ...features(type.facts),
+    });
   }
 
   #members(members: Members): readonly Readonly<Record<string, unknown>>[] {

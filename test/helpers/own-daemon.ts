@@ -4,7 +4,7 @@
 import { join } from 'node:path';
 import type { Socket } from 'node:net';
 import { createEngine } from '../../src/engine/index.js';
-import type { Engine } from '../../src/engine/index.js';
+import type { Engine, ReferenceHabits } from '../../src/engine/index.js';
 import { connectSocket, openDefaultHost } from '../../src/host/index.js';
 import type { Host } from '../../src/host/index.js';
 import { QmpServer } from '../../src/qmp/index.js';
@@ -19,8 +19,12 @@ export interface OwnDaemon extends AsyncDisposable {
 
 let count = 0;
 
-export async function startOwnDaemon(directory: string, host?: Host): Promise<OwnDaemon> {
-  const engine = await createEngine({ host: host ?? openDefaultHost() });
+export async function startOwnDaemon(
+  directory: string,
+  host?: Host,
+  habits: Partial<ReferenceHabits> = {},
+): Promise<OwnDaemon> {
+  const engine = await createEngine({ host: host ?? openDefaultHost(), habits });
   const server = new QmpServer(engine);
   count += 1;
   const path = join(directory, `own-${count}.sock`);

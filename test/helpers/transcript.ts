@@ -53,7 +53,7 @@ export class Conversation {
   }
 
   /** Plays a step; gives what was said in it, timestamps left out. */
-  async play(step: Step): Promise<readonly Line[]> {
+  async play(step: Step, seen = normalise): Promise<readonly Line[]> {
     const plain = typeof step === 'string' || step instanceof Uint8Array;
     const until = plain ? null : step.until;
     this.#count += 1;
@@ -68,7 +68,12 @@ export class Conversation {
     this.#socket.write(`\n${writeJson({ execute: 'no-such-command', id })}\n`);
     await this.#until(() => synced() >= 0);
     const said = this.#lines.splice(0);
-    return said.filter((line) => line['id'] !== id).map(normalise);
+    return said.filter((line) => line['id'] !== id).map(seen);
+  }
+
+  /** Answers to the commands of `step`, as they were said; events and the like are dropped. */
+  async ask(step: string): Promise<readonly Line[]> {
+    return (await this.play(step, (line) => line)).filter((line) => 'return' in line);
   }
 
   async #until(done: () => boolean): Promise<void> {

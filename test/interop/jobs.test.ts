@@ -2,14 +2,20 @@
 // Chains made by the real qemu-img, jobs run on them with real files and threads, results judged by
 // the real qemu-img.
 import { execFileSync } from 'node:child_process';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { SeededRandom } from '../../src/base/index.js';
 import type { NodeOptions } from '../../src/block/index.js';
 import { openDefaultHost } from '../../src/host/index.js';
-import { startBackup, startCreate, startStream } from '../../src/jobs/index.js';
+import {
+  startBackup,
+  startCommit,
+  startCreate,
+  startMirror,
+  startStream,
+} from '../../src/jobs/index.js';
 import type { Job } from '../../src/jobs/index.js';
 import { Guest, makeStage, turns } from '../helpers/job-stage.js';
 import type { Stage } from '../helpers/job-stage.js';
@@ -126,6 +132,60 @@ describe.skipIf(qemuImg === null || qemuIo === null)('jobs on images of the real
         img('check', 'copy.qcow2');
         img('check', 'layer2.qcow2');
         img('compare', 'view.raw', 'copy.qcow2');
+      });
+    }
+  }
+
+  async function whenReady(job: Job, guest: Guest): Promise<void> {
+    const random = new SeededRandom(2);
+    while (job.status === 'running') {
+      await guest.act(random);
+      await turns(1);
+    }
+    for (let count = 0; count < 20; count += 1) await guest.act(random);
+    job.complete();
+    await job.ended;
+    for (let count = 0; count < 10; count += 1) await guest.act(random);
+    await guest.backend.flush();
+  }
+
+  for (const [index, layers] of LAYERS.entries()) {
+    it(`chain ${index} committed below its active layer is clean and the same`, async () => {
+      makeLayers(layers);
+      await openLayers();
+      const job = await startCommit(stage.jobs, {
+        'job-id': 'c', device: 'layer2', 'top-node': 'layer1',
+      });
+      await job.ended;
+      expect(job.info().error).toBeUndefined();
+      await stage.graph.closeAll();
+      for (const name of ['layer0', 'layer2']) img('check', `${name}.qcow2`);
+      img('compare', 'view.raw', 'layer2.qcow2');
+      const info = JSON.parse(img('info', '--output=json', 'layer2.qcow2')) as object;
+      expect(info).toMatchObject({ 'backing-filename': path('layer0.qcow2') });
+    });
+
+    for (const target of ['layer0', 'layer1', 'copy']) {
+      it(`chain ${index} moved into ${target} under a guest is clean and the same`, async () => {
+        makeLayers(layers);
+        img('create', '-q', '-f', 'qcow2', '-o', 'cluster_size=256k', 'copy.qcow2', '16M');
+        await openLayers();
+        await open('copy', null);
+        const guest = await Guest.attach(stage, stage.graph.require('layer2'));
+        const job = await (target === 'copy'
+          ? startMirror(stage.jobs, {
+              'job-id': 'm', device: 'layer2', target, sync: 'full',
+              'copy-mode': index === 0 ? 'background' : 'write-blocking',
+            })
+          : startCommit(stage.jobs, { 'job-id': 'c', device: 'layer2', 'base-node': target }));
+        await whenReady(job, guest);
+        expect(job.info().error).toBeUndefined();
+        expect(guest.backend.node.name).toBe(target);
+        await guest.backend.detach();
+        await stage.graph.closeAll();
+        writeFileSync(path('expected.raw'), guest.expected);
+        img('check', `${target}.qcow2`);
+        img('compare', 'expected.raw', `${target}.qcow2`);
       });
     }
   }

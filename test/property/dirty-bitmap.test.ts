@@ -11,14 +11,22 @@ type Step = readonly ['set' | 'clear' | 'resize', number, number];
 /** Units that are dirty, as a plain set. */
 class Model {
   units = new Set<number>();
-  constructor(public size: number) {}
+  peak: number;
+  constructor(public size: number) {
+    this.peak = size;
+  }
 
   apply([kind, offset, length]: Step): void {
     const end = Math.min(offset + length, this.size);
     if (kind === 'resize') {
+      const before = this.size;
       this.size = offset;
       const count = Math.ceil(offset / GRANULARITY);
       this.units = new Set([...this.units].filter((unit) => unit < count));
+      // What was lost and came back reads otherwise.
+      const back = Math.min(offset, this.peak);
+      for (let at = before; at < back; at += 1) this.units.add(Math.floor(at / GRANULARITY));
+      this.peak = Math.max(this.peak, offset);
     } else if (kind === 'set') {
       for (let at = offset; at < end; at += 1) this.units.add(Math.floor(at / GRANULARITY));
     } else {

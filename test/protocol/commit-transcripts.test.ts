@@ -9,6 +9,7 @@ import {
   hasReference,
   hello,
   openAll,
+  withoutSizes,
 } from '../helpers/reference.js';
 import { command, untilEvent } from '../helpers/transcript.js';
 import type { Line, Step } from '../helpers/transcript.js';
@@ -93,6 +94,19 @@ describe.skipIf(!hasReference)('as a real daemon commits', () => {
       command('job-dismiss', { id: 'c' }),
       graph,
     ], graphByNames));
+
+  for (const filter of [{}, { 'filter-node-name': 'filter' }]) {
+    const kind = 'filter-node-name' in filter ? 'named' : 'nameless';
+    it(`the ${kind} filter of a commit is seen in the list of nodes`, () =>
+      compare((directory) => [
+        hello,
+        ...openAll(directory),
+        until('BLOCK_JOB_PENDING', { ...filter, 'top-node': 'top', 'auto-finalize': false }),
+        command('query-named-block-nodes', { flat: true }),
+        command('job-finalize', { id: 'c' }),
+        command('query-named-block-nodes', { flat: true }),
+      ], withoutSizes));
+  }
 
   it('a commit is cancelled while pending, and nothing has changed', () =>
     compare((directory) => [

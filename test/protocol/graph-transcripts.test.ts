@@ -5,12 +5,13 @@ import { join } from 'node:path';
 import { describe, it } from 'vitest';
 
 import { compare, graphByNames, hasReference, hello, top } from '../helpers/reference.js';
-import { command } from '../helpers/transcript.js';
+import { command, untilEvent } from '../helpers/transcript.js';
 import type { Line } from '../helpers/transcript.js';
 
 const add = (options: Line): string => command('blockdev-add', options);
 const resize = (args: Line): string => command('block_resize', args);
 const flat = command('query-named-block-nodes', { flat: true });
+const shapeOf = command('x-debug-query-block-graph');
 
 /** Name, size and threshold of the nodes with a name. */
 function sizes(line: Line): Line {
@@ -88,6 +89,35 @@ describe.skipIf(!hasReference)('as a real daemon answers', () => {
         flat,
       ];
     }, sizes));
+
+  it('an empty backing name is none, and what is below a header\'s name is told apart', () =>
+    compare((directory) => {
+      const filename = join(directory, 'base.qcow2');
+      const backing = { driver: 'file', filename };
+      return [
+        hello,
+        add(top(directory, { backing: '' })),
+        shapeOf,
+        command('blockdev-snapshot-sync', {
+          'node-name': 'top',
+          'snapshot-file': join(directory, 'new.img'),
+          'snapshot-node-name': 'over',
+        }),
+        shapeOf,
+        add(top(directory, { 'node-name': 't2', backing })),
+        add(top(directory, { 'node-name': 't3', backing: { driver: 'null-co' } })),
+        add(top(directory, { 'node-name': 't4', backing: { driver: 'qcow2', file: 'top' } })),
+      ];
+    }, shape));
+
+  it('a stream into a filter over a single image has nothing to do', () =>
+    compare((directory) => [
+      hello,
+      add(top(directory, { backing: null })),
+      add({ driver: 'blkdebug', 'node-name': 'f', image: 'top' }),
+      untilEvent('null j', 'block-stream', { 'job-id': 'j', device: 'f' }),
+      shapeOf,
+    ], shape));
 
   it('a file and a raw image grow and shrink', () =>
     compare((directory) => {

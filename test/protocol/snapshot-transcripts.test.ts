@@ -4,8 +4,15 @@
 import { join } from 'node:path';
 import { describe, it } from 'vitest';
 
-import { compare, graphByNames, hasReference, hello } from '../helpers/reference.js';
-import { command } from '../helpers/transcript.js';
+import {
+  compare,
+  graphByNames,
+  hasReference,
+  hello,
+  namesInOneOrder,
+  openAll,
+} from '../helpers/reference.js';
+import { command, untilEvent } from '../helpers/transcript.js';
 import type { Line } from '../helpers/transcript.js';
 
 const add = (options: Line): string => command('blockdev-add', options);
@@ -90,4 +97,27 @@ describe.skipIf(!hasReference)('a snapshot into a name, as a real daemon makes i
         nodes,
       ];
     }, links));
+
+  it('puts the target of a mirror on another node (allow-write-only-overlay)', () =>
+    compare(
+      (directory) => [
+        hello,
+        ...openAll(directory),
+        add({ driver: 'null-co', 'node-name': 'below', size: 4_194_304 }),
+        untilEvent('BLOCK_JOB_READY', 'blockdev-mirror', {
+          'job-id': 'm',
+          device: 'over',
+          target: 'copy',
+          sync: 'top',
+        }),
+        command('blockdev-snapshot', { node: 'below', overlay: 'copy' }),
+        command('x-debug-query-block-graph'),
+      ],
+      (line) => {
+        const data = line['data'] as { readonly status?: string } | undefined;
+        // The graph change is seen as a short pause, whose moment is chance.
+        const isPause = data?.status === 'standby' || data?.status === 'ready';
+        return isPause ? null : namesInOneOrder(line);
+      },
+    ));
 });

@@ -100,13 +100,19 @@ export class BitPages {
   }
 
   #materialise(index: number): Uint32Array {
+    const words = this.#wordsOf(index);
+    this.#pages.set(index, words);
+    return words;
+  }
+
+  /** The words of a page that has none of its own. */
+  #wordsOf(index: number): Uint32Array {
     const words = new Uint32Array(PAGE_WORDS);
     if (this.#pages.get(index) === 'dirty') {
       const size = this.#pageSize(index);
       words.fill(0xffffffff, 0, size >>> 5);
       if ((size & 31) !== 0) words[size >>> 5] = ((1 << (size & 31)) - 1) >>> 0;
     }
-    this.#pages.set(index, words);
     return words;
   }
 
@@ -162,6 +168,24 @@ export class BitPages {
   #unfoldLast(size: number): void {
     const index = Math.floor(size / PAGE_BITS);
     if (size % PAGE_BITS !== 0 && this.#pages.get(index) === 'dirty') this.#materialise(index);
+  }
+
+  /** The bits in order, the lowest of each byte first; bytes up to a multiple of 8, at least 8. */
+  *parts(): Generator<Uint8Array> {
+    const pageCount = Math.max(1, Math.ceil(this.#size / PAGE_BITS));
+    const clean = new Uint8Array(PAGE_BITS / 8);
+    for (let index = 0; index < pageCount; index += 1) {
+      const bytes = Math.max(1, Math.ceil(Math.max(0, this.#pageSize(index)) / 64)) * 8;
+      yield this.#pageBytes(index, clean).subarray(0, bytes);
+    }
+  }
+
+  #pageBytes(index: number, clean: Uint8Array): Uint8Array {
+    const page = this.#pages.get(index);
+    if (page === undefined) return clean;
+    const words = page === 'dirty' ? this.#wordsOf(index) : page;
+    // Words are little-endian on every machine that Node runs on but s390x.
+    return new Uint8Array(words.buffer, words.byteOffset, words.byteLength);
   }
 
   clone(): BitPages {

@@ -3,6 +3,7 @@
 //
 // Setting rounds outwards, clearing rounds inwards but for the end of the node: a bit is only
 // cleared when all its bytes are. A disabled bitmap records no writes but can be changed by hand.
+// Bytes that a shrinking node loses are dirty once it grows again: they read otherwise than before.
 
 import { assert, BITMAP_LIMITS } from '../../base/index.js';
 import { BitPages } from './bit-pages.js';
@@ -30,16 +31,23 @@ export function isGranularity(value: number): boolean {
 }
 
 export class DirtyBitmap {
-  readonly name: string | null;
+  /** Changes only when a successor takes over. */
+  name: string | null;
   readonly granularity: number;
-  readonly persistent: boolean;
+  persistent: boolean;
   /** Records writes of its node. */
   enabled: boolean;
   /** Stored content could not be trusted: only removing is allowed. */
   inconsistent = false;
+  /** Stored in an image that is read-only: its bits stay as they are. */
+  readOnly = false;
+  /** Records in the place of this one while that is frozen. */
+  successor: DirtyBitmap | null = null;
   /** In use by these jobs or exports. */
   readonly #users = new Set<string>();
   #size: number;
+  /** The largest size of the node since everything was cleared, in bytes. */
+  #peak: number;
   #bits: BitPages;
 
   constructor(options: DirtyBitmapOptions) {
@@ -49,6 +57,7 @@ export class DirtyBitmap {
     this.persistent = options.persistent ?? false;
     this.enabled = options.enabled ?? true;
     this.#size = options.size;
+    this.#peak = options.size;
     this.#bits = new BitPages(Math.ceil(options.size / options.granularity));
   }
 
@@ -79,6 +88,11 @@ export class DirtyBitmap {
     return [...this.#users];
   }
 
+  /** Writes are recorded, by this bitmap or by its successor. */
+  get recording(): boolean {
+    return this.enabled || this.successor?.enabled === true;
+  }
+
   /** Marks the bitmap as in use until the result is called. */
   hold(user: string): () => void {
     assert(!this.#users.has(user), `bitmap is held by '${user}' already`);
@@ -103,6 +117,20 @@ export class DirtyBitmap {
 
   clearAll(): void {
     this.#bits = new BitPages(this.#bits.size);
+    this.#peak = this.#size;
+  }
+
+  /** Takes over the bits of `other`, which is as large; `other` is not used any more. */
+  adopt(other: DirtyBitmap): void {
+    assert(other.#size === this.#size, 'adopted bits are of one size');
+    assert(other.granularity === this.granularity, 'adopted bits are of one granularity');
+    this.#bits = other.#bits;
+    this.#peak = other.#peak;
+  }
+
+  /** The bits as stored: the first of each byte is the lowest, in parts of 4 KiB at most. */
+  parts(): Iterable<Uint8Array> {
+    return this.#bits.parts();
   }
 
   isDirty(offset: number): boolean {
@@ -133,6 +161,8 @@ export class DirtyBitmap {
   /** Adds what is dirty in `other`; granularities may differ, sizes may not. */
   merge(other: DirtyBitmap): void {
     assert(other.#size === this.#size, 'merged bitmaps are of one size');
+    if (other === this) return;
+    this.#peak = Math.max(this.#peak, other.#peak);
     if (other.granularity === this.granularity) {
       this.#bits.merge(other.#bits);
       return;
@@ -152,12 +182,16 @@ export class DirtyBitmap {
       enabled: this.enabled,
     });
     copy.#bits = this.#bits.clone();
+    copy.#peak = this.#peak;
     return copy;
   }
 
-  /** Follows its node; new bytes are clean. */
+  /** Follows its node. New bytes are clean; those it had before are dirty when it records. */
   resize(size: number): void {
+    const before = this.#size;
     this.#size = size;
     this.#bits.resize(Math.ceil(size / this.granularity), false);
+    if (this.enabled) this.set(before, Math.min(size, this.#peak) - before);
+    this.#peak = Math.max(this.#peak, size);
   }
 }

@@ -2,7 +2,7 @@
 // The dirty bitmaps of nodes: named ones that users manage, and private ones of jobs. All record
 // writes through one observer each; a bitmap that is busy cannot be changed by users.
 
-import { assert, BlockError, NAME_LIMITS } from '../../base/index.js';
+import { assert, BITMAP_LIMITS, BlockError, NAME_LIMITS } from '../../base/index.js';
 import type { Node } from '../node.js';
 import { DirtyBitmap, isGranularity, type DirtyBitmapOptions } from './dirty-bitmap.js';
 
@@ -20,6 +20,8 @@ export interface ShownBits {
   readonly granularity: number;
   /** Bits that are set times the granularity. */
   readonly count: number;
+  /** Writes set bits; false unless given. */
+  readonly recording?: boolean;
 }
 
 interface Shown {
@@ -39,17 +41,17 @@ function attached(node: Node): (Attached | Shown)[] {
 
 /** All named bitmaps of a node, oldest first. */
 export function bitmapsOf(node: Node): DirtyBitmap[] {
-  return shownBitmapsOf(node).filter((shown) => shown instanceof DirtyBitmap);
+  return shownBitmapsOf(node).filter(
+    (shown) => shown instanceof DirtyBitmap && shown.name !== null,
+  ) as DirtyBitmap[];
 }
 
 /** What queries show of a node, oldest first. */
 export function shownBitmapsOf(node: Node): (DirtyBitmap | ShownBits)[] {
-  return attached(node)
-    .map((entry) => ('bitmap' in entry ? entry.bitmap : entry.bits))
-    .filter((shown) => !(shown instanceof DirtyBitmap) || shown.name !== null);
+  return attached(node).map((entry) => ('bitmap' in entry ? entry.bitmap : entry.bits));
 }
 
-/** Queries show the bits until the result is called; they record nothing. */
+/** Queries show the bits until the result is called. */
 export function showBits(node: Node, bits: ShownBits): () => void {
   const list = attached(node);
   const entry: Shown = { bits };
@@ -75,24 +77,41 @@ export interface AddBitmapOptions {
   readonly disabled?: boolean;
 }
 
+/** Of the format below filters. */
 function defaultGranularity(node: Node): number {
-  const cluster = node.info.clusterSize ?? DEFAULT_GRANULARITY;
+  let format = node;
+  while (format.filtered !== null) format = format.filtered;
+  const cluster = format.info.clusterSize ?? DEFAULT_GRANULARITY;
   return Math.max(MIN_DEFAULT_GRANULARITY, Math.min(cluster, DEFAULT_GRANULARITY));
 }
 
 /** Adds a named bitmap, or refuses the name or granularity. */
-export function addBitmap(node: Node, options: AddBitmapOptions): DirtyBitmap {
+export function addBitmap(
+  node: Node,
+  options: AddBitmapOptions,
+  /** Further checks, between those of the granularity and the name. */
+  check: () => void = () => undefined,
+): DirtyBitmap {
   const { name } = options;
   if (name === '') throw new BlockError('invalid-option', 'Bitmap name cannot be empty');
   const granularity = options.granularity ?? defaultGranularity(node);
   if (!isGranularity(granularity)) {
     throw new BlockError('invalid-option', 'Granularity must be power of 2 and at least 512');
   }
+  check();
   if (Buffer.byteLength(name) > NAME_LIMITS.bitmapNameBytes) {
     throw new BlockError('invalid-option', `Bitmap name too long: ${name}`);
   }
   if (findBitmap(node, name) !== null) {
     throw new BlockError('exists', `Bitmap already exists: ${name}`, { node: node.name });
+  }
+  if (node.length / granularity > BITMAP_LIMITS.bits) {
+    throw new BlockError(
+      'invalid-option',
+      `Bitmap '${name}' of node '${node.name}' would have more than ${BITMAP_LIMITS.bits} bits: ` +
+        `granularity ${granularity} is too small for ${node.length} bytes`,
+      { node: node.name },
+    );
   }
   return attachBitmap(node, {
     name,
@@ -125,9 +144,10 @@ export function detachBitmap(node: Node, bitmap: DirtyBitmap): void {
   list.splice(at, 1);
 }
 
-export type BitmapUse = 'change' | 'remove';
+/** Changing bits; removing it; reading its bits or switching its recording. */
+export type BitmapUse = 'change' | 'remove' | 'use';
 
-/** Refuses what users may not do with a bitmap that is busy or inconsistent. */
+/** Refuses what users may not do with a bitmap that is busy, read-only or inconsistent. */
 export function checkBitmapUsable(bitmap: DirtyBitmap, use: BitmapUse): void {
   const name = bitmap.name ?? '';
   if (bitmap.busy) {
@@ -135,6 +155,9 @@ export function checkBitmapUsable(bitmap: DirtyBitmap, use: BitmapUse): void {
       'busy',
       `Bitmap '${name}' is currently in use by another operation and cannot be used`,
     );
+  }
+  if (bitmap.readOnly && use !== 'use') {
+    throw new BlockError('read-only', `Bitmap '${name}' is readonly and cannot be modified`);
   }
   if (bitmap.inconsistent && use !== 'remove') {
     throw new BlockError(
@@ -155,4 +178,10 @@ export function clearBitmap(node: Node, name: string): void {
   const bitmap = requireBitmap(node, name);
   checkBitmapUsable(bitmap, 'change');
   bitmap.clearAll();
+}
+
+export function setRecording(node: Node, name: string, on: boolean): void {
+  const bitmap = requireBitmap(node, name);
+  checkBitmapUsable(bitmap, 'use');
+  bitmap.enabled = on;
 }

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // Opening a node with its children, from options in the shape of `blockdev-add`.
 //
-// Order: the name is claimed, children other than the backing file are opened and attached, loops
-// are looked for, the driver opens, permissions follow, then the backing file is opened as the
-// options or the image header say. Whatever fails, everything opened on the way is closed again.
+// Order: the child `file` is opened, the name is claimed, the other children but the backing file
+// are opened, each is attached, loops are looked for, the driver opens, permissions follow, then
+// the backing file is opened as the options or the image header say. Of two faults the first in
+// this order is told. Whatever fails, everything opened on the way is closed again.
 
 import {
   BlockError,
@@ -15,7 +16,7 @@ import {
 import type { FileIdentity } from '../../host/index.js';
 import type { BlockNode } from '../block-node.js';
 import { nameListedChildren } from '../child-lists.js';
-import { ChildRole } from '../driver.js';
+import { ChildRole, type Driver } from '../driver.js';
 import type { NodeOptions } from '../graph-api.js';
 import type { BlockGraph } from '../graph.js';
 import { refreshPermissions } from '../permissions.js';
@@ -26,8 +27,10 @@ import {
   inheritedByChild,
   inheritedByOverlay,
   makeNode,
+  nodeFlags,
   openContextOf,
   withPrefix,
+  type NodeRequest,
   type OpenInheritance,
 } from './make-node.js';
 import { filenameOf } from './node-filename.js';
@@ -36,6 +39,8 @@ import { probeHead, RawProbeGuard, readHead } from './probe.js';
 
 type Options = Readonly<Record<string, unknown>>;
 
+const FILE = 'file';
+
 /** An image by name or by options; without a format (or `driver`) it is probed. */
 export type ImageReference =
   | { readonly path: string; readonly format: string | null }
@@ -43,13 +48,43 @@ export type ImageReference =
 
 export async function openNode(
   graph: BlockGraph,
-  options: NodeOptions,
+  asked: NodeOptions,
   inherited: OpenInheritance,
 ): Promise<BlockNode> {
-  const driver = await graph.registry.load(options.driver);
-  const node = makeNode(graph, { driver, options, inherited });
+  const driver = await graph.registry.load(asked.driver);
+  const options = withoutEmptyBacking(driver, asked);
+  const file = await openFileChild(graph, { driver, options, inherited });
+  if (file === null) return await openWith(graph, { driver, options, inherited });
+  return await holding(graph, file, () =>
+    openWith(graph, { driver, options, inherited, file }),
+  );
+}
+
+/** The empty name is the older spelling of no backing file. */
+function withoutEmptyBacking(driver: Driver, options: NodeOptions): NodeOptions {
+  const cow = Object.entries(driver.children).find(([, { role }]) => (role & ChildRole.cow) !== 0);
+  return cow !== undefined && options[cow[0]] === '' ? { ...options, [cow[0]]: null } : options;
+}
+
+/** The child `file` is there before anything else of the node is looked at. */
+async function openFileChild(
+  graph: BlockGraph,
+  { driver, options, inherited }: NodeRequest,
+): Promise<BlockNode | null> {
+  const value = options[FILE];
+  if (driver.children[FILE] === undefined || value === undefined || value === null) return null;
+  const flags = nodeFlags(options, inherited);
+  return await openReference(graph, value, inheritedByChild(flags, inherited));
+}
+
+async function openWith(
+  graph: BlockGraph,
+  request: NodeRequest & { readonly file?: BlockNode },
+): Promise<BlockNode> {
+  const { driver, inherited } = request;
+  const node = makeNode(graph, request);
   try {
-    await openChildren(graph, node, inherited);
+    await openChildren(graph, node, request);
     refuseLoop(node, inherited);
     graph.enlist(node);
     await openListedChildren(graph, node, inherited);
@@ -70,7 +105,7 @@ export async function openNode(
 async function openChildren(
   graph: BlockGraph,
   node: BlockNode,
-  inherited: OpenInheritance,
+  { inherited, file }: { readonly inherited: OpenInheritance; readonly file?: BlockNode },
 ): Promise<void> {
   for (const [name, declaration] of Object.entries(node.driver.children)) {
     if ((declaration.role & ChildRole.cow) !== 0) continue;
@@ -81,7 +116,9 @@ async function openChildren(
         node: node.name,
       });
     }
-    const child = await openReference(graph, value, inheritedByChild(flagsOf(node), inherited));
+    const child = name === FILE && file !== undefined
+      ? file
+      : await openReference(graph, value, inheritedByChild(flagsOf(node), inherited));
     await attachChild(graph, { parent: node, name, role: declaration.role, child });
     if (typeof value !== 'string') child.inheritsFrom = node;
   }
@@ -195,7 +232,11 @@ async function openBacking(
       ? null
       : { path: backingPath(node, link.file), format: link.format };
   try {
-    const below = inheritedByBacking(node, inherited, given === undefined && link?.format === null);
+    if (given !== undefined && link !== null) refuseBesideHeader(given);
+    const below = inheritedByBacking(node, inherited, {
+      guessed: given === undefined && link?.format === null,
+      given: given !== undefined,
+    });
     const child =
       named === null
         ? await openReference(graph, given, below)
@@ -205,6 +246,44 @@ async function openBacking(
   } catch (error) {
     throw withPrefix('Could not open backing file: ', error);
   }
+}
+
+/**
+ * Options of a backing file whose `file` does not name a host file go with the name in the header,
+ * which contradicts them.
+ */
+function refuseBesideHeader(given: unknown): void {
+  const file = memberOf(given, namedChild(given));
+  const named = memberOf(memberOf(given, FILE), 'filename') !== undefined;
+  if (typeof given !== 'object' || named) return;
+  let last = given;
+  for (let at = file; at !== undefined; at = memberOf(at, namedChild(at))) last = at;
+  if (typeof last === 'string') {
+    const text =
+      'Cannot reference an existing block device with additional options or a new filename';
+    throw new BlockError('invalid-option', text);
+  }
+  if (memberOf(last, 'filename') !== undefined) {
+    const text = "Can't specify 'file' and 'filename' options at the same time";
+    throw new BlockError('invalid-option', text);
+  }
+  const driver = memberOf(last, 'driver');
+  if (driver === 'null-co' || driver === 'null-aio') {
+    const text = `The only allowed filename for this driver is '${driver}://'`;
+    throw new BlockError('invalid-option', text);
+  }
+}
+
+/** The child that a file name goes to. */
+function namedChild(options: unknown): string {
+  const driver = memberOf(options, 'driver');
+  if (driver === 'blkdebug') return 'image';
+  return driver === 'blkverify' ? 'test' : FILE;
+}
+
+function memberOf(value: unknown, name: string): unknown {
+  if (typeof value !== 'object' || value === null) return undefined;
+  return (value as Options)[name];
 }
 
 /** Relative to the file that stores the image, whatever filters stand between. */
@@ -238,7 +317,7 @@ function guessedTooFar(node: BlockNode): BlockError {
 function inheritedByBacking(
   node: BlockNode,
   inherited: OpenInheritance,
-  guessedBacking: boolean,
+  facts: { readonly guessed: boolean; readonly given: boolean },
 ): OpenInheritance {
   const identity = primaryIdentity(node);
   if (inherited.chain.length >= IMAGE_LIMITS.backingChainDepth) {
@@ -251,8 +330,9 @@ function inheritedByBacking(
   const none: FileIdentity = { device: '', inode: `#${inherited.chain.length}` };
   return {
     ...inheritedByOverlay(flagsOf(node), inherited),
-    chain: [...inherited.chain, identity ?? none],
-    guessedBacking,
+    // Options end; only headers can lead in a circle.
+    chain: facts.given ? [] : [...inherited.chain, identity ?? none],
+    guessedBacking: facts.guessed,
   };
 }
 

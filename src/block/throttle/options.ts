@@ -6,7 +6,7 @@
 // spelling puts `x-` before each.
 
 import { int, optional, struct } from '../../schema/index.js';
-import type { Infer, Member, StructType } from '../../schema/index.js';
+import type { Facts, Infer, Member, StructType } from '../../schema/index.js';
 
 export const RATE_NAMES = [
   'bps-total',
@@ -29,8 +29,9 @@ type OptionalInt = Member<number | bigint, true>;
 
 function optionalInts<const P extends string>(
   prefix: P,
+  facts: Facts = {},
 ): Readonly<Record<`${P}${LimitName}`, OptionalInt>> {
-  const members = LIMIT_NAMES.map((name) => [`${prefix}${name}`, optional(int)]);
+  const members = LIMIT_NAMES.map((name) => [`${prefix}${name}`, optional(int, facts)]);
   return Object.fromEntries(members) as Record<`${P}${LimitName}`, OptionalInt>;
 }
 
@@ -43,7 +44,7 @@ export const throttleLimits: StructType<ThrottleLimits> = struct(
 
 export const throttleGroupProperties = struct('ThrottleGroupProperties', {
   limits: optional(throttleLimits),
-  ...optionalInts('x-'),
+  ...optionalInts('x-', { features: ['unstable'] }),
 });
 
 export type ThrottleGroupProperties = Infer<typeof throttleGroupProperties>;

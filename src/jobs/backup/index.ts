@@ -9,7 +9,9 @@ import type { Node } from '../../block/index.js';
 import { copyUnit } from '../../block/copy/index.js';
 import type { Job } from '../job.js';
 import type { OnError } from '../options.js';
-import { requireFilterName, startWork } from '../start.js';
+import type { JobTransaction } from '../job-transaction.js';
+import { prepareWork, requireFilterName } from '../start.js';
+import type { PreparedJob } from '../start.js';
 import type { JobRegistry } from '../registry.js';
 import { BackupWork } from './backup-work.js';
 import type { BackupPlan } from './backup-work.js';
@@ -28,23 +30,35 @@ export async function startBackup(registry: JobRegistry, args: BackupOptions): P
   (await graph.drain([source])).end();
   const section = await graph.drain([source]);
   try {
-    const plan = planBackup(registry, args);
-    const work = new BackupWork(registry, plan);
-    await work.insertFilter();
-    return await startWork(registry, work, {
-      setup: {
-        id: args['job-id'] ?? '',
-        type: 'backup',
-        blockJob: true,
-        autoFinalize: args['auto-finalize'] ?? true,
-        autoDismiss: args['auto-dismiss'] ?? true,
-      },
-      speed: args.speed ?? 0,
-      startsDrained: true,
-    });
+    const prepared = await prepareBackup(registry, args);
+    await prepared.start();
+    return prepared.job;
   } finally {
     section.end();
   }
+}
+
+/** Who calls it holds the source drained until the job is started or thrown away. */
+export async function prepareBackup(
+  registry: JobRegistry,
+  args: BackupOptions,
+  transaction?: JobTransaction,
+): Promise<PreparedJob> {
+  const plan = planBackup(registry, args);
+  const work = new BackupWork(registry, plan);
+  await work.insertFilter();
+  return await prepareWork(registry, work, {
+    setup: {
+      id: args['job-id'] ?? '',
+      type: 'backup',
+      blockJob: true,
+      autoFinalize: args['auto-finalize'] ?? true,
+      autoDismiss: args['auto-dismiss'] ?? true,
+      ...(transaction === undefined ? {} : { transaction }),
+    },
+    speed: args.speed ?? 0,
+    startsDrained: true,
+  });
 }
 
 function planBackup(registry: JobRegistry, args: BackupOptions): BackupPlan {

@@ -9,13 +9,14 @@
 
 import { BlockError, COPY_LIMITS, errnoText, must, Permission } from '../../base/index.js';
 import { toBlockError } from '../../base/index.js';
-import { ChildRole, RequestFlag, UNNAMED_USER } from '../../block/index.js';
+import { RequestFlag, UNNAMED_USER } from '../../block/index.js';
 import type { BackingLink, Backend, EdgeUser, Node } from '../../block/index.js';
 import { layerStatus, skipFilters, yieldToLoop } from '../../block/copy/index.js';
 import type { CopySession } from '../../block/copy/index.js';
 import { CopyLoop } from '../copy-loop.js';
 import type { CopyWork } from '../copy-loop.js';
 import type { Job } from '../job.js';
+import { overlaysOf } from '../links.js';
 import type { OnError } from '../options.js';
 import { insertJobFilter, jobUser, letGo, requireFilterName } from '../start.js';
 import type { StartableWork } from '../start.js';
@@ -145,8 +146,8 @@ export class CommitWork implements StartableWork {
     await must(this.#base, 'the job is attached').flush();
     this.#unfreeze?.();
     this.#unfreeze = null;
-    const file = backingFile ?? base.filename;
-    const link = { file, format: skipFilters(base).driver.name };
+    const named = skipFilters(base);
+    const link = { file: backingFile ?? named.filename, format: named.driver.name };
     const relinked: Relinked[] = [];
     try {
       for (const overlay of overlaysOf(filter)) await this.#relink(overlay, link, relinked);
@@ -291,20 +292,6 @@ export class CommitWork implements StartableWork {
     }
     return null;
   }
-}
-
-/** Nodes whose header names what the filter stands on, looking up through filters. */
-function overlaysOf(filter: Node): Node[] {
-  const overlays: Node[] = [];
-  const above: Node[] = [filter];
-  for (const node of above) {
-    for (const { parent, role } of node.parents) {
-      if (parent.node === null) continue;
-      if ((role & ChildRole.cow) !== 0) overlays.push(parent.node);
-      else if ((role & ChildRole.filtered) !== 0) above.push(parent.node);
-    }
-  }
-  return overlays;
 }
 
 function asJobError(error: unknown): BlockError {

@@ -7,6 +7,7 @@ import { requireOperation } from '../../block/index.js';
 import type { Node } from '../../block/index.js';
 import { backingOf, nodesOfView, skipFilters } from '../../block/copy/index.js';
 import type { Job } from '../job.js';
+import { findByFile, overlaysOf, requireLink } from '../links.js';
 import { MirrorWork } from '../mirror-work.js';
 import { requireFilterName, startWork } from '../start.js';
 import type { JobRegistry } from '../registry.js';
@@ -53,12 +54,14 @@ async function startBelow(
   { device, top, base, layers }: Ends,
 ): Promise<Job> {
   registry.requireFreeId(args['job-id'] ?? '');
+  const backingFile = args['backing-file'] ?? null;
+  for (const overlay of overlaysOf(top)) requireLink(overlay, base, backingFile);
   const work = new CommitWork(registry, {
     device,
     top,
     base,
     layers,
-    backingFile: args['backing-file'] ?? null,
+    backingFile,
     filterName: args['filter-node-name'] ?? null,
     onError: args['on-error'] ?? 'report',
   });
@@ -167,16 +170,4 @@ function findNode(registry: JobRegistry, from: Node, name: string): Node {
   const wanted = registry.node(name, 'node-name');
   for (const node of nodesOfView(from)) if (node === wanted) return node;
   throw new BlockError('invalid-option', `'${name}' is not in this backing file chain`);
-}
-
-function findByFile(top: Node, file: string): Node | null {
-  for (let node = backingOf(top); node !== null; node = backingOf(node)) {
-    if (node.filename === file) return node;
-  }
-  // A header may spell the same file in another way than it was opened with.
-  for (let node: Node | null = top; node !== null; node = backingOf(node)) {
-    const below = backingOf(node);
-    if (below !== null && skipFilters(node).backingLink()?.file === file) return below;
-  }
-  return null;
 }

@@ -3,15 +3,16 @@
 // starts the job. A read-only top is read-write while the job lives. What is refused before the
 // job exists sends no event.
 
-import { BlockError, IMAGE_LIMITS } from '../../base/index.js';
+import { BlockError } from '../../base/index.js';
 import { requireOperation } from '../../block/index.js';
 import type { Node } from '../../block/index.js';
-import { backingOf, nodesOfView, skipFilters } from '../../block/copy/index.js';
+import { backingOf, nodesOfView } from '../../block/copy/index.js';
 import type { Job } from '../job.js';
+import { findByFile, requireLink } from '../links.js';
 import { requireFilterName, startWork } from '../start.js';
 import type { JobRegistry } from '../registry.js';
 import type { StreamOptions } from './options.js';
-import { StreamWork } from './stream-work.js';
+import { StreamWork, storingLayers } from './stream-work.js';
 import type { StreamPlan } from './stream-work.js';
 
 export { streamOptions } from './options.js';
@@ -34,7 +35,7 @@ export async function startStream(registry: JobRegistry, args: StreamOptions): P
     speed: args.speed ?? 0,
   });
   // With nothing to copy the reference is through before it answers.
-  if (plan.layers.length === 1) await job.restsOrEnds();
+  if (storingLayers(plan.layers) === 1) await job.restsOrEnds();
   return job;
 }
 
@@ -53,7 +54,10 @@ function planStream(registry: JobRegistry, args: StreamOptions): StreamPlan {
     );
   }
   requireFilterName(registry, args['filter-node-name']);
-  requireLink(top, base, { layers, backingFile });
+  // The new link must be known before anything is copied.
+  if (storingLayers(layers) > 1 || backingFile !== undefined) {
+    requireLink(top, base, backingFile ?? null);
+  }
   return {
     top,
     base,
@@ -78,7 +82,11 @@ function requireOneBase(args: StreamOptions): void {
 
 /** The first layer that stays below; null when the whole chain is streamed. */
 function findBase(registry: JobRegistry, top: Node, args: StreamOptions): Node | null {
-  if (args.base !== undefined) return findByFile(top, args.base);
+  if (args.base !== undefined) {
+    const base = findByFile(top, args.base);
+    if (base !== null) return base;
+    throw new BlockError('not-found', `Can't find '${args.base}' in the backing chain`);
+  }
   const baseName = args['base-node'];
   if (baseName !== undefined) {
     const base = registry.node(baseName, 'node-name');
@@ -105,18 +113,6 @@ function findBase(registry: JobRegistry, top: Node, args: StreamOptions): Node |
   return backingOf(bottom);
 }
 
-function findByFile(top: Node, file: string): Node {
-  for (let node = backingOf(top); node !== null; node = backingOf(node)) {
-    if (node.filename === file) return node;
-  }
-  // A header may spell the same file in another way than it was opened with.
-  for (let node: Node | null = top; node !== null; node = backingOf(node)) {
-    const below = backingOf(node);
-    if (below !== null && skipFilters(node).backingLink()?.file === file) return below;
-  }
-  throw new BlockError('not-found', `Can't find '${file}' in the backing chain`);
-}
-
 function isInChain(top: Node, wanted: Node): boolean {
   for (const node of nodesOfView(top)) if (node === wanted) return true;
   return false;
@@ -130,30 +126,4 @@ function layersAbove(top: Node, base: Node | null): Node[] {
     layers.push(node);
   }
   return layers;
-}
-
-/** The new link must be known before anything is copied. */
-function requireLink(
-  top: Node,
-  base: Node | null,
-  facts: { readonly layers: readonly Node[]; readonly backingFile: string | undefined },
-): void {
-  if (facts.layers.length === 1 && facts.backingFile === undefined) return;
-  const { driver } = skipFilters(top);
-  if (driver.supports.changeBacking !== 'native') {
-    throw new BlockError(
-      'unsupported',
-      `Driver '${driver.name}' of node '${top.name}' has no backing link to change`,
-      { node: top.name },
-    );
-  }
-  if (base === null || facts.backingFile !== undefined) return;
-  const bytes = Buffer.byteLength(base.filename, 'utf8');
-  if (bytes > 0 && bytes <= IMAGE_LIMITS.backingNameBytes) return;
-  throw new BlockError(
-    'invalid-option',
-    `Node '${base.name}' has no file name that fits into '${top.name}' (${bytes} bytes): ` +
-      "give 'backing-file'",
-    { node: base.name },
-  );
 }

@@ -35,6 +35,11 @@ interface StreamChain {
   readonly base: Node | null;
 }
 
+/** Filters hold nothing that could be streamed. */
+export function storingLayers(layers: readonly Node[]): number {
+  return layers.filter(({ driver }) => driver.kind !== 'filter').length;
+}
+
 export class StreamWork implements JobWork {
   readonly #registry: JobRegistry;
   readonly #plan: StreamPlan;
@@ -76,7 +81,7 @@ export class StreamWork implements JobWork {
   }
 
   get #empty(): boolean {
-    return this.#plan.layers.length === 1;
+    return storingLayers(this.#plan.layers) === 1;
   }
 
   /** Until clean() the top may be written to. */

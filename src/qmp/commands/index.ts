@@ -11,6 +11,7 @@ import { blockQueryCommands } from './block-query.js';
 import { controlCommands } from './control.js';
 import { jobCommands } from './job.js';
 import { objectCommands } from './object.js';
+import { transactionCommands } from './transaction.js';
 
 const all: HandlerFamily<EngineCommand> = {
   ...controlCommands,
@@ -21,6 +22,7 @@ const all: HandlerFamily<EngineCommand> = {
   ...blockChangeCommands,
   ...bitmapCommands,
   ...objectCommands,
+  ...transactionCommands,
 };
 
 /** Arguments were validated by the declaration of the same name before. */

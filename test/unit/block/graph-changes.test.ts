@@ -210,7 +210,7 @@ describe('changes of a running graph', () => {
       // Wants for itself what the reader's new neighbour cannot be denied.
       children: {
         ...filter.children,
-        target: { role: ChildRole.data, required: true, permissions: 'format' },
+        target: { role: ChildRole.metadata, required: true, permissions: 'format' },
       },
     };
     const closed: string[] = [];

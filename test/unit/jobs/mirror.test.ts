@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { describe, expect, it } from 'vitest';
-import { ManualClock, Permission } from '../../../src/base/index.js';
+import { Permission } from '../../../src/base/index.js';
+import type { ManualClock } from '../../../src/base/index.js';
 import { MemoryHost } from '../../../src/host/index.js';
 import { startDriveMirror, startMirror } from '../../../src/jobs/index.js';
 import type { Job } from '../../../src/jobs/index.js';
@@ -173,6 +174,21 @@ describe('a mirror', () => {
     await job.ended;
     expect(guest.backend.node.name).toBe('over');
     expect(firstDifference(await readAll(graph.require('over')), guest.expected)).toBe(-1);
+  });
+
+  it('of a read-only source is read-only once it is in place', async () => {
+    const { jobs, graph, guest } = await mirrorStage();
+    const view = guest.expected.slice();
+    await guest.backend.detach();
+    await graph.setReadOnly(graph.require('top'), true);
+    const job = await startMirror(jobs, USUAL);
+    await reach(job, 'ready');
+    expect(graph.require('target').readOnly).toBe(false);
+    job.complete();
+    await job.ended;
+    expect(job.info().error).toBeUndefined();
+    expect(graph.require('target').readOnly).toBe(true);
+    expect(firstDifference(await readAll(graph.require('target')), view)).toBe(-1);
   });
 
   it('of nothing is an overlay of its source once it is in place', async () => {

@@ -30,7 +30,7 @@ export const blklogwrites = defineDriver<BlklogwritesOptions>({
     discard: 'native',
     flush: 'native',
     blockStatus: 'pass',
-    truncate: 'none',
+    truncate: 'pass',
     planExtents: 'none',
     reserve: 'none',
     compressedWrite: 'none',
@@ -68,6 +68,8 @@ async function positionOf(log: Child, options: BlklogwritesOptions): Promise<Log
 class BlklogwritesNode implements DriverNode {
   readonly #file: Child;
   readonly #log: WriteLog;
+  /** Something changed since the last flush; without that a flush is not logged. */
+  #changed = false;
 
   constructor(file: Child, log: WriteLog) {
     this.#file = file;
@@ -110,6 +112,8 @@ class BlklogwritesNode implements DriverNode {
   }
 
   flush(): Eventually<void> {
+    if (!this.#changed) return this.#file.node.flush();
+    this.#changed = false;
     const record = { offset: 0, length: 0, flags: LogFlag.flush, data: null, zeroes: false };
     return settle(this.#file.node.flush(), () => this.#log.append(record));
   }
@@ -128,6 +132,7 @@ class BlklogwritesNode implements DriverNode {
     perform: (inside: Request) => Eventually<void>,
   ): Eventually<void> {
     const { offset, length } = request;
+    this.#changed = true;
     const inside = cutRequest(request, this.length);
     const done = inside === null ? undefined : perform(inside);
     return settle(done, () => this.#log.append({ offset, length, ...facts }));

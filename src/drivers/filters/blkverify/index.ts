@@ -6,8 +6,8 @@
 // alike, and that would look like a difference. Flushes go to the tested node, whose size this
 // node has. Zeroes are written out and discards do nothing, so that both go the same way.
 
-import { BlockError, Permission, settle } from '../../../base/index.js';
-import type { Eventually, PermissionPair } from '../../../base/index.js';
+import { BlockError, settle } from '../../../base/index.js';
+import type { Eventually } from '../../../base/index.js';
 import { ChildRole, defineDriver } from '../../../block/index.js';
 import type { Child, DriverNode, Node, NodeLimits, Request } from '../../../block/index.js';
 import type { BlkverifyOptions } from './options.js';
@@ -16,8 +16,8 @@ export const blkverify = defineDriver<BlkverifyOptions>({
   name: 'blkverify',
   kind: 'filter',
   children: {
-    test: { role: ChildRole.data, required: true },
     raw: { role: ChildRole.filtered | ChildRole.primary, required: true },
+    test: { role: ChildRole.data, required: true },
   },
   supports: {
     read: 'native',
@@ -26,7 +26,7 @@ export const blkverify = defineDriver<BlkverifyOptions>({
     discard: 'none',
     flush: 'native',
     blockStatus: 'none',
-    truncate: 'none',
+    truncate: 'pass',
     planExtents: 'none',
     reserve: 'none',
     compressedWrite: 'none',
@@ -74,14 +74,6 @@ class BlkverifyNode implements DriverNode {
       optimalZeroes: 0,
       optimalDiscard: 0,
     };
-  }
-
-  /** The tested image may be written by others too, but keeps its size. */
-  childPermissions(child: Child, parents: PermissionPair): PermissionPair {
-    const shared = parents.shared | Permission.writeUnchanged;
-    if (child.name === 'raw') return { taken: parents.taken, shared };
-    const grows = (parents.taken & Permission.write) === 0 ? 0 : Permission.resize;
-    return { taken: parents.taken | grows, shared: shared & ~Permission.resize };
   }
 
   read(request: Request): Eventually<void> {

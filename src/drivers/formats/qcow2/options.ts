@@ -5,8 +5,43 @@
 // but not supported; opening and creating refuse them by name when they ask for something.
 
 import { blockdevRef, blockdevRefOrNull, preallocMode } from '../../../block/options.js';
-import { any, bool, enumeration, int, optional, size, str, struct } from '../../../schema/index.js';
+import {
+  alternate,
+  any,
+  bool,
+  enumeration,
+  int,
+  optional,
+  size,
+  str,
+  struct,
+  union,
+} from '../../../schema/index.js';
 import type { Infer } from '../../../schema/index.js';
+
+const overlapMode = enumeration('Qcow2OverlapCheckMode', ['none', 'constant', 'cached', 'all']);
+const overlapChecks = alternate('Qcow2OverlapChecks', {
+  flags: struct('Qcow2OverlapCheckFlags', {
+    template: optional(overlapMode),
+    'main-header': optional(bool),
+    'active-l1': optional(bool),
+    'active-l2': optional(bool),
+    'refcount-table': optional(bool),
+    'refcount-block': optional(bool),
+    'snapshot-table': optional(bool),
+    'inactive-l1': optional(bool),
+    'inactive-l2': optional(bool),
+    'bitmap-directory': optional(bool),
+  }),
+  mode: overlapMode,
+});
+
+const keySecret = struct('QCryptoBlockOptionsLUKS', { 'key-secret': optional(str) });
+const encryption = union('BlockdevQcow2Encryption', {
+  discriminator: 'format',
+  tagName: 'BlockdevQcow2EncryptionFormat',
+  branches: { aes: keySecret, luks: keySecret },
+});
 
 export const qcow2Options = struct('BlockdevOptionsQcow2', {
   file: blockdevRef,
@@ -15,13 +50,13 @@ export const qcow2Options = struct('BlockdevOptionsQcow2', {
   'pass-discard-request': optional(bool),
   'pass-discard-snapshot': optional(bool),
   'pass-discard-other': optional(bool),
-  'overlap-check': optional(any),
+  'overlap-check': optional(overlapChecks),
   'cache-size': optional(size),
   'l2-cache-size': optional(size),
   'l2-cache-entry-size': optional(size),
   'refcount-cache-size': optional(size),
   'cache-clean-interval': optional(int),
-  encrypt: optional(any),
+  encrypt: optional(encryption),
   'data-file': optional(blockdevRef),
 });
 export type Qcow2Options = Infer<typeof qcow2Options>;

@@ -18,7 +18,7 @@ export const rawDriver = defineDriver<RawOptions>({
     truncate: 'native',
     planExtents: 'native',
     reserve: 'native',
-    compressedWrite: 'pass',
+    compressedWrite: 'none',
     changeBacking: 'none',
     check: 'none',
   },

@@ -68,7 +68,7 @@ export class RawNode implements DriverNode {
   }
 
   childPermissions(_child: Child, parents: PermissionPair): PermissionPair {
-    const shared = parents.shared | Permission.writeUnchanged;
+    const { shared } = parents;
     const windowed = this.#size !== null || this.#offset !== 0;
     return { taken: parents.taken, shared: windowed ? shared & ~Permission.resize : shared };
   }

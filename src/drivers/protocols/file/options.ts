@@ -8,14 +8,19 @@ import type { Infer } from '../../../schema/index.js';
 export const onOffAuto = enumeration('OnOffAuto', ['auto', 'on', 'off']);
 export const aioOption = enumeration('BlockdevAioOptions', ['threads', 'native', 'io_uring']);
 
-export const fileOptions = struct('BlockdevOptionsFile', {
-  filename: str,
-  locking: optional(onOffAuto),
-  aio: optional(aioOption),
-  'aio-max-batch': optional(int),
-  'drop-cache': optional(bool),
-  'x-check-cache-dropped': optional(bool, { features: ['unstable'] }),
-});
+export const fileOptions = struct(
+  'BlockdevOptionsFile',
+  {
+    filename: str,
+    locking: optional(onOffAuto),
+    aio: optional(aioOption),
+    'aio-max-batch': optional(int),
+    'drop-cache': optional(bool),
+    'x-check-cache-dropped': optional(bool, { features: ['unstable'] }),
+  },
+  // With auto-read-only the file is open for writing only while somebody writes.
+  { facts: { features: ['dynamic-auto-read-only'] } },
+);
 export type FileOptions = Infer<typeof fileOptions>;
 
 export const fileCreateOptions = struct('BlockdevCreateOptionsFile', {

@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: Apache-2.0
+// Backing links as jobs need them: images found by the file they are in, overlays of a node, and
+// whether a header can take the link that a job is going to write.
+
+import { BlockError, IMAGE_LIMITS } from '../base/index.js';
+import { ChildRole } from '../block/index.js';
+import type { Node } from '../block/index.js';
+import { backingOf, skipFilters } from '../block/copy/index.js';
+
+/** The image below `top` that is in the file; null when there is none. */
+export function findByFile(top: Node, file: string): Node | null {
+  for (let node = backingOf(top); node !== null; node = backingOf(node)) {
+    if (node.filename === file) return node;
+  }
+  // A header may spell the same file in another way than it was opened with.
+  for (let node: Node | null = top; node !== null; node = backingOf(node)) {
+    const below = backingOf(node);
+    if (below !== null && skipFilters(node).backingLink()?.file === file) return below;
+  }
+  return null;
+}
+
+/** Nodes whose header names what the node stores, looking up through filters. */
+export function overlaysOf(node: Node): Node[] {
+  const overlays: Node[] = [];
+  const above: Node[] = [node];
+  for (const each of above) {
+    for (const { parent, role } of each.parents) {
+      if (parent.node === null) continue;
+      if ((role & ChildRole.cow) !== 0) overlays.push(parent.node);
+      else if ((role & ChildRole.filtered) !== 0) above.push(parent.node);
+    }
+  }
+  return overlays;
+}
+
+/** Throws unless the overlay's header can name the base, or the text given for it. */
+export function requireLink(overlay: Node, base: Node | null, given: string | null): void {
+  const { driver } = skipFilters(overlay);
+  if (driver.supports.changeBacking !== 'native') {
+    throw new BlockError(
+      'unsupported',
+      `Driver '${driver.name}' of node '${overlay.name}' has no backing link to change`,
+      { node: overlay.name },
+    );
+  }
+  if (base === null || given !== null) return;
+  const bytes = Buffer.byteLength(skipFilters(base).filename, 'utf8');
+  if (bytes > 0 && bytes <= IMAGE_LIMITS.backingNameBytes) return;
+  throw new BlockError(
+    'invalid-option',
+    `Node '${base.name}' has no file name that fits into '${overlay.name}' (${bytes} bytes): ` +
+      "give 'backing-file'",
+    { node: base.name },
+  );
+}
