@@ -10,7 +10,6 @@
 
 import { BlockError } from '../../../../base/index.js';
 import { isZero } from '../../../../codec/index.js';
-import { EntryKind, entryHostOffset, entryKind } from '../entries.js';
 import { SECTOR_SIZE, l1EntriesFor } from '../layout.js';
 import type { Qcow2Image } from './image.js';
 import type { MetadataStore } from './store.js';
@@ -92,19 +91,8 @@ async function freeTable(store: MetadataStore, offset: number): Promise<void> {
 
 function freeContents(store: MetadataStore, table: Table): void {
   for (let at = 0; at < table.bytes.length; at += 8) {
-    freeUnlessBad(store, table.view.getUint32(at), table.view.getUint32(at + 4));
+    store.freeEntry(table.view.getUint32(at), table.view.getUint32(at + 4), true);
   }
-}
-
-/** What a bad entry names may be metadata or somebody else's, and is not emptied. */
-function freeUnlessBad(store: MetadataStore, hi: number, lo: number): void {
-  const { clusterSize, overlaps, version } = store.image;
-  const kind = entryKind(hi, lo, version);
-  if (kind === EntryKind.data || kind === EntryKind.zeroAllocated) {
-    const offset = entryHostOffset(hi, lo);
-    if (offset % clusterSize !== 0 || overlaps.hit(offset, clusterSize) !== null) return;
-  }
-  store.freeEntry(hi, lo, true);
 }
 
 /** Empties every entry of whole clusters at or after `size`, as far as the L1 table reaches. */
@@ -151,7 +139,7 @@ function clearTable(store: MetadataStore, cluster: number): Promise<unknown> | n
     const lo = table.view.getUint32(entry * 8 + 4);
     if (hi === 0 && lo === 0) continue;
     store.setEntry(table, cluster + entry - first, { hi: 0, lo: 0 });
-    freeUnlessBad(store, hi, lo);
+    store.freeEntry(hi, lo, true);
   }
   return null;
 }
