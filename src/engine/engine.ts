@@ -10,6 +10,7 @@ import type { Graph, Node, NodeOptions } from '../block/index.js';
 import type { JobRegistry } from '../jobs/index.js';
 import { ACCEPT_ALL } from '../schema/index.js';
 import type { CompatPolicy } from '../schema/index.js';
+import { ChardevRegistry } from './chardev/index.js';
 import type { EventBus } from './events.js';
 import type { ObjectRegistry } from './objects.js';
 import { WriteThresholds } from './write-threshold.js';
@@ -40,6 +41,7 @@ export class Engine implements AsyncDisposable {
   /** What clients may use of what is deprecated or unstable. */
   readonly compat: CompatPolicy;
   readonly objects: ObjectRegistry;
+  readonly chardevs: ChardevRegistry;
   /** Resolves when a client asked the program to end; who runs the engine then calls close(). */
   readonly quitRequested: Promise<void>;
   readonly #monitorNodes = new Set<Node>();
@@ -60,6 +62,7 @@ export class Engine implements AsyncDisposable {
     this.quitRequested = new Promise((resolve) => {
       this.#requestQuit = resolve;
     });
+    this.chardevs = new ChardevRegistry(parts.graph.clock, this.quitRequested);
   }
 
   /** `blockdev-add`, and --blockdev: opens a node that lives until deleteNode(). */
@@ -133,6 +136,7 @@ export class Engine implements AsyncDisposable {
         if (job.status === 'concluded') job.dismiss();
       }
       await this.graph.closeAll();
+      await this.chardevs.closeUnused();
     } finally {
       await this.#release();
       this.requestQuit();
