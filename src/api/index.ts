@@ -58,6 +58,7 @@ const declarations = [
   blockChange.blockdevSnapshotSync,
   blockChange.changeBackingFile,
   blockChange.xBlockdevChange,
+  blockChange.xBlockdevSetIothread,
   bitmap.blockDirtyBitmapAdd,
   bitmap.blockDirtyBitmapRemove,
   bitmap.blockDirtyBitmapClear,
@@ -78,6 +79,8 @@ const declarations = [
   object.qomList,
   object.qomGet,
   object.qomSet,
+  object.qomListTypes,
+  object.qomListProperties,
 ] as const;
 
 const eventList = Object.values(eventDeclarations).filter(

@@ -63,6 +63,11 @@ export class Engine implements AsyncDisposable {
       this.#requestQuit = resolve;
     });
     this.chardevs = new ChardevRegistry(parts.graph.clock, this.quitRequested);
+    this.objects.addBranch('chardevs', () =>
+      [...this.chardevs.entries].map(([id, { kind, properties }]) => {
+        return [id, { type: `chardev-${kind}`, properties, inUse: true }];
+      }),
+    );
   }
 
   /** `blockdev-add`, and --blockdev: opens a node that lives until deleteNode(). */
@@ -90,6 +95,24 @@ export class Engine implements AsyncDisposable {
     if (node.parents.size > 0) throw new BlockError('busy', `Block device ${name} is in use`);
     this.#monitorNodes.delete(node);
     await this.graph.close(node);
+  }
+
+  /** `x-blockdev-set-iothread`: null stands for the main thread. */
+  async placeNode(name: string, thread: string | null, force: boolean): Promise<void> {
+    const node = this.graph.find(name);
+    if (node === null) {
+      throw new BlockError('not-found', `Failed to find node with node-name='${name}'`);
+    }
+    if (!force && hasBackend(node)) {
+      const hint = 'use force=true to override this check';
+      const text = `Node ${name} is associated with a BlockBackend and could be in use (${hint})`;
+      throw new BlockError('busy', text);
+    }
+    const target = thread === null ? null : this.objects.iothread(thread);
+    if (thread !== null && target === null) {
+      throw new BlockError('not-found', `Cannot find iothread ${thread}`);
+    }
+    await this.objects.placement.move(this.graph, node, target);
   }
 
   requestQuit(): void {

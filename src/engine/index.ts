@@ -9,6 +9,7 @@ export type { EngineParts, ReferenceHabits } from './engine.js';
 export { changeBackingFile, snapshotInto, snapshotOnto } from './snapshot.js';
 export { EventBus } from './events.js';
 export { storedBytes } from './stored-bytes.js';
+export { listObjectTypes, listTypeProperties } from './object-types.js';
 export { ObjectRegistry } from './objects.js';
 export type { ObjectOptions } from './objects.js';
 export type { EngineEvent, EventListener } from './events.js';

@@ -116,11 +116,15 @@ class SocketChardev implements Chardev {
     const [socket] = this.#sockets;
     const role = this.#listener === null ? '' : ',server=on';
     const address = this.#address;
-    const prefix = socket === undefined ? 'disconnected:' : '';
-    if (address.type === 'unix') return `${prefix}unix:${address.path}${role}`;
-    const peer =
-      socket === undefined ? '' : ` <-> ${bracketed(socket.remoteAddress)}:${socket.remotePort}`;
-    return `${prefix}tcp:${bracketed(address.host)}:${address.port}${role}${peer}`;
+    if (socket === undefined) {
+      const place = address.type === 'unix' ? `unix:${address.path}` : tcp(address);
+      return `disconnected:${place}${role}`;
+    }
+    // This end of the connection; a client of a unix socket has no name there.
+    if (address.type === 'unix') return `unix:${role === '' ? '' : address.path}${role}`;
+    const { localAddress, localPort, remoteAddress, remotePort } = socket;
+    const peer = tcp({ host: remoteAddress, port: remotePort }).slice('tcp:'.length);
+    return `${tcp({ host: localAddress, port: localPort })}${role} <-> ${peer}`;
   }
 
   readonly properties: ReadonlyMap<string, CharProperty> = new Map([
@@ -214,8 +218,13 @@ function streamsOf(socket: Socket): { input: Socket; output: Socket } {
   return { input: socket, output: socket };
 }
 
-function bracketed(host: string | undefined): string {
-  return host?.includes(':') === true ? `[${host}]` : (host ?? '');
+interface Endpoint {
+  readonly host: string | undefined;
+  readonly port: number | undefined;
+}
+
+function tcp({ host = '', port = 0 }: Endpoint): string {
+  return `tcp:${host.includes(':') ? `[${host}]` : host}:${port}`;
 }
 
 function isInUse(error: unknown): boolean {
