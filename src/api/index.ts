@@ -105,3 +105,5 @@ export { jobStatus, jobType } from './job.js';
 export { objectOptions } from './object.js';
 export type { ActionData, ActionName } from './transaction.js';
 export { VERSION } from './control.js';
+export { memberDocs } from './member-docs.js';
+export { typeDocs } from './type-docs.js';
