@@ -36,7 +36,7 @@ function checked(driver: Driver): Driver {
 }
 
 /** Looked at by the opening itself, or one text: the whole declaration need not be loaded. */
-const OWN = ['driver', 'node-name', 'force-share', 'cache'];
+const OWN = ['driver', 'node-name', 'read-only', 'auto-read-only', 'force-share', 'cache'];
 
 function isPlain({ children }: Driver, options: Readonly<Record<string, unknown>>): boolean {
   return Object.entries(options).every(([name, value]) => {
