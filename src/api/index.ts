@@ -43,6 +43,7 @@ const declarations = [
   blockJob.blockdevMirror,
   blockJob.driveMirror,
   blockJob.blockdevBackup,
+  blockJob.driveBackup,
   blockJob.blockdevCreate,
   blockCore.blockdevAdd,
   blockCore.blockdevDel,
