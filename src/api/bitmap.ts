@@ -70,3 +70,34 @@ export const debugBlockDirtyBitmapSha256 = command({
   args: blockDirtyBitmap,
   returns: struct('BlockDirtyBitmapSha256', { sha256: str }),
 });
+
+/** The first shape has one source, `src_name`, of the same node; the second is that of today. */
+export const looseBitmapMergeOptions = struct('XBlockDirtyBitmapMerge', {
+  node: str,
+  target: optional(str),
+  bitmaps: optional(list(bitmapOrStr)),
+  dst_name: optional(str),
+  src_name: optional(str),
+});
+
+export const xBlockDirtyBitmapEnable = command({
+  name: 'x-block-dirty-bitmap-enable',
+  since: '3.0',
+  doc: 'The old name of block-dirty-bitmap-enable.',
+  features: ['deprecated', 'unstable'],
+  args: blockDirtyBitmap,
+});
+export const xBlockDirtyBitmapDisable = command({
+  name: 'x-block-dirty-bitmap-disable',
+  since: '3.0',
+  doc: 'The old name of block-dirty-bitmap-disable.',
+  features: ['deprecated', 'unstable'],
+  args: blockDirtyBitmap,
+});
+export const xBlockDirtyBitmapMerge = command({
+  name: 'x-block-dirty-bitmap-merge',
+  since: '3.0',
+  doc: 'The old name of block-dirty-bitmap-merge, with its old arguments or those of today.',
+  features: ['deprecated', 'unstable'],
+  args: looseBitmapMergeOptions,
+});

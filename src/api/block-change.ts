@@ -10,6 +10,7 @@ import {
   nothing,
   optional,
   str,
+  struct,
   uint,
 } from '../schema/index.js';
 
@@ -27,29 +28,38 @@ export const blockSetWriteThreshold = command({
   args: { 'node-name': str, 'write-threshold': uint },
 });
 
+export const blockdevSnapshotOptions = struct('BlockdevSnapshot', { node: str, overlay: str });
+
 export const blockdevSnapshot = command({
   name: 'blockdev-snapshot',
   since: '2.5',
   doc: 'Puts a node, added with `backing: null`, as overlay on another, which turns read-only.',
-  args: { node: str, overlay: str },
+  args: blockdevSnapshotOptions,
   // The overlay may be the target of a mirror.
   features: ['allow-write-only-overlay'],
 });
 
 export const newImageMode = enumeration('NewImageMode', ['existing', 'absolute-paths']);
 
+export const blockdevSnapshotSyncOptions = struct('BlockdevSnapshotSync', {
+  device: optional(str),
+  'node-name': optional(str),
+  'snapshot-file': str,
+  'snapshot-node-name': optional(str),
+  format: optional(str),
+  mode: optional(newImageMode),
+});
+
+export const blockdevSnapshotInternalOptions = struct('BlockdevSnapshotInternal', {
+  device: str,
+  name: str,
+});
+
 export const blockdevSnapshotSync = command({
   name: 'blockdev-snapshot-sync',
   since: '0.14',
   doc: 'Makes an image (or takes an existing one) and puts it as overlay on a node.',
-  args: {
-    device: optional(str),
-    'node-name': optional(str),
-    'snapshot-file': str,
-    'snapshot-node-name': optional(str),
-    format: optional(str),
-    mode: optional(newImageMode),
-  },
+  args: blockdevSnapshotSyncOptions,
 });
 
 export const changeBackingFile = command({

@@ -11,6 +11,7 @@ import * as control from './control.js';
 import * as eventDeclarations from './events.js';
 import * as job from './job.js';
 import * as object from './object.js';
+import { transactionCommand } from './transaction.js';
 import type { ArgumentsOf, CommandDeclaration, DataOf, ResultOf } from '../schema/index.js';
 import type { EventDeclaration } from '../schema/index.js';
 
@@ -43,6 +44,7 @@ const declarations = [
   blockJob.blockdevMirror,
   blockJob.driveMirror,
   blockJob.blockdevBackup,
+  blockJob.driveBackup,
   blockJob.blockdevCreate,
   blockCore.blockdevAdd,
   blockCore.blockdevDel,
@@ -65,6 +67,9 @@ const declarations = [
   bitmap.blockDirtyBitmapEnable,
   bitmap.blockDirtyBitmapDisable,
   bitmap.blockDirtyBitmapMerge,
+  bitmap.xBlockDirtyBitmapEnable,
+  bitmap.xBlockDirtyBitmapDisable,
+  bitmap.xBlockDirtyBitmapMerge,
   bitmap.debugBlockDirtyBitmapSha256,
   char.queryChardev,
   char.queryChardevBackends,
@@ -74,6 +79,7 @@ const declarations = [
   char.chardevChange,
   char.chardevRemove,
   char.chardevSendBreak,
+  transactionCommand,
   object.objectAdd,
   object.objectDel,
   object.qomList,
@@ -111,4 +117,7 @@ export { blockdevOptions } from './blockdev-options.js';
 export type { ImageInfoValue } from './node-info.js';
 export { jobStatus, jobType } from './job.js';
 export { objectOptions } from './object.js';
+export type { ActionData, ActionName } from './transaction.js';
 export { VERSION } from './control.js';
+export { memberDocs } from './member-docs.js';
+export { typeDocs } from './type-docs.js';

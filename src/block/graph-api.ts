@@ -95,9 +95,18 @@ export interface Graph {
    * read-only unless someone writes to it.
    */
   appendOverlay(node: Node, overlay: Node): Promise<void>;
+  /** The same in two steps, with a way back as long as nothing else changes. */
+  prepareOverlay(node: Node, overlay: Node): Promise<PreparedOverlay>;
 
   /** Replaces the cow child (null detaches) in one drained transaction; header untouched. */
   setBacking(node: Node, backing: Node | null): Promise<void>;
+}
+
+/** An overlay in place; one of the two follows, once. */
+export interface PreparedOverlay {
+  /** The overlay stays: the node below becomes read-only unless someone writes to it. */
+  commit(): Promise<void>;
+  undo(): Promise<void>;
 }
 
 export interface ReplaceRequest {

@@ -121,7 +121,7 @@ function findBusy(nodes: readonly BlockNode[]): BlockNode | undefined {
 }
 
 /** Runs a synchronous change inside a drained section. */
-async function changeDrained(
+export async function changeDrained(
   graph: BlockGraph,
   nodes: readonly BlockNode[],
   change: (tx: Transaction) => void,
@@ -186,6 +186,7 @@ export async function insertFilter(
       tx.add(setOutOfPlace(filter, false));
       tx.add(moveEdges(moving, filter));
       tx.add(refreshPermissions([filter]));
+      tx.add({ commit: () => renewFilenames([filter]) });
     });
     graph.adopt(filter);
   } catch (error) {

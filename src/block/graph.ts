@@ -34,6 +34,7 @@ import type {
   InsertFilterRequest,
   NodeOptions,
   OpenPolicy,
+  PreparedOverlay,
   ReplaceRequest,
 } from './graph-api.js';
 import type { Node } from './node.js';
@@ -42,7 +43,7 @@ import { NodeNames } from './node-names.js';
 import { openImage } from './open/image.js';
 import { rootContext } from './open/make-node.js';
 import { openNode } from './open/open.js';
-import { appendOverlay } from './reopen/overlay.js';
+import { appendOverlay, sealBelow } from './reopen/overlay.js';
 import { NO_PERMISSIONS, refreshPermissions } from './permissions.js';
 import type { DriverRegistry } from './registry.js';
 import { reopenNodes, setReadOnly } from './reopen/reopen.js';
@@ -270,8 +271,17 @@ export class BlockGraph implements Graph, BackendOwner {
   }
 
   async appendOverlay(node: Node, overlay: Node): Promise<void> {
+    const prepared = await this.prepareOverlay(node, overlay);
+    await prepared.commit();
+  }
+
+  async prepareOverlay(node: Node, overlay: Node): Promise<PreparedOverlay> {
     const [below, top] = [asBlockNode(node), asBlockNode(overlay)];
-    await this.#changes.run(() => appendOverlay(this, below, top));
+    const undo = await this.#changes.run(() => appendOverlay(this, below, top));
+    return {
+      commit: () => this.#changes.run(() => sealBelow(this, below)),
+      undo: () => this.#changes.run(undo),
+    };
   }
 
   /** Adds an edge with the permissions that follow; refused, nothing is changed. */

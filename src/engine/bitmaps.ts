@@ -73,3 +73,34 @@ function* sourcesOf(
     yield findNamedBitmap(engine, named).bitmap;
   }
 }
+
+/** The merge of today, or the first one, which had one source of the same node. */
+export interface LooseBitmapMerge {
+  readonly node: string;
+  readonly target?: string;
+  readonly bitmaps?: BitmapMerge['bitmaps'];
+  readonly dst_name?: string;
+  readonly src_name?: string;
+}
+
+export function strictMerge(request: LooseBitmapMerge): BitmapMerge {
+  const { node, dst_name: oldTarget, src_name: oldSource } = request;
+  if (oldTarget === undefined && oldSource === undefined) {
+    const target = given(request.target, 'target');
+    return { node, target, bitmaps: given(request.bitmaps, 'bitmaps') };
+  }
+  for (const name of ['target', 'bitmaps'] as const) {
+    if (request[name] === undefined) continue;
+    throw new BlockError('invalid-option', `Parameter '${name}' is unexpected`);
+  }
+  return {
+    node,
+    target: given(oldTarget, 'dst_name'),
+    bitmaps: [given(oldSource, 'src_name')],
+  };
+}
+
+function given<T>(value: T | undefined, name: string): T {
+  if (value !== undefined) return value;
+  throw new BlockError('invalid-option', `Parameter '${name}' is missing`);
+}

@@ -6,7 +6,14 @@ export { createEngine } from './create.js';
 export type { EngineOptions } from './create.js';
 export { Engine } from './engine.js';
 export type { EngineParts, ReferenceHabits } from './engine.js';
-export { changeBackingFile, snapshotInto, snapshotOnto } from './snapshot.js';
+export {
+  changeBackingFile,
+  prepareSnapshotInto,
+  prepareSnapshotOnto,
+  snapshotInto,
+  snapshotOnto,
+} from './snapshot.js';
+export type { PreparedSnapshot } from './snapshot.js';
 export { EventBus } from './events.js';
 export { storedBytes } from './stored-bytes.js';
 export { listObjectTypes, listTypeProperties } from './object-types.js';

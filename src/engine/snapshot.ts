@@ -14,7 +14,7 @@ import {
   requireOperation,
   UNNAMED_USER,
 } from '../block/index.js';
-import type { Driver, Node, NodeOptions } from '../block/index.js';
+import type { Driver, Node, NodeOptions, PreparedOverlay } from '../block/index.js';
 import { backingOf, nodesOfView, skipFilters } from '../block/copy/index.js';
 import type { Host } from '../host/index.js';
 import type { Engine } from './engine.js';
@@ -28,21 +28,66 @@ export interface SnapshotFile {
   readonly existing: boolean;
 }
 
+/** A snapshot in place; one of the two follows, once. */
+export interface PreparedSnapshot {
+  commit(): Promise<void>;
+  /** Everything is as before; files that were made stay. */
+  abort(): Promise<void>;
+}
+
 /** `blockdev-snapshot`: an overlay that is open already. */
-export async function snapshotOnto(engine: Engine, node: Node, overlay: string): Promise<void> {
+export async function prepareSnapshotOnto(
+  engine: Engine,
+  node: Node,
+  overlay: string,
+): Promise<PreparedSnapshot> {
   await prepareNode(node);
   const target = engine.jobs.node(overlay);
-  await engine.graph.appendOverlay(node, target);
+  const change = await engine.graph.prepareOverlay(node, target);
+  return { commit: () => change.commit(), abort: () => change.undo() };
 }
 
 /** `blockdev-snapshot-sync`: an overlay from a file. */
+export async function prepareSnapshotInto(
+  engine: Engine,
+  node: Node,
+  request: SnapshotFile,
+): Promise<PreparedSnapshot> {
+  const { graph } = engine;
+  await prepareNode(node);
+  const overlay = await openOverlay(engine, node, request);
+  let change: PreparedOverlay;
+  try {
+    change = await graph.prepareOverlay(node, overlay);
+  } catch (error) {
+    await graph.close(overlay);
+    throw error;
+  }
+  // Once the snapshot stands or is undone the overlay lives by its users alone.
+  const end = async (last: () => Promise<void>): Promise<void> => {
+    try {
+      await last();
+    } finally {
+      await graph.close(overlay);
+    }
+  };
+  return { commit: () => end(() => change.commit()), abort: () => end(() => change.undo()) };
+}
+
+export async function snapshotOnto(engine: Engine, node: Node, overlay: string): Promise<void> {
+  await (await prepareSnapshotOnto(engine, node, overlay)).commit();
+}
+
 export async function snapshotInto(
   engine: Engine,
   node: Node,
   request: SnapshotFile,
 ): Promise<void> {
+  await (await prepareSnapshotInto(engine, node, request)).commit();
+}
+
+async function openOverlay(engine: Engine, node: Node, request: SnapshotFile): Promise<Node> {
   const { graph } = engine;
-  await prepareNode(node);
   if (request.name === undefined) {
     throw new BlockError('invalid-option', 'New overlay node-name missing');
   }
@@ -53,17 +98,11 @@ export async function snapshotInto(
   if (!request.existing) {
     await createOverlay(engine, node, { driver, filename: creationPath(request.file) });
   }
-  const overlay = await graph.open({
+  return await graph.open({
     ...(await overlayOptions(graph.host, driver, request.file)),
     ...accessOf(node),
     'node-name': request.name,
   });
-  try {
-    await graph.appendOverlay(node, overlay);
-  } finally {
-    // From now on it lives by its users alone.
-    await graph.close(overlay);
-  }
 }
 
 /** How a node is open, which is how its overlay is opened. */

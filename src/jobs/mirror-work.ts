@@ -418,7 +418,8 @@ export class MirrorWork implements StartableWork {
     this.#unfreeze = null;
     for (const backend of this.#backends) backend.setPermissions(NOTHING);
     await this.#giveBacking();
-    await graph.setReadOnly(target, node.readOnly);
+    // A target that cannot follow stays as it is.
+    await graph.setReadOnly(target, node.readOnly).catch(() => undefined);
     const without = node === source ? [filter] : [];
     await graph.replaceNode({ node, by: target, without });
     this.#pivoted = true;

@@ -136,6 +136,7 @@ describe.skipIf(!hasReference)('as a real daemon keeps character devices', () =>
       command('ringbuf-write', { device: 'r', data, ...(format === undefined ? {} : { format }) });
     const read = (size: number, format?: string): string =>
       command('ringbuf-read', { device: 'r', size, ...(format === undefined ? {} : { format }) });
+    const encoded = ['aGVsbG//', 'aGVsbG8=', 'aGVsbG8', 'aGVs\nbG8=', '', '!!!', 'aGVs bG8='];
     return compare(() => [
       hello,
       add('r', 'ringbuf', { size: 16 }),
@@ -151,10 +152,7 @@ describe.skipIf(!hasReference)('as a real daemon keeps character devices', () =>
       read(4),
       read(100),
       read(100),
-      ...['aGVsbG//', 'aGVsbG8=', 'aGVsbG8', 'aGVs\nbG8=', '', '!!!', 'aGVs bG8='].flatMap((text) => [
-        write(text, 'base64'),
-        read(100, 'base64'),
-      ]),
+      ...encoded.flatMap((text) => [write(text, 'base64'), read(100, 'base64')]),
       write('aGVsbG//', 'base64'),
       read(100),
       write('é\u0000x€'),

@@ -1,13 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 // Putting an overlay on a node: its users move to the overlay, which gets it as backing file.
 //
-// One drained transaction; afterwards the node is made read-only if nobody minds.
+// One drained transaction, which can be undone as long as nothing else has changed; afterwards the
+// node is made read-only if nobody minds.
 
-import { BlockError, Permission } from '../../base/index.js';
+import { BlockError, must, Permission } from '../../base/index.js';
 import type { BlockNode } from '../block-node.js';
+import type { Edge } from '../child.js';
 import { ChildRole } from '../driver.js';
 import {
-  changeIdle,
+  changeDrained,
+  detachEdge,
   edgesToMove,
   moveEdges,
   noteChild,
@@ -15,6 +18,7 @@ import {
   refuseCycle,
 } from '../graph-changes.js';
 import type { BlockGraph } from '../graph.js';
+import { renewFilenames } from '../open/node-filename.js';
 import { refreshPermissions } from '../permissions.js';
 import { setReadOnly } from './reopen.js';
 
@@ -23,22 +27,36 @@ export async function appendOverlay(
   graph: BlockGraph,
   below: BlockNode,
   overlay: BlockNode,
-): Promise<void> {
-  const section = await graph.drains.drain([below, overlay]);
-  try {
-    await changeIdle([below, overlay], (tx) => {
-      const name = requireOverlay(overlay);
-      refuseCycle(overlay, name, below);
-      const users = edgesToMove(below, overlay);
-      tx.add(placeEdge(overlay, name, below));
-      tx.add(moveEdges(users, overlay));
+): Promise<() => Promise<void>> {
+  const { options, given } = overlay;
+  let users: Edge[] = [];
+  await changeDrained(graph, [below, overlay], (tx) => {
+    const name = requireOverlay(overlay);
+    refuseCycle(overlay, name, below);
+    users = edgesToMove(below, overlay);
+    tx.add(placeEdge(overlay, name, below));
+    tx.add(moveEdges(users, overlay));
+    tx.add(refreshPermissions([overlay, below]));
+    tx.add(noteChild(overlay, name, below));
+  });
+  return () =>
+    changeDrained(graph, [below, overlay], (tx) => {
+      const link = must(overlay.edgeWithRole(ChildRole.cow), 'the overlay has its backing file');
+      tx.add(moveEdges(users.filter(({ node }) => node === overlay), below));
+      detachEdge(tx, overlay, link);
       tx.add(refreshPermissions([overlay, below]));
-      tx.add(noteChild(overlay, name, below));
+      tx.add({
+        commit() {
+          overlay.options = options;
+          overlay.given = given;
+          renewFilenames([overlay]);
+        },
+      });
     });
-  } finally {
-    section.end();
-  }
-  // Whoever still writes to it may go on: the snapshot stands.
+}
+
+/** A node that has got an overlay becomes read-only, unless someone goes on writing to it. */
+export async function sealBelow(graph: BlockGraph, below: BlockNode): Promise<void> {
   await setReadOnly(graph, below, true).catch(() => undefined);
 }
 

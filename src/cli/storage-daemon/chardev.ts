@@ -15,13 +15,13 @@ type Options = ReadonlyMap<string, string>;
 const IDENTIFIER = /^[A-Za-z][A-Za-z0-9\-._]*$/;
 
 /** Options that any backend may be given, whether it looks at them or not. */
-const KNOWN = new Set([
-  ...['backend', 'id', 'path', 'host', 'port', 'to', 'ipv4', 'ipv6', 'fd', 'localaddr'],
-  ...['localport', 'wait', 'server', 'delay', 'nodelay', 'reconnect', 'telnet', 'tn3270'],
-  ...['tls-creds', 'tls-authz', 'websocket', 'width', 'height', 'cols', 'rows', 'mux', 'signal'],
-  ...['name', 'debug', 'size', 'chardev', 'append', 'logfile', 'logappend', 'mouse', 'clipboard'],
-  ...['abstract', 'tight'],
-]);
+const KNOWN = new Set(
+  (
+    'backend id path host port to ipv4 ipv6 fd localaddr localport wait server delay nodelay ' +
+    'reconnect telnet tn3270 tls-creds tls-authz websocket width height cols rows mux signal ' +
+    'name debug size chardev append logfile logappend mouse clipboard abstract tight'
+  ).split(' '),
+);
 
 /** `backend,key=value,…`; throws kind `invalid-option`. */
 export function readChardev(text: string): NamedChardev {

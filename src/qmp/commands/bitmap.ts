@@ -5,7 +5,12 @@ import type { CommandResult } from '../../api/index.js';
 import { BlockError } from '../../base/index.js';
 import { bitmapSha256, clearBitmap, DirtyBitmap, removeBitmap } from '../../block/index.js';
 import { setRecording, shownBitmapsOf, type Node, type ShownBits } from '../../block/index.js';
-import { addNamedBitmap, findNamedBitmap, mergeNamedBitmaps } from '../../engine/index.js';
+import {
+  addNamedBitmap,
+  findNamedBitmap,
+  mergeNamedBitmaps,
+  strictMerge,
+} from '../../engine/index.js';
 import type { BitmapName, Engine } from '../../engine/index.js';
 import type { HandlerFamily } from '../handlers.js';
 
@@ -28,6 +33,9 @@ export const bitmapCommands: HandlerFamily<
   | 'block-dirty-bitmap-enable'
   | 'block-dirty-bitmap-disable'
   | 'block-dirty-bitmap-merge'
+  | 'x-block-dirty-bitmap-enable'
+  | 'x-block-dirty-bitmap-disable'
+  | 'x-block-dirty-bitmap-merge'
   | 'x-debug-block-dirty-bitmap-sha256'
 > = {
   'block-dirty-bitmap-add': (engine, args) => void addNamedBitmap(engine, args),
@@ -36,6 +44,10 @@ export const bitmapCommands: HandlerFamily<
   'block-dirty-bitmap-enable': (engine, args) => record(engine, args, true),
   'block-dirty-bitmap-disable': (engine, args) => record(engine, args, false),
   'block-dirty-bitmap-merge': (engine, args) => void mergeNamedBitmaps(engine, args),
+  'x-block-dirty-bitmap-enable': (engine, args) => record(engine, args, true),
+  'x-block-dirty-bitmap-disable': (engine, args) => record(engine, args, false),
+  'x-block-dirty-bitmap-merge': (engine, args) =>
+    void mergeNamedBitmaps(engine, strictMerge(args)),
   'x-debug-block-dirty-bitmap-sha256': async (engine, args) => ({
     sha256: await bitmapSha256(findNamedBitmap(engine, args).bitmap),
   }),

@@ -4,9 +4,10 @@
 import { BlockError, Permission } from '../../base/index.js';
 import { operationRefusal, UNNAMED_USER } from '../../block/index.js';
 import type { Node } from '../../block/index.js';
-import { changeBackingFile, snapshotInto, snapshotOnto } from '../../engine/index.js';
+import { changeBackingFile } from '../../engine/index.js';
 import type { Engine } from '../../engine/index.js';
 import type { HandlerFamily } from '../handlers.js';
+import { findNode, prepareSnapshot, prepareSnapshotSync } from '../transaction/index.js';
 
 export const blockChangeCommands: HandlerFamily<
   | 'block_resize'
@@ -32,15 +33,12 @@ export const blockChangeCommands: HandlerFamily<
     engine.writeThresholds.set(node, args['write-threshold']);
   },
 
-  'blockdev-snapshot': (engine, { node, overlay }) =>
-    snapshotOnto(engine, engine.jobs.node(node), overlay),
-  'blockdev-snapshot-sync': (engine, args) =>
-    snapshotInto(engine, findNode(engine, args), {
-      file: args['snapshot-file'],
-      name: args['snapshot-node-name'],
-      format: args.format ?? 'qcow2',
-      existing: args.mode === 'existing',
-    }),
+  'blockdev-snapshot': async (engine, args) => {
+    await (await prepareSnapshot(engine, args)).commit();
+  },
+  'blockdev-snapshot-sync': async (engine, args) => {
+    await (await prepareSnapshotSync(engine, args)).commit();
+  },
   'change-backing-file': (engine, args) =>
     changeBackingFile(engine, {
       device: args.device,
@@ -70,22 +68,6 @@ async function changeChildren(
   const added = graph.find(node ?? '');
   if (added === null) throw new BlockError('not-found', `Node '${node ?? ''}' not found`);
   await graph.addChild(parent, added);
-}
-
-interface NodeArguments {
-  readonly device?: string;
-  readonly 'node-name'?: string;
-}
-
-/** There are no devices, so that only a node name finds something. */
-function findNode(engine: Engine, args: NodeArguments): Node {
-  const name = args['node-name'] ?? '';
-  const node = engine.graph.find(name);
-  if (node !== null) return node;
-  throw new BlockError(
-    'not-found',
-    `Cannot find device='${args.device ?? ''}' nor node-name='${name}'`,
-  );
 }
 
 function requireFree(node: Node, device: string | undefined): void {

@@ -12,6 +12,7 @@ import { charCommands } from './char.js';
 import { controlCommands } from './control.js';
 import { jobCommands } from './job.js';
 import { objectCommands } from './object.js';
+import { transactionCommands } from './transaction.js';
 
 const all: HandlerFamily<EngineCommand> = {
   ...controlCommands,
@@ -23,6 +24,7 @@ const all: HandlerFamily<EngineCommand> = {
   ...bitmapCommands,
   ...charCommands,
   ...objectCommands,
+  ...transactionCommands,
 };
 
 /** Arguments were validated by the declaration of the same name before. */

@@ -176,6 +176,21 @@ describe('a mirror', () => {
     expect(firstDifference(await readAll(graph.require('over')), guest.expected)).toBe(-1);
   });
 
+  it('of a read-only source is read-only once it is in place', async () => {
+    const { jobs, graph, guest } = await mirrorStage();
+    const view = guest.expected.slice();
+    await guest.backend.detach();
+    await graph.setReadOnly(graph.require('top'), true);
+    const job = await startMirror(jobs, USUAL);
+    await reach(job, 'ready');
+    expect(graph.require('target').readOnly).toBe(false);
+    job.complete();
+    await job.ended;
+    expect(job.info().error).toBeUndefined();
+    expect(graph.require('target').readOnly).toBe(true);
+    expect(firstDifference(await readAll(graph.require('target')), view)).toBe(-1);
+  });
+
   it('of nothing is an overlay of its source once it is in place', async () => {
     const { jobs, graph, guest, host } = await mirrorStage();
     const job = await startDriveMirror(jobs, {
