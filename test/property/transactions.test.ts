@@ -14,6 +14,7 @@ const BITMAPS = ['a', 'b', 'c', 'none'] as const;
 
 const node = fc.constantFrom(...NODES);
 const likelyNode = fc.oneof({ arbitrary: fc.constantFrom('top', 'disk'), weight: 4 }, node);
+const likelyOverlay = fc.oneof({ arbitrary: fc.constant('other'), weight: 4 }, node);
 const bitmap = fc.constantFrom(...BITMAPS);
 const named = fc.record({ node: likelyNode, name: bitmap });
 const granularity = fc.constantFrom(512, 4096, 65_536, 3);
@@ -57,7 +58,7 @@ const anyAction: fc.Arbitrary<Action> = fc.oneof(
   action('block-dirty-bitmap-merge', merge),
   action('x-block-dirty-bitmap-merge', fc.oneof(merge, oldMerge)),
   action('blockdev-backup', backup),
-  action('blockdev-snapshot', fc.record({ node: likelyNode, overlay: node })),
+  action('blockdev-snapshot', fc.record({ node: likelyNode, overlay: likelyOverlay })),
   action('blockdev-snapshot-sync', snapshotSync),
   action('blockdev-snapshot-internal-sync', fc.record({ device: node, name: bitmap })),
 );
