@@ -132,6 +132,8 @@ export const QMP_LIMITS = {
   unsentBytes: 64 * MIB,
   /** Events that a client's reader may leave unread before its reading fails. */
   clientEvents: 65_536,
+  /** States of a job that its handle keeps for readers that come later. */
+  clientJobStates: 1024,
   /** How long a closing server waits for a client to take what it was sent. */
   farewellMs: 1000,
 } as const;

@@ -319,7 +319,7 @@ export interface Driver<Options = Record<string, unknown>> {
   readonly plainFilename?: string;
   /** Own options that a reopen may change or reset; absent: nodes cannot be reopened. */
   readonly reopenOptions?: readonly string[];
-  /** Its name is that of its child `file`, whatever that is. */
+  /** Its name is that of the node it filters or shows, whatever that is. */
   readonly namedAfterFile?: boolean;
   /** Those that a reopen may change but not leave out; `reopenOptions` must be there as well. */
   readonly changeableOptions?: readonly string[];

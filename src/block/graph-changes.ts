@@ -186,6 +186,7 @@ export async function insertFilter(
       tx.add(setOutOfPlace(filter, false));
       tx.add(moveEdges(moving, filter));
       tx.add(refreshPermissions([filter]));
+      tx.add({ commit: () => renewFilenames([filter]) });
     });
     graph.adopt(filter);
   } catch (error) {

@@ -2,23 +2,27 @@
 // A QMP client, typed by the declarations alone; it drives any server that speaks the protocol.
 //
 // Commands may overlap; replies find their command by id. Losing the connection fails everything
-// that waits. An AbortSignal ends the waiting, never a command that was sent.
+// that waits with one error of kind `closed`, whose cause says why. An AbortSignal ends the
+// waiting, never a command that was sent. Events reach listeners and readers in the order of
+// arrival, before whoever awaits a later reply goes on.
 
 import type { Buffer } from 'node:buffer';
 import type { Duplex } from 'node:stream';
-import type { CommandName, CommandResult } from '../api/index.js';
+import type { CommandName, CommandResult, EventName } from '../api/index.js';
 import { BlockError } from '../base/index.js';
 import type { QmpErrorClass } from '../base/index.js';
 import { connectSocket } from '../host/index.js';
 import { JsonStream, writeJson } from '../wire/index.js';
 import type { JsonMessage } from '../wire/index.js';
 import { EventStream } from './event-stream.js';
-import type { QmpEvent } from './event-stream.js';
+import type { AnyEvent, EventOptions, QmpEvent } from './event-stream.js';
 import { JobHandle } from './job-handle.js';
 import { abortable } from './runner.js';
-import type { CommandRunner, ExecuteRest, WaitOptions } from './runner.js';
+import type { CommandRunner, ExecuteOptions, ExecuteRest, WaitOptions } from './runner.js';
+import type { JobArguments, JobCommandName } from './runner.js';
 import { readServerMessage } from './server-message.js';
 import type { Greeting, ServerMessage } from './server-message.js';
+import { ServerSchema } from './server-schema.js';
 
 export type ClientAddress =
   | { readonly path: string }
@@ -43,6 +47,11 @@ interface Pending {
   reject(error: unknown): void;
 }
 
+export interface ConnectOptions extends WaitOptions {
+  /** Capabilities to enable; the server refuses what it did not offer. */
+  readonly capabilities?: readonly 'oob'[];
+}
+
 const CONNECTION_LOST = 'The QMP connection was closed';
 
 export class QmpClient implements CommandRunner, AsyncDisposable {
@@ -50,11 +59,15 @@ export class QmpClient implements CommandRunner, AsyncDisposable {
   readonly #pending = new Map<number, Pending>();
   readonly #events = new Set<EventStream>();
   readonly #listeners = new Set<(event: QmpEvent) => void>();
+  readonly #losers = new Set<(error: BlockError) => void>();
   readonly #parser = new JsonStream((message) => this.#receive(message));
   #greet: { resolve(greeting: Greeting): void; reject(error: unknown): void } | null = null;
   #greeting: Greeting | null = null;
+  #schema: Promise<ServerSchema> | null = null;
   #nextId = 1;
-  #closed: Error | null = null;
+  #closed: BlockError | null = null;
+  /** The server said yes to `quit`: that it goes away is no surprise. */
+  #isQuitting = false;
   readonly #whenClosed: Promise<void>;
 
   private constructor(stream: Duplex) {
@@ -62,20 +75,18 @@ export class QmpClient implements CommandRunner, AsyncDisposable {
     stream.on('data', (chunk: Buffer) => this.#parser.feed(chunk));
     stream.on('error', (error) => this.#lose(error));
     stream.on('end', () => this.#lose(null));
-    if (stream.destroyed) this.#lose(null);
     this.#whenClosed = new Promise((resolve) => {
+      if (stream.closed) resolve();
       stream.once('close', () => {
         this.#lose(null);
         resolve();
       });
     });
+    if (stream.destroyed) this.#lose(null);
   }
 
   /** Waits for the greeting and negotiates; `capabilities` are those to enable. */
-  static async over(
-    stream: Duplex,
-    options: WaitOptions & { readonly capabilities?: readonly 'oob'[] } = {},
-  ): Promise<QmpClient> {
+  static async over(stream: Duplex, options: ConnectOptions = {}): Promise<QmpClient> {
     const client = new QmpClient(stream);
     const greeted = new Promise<Greeting>((resolve, reject) => {
       client.#greet = { resolve, reject };
@@ -111,14 +122,15 @@ export class QmpClient implements CommandRunner, AsyncDisposable {
   executeAny(
     name: string,
     args: Readonly<Record<string, unknown>> = {},
-    options: WaitOptions = {},
+    options: ExecuteOptions = {},
   ): Promise<unknown> {
     if (this.#closed !== null) return Promise.reject(this.#closed);
     if (options.signal?.aborted === true) return Promise.reject(options.signal.reason as Error);
     const id = this.#nextId;
     let text: string;
     try {
-      text = writeJson({ execute: name, arguments: args, id });
+      const key = options.oob === true ? 'exec-oob' : 'execute';
+      text = writeJson({ [key]: name, arguments: args, id });
     } catch (error) {
       return Promise.reject(error as Error);
     }
@@ -130,18 +142,26 @@ export class QmpClient implements CommandRunner, AsyncDisposable {
     return abortable(reply, options.signal);
   }
 
-  /** Events from now on, each reader for itself. End it with `return`, `break` or `using`. */
-  events(options: WaitOptions = {}): EventStream {
+  /**
+   * Events from now on, all or those of the names, each reader for itself: make it before the
+   * command whose events are wanted. End it with `return`, `break` or `using`.
+   */
+  events(options?: EventOptions): EventStream;
+  events<N extends EventName>(
+    options: EventOptions & { readonly names: readonly N[] },
+  ): EventStream<QmpEvent<N>>;
+  events(options: EventOptions & { readonly names: readonly string[] }): EventStream<AnyEvent>;
+  events(options: EventOptions & { readonly names?: readonly string[] } = {}): EventStream {
     const { signal } = options;
     const abort = (): void => stream.finish(signal?.reason);
-    const stream = new EventStream((ended) => {
+    const stream: EventStream = new EventStream(() => {
       signal?.removeEventListener('abort', abort);
-      this.#events.delete(ended);
-    });
+      this.#events.delete(stream);
+    }, options);
     this.#events.add(stream);
     signal?.addEventListener('abort', abort);
     if (signal?.aborted === true) abort();
-    if (this.#closed !== null) stream.finish(null);
+    if (this.#closed !== null) stream.finish(this.#isQuitting ? null : this.#closed);
     return stream;
   }
 
@@ -151,9 +171,57 @@ export class QmpClient implements CommandRunner, AsyncDisposable {
     return () => void this.#listeners.delete(listener);
   }
 
-  /** A handle that watches job `id` from now on: make it before the command that starts the job. */
+  /** Calls back once when the connection is lost or closed; at once if that is so. */
+  onLost(listener: (error: BlockError) => void): () => void {
+    if (this.#closed !== null) listener(this.#closed);
+    else this.#losers.add(listener);
+    return () => void this.#losers.delete(listener);
+  }
+
+  /**
+   * Runs a command that starts a job, watched from before it is sent, so that not even a job that
+   * is gone before the reply is missed. When the signal ends the wait, the job may have started.
+   */
+  async start<N extends JobCommandName>(
+    name: N,
+    args: JobArguments<N>,
+    options: WaitOptions = {},
+  ): Promise<JobHandle> {
+    const job = new JobHandle(this, args['job-id'], { look: false });
+    try {
+      await this.executeAny(name, args as Readonly<Record<string, unknown>>, options);
+    } catch (error) {
+      job.close();
+      throw error;
+    }
+    return job;
+  }
+
+  /**
+   * A handle of job `id`, which runs already or is started by a command that is sent later, such as
+   * `transaction`. Close it if that command is refused: no event would ever come.
+   */
   job(id: string): JobHandle {
-    return new JobHandle(this, id);
+    return new JobHandle(this, id, { look: true });
+  }
+
+  /** What the server can do, asked once. */
+  schema(options: WaitOptions = {}): Promise<ServerSchema> {
+    if (this.#schema === null) {
+      const asked = this.execute('query-qmp-schema').then((entries) => new ServerSchema(entries));
+      asked.catch(() => {
+        this.#schema = null;
+      });
+      this.#schema = asked;
+    }
+    return abortable(this.#schema, options.signal);
+  }
+
+  /** Whether the server has a command or event, and (if given) that feature of it. */
+  async supports(name: string, feature?: string, options: WaitOptions = {}): Promise<boolean> {
+    const schema = await this.schema(options);
+    if (feature !== undefined) return schema.hasFeature(name, feature);
+    return schema.hasCommand(name) || schema.hasEvent(name);
   }
 
   /** Resolves when the connection has ended, whoever ended it. */
@@ -161,10 +229,10 @@ export class QmpClient implements CommandRunner, AsyncDisposable {
     return this.#whenClosed;
   }
 
+  /** Ends the connection and everything that waits on it; jobs of the server go on. */
   async close(): Promise<void> {
+    this.#isQuitting = true;
     this.#lose(null);
-    this.#stream.end();
-    this.#stream.destroy();
     await this.#whenClosed;
   }
 
@@ -179,7 +247,6 @@ export class QmpClient implements CommandRunner, AsyncDisposable {
       said = readServerMessage(message);
     } catch (error) {
       this.#lose(error);
-      this.#stream.destroy();
       return;
     }
     if (said.kind === 'event') this.#event(said.event);
@@ -193,6 +260,7 @@ export class QmpClient implements CommandRunner, AsyncDisposable {
     const pending = key === undefined ? undefined : this.#pending.get(key);
     if (key === undefined || pending === undefined) return;
     this.#pending.delete(key);
+    if (refusal === null && pending.command === 'quit') this.#isQuitting = true;
     if (refusal === null) pending.resolve(result);
     else pending.reject(new QmpError(refusal.class, refusal.desc, pending.command));
   }
@@ -212,14 +280,19 @@ export class QmpClient implements CommandRunner, AsyncDisposable {
     this.#greet?.reject(this.#closed);
     for (const pending of this.#pending.values()) pending.reject(this.#closed);
     this.#pending.clear();
-    for (const stream of this.#events) stream.finish(null);
+    for (const stream of this.#events) stream.finish(this.#isQuitting ? null : this.#closed);
+    for (const listener of this.#losers) listener(this.#closed);
+    this.#losers.clear();
+    // What was sent is still taken by a server that only stopped talking.
+    this.#stream.end();
+    this.#stream.destroy();
   }
 }
 
 /** Connects, waits for the greeting and negotiates. */
 export async function connect(
   address: ClientAddress,
-  options: WaitOptions & { readonly capabilities?: readonly 'oob'[] } = {},
+  options: ConnectOptions = {},
 ): Promise<QmpClient> {
   const socket = await connectSocket(
     'path' in address ? { type: 'unix', ...address } : { type: 'inet', ...address },

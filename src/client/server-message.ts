@@ -20,7 +20,7 @@ export type ServerMessage =
   | { readonly kind: 'event'; readonly event: QmpEvent }
   | {
       readonly kind: 'reply';
-      /** Null in a reply to what could not be parsed. */
+      /** Null in a refusal of what could not be parsed. */
       readonly id: number | null;
       readonly result: unknown;
       readonly refusal: { readonly class: QmpErrorClass; readonly desc: string } | null;
@@ -33,15 +33,21 @@ export function readServerMessage(message: JsonMessage): ServerMessage {
   if ('QMP' in value) return { kind: 'greeting', greeting: readGreeting(value) };
   if ('event' in value) return { kind: 'event', event: readEvent(value) };
   const { id, error } = value;
-  const key = typeof id === 'number' ? id : null;
+  const key = readId(id);
   if (error !== undefined) {
     const { class: errorClass, desc } = membersOf(error, 'an error');
     if (typeof errorClass !== 'string' || typeof desc !== 'string') throw nonsense('an error');
     const refusal = { class: errorClass as QmpErrorClass, desc };
     return { kind: 'reply', id: key, result: undefined, refusal };
   }
-  if (value['return'] === undefined) throw nonsense('a reply');
+  if (value['return'] === undefined || key === null) throw nonsense('a reply');
   return { kind: 'reply', id: key, result: plain(value['return']), refusal: null };
+}
+
+function readId(id: JsonValue | undefined): number | null {
+  if (id === undefined) return null;
+  if (typeof id !== 'number') throw nonsense('a reply');
+  return id;
 }
 
 function readGreeting(value: JsonObject): Greeting {

@@ -18,10 +18,24 @@ export interface RealDaemon extends AsyncDisposable {
   readonly exited: Promise<number | null>;
 }
 
-export async function startRealDaemon(
+export function startRealDaemon(
   program: string,
   directory: string,
   args: readonly string[] = [],
+): Promise<RealDaemon> {
+  return start(program, directory, ['--monitor', 'chardev=monitor', ...args]);
+}
+
+/** A whole emulator without a machine: the block layer of the daemon, and much more in its QMP. */
+export function startRealQemu(program: string, directory: string): Promise<RealDaemon> {
+  const machine = ['-machine', 'none', '-nodefaults', '-display', 'none'];
+  return start(program, directory, [...machine, '-mon', 'chardev=monitor,mode=control']);
+}
+
+async function start(
+  program: string,
+  directory: string,
+  args: readonly string[],
 ): Promise<RealDaemon> {
   const path = join(directory, 'real-monitor.sock');
   await rm(path, { force: true });
@@ -29,7 +43,7 @@ export async function startRealDaemon(
   server.listen(path);
   await once(server, 'listening');
   const chardev = `socket,id=monitor,path=${path},server=off`;
-  const child = spawn(program, ['--chardev', chardev, '--monitor', 'chardev=monitor', ...args], {
+  const child = spawn(program, ['--chardev', chardev, ...args], {
     stdio: ['ignore', 'ignore', 'ignore'],
   });
   const exited = once(child, 'exit').then(([code]) => code as number | null);

@@ -63,7 +63,7 @@ describe.skipIf(img === null || io === null)('the typed client on our server', (
     await addTop(client);
     const job = client.job('s');
     await client.execute('block-stream', { device: 'top', 'job-id': 's' });
-    expect(await job.done).toEqual({ id: 's', result: 'completed', error: null });
+    expect(await job.done).toMatchObject({ id: 's', result: 'completed', error: null });
     await client.execute('blockdev-del', { 'node-name': 'top' });
     await client.execute('quit');
     await served.quitRequested;

@@ -49,7 +49,7 @@ describe.skipIf(daemon === null || img === null)('the typed client on a real dae
       target: 't',
       sync: 'full',
     });
-    expect(await job.done).toEqual({ id: 'fast', result: 'completed', error: null });
+    expect(await job.done).toMatchObject({ id: 'fast', result: 'completed', error: null });
     expect(job.history.slice(0, 2)).toEqual(['created', 'running']);
     expect(await job.info()).toBeNull();
   });

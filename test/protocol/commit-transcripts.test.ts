@@ -95,15 +95,18 @@ describe.skipIf(!hasReference)('as a real daemon commits', () => {
       graph,
     ], graphByNames));
 
-  it('the filter of a commit is seen in the list of nodes', () =>
-    compare((directory) => [
-      hello,
-      ...openAll(directory),
-      until('BLOCK_JOB_PENDING', { 'top-node': 'top', 'auto-finalize': false }),
-      command('query-named-block-nodes', { flat: true }),
-      command('job-finalize', { id: 'c' }),
-      command('query-named-block-nodes', { flat: true }),
-    ], withoutSizes));
+  for (const filter of [{}, { 'filter-node-name': 'filter' }]) {
+    const kind = 'filter-node-name' in filter ? 'named' : 'nameless';
+    it(`the ${kind} filter of a commit is seen in the list of nodes`, () =>
+      compare((directory) => [
+        hello,
+        ...openAll(directory),
+        until('BLOCK_JOB_PENDING', { ...filter, 'top-node': 'top', 'auto-finalize': false }),
+        command('query-named-block-nodes', { flat: true }),
+        command('job-finalize', { id: 'c' }),
+        command('query-named-block-nodes', { flat: true }),
+      ], withoutSizes));
+  }
 
   it('a commit is cancelled while pending, and nothing has changed', () =>
     compare((directory) => [

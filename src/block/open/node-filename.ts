@@ -14,7 +14,15 @@ import { inMemberOrder } from './member-order.js';
 import { parseFilename, resolveBackingName } from './filename.js';
 
 export function filenameOf(node: BlockNode): string {
-  return plainName(node) ?? `json:${writeJson(contentOptions(node))}`;
+  const shown = seenNode(node);
+  return plainName(shown) ?? `json:${writeJson(contentOptions(shown))}`;
+}
+
+/** A filter that nobody named is not seen: the node below it stands for it. */
+function seenNode(node: BlockNode): BlockNode {
+  let seen = node;
+  while (seen.implicit && seen.filtered !== null) seen = seen.filtered;
+  return seen;
 }
 
 /** Anew for the nodes and for all above, whose names may be made of theirs. */
@@ -27,7 +35,7 @@ export function renewFilenames(nodes: readonly BlockNode[]): void {
 
 function plainName(node: BlockNode): string | null {
   const { driver, options } = node;
-  if (driver.namedAfterFile === true) return node.edges.get('file')?.node.filename ?? null;
+  if (driver.namedAfterFile === true) return (node.filtered ?? node.primary)?.filename ?? null;
   const { strongOptions = [], nameOptions = [] } = driver;
   const unsaid = strongOptions.filter((option) => !nameOptions.includes(option));
   if (unsaid.some((option) => options[option] !== undefined)) return null;
@@ -46,7 +54,7 @@ function plainName(node: BlockNode): string | null {
 
 function childName(node: BlockNode, name: string): string | null {
   const child = node.edges.get(name)?.node;
-  return child === undefined ? null : plainName(child);
+  return child === undefined ? null : plainName(seenNode(child));
 }
 
 /** The backing file was given and is another than a plain open would find. */
@@ -93,8 +101,8 @@ function contentOptions(node: BlockNode): Record<string, unknown> {
   for (const [name, edge] of node.edges) {
     if (name === cowName(node) && !hasOtherBacking(node)) continue;
     const dot = Object.hasOwn(driver.children, name) ? -1 : name.lastIndexOf('.');
-    if (dot < 0) own[name] = contentOptions(edge.node);
-    else ((own[name.slice(0, dot)] ??= []) as unknown[]).push(contentOptions(edge.node));
+    if (dot < 0) own[name] = contentOptions(seenNode(edge.node));
+    else ((own[name.slice(0, dot)] ??= []) as unknown[]).push(contentOptions(seenNode(edge.node)));
   }
   const cow = cowName(node);
   if (cow !== null && node.backing === null && hasOtherBacking(node)) own[cow] = null;

@@ -12,6 +12,7 @@ import type { Child, DriverNode } from '../../../block/index.js';
 export const commitTop = defineDriver<Record<string, never>>({
   name: 'commit_top',
   kind: 'filter',
+  namedAfterFile: true,
   children: { backing: { role: ChildRole.filtered | ChildRole.primary, required: true } },
   supports: {
     read: 'pass',

@@ -14,6 +14,7 @@ import type { MirrorInternal, MirrorState } from '../../../block/copy/index.js';
 export const mirrorTop = defineDriver<MirrorInternal>({
   name: 'mirror_top',
   kind: 'filter',
+  namedAfterFile: true,
   children: { backing: { role: ChildRole.filtered | ChildRole.primary, required: true } },
   supports: {
     read: 'pass',
