@@ -130,7 +130,7 @@ describe('a transaction', () => {
             expect(failure).toBeInstanceOf(BlockError);
             expect(await stage.picture()).toEqual(before);
             const position = actions.findIndex(({ type }) => type === 'abort');
-            if (position > 0 && /using Abort/.test(String(failure))) undone += 1;
+            if (position > 0 && /using Abort/.test((failure as BlockError).message)) undone += 1;
           }),
       ),
       { numRuns: 150 },

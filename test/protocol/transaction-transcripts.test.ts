@@ -59,7 +59,7 @@ function bitmapsOnly(line: Line): Line {
   const list = line['return'];
   if (!Array.isArray(list)) return line;
   const rows = (list as Line[]).map((node) => {
-    const name = String(node['node-name'] ?? '').replace(/^#block\d+/, '#');
+    const name = (node['node-name'] as string | undefined)?.replace(/^#block\d+/, '#');
     return [name, node['ro'], node['drv'], node['dirty-bitmaps'] ?? null];
   });
   return { return: rows };
