@@ -130,6 +130,8 @@ export function attachBitmap(node: Node, options: DirtyBitmapOptions): DirtyBitm
   const bitmap = new DirtyBitmap(options);
   const detach = node.addObserver({
     afterWrite(offset, length) {
+      // Files grow by writing.
+      if (offset + length > bitmap.size) bitmap.resize(node.length);
       if (bitmap.enabled) bitmap.set(offset, length);
     },
     afterResize: (length) => bitmap.resize(length),
