@@ -223,7 +223,7 @@ export class Job {
         this.#userPaused = true;
         this.#pauseCount += 1;
       }
-      this.#ioStatus = noSpace ? 'nospace' : 'failed';
+      if (this.#ioStatus === 'ok') this.#ioStatus = noSpace ? 'nospace' : 'failed';
     }
     return action;
   }
