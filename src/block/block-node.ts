@@ -221,9 +221,10 @@ export class BlockNode implements Node {
     if (pipeline.hasWaitingObserver || this.readOnly) return null;
     const reserved = reserve(pipeline, offset, length);
     if (unchanged) return reserved;
-    return settle(reserved, (reservation) =>
-      reservation === null ? null : tellingEnd(reservation, () => pipeline.noteWrite(offset, length)),
-    );
+    return settle(reserved, (reservation) => {
+      if (reservation === null) return null;
+      return tellingEnd(reservation, () => pipeline.noteWrite(offset, length));
+    });
   }
 
   backingLink(): BackingLink | null {

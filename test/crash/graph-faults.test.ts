@@ -233,7 +233,10 @@ const CASES: readonly Case[] = [
   },
   {
     title: 'two backups that end together',
-    setup: [...withBitmap, add(qcow2('other')), add(disk), add(raw), add(file('log', { 'node-name': 'l' }))],
+    setup: [
+      ...[...withBitmap, add(qcow2('other')), add(disk), add(raw)],
+      add(file('log', { 'node-name': 'l' })),
+    ],
     guest: 'top',
     command: ['transaction', {
       actions: [

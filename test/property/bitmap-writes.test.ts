@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // A dirty bitmap may say too much, never too little: what reads otherwise than when it was cleared
-// is dirty, whatever a guest writes, through whatever lies above, and whatever becomes of the nodes.
+// is dirty, whatever a guest writes, through whatever lies above, whatever becomes of the nodes.
 
 import { setImmediate } from 'node:timers/promises';
 
