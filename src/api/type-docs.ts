@@ -34,6 +34,7 @@ export const typeDocs: Readonly<Record<string, string>> = {
   BitmapSyncMode: 'When a backup changes the bitmap that it used.',
   BackupPerf: 'How a backup shares out its work.',
   BlockdevBackup: 'Arguments of blockdev-backup.',
+  DriveBackup: 'Arguments of drive-backup.',
   DriveMirror: 'Arguments of drive-mirror.',
   NewImageMode: 'Whether an image is made or there already.',
   IoOperationType: 'What was done when an error came.',
