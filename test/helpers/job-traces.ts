@@ -37,11 +37,11 @@ const MANUAL = { 'auto-finalize': false, 'auto-dismiss': false } as const;
 const SLOW = { speed: 65536 } as const;
 const hello = command('qmp_capabilities');
 
-/** Nodes base, top and over; the first read and the first write of a bad `base` fail. */
+/** Nodes base, top and over; reads and writes of a bad `base` fail. */
 function chain(directory: string, isBad = false): Step[] {
   const file = (name: string): object => ({ driver: 'file', filename: join(directory, name) });
   const raw = { driver: 'raw', file: file('base.raw') };
-  const errors = ['read', 'write'].map((iotype) => ({ event: 'none', iotype, errno: 5, once: true }));
+  const errors = ['read', 'write'].map((iotype) => ({ event: 'none', iotype, errno: 5 }));
   const base = isBad ? { driver: 'blkdebug', image: raw, 'inject-error': errors } : raw;
   const qcow2 = (name: string, backing: string): string =>
     command('blockdev-add', {
@@ -65,7 +65,10 @@ interface Start {
 
 const STARTS: Readonly<Record<string, Start>> = {
   stream: { name: 'block-stream', args: { device: 'over' } },
-  commit: { name: 'block-commit', args: { device: 'over', 'top-node': 'top' } },
+  commit: {
+    name: 'block-commit',
+    args: { device: 'over', 'top-node': 'top', 'base-node': 'base' },
+  },
   'active commit': { name: 'block-commit', args: { device: 'over' }, ready: true },
   backup: { name: 'blockdev-backup', args: { device: 'over', target: 'target', sync: 'full' } },
   mirror: {
