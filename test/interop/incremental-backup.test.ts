@@ -215,7 +215,7 @@ describe.skipIf(qemuImg === null || qemuIo === null)('incremental backup', () =>
       site.expectRestores('inc', site.disk);
     });
 
-    it.skipIf(skipped)(`${who}: after a crash the chain restores, and a new one begins`, async () => {
+    it.skipIf(skipped)(`${who}: after a crash the chain restores, a new one begins`, async () => {
       await boot();
       await site.write(0, 60);
       await site.backUpAll('full');
