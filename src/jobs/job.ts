@@ -2,13 +2,13 @@
 // One background job: its status, its verbs, its pause points and the events it sends.
 //
 // The work itself is a JobWork. It yields at pausePoint(), sleep() and rest() only: there the job
-// is
-// "parked", and a pause, a resume or a cancel takes effect at once, before the verb returns; a job
-// with batches in flight reacts at its next pause point. Ending belongs to the transaction
-// (job-transaction.ts): run → waiting → pending → prepare → commit or abort → clean → concluded.
+// is "parked", and a pause or a resume takes effect at once, before the verb returns, a cancel
+// right after it; a job with batches in flight reacts at its next pause point. Ending belongs to
+// the transaction (job-transaction.ts): run → waiting → pending → prepare → commit or abort → clean → concluded.
 
 import { assert, BlockError, errnoText } from '../base/index.js';
 import type { Clock } from '../base/index.js';
+import { yieldToLoop } from '../block/copy/index.js';
 import { assertTransition, requireVerb, VERBS } from './job-states.js';
 import type { JobStatus, JobType } from './job-states.js';
 import { JobTransaction } from './job-transaction.js';
@@ -297,9 +297,9 @@ export class Job {
   }
 
   /**
-   * Asks the job to end. A job at rest has ended when the promise resolves, with all of its
-   * transaction, unless it was READY;
-   * one with work in flight ends at its next pause point, and the promise does not wait for it.
+   * Asks the job to end. One whose work has not begun or is done has ended when the promise
+   * resolves, with all of its transaction. Otherwise its work ends at its next pause point, which
+   * is where a job at rest is: whoever asked is answered first, `ended` tells of the end.
    */
   async cancel(): Promise<void> {
     requireVerb(this.id, this.#status, 'cancel');
@@ -308,12 +308,8 @@ export class Job {
     if (!this.#mayRun()) {
       this.fail(cancelledError());
       await this.transaction.settleFailure();
-    } else if (this.#parked !== null) {
-      const { ready } = this;
+    } else {
       this.wake();
-      if (ready) return;
-      await this.ended;
-      await this.transaction.over();
     }
   }
 
@@ -473,6 +469,8 @@ export class Job {
     } catch (error) {
       if (!(error instanceof BlockError)) throw error;
       this.#leavePause();
+      // Who cancels it is answered first.
+      if (this.#cancelRequested) await yieldToLoop();
       this.fail(error);
       await this.transaction.settleFailure();
       return;

@@ -347,10 +347,6 @@ export class MirrorWork implements StartableWork {
     this.#resting = true;
     try {
       await job.rest();
-    } catch (error) {
-      // Who cancels it is answered first.
-      await yieldToLoop();
-      throw error;
     } finally {
       this.#resting = false;
     }
