@@ -43,6 +43,7 @@ const declarations = [
   blockJob.blockdevMirror,
   blockJob.driveMirror,
   blockJob.blockdevBackup,
+  blockJob.driveBackup,
   blockJob.blockdevCreate,
   blockCore.blockdevAdd,
   blockCore.blockdevDel,
@@ -105,3 +106,5 @@ export { jobStatus, jobType } from './job.js';
 export { objectOptions } from './object.js';
 export type { ActionData, ActionName } from './transaction.js';
 export { VERSION } from './control.js';
+export { memberDocs } from './member-docs.js';
+export { typeDocs } from './type-docs.js';

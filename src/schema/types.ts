@@ -73,6 +73,8 @@ export interface UnionType<T = unknown> extends Typed<T> {
   /** Name of the discriminator's enumeration. */
   readonly tagName: string;
   readonly branches: () => Branches;
+  /** Of values of the discriminator. */
+  readonly tagFacts: Readonly<Record<string, Facts>>;
   readonly facts: Facts;
 }
 export interface AlternateType<T = unknown> extends Typed<T> {
@@ -213,6 +215,7 @@ interface UnionOptions<M extends Members, D extends string, B extends Branches> 
   /** Name of the enumeration made of the branch names. */
   readonly tagName: string;
   readonly branches: B | (() => B);
+  readonly tagFacts?: Readonly<Record<string, Facts>>;
   readonly facts?: Facts;
 }
 
@@ -229,6 +232,7 @@ export function union<
     discriminator: options.discriminator,
     tagName: options.tagName,
     branches: typeof branches === 'function' ? branches : () => branches,
+    tagFacts: options.tagFacts ?? {},
     facts: options.facts ?? {},
   };
 }

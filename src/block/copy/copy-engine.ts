@@ -179,7 +179,7 @@ export class CopySession {
     const leave = target.enterBatch(span.offset, span.length, changes);
     let filled: Filled | null = null;
     try {
-      const reserved = target.reserve(span.offset, span.length);
+      const reserved = target.reserve(span.offset, span.length, !changes);
       const reservation = reserved instanceof Promise ? await reserved : reserved;
       if (reservation !== null) filled = await this.#fillReservation(range, reservation);
     } catch (error) {
