@@ -2,9 +2,9 @@
 // One background job: its status, its verbs, its pause points and the events it sends.
 //
 // The work itself is a JobWork. It yields at pausePoint(), sleep() and rest() only: there the job
-// is "parked", and a pause or a resume takes effect at once, before the verb returns, a cancel
-// right after it; a job with batches in flight reacts at its next pause point. Ending belongs to
-// the transaction (job-transaction.ts): run → waiting → pending → prepare → commit or abort → clean → concluded.
+// is "parked", and a pause, a resume or a cancel takes effect at once, before the verb returns; a
+// job with batches in flight reacts at its next pause point. Ending belongs to the transaction
+// (job-transaction.ts): run → waiting → pending → prepare → commit or abort → clean → concluded.
 
 import { assert, BlockError, errnoText } from '../base/index.js';
 import type { Clock } from '../base/index.js';
@@ -27,6 +27,8 @@ export interface JobWork {
   setSpeed?(bytesPerSecond: number): void;
   /** The user asks a READY job to come to its end; refused where this is missing. */
   complete?(): void;
+  /** Its end takes a moment: a cancel is answered before the events of the end. */
+  readonly lingers?: boolean;
   /** A READY job is cancelled without force: it ends in good order, changing no link. */
   finish?(): void;
 }
@@ -297,9 +299,9 @@ export class Job {
   }
 
   /**
-   * Asks the job to end. One whose work has not begun or is done has ended when the promise
-   * resolves, with all of its transaction. Otherwise its work ends at its next pause point, which
-   * is where a job at rest is: whoever asked is answered first, `ended` tells of the end.
+   * Asks the job to end. A job at rest has ended when the promise resolves, with all of its
+   * transaction, unless its work lingers; one with work in flight ends at its next pause point,
+   * and the promise does not wait for it (`ended` tells of it).
    */
   async cancel(): Promise<void> {
     requireVerb(this.id, this.#status, 'cancel');
@@ -308,8 +310,11 @@ export class Job {
     if (!this.#mayRun()) {
       this.fail(cancelledError());
       await this.transaction.settleFailure();
-    } else {
+    } else if (this.#parked !== null) {
       this.wake();
+      if (this.#work?.lingers === true) return;
+      await this.ended;
+      await this.transaction.over();
     }
   }
 
@@ -474,7 +479,7 @@ export class Job {
       if (!(error instanceof BlockError)) throw error;
       this.#leavePause();
       // Who cancels it is answered first.
-      if (this.#cancelRequested) await yieldToLoop();
+      if (work.lingers === true && this.#cancelRequested) await yieldToLoop();
       this.fail(error);
       await this.transaction.settleFailure();
       return;

@@ -134,14 +134,17 @@ describe('job', () => {
     ]);
   });
 
-  it('answers whoever cancels it before anything happens', async () => {
-    const { job, trace } = stage(new Sleeper());
-    job.start();
-    await turns();
-    await job.cancel();
-    expect(trace).not.toContain('aborting');
-    await job.ended;
-    expect(trace.at(-1)).toBe('null');
+  it('has ended when its cancel is answered, unless its work lingers', async () => {
+    for (const lingers of [false, true]) {
+      const sleeper = new Sleeper();
+      const { job, trace } = stage({ lingers, run: (running) => sleeper.run(running) });
+      job.start();
+      await turns();
+      await job.cancel();
+      expect(trace.at(-1)).toBe(lingers ? 'running' : 'null');
+      await job.ended;
+      expect(trace.at(-1)).toBe('null');
+    }
   });
 
   it('cancelled before its start it sends no block job event and leaves at once', async () => {
