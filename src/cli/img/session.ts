@@ -8,7 +8,7 @@ import type { DriverRegistry, Graph, Node, OpenPolicy } from '../../block/index.
 import { checkedDrivers, DRIVER_LOADERS } from '../../engine/index.js';
 import { openDefaultHost } from '../../host/index.js';
 import type { Host } from '../../host/index.js';
-import { CliError, hintOf } from '../program.js';
+import { CliError } from '../program.js';
 import type { Program } from '../program.js';
 
 export interface Session {
@@ -73,7 +73,7 @@ export async function openImage(session: Session, request: OpenRequest): Promise
   } catch (error) {
     if (!(error instanceof BlockError)) throw error;
     const status = request.failureStatus ?? 1;
-    throw new CliError(`${prefix}${error.message}`, status, hintOf(error));
+    throw new CliError(`${prefix}${error.message}`, status, error);
   }
 }
 
