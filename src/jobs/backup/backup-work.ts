@@ -42,6 +42,7 @@ export class BackupWork implements StartableWork {
   #loop: CopyLoop | null = null;
   #session: CopySession | null = null;
   #speed = 0;
+  #hasBegun = false;
   #cursor = 0;
   /** Up to here the source is known to hold data. */
   #dataUntil = 0;
@@ -106,6 +107,7 @@ export class BackupWork implements StartableWork {
   }
 
   async run(job: Job): Promise<void> {
+    this.#hasBegun = true;
     this.#total = this.#bytesDue;
     job.setTotal(this.#total);
     try {
@@ -121,6 +123,8 @@ export class BackupWork implements StartableWork {
   }
 
   abort(): void {
+    // Undone with its transaction: nothing has changed.
+    if (!this.#hasBegun) return this.#syncBitmap?.letGo();
     const missing = this.#missing ?? this.#wanted;
     this.#syncBitmap?.fail(missing ?? this.#bitmap);
   }
