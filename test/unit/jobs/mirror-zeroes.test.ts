@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { describe, expect, it } from 'vitest';
 
-import { startDriveMirror } from '../../../src/jobs/index.js';
+import { startDriveMirror, startMirror } from '../../../src/jobs/index.js';
 import {
   createImage, firstDifference, Guest, makeStage, openImage, readAll, turns,
 } from '../../helpers/job-stage.js';
@@ -44,4 +44,28 @@ describe('zeroes over a backing file', () => {
       });
     }
   }
+
+  it('hide it in a copy that gets its backing file only afterwards', async () => {
+    const stage = makeStage();
+    const size = 4 * CLUSTER;
+    for (const [name, backing] of [['base', null], ['top', 'base'], ['copy', null]] as const) {
+      await createImage(stage, { name, size, ...(backing === null ? {} : { backing }) });
+      await openImage(stage, name, { backing });
+    }
+    const { graph } = stage;
+    const below = await Guest.attach(stage, graph.require('base'));
+    await below.write(0, new Uint8Array(size).fill(9));
+    await below.backend.detach();
+    const guest = await Guest.attach(stage, graph.require('top'));
+    await guest.write(0, new Uint8Array(3 * CLUSTER));
+    await guest.write(CLUSTER, new Uint8Array(CLUSTER).fill(3));
+    const job = await startMirror(stage.jobs, {
+      'job-id': 'm', device: 'top', target: 'copy', sync: 'top',
+    });
+    for (let turn = 0; turn < 3000 && !job.ready; turn += 1) await turns(1);
+    await job.cancelBlock(false);
+    await job.ended;
+    await graph.setBacking(graph.require('copy'), graph.require('base'));
+    expect(firstDifference(await readAll(graph.require('copy')), guest.expected)).toBe(-1);
+  });
 });
