@@ -6,6 +6,7 @@ export * from './driver.js';
 export type * from './extent.js';
 export type * from './graph-api.js';
 export { createGraph, type GraphParts } from './graph.js';
+export { infoBelow } from './inherited-info.js';
 export type * from './node.js';
 export { creationPath, parseFilename, resolveBackingName } from './open/filename.js';
 export { looseFlag, looseNumber } from './open/loose-options.js';

@@ -9,7 +9,7 @@
 import { assert, BlockError, COPY_LIMITS, errnoText, must, Permission } from '../base/index.js';
 import { toBlockError } from '../base/index.js';
 import type { Backend, Child, DrainedSection, EdgeUser, Node, ShownBits } from '../block/index.js';
-import { resolveBackingName, showBits, UNNAMED_USER } from '../block/index.js';
+import { infoBelow, resolveBackingName, showBits, UNNAMED_USER } from '../block/index.js';
 import { layerStatus, MirrorState, skipFilters, yieldToLoop } from '../block/copy/index.js';
 import type { CopyFailure, CopySession, MirrorInternal } from '../block/copy/index.js';
 import { CopyLoop } from './copy-loop.js';
@@ -265,7 +265,7 @@ export class MirrorWork implements StartableWork {
 
   get #unit(): number {
     const { target, granularity } = this.#plan;
-    return Math.max(granularity, skipFilters(target).info.clusterSize ?? 0);
+    return Math.max(granularity, infoBelow(target).clusterSize ?? 0);
   }
 
   #openSession(): CopySession {

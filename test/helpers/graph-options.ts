@@ -20,7 +20,7 @@ export type Options = Record<string, unknown>;
 const KIB = 1024;
 const MIB = 1024 * KIB;
 const FILTERS = ['throttle', 'copy-on-read', 'copy-before-write', 'compress', 'blkdebug',
-  'blkverify', 'blklogwrites'] as const;
+  'blkverify', 'blklogwrites', 'quorum', 'quorum', 'preallocate', 'snapshot-access'] as const;
 const PERMISSIONS = ['consistent-read', 'write', 'write-unchanged', 'resize'];
 
 export class OptionSource {
@@ -123,7 +123,14 @@ export class OptionSource {
     const child = (): unknown => this.#child(depth, () => this.node(depth + 1));
     if (driver === 'blkdebug') options['image'] = child();
     else if (driver === 'blkverify') Object.assign(options, { test: child(), raw: child() });
+    else if (driver === 'quorum') this.#quorum(options, child);
     else options['file'] = child();
+    if (driver === 'snapshot-access' && this.chance(0.8)) {
+      options['file'] = this.name((each) => each === 'copy-before-write');
+    }
+    if (driver === 'preallocate' && this.chance(0.3)) {
+      options['prealloc-size'] = this.oneOf(MIB, 65_536, 1000);
+    }
     if (driver === 'throttle') options['throttle-group'] = this.group();
     if (driver === 'copy-on-read' && this.chance(0.3)) options['bottom'] = this.name();
     if (driver === 'copy-before-write') options['target'] = child();
@@ -135,6 +142,15 @@ export class OptionSource {
   /** Nodes of the reference that have no size of their own grow with the log. */
   #logChild(): unknown {
     return this.chance(0.5) ? this.name((driver) => driver === 'file') : this.file(RAW_IMAGES);
+  }
+
+  #quorum(options: Options, child: () => unknown): void {
+    const count = this.oneOf(1, 2, 2, 3);
+    options['children'] = Array.from({ length: count }, child);
+    options['vote-threshold'] = this.oneOf(1, 1, count, 2);
+    if (this.chance(0.1)) options['read-pattern'] = this.oneOf('fifo', 'quorum');
+    if (this.chance(0.1)) options['rewrite-corrupted'] = true;
+    if (this.chance(0.1)) options['blkverify'] = true;
   }
 
   #blkdebug(options: Options): void {
@@ -169,7 +185,7 @@ export class OptionSource {
     const options: Options = structuredClone(before) as Options;
     for (const key of Object.keys(options)) {
       if (['driver', 'node-name'].includes(key) || !this.chance(0.1)) continue;
-      if (!['file', 'image', 'test', 'raw'].includes(key) || this.chance(0.1)) delete options[key];
+      if (!['file', 'image', 'test', 'raw', 'children'].includes(key) || this.chance(0.1)) delete options[key];
     }
     if (this.chance(0.3)) options['read-only'] = this.oneOf(true, false);
     if (this.chance(0.2)) this.#based(options);

@@ -55,7 +55,7 @@ function planStream(registry: JobRegistry, args: StreamOptions): StreamPlan {
   }
   requireFilterName(registry, args['filter-node-name']);
   // The new link must be known before anything is copied.
-  if (storingLayers(layers) > 1 || backingFile !== undefined) {
+  if (backingOf(top) !== null) {
     requireLink(top, base, backingFile ?? null);
   }
   return {
