@@ -179,6 +179,7 @@ async function contest({ theirs, ours }: Rivals, player: Player): Promise<Outcom
     ({ kind, played, accepted, difference, wordings, refused });
   let state = (await playOn(theirs, null))?.state;
   let last = true;
+  let before = '';
   for (;;) {
     if (state === undefined) return ended('reference-died');
     const command = player(state, last);
@@ -201,8 +202,10 @@ async function contest({ theirs, ours }: Rivals, player: Player): Promise<Outcom
       );
     }
     if (difference.includes(FORGOTTEN)) return ended('reference-died');
-    const purpose = difference === '' ? null
-      : differsOnPurpose(command, { theirs: their.said, ours: our.said });
+    const said = { theirs: their.said, ours: our.said };
+    const unchanged = sameFacts(our.state).join() === before;
+    before = sameFacts(our.state).join();
+    const purpose = difference === '' ? null : differsOnPurpose(command, said, unchanged);
     if (purpose !== null) return ended('on-purpose', purpose);
     if (difference !== '') return ended('different', difference);
     const words = otherWords(their, our);

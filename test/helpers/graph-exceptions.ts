@@ -109,8 +109,17 @@ const PURPOSES: readonly Purpose[] = [
   },
 ];
 
-/** Why the two did not do the same to a command, or null when they should have. */
-export function differsOnPurpose(command: GraphCommand, said: Sayings): string | null {
+/**
+ * Why the two did not do the same to a command, or null when they should have. `unchanged` says
+ * that our graph is as it was before the command.
+ */
+export function differsOnPurpose(
+  command: GraphCommand,
+  said: Sayings,
+  unchanged: boolean,
+): string | null {
+  const refused = [said.theirs, said.ours].every((lines) => lines.some((line) => 'error' in line));
+  if (refused && unchanged) return 'what is refused leaves something behind in the reference';
   const sent = `${command.execute} ${JSON.stringify(command.arguments)}`;
   const [theirs, ours] = [JSON.stringify(said.theirs), JSON.stringify(said.ours)];
   const found = PURPOSES.find((each) =>

@@ -62,6 +62,25 @@ const SEQUENCES: Readonly<Record<string, readonly GraphCommand[]>> = {
     add('nothing', { driver: 'null-co', size: 0, 'read-zeroes': true }),
     reopen({ driver: 'raw', file: 'nothing', 'node-name': 'below', 'read-only': true }),
   ],
+  'what is above a node has its name again after a transaction was given up': [
+    add('below', file('odd.raw')),
+    add('cor', { driver: 'copy-on-read', file: 'below' }),
+    {
+      execute: 'transaction',
+      arguments: {
+        actions: [
+          {
+            type: 'blockdev-snapshot-sync',
+            data: {
+              'node-name': 'below', 'snapshot-file': 'DIR/lazy.qcow2',
+              'snapshot-node-name': 'new', mode: 'existing',
+            },
+          },
+          { type: 'abort', data: {} },
+        ],
+      },
+    },
+  ],
   'a node that is made read-only keeps the overlay that came below it': [
     add('top', { driver: 'qcow2', file: { ...file('lazy.qcow2'), 'node-name': 'below' } }),
     add('overlay', qcow2('v2', { backing: null })),
