@@ -10,7 +10,7 @@ export { infoBelow } from './inherited-info.js';
 export type * from './node.js';
 export { creationPath, parseFilename, resolveBackingName } from './open/filename.js';
 export { looseFlag, looseNumber } from './open/loose-options.js';
-export { headerName } from './open/node-filename.js';
+export { hasNamedBacking, headerName } from './open/node-filename.js';
 export { protocolOf } from './open/protocol-of.js';
 export * from './users/op-blockers.js';
 export * from './registry.js';

@@ -3,7 +3,7 @@
 // whether a header can take the link that a job is going to write.
 
 import { BlockError, IMAGE_LIMITS } from '../base/index.js';
-import { ChildRole } from '../block/index.js';
+import { ChildRole, hasNamedBacking } from '../block/index.js';
 import type { Node } from '../block/index.js';
 import { backingOf, skipFilters } from '../block/copy/index.js';
 
@@ -16,7 +16,9 @@ export function findByFile(top: Node, file: string): Node | null {
   // A header may spell the same file in another way than it was opened with.
   for (let node: Node | null = top; node !== null; node = backingOf(node)) {
     const below = backingOf(node);
-    if (below !== null && skipFilters(node).backingLink()?.file === file) return skipFilters(below);
+    const overlay = skipFilters(node);
+    if (below === null || !hasNamedBacking(overlay)) continue;
+    if (overlay.backingLink()?.file === file) return skipFilters(below);
   }
   return null;
 }

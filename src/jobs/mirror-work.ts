@@ -12,7 +12,7 @@ import type { Backend, Child, DrainedSection, EdgeUser, Node, ShownBits } from '
 import { infoBelow, resolveBackingName, showBits, UNNAMED_USER } from '../block/index.js';
 import { layerStatus, MirrorState, skipFilters, yieldToLoop } from '../block/copy/index.js';
 import type { CopyFailure, CopySession, MirrorInternal } from '../block/copy/index.js';
-import { CopyLoop } from './copy-loop.js';
+import { CopyLoop, lengthen } from './copy-loop.js';
 import type { Job } from './job.js';
 import { MirrorBatches } from './mirror-batches.js';
 import type { OnError } from './options.js';
@@ -253,7 +253,7 @@ export class MirrorWork implements StartableWork {
 
   async #matchSizes(): Promise<void> {
     const { source, target, type } = this.#plan;
-    if (type === 'commit' && target.length < source.length) await target.truncate(source.length);
+    if (type === 'commit') await lengthen(target, source.length);
     if (type === 'commit' || source.length === target.length) return;
     throw new BlockError('invalid-option', 'Source and target image have different sizes');
   }

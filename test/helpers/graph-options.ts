@@ -56,6 +56,11 @@ export class OptionSource {
     return pick(this.#random, names);
   }
 
+  /** Whether any node is of that driver. */
+  has(driver: string): boolean {
+    return [...this.#around.state.drivers.values()].includes(driver);
+  }
+
   /** A node that nothing uses. */
   unused(): string {
     const used = new Set(this.#around.state.edges.map(([, , child]) => child));

@@ -81,6 +81,49 @@ const SEQUENCES: Readonly<Record<string, readonly GraphCommand[]>> = {
       },
     },
   ],
+  'zeroes written to part of a cluster hide a backing file that comes later': [
+    add('target', qcow2('leaf', { backing: null })),
+    add('source', { driver: 'raw', file: file('odd.raw'), 'detect-zeroes': 'on' }),
+    { execute: 'block_resize', arguments: { 'node-name': 'source', size: 2097152 } },
+    job('blockdev-mirror', { device: 'source', target: 'target', sync: 'full' }),
+  ],
+  'a filter over the top is no base of a stream': [
+    add('debug', { driver: 'blkdebug', image: qcow2('v2') }),
+    add('more', { driver: 'blkdebug', image: 'debug' }),
+    job('block-stream', { device: 'more', 'base-node': 'debug' }),
+  ],
+  'a header that another backing file was put in place of names no base': [
+    add('below', file('odd.raw')),
+    add('top', qcow2('top', { backing: null })),
+    { execute: 'blockdev-snapshot', arguments: { node: 'below', overlay: 'top' } },
+    job('block-stream', { device: 'top', base: 'DIR/mid.qcow2' }),
+  ],
+  'a backing file by a name of blkdebug opens what that name says': [
+    add('debug', { driver: 'blkdebug', image: file('odd.raw') }),
+    {
+      execute: 'blockdev-snapshot-sync',
+      arguments: {
+        'node-name': 'debug', 'snapshot-file': 'DIR/new.qcow2', 'snapshot-node-name': 'new',
+      },
+    },
+    add('again', { driver: 'qcow2', file: file('new.qcow2'), 'read-only': true }),
+  ],
+  'a commit goes into the image below filters': [
+    add('top', qcow2('base', {
+      backing: {
+        driver: 'blkdebug', 'read-only': true,
+        image: { driver: 'blklogwrites', file: qcow2('lazy'), log: file('plain.raw') },
+      },
+    })),
+    job('block-commit', { device: 'top' }),
+  ],
+  'what is below an overlay cannot be asked fails as a read': [
+    add('image', { driver: 'file', filename: 'DIR/plain.raw' }),
+    add('access', { driver: 'snapshot-access', file: 'image' }),
+    add('top', qcow2('base', { backing: null, 'read-only': true })),
+    { execute: 'blockdev-snapshot', arguments: { node: 'access', overlay: 'top' } },
+    job('block-stream', { device: 'top' }),
+  ],
   'a node that is made read-only keeps the overlay that came below it': [
     add('top', { driver: 'qcow2', file: { ...file('lazy.qcow2'), 'node-name': 'below' } }),
     add('overlay', qcow2('v2', { backing: null })),

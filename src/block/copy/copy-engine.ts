@@ -222,6 +222,7 @@ export class CopySession {
       steps.push(pieceStep(range, piece, { table, zeroGranularity }));
     }
     const results = await this.#runSteps(steps, table, reservation);
+    const holes = this.spec.targetIsZero === true;
     const zeroes: Span[] = [];
     let failure: CopyFailure | null = null;
     const outcomes = reservation.pieces.map((piece, index): PieceOutcome => {
@@ -229,8 +230,10 @@ export class CopySession {
       if (at === LOST) return 'dropped';
       const result = at === ZERO ? ZERO_RESULT : must(results[at], 'each step has a result');
       if (result.outcome === 'zero') {
-        if (piece.fresh) return 'zero';
-        if (this.spec.targetIsZero !== true) zeroes.push(piece);
+        if (piece.fresh) {
+          return holes ? { zeroRanges: [0, piece.length], holes } : 'zero';
+        }
+        if (!holes) zeroes.push(piece);
         return 'dropped';
       }
       if (result.outcome !== 'written') {
@@ -239,8 +242,8 @@ export class CopySession {
       }
       if (result.zeroRanges.length === 0) return 'written';
       // What a lane left out of new space may hold old bytes: it must not be linked as it is.
-      if (piece.fresh) return { zeroRanges: result.zeroRanges };
-      if (this.spec.targetIsZero !== true) {
+      if (piece.fresh) return { zeroRanges: result.zeroRanges, holes };
+      if (!holes) {
         for (let each = 0; each < result.zeroRanges.length; each += 2) {
           zeroes.push({
             offset: piece.offset + (result.zeroRanges[each] ?? 0),

@@ -404,6 +404,10 @@ async function openOver(
       }
       return await openNode(graph, { ...request.file, driver: asked.name }, inherited);
     }
+    // A name such as `blkdebug::PATH` says all of it.
+    if (request.file.driver === asked.name && asked.kind === 'filter') {
+      return await openNode(graph, request.file, inherited);
+    }
   }
   const below: OpenInheritance = {
     ...inherited,

@@ -13,7 +13,7 @@ import { RequestFlag, UNNAMED_USER } from '../../block/index.js';
 import type { BackingLink, Backend, EdgeUser, Node } from '../../block/index.js';
 import { layerStatus, skipFilters, yieldToLoop } from '../../block/copy/index.js';
 import type { CopySession } from '../../block/copy/index.js';
-import { CopyLoop } from '../copy-loop.js';
+import { CopyLoop, lengthen } from '../copy-loop.js';
 import type { CopyWork } from '../copy-loop.js';
 import type { Job } from '../job.js';
 import { overlaysOf } from '../links.js';
@@ -113,7 +113,7 @@ export class CommitWork implements StartableWork {
     const { graph, engine } = this.#registry;
     await yieldToLoop();
     job.setTotal(top.length);
-    if (base.length < top.length) await base.truncate(top.length);
+    await lengthen(base, top.length);
     const unit = this.#unit;
     this.#session = engine.open({
       source: { node: top },

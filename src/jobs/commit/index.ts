@@ -162,7 +162,9 @@ function findBase(registry: JobRegistry, top: Node, args: CommitOptions): Node {
     throw new BlockError('not-found', `Can't find '${args.base}' in the backing chain`);
   }
   let lowest = top;
-  for (let node = backingOf(top); node !== null; node = backingOf(node)) lowest = node;
+  for (let node = backingOf(top); node !== null; node = backingOf(node)) {
+    lowest = skipFilters(node);
+  }
   return lowest;
 }
 
