@@ -169,7 +169,9 @@ class CommandSource {
     const commands = Array.from({ length: this.#options.oneOf(1, 2, 2, 3) }, () =>
       this.#options.oneOf(...makers)());
     const [job, ...more] = commands.filter((command) => command.job !== undefined);
-    const chosen = commands.filter((command) => !more.includes(command));
+    // The reference dies of bitmaps that are not there, and ends two jobs in any order.
+    const chosen = commands.filter((command) =>
+      !more.includes(command) && !/able$/.test(command.execute));
     const actions: Line[] = chosen.map(({ execute: type, arguments: data }) => ({ type, data }));
     if (this.#options.chance(0.15)) actions.push({ type: 'abort', data: {} });
     const args: Options = { actions };

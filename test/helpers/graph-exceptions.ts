@@ -150,7 +150,11 @@ export function readsImageFiles(state: GraphState, command: GraphCommand): boole
  * What is left on disk as compared. The reference writes zeroes below `detect-zeroes` past the end
  * of a file without making it longer, which its check calls corrupt: there ours has to be clean.
  */
-export function sameReport(theirs: Line, ours: Line, raw: boolean): readonly [theirs: Line, ours: Line] {
+export function sameReport(
+  theirs: Line,
+  ours: Line,
+  raw: boolean,
+): readonly [theirs: Line, ours: Line] {
   const [status] = ours['check'] as readonly [number];
   const sound = status === 0 && (raw || theirs['content'] === ours['content']);
   return [theirs, ours].map((report) => ({

@@ -137,7 +137,9 @@ export class OptionSource {
       options['prealloc-size'] = this.oneOf(MIB, 65_536, 1000);
     }
     if (driver === 'throttle') options['throttle-group'] = this.group();
-    if (driver === 'copy-on-read' && this.chance(0.3)) options['bottom'] = this.name();
+    if (driver === 'copy-on-read' && typeof options['file'] === 'string' && this.chance(0.3)) {
+      options['bottom'] = this.#bottom(options['file']);
+    }
     if (driver === 'copy-before-write') options['target'] = child();
     if (driver === 'blklogwrites') options['log'] = this.#logChild();
     if (driver === 'blkdebug') this.#blkdebug(options);
@@ -147,6 +149,13 @@ export class OptionSource {
   /** Nodes of the reference that have no size of their own grow with the log. */
   #logChild(): unknown {
     return this.chance(0.5) ? this.name((driver) => driver === 'file') : this.file(RAW_IMAGES);
+  }
+
+  /** The reference dies of nodes that are not in the chain. */
+  #bottom(file: string): string {
+    const below = this.#around.state.edges.find(([parent, edge, child]) =>
+      parent === file && edge === 'backing' && !child.includes('.'));
+    return below === undefined || this.chance(0.5) ? file : below[2];
   }
 
   #quorum(options: Options, child: () => unknown): void {
@@ -190,7 +199,8 @@ export class OptionSource {
     const options: Options = structuredClone(before) as Options;
     for (const key of Object.keys(options)) {
       if (['driver', 'node-name'].includes(key) || !this.chance(0.1)) continue;
-      if (!['file', 'image', 'test', 'raw', 'children'].includes(key) || this.chance(0.1)) delete options[key];
+      const needed = ['file', 'image', 'test', 'raw', 'children'].includes(key);
+      if (!needed || this.chance(0.1)) delete options[key];
     }
     if (this.chance(0.3)) options['read-only'] = this.oneOf(true, false);
     if (this.chance(0.2)) this.#based(options);

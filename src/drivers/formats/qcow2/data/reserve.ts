@@ -228,7 +228,8 @@ class Reservation implements TargetReservation, EntryWatcher {
       }
       await this.#fillZeroes(hostOffset + start, first - start);
       await this.#fillZeroes(hostOffset + last, end - last);
-      const middle = { offset: piece.offset + first, length: last - first, hostOffset: null, holes };
+      const offset = piece.offset + first;
+      const middle = { offset, length: last - first, hostOffset: null, holes };
       await this.#settle(cutRun(piece, hostOffset, { from: linkedTo, to: first }));
       await this.#settle(middle);
       linkedTo = last;
