@@ -95,6 +95,14 @@ export const blockdevBackup = command({
   args: jobOptions.backup,
 });
 
+export const driveBackup = command({
+  name: 'drive-backup',
+  since: '1.6',
+  doc: 'Copies a node as it is now to an image file, made if need be; use blockdev-backup instead.',
+  features: ['deprecated'],
+  args: jobOptions['drive-backup'],
+});
+
 export const blockdevCreate = command({
   name: 'blockdev-create',
   since: '3.0',

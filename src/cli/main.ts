@@ -8,18 +8,7 @@ import { isUtf8 } from 'node:buffer';
 import { readFileSync } from 'node:fs';
 
 import { processProgram, report } from './program.js';
-
-const USAGE = `usage: blockwright COMMAND [OPTIONS]
-
-  img             disk images: create, info, check, convert, map, compare
-  storage-daemon  block nodes, jobs and QMP in one process
-  shim DIR        write qemu-img and qemu-storage-daemon into DIR that run Blockwright
-  tour            the main job from end to end, on temporary images
-  bench           measure against the real tools (in a source checkout)
-
-  -h, --help      this help; also after a command
-  -V, --version   the version
-`;
+import { USAGE } from './usage.js';
 
 async function main(args: readonly string[]): Promise<number> {
   let name: string | null = null;
@@ -45,6 +34,10 @@ async function main(args: readonly string[]): Promise<number> {
     case 'shim': {
       const { runShim } = await import('./shim.js');
       return runShim(rest, processProgram('blockwright shim'));
+    }
+    case 'docs': {
+      const { runDocs } = await import('./docs.js');
+      return runDocs(rest, processProgram('blockwright docs'));
     }
     case 'tour': {
       const { runTour } = await import('./tour.js');

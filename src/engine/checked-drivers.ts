@@ -35,13 +35,13 @@ function checked(driver: Driver): Driver {
   };
 }
 
-/** Made by the opening itself, or one text: the whole declaration need not be loaded. */
-const OWN = ['driver', 'node-name', 'force-share', 'cache'];
+/** Looked at by the opening itself, or one text: the whole declaration need not be loaded. */
+const OWN = ['driver', 'node-name', 'read-only', 'auto-read-only', 'force-share', 'cache'];
 
 function isPlain({ children }: Driver, options: Readonly<Record<string, unknown>>): boolean {
   return Object.entries(options).every(([name, value]) => {
     if (OWN.includes(name) || value === undefined) return true;
-    return name in children || (name === 'filename' && typeof value === 'string');
+    return Object.hasOwn(children, name) || (name === 'filename' && typeof value === 'string');
   });
 }
 

@@ -5,7 +5,9 @@
 // Sync order: a write is counted when it completes (or fails); a sync covers the count at its
 // start. A caller joins the running host sync when that began after the caller's last write, else
 // the next one, of which there is at most one. A file opened for writing counts as written, for
-// whoever wrote it before may not have flushed it. Lock order: table first, then the host's locks.
+// whoever wrote it before may not have flushed it. Closing syncs what was written through this
+// opening, and fails (closed all the same) if that fails and nobody was told of a failure before.
+// Lock order: table first, then the host's locks.
 
 import { assert, BlockError, toBlockError, type Eventually } from '../base/index.js';
 import type { LockRequest } from './file-locks.js';
@@ -84,7 +86,7 @@ export abstract class FileBase implements HostFile {
   protected abstract syncHost(): Promise<void>;
   /** Sets the locks that other processes see; throws kind `locked` and changes nothing then. */
   protected abstract lockHost(next: LockRequest, held: LockRequest): void;
-  /** Sets the same without looking for conflicts,. */
+  /** Sets the same without looking for conflicts. */
   protected abstract adoptHostLocks(request: LockRequest): void;
   protected abstract closeHost(): Promise<void>;
 
@@ -205,11 +207,16 @@ export abstract class FileBase implements HostFile {
       if (this.#holders > 0) await this.#untilReleased();
       else await (this.#queued ?? this.#running?.done)?.catch(() => undefined);
     }
-    // A program that is being started has a copy of the descriptor: closing alone frees no lock.
-    this.lock(NO_LOCKS);
-    this.#closed = true;
-    await this.closeHost();
+    try {
+      if (this.#poison === null && this.#written > Math.max(1, this.#synced)) await this.sync();
+    } finally {
+      // A program that is being started has a copy of the descriptor: closing alone frees no lock.
+      this.lock(NO_LOCKS);
+      this.#closed = true;
+      await this.closeHost();
+    }
   }
+
   #untilReleased(): Promise<void> {
     return new Promise((resolve) => {
       this.#lastReleased = resolve;

@@ -53,6 +53,8 @@ export class CopyLoop {
   #ignored: CopyFailure | null = null;
   /** Something failed and is tried again: not at once. */
   #breather = false;
+  /** A policy has decided; what else fails before the next dispatch is tried again unjudged. */
+  #decided = false;
 
   constructor(options: CopyLoopOptions) {
     this.#options = options;
@@ -82,6 +84,10 @@ export class CopyLoop {
   async #step(job: Job): Promise<boolean> {
     const { window, unit, maxBatch } = this.#options;
     if (this.#fatal !== null) return false;
+    if (this.#decided) {
+      await this.#settleAll();
+      this.#decided = false;
+    }
     if (job.pauseRequested || job.cancelled) {
       await this.#settleAll();
       await job.pausePoint();
@@ -156,12 +162,14 @@ export class CopyLoop {
   }
 
   #judge(job: Job, failure: CopyFailure): void {
-    if (failure.error.kind === 'cancelled' || this.#fatal !== null) return;
+    if (failure.error.kind === 'cancelled' || this.#fatal !== null || this.#decided) return;
     const source = failure.side === 'source';
     const policy = source ? this.#options.onSourceError : this.#options.onTargetError;
     const action = job.decideOnError(policy, source ? 'read' : 'write', failure.error);
+    const retries = this.#options.retryIgnored === true;
+    this.#decided = action === 'stop' || (action === 'ignore' && retries);
     if (action === 'report') this.#fatal = failure;
-    else if (action === 'ignore' && this.#options.retryIgnored === true) this.#breather = true;
+    else if (action === 'ignore' && retries) this.#breather = true;
     else if (action === 'ignore') this.#ignored ??= failure;
   }
 

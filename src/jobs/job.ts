@@ -223,7 +223,7 @@ export class Job {
         this.#userPaused = true;
         this.#pauseCount += 1;
       }
-      this.#ioStatus = noSpace ? 'nospace' : 'failed';
+      if (this.#ioStatus === 'ok') this.#ioStatus = noSpace ? 'nospace' : 'failed';
     }
     return action;
   }
@@ -410,9 +410,13 @@ export class Job {
   /** Resolves once the job is ABORTING. */
   readonly aborted: Promise<void>;
 
-  /** Another member failed: ends this one as if cancelled, now or at its next pause point. */
+  /** Another member failed: this one cannot succeed any more. */
   cancelWithOthers(): void {
     this.#markCancelled();
+  }
+
+  /** Its turn to end: now, or at its next pause point. */
+  abortWithOthers(): void {
     if (this.#mayRun()) this.wake();
     else this.fail(cancelledError());
   }

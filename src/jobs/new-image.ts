@@ -24,6 +24,9 @@ export interface ImageFile {
   readonly name: string | null;
   /** Its cache mode is taken over. */
   readonly like: Node;
+  /** Without its backing file unless told otherwise. */
+  readonly backing?: 'none' | 'as-header-says';
+  readonly detectZeroes?: 'unmap';
 }
 
 export async function imageFormat(registry: JobRegistry, name: string): Promise<Driver> {
@@ -82,7 +85,7 @@ function backingOptions(backing: Node | null): Readonly<Record<string, string>> 
   };
 }
 
-/** Opens an image read-write and without its backing file. */
+/** Opens an image read-write. */
 export async function openImageFile(registry: JobRegistry, image: ImageFile): Promise<Node> {
   const { graph } = registry;
   const filename = creationPath(image.filename);
@@ -97,7 +100,8 @@ export async function openImageFile(registry: JobRegistry, image: ImageFile): Pr
     file: { driver: 'file', filename },
     discard: 'unmap',
     ...(image.name === null ? {} : { 'node-name': image.name }),
-    ...(hasBacking ? { backing: null } : {}),
+    ...(hasBacking && image.backing !== 'as-header-says' ? { backing: null } : {}),
+    ...(image.detectZeroes === undefined ? {} : { 'detect-zeroes': image.detectZeroes }),
     ...(cache === undefined ? {} : { cache }),
   };
   return graph.open(options);

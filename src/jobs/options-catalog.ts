@@ -3,7 +3,7 @@
 //
 // `create` is not listed: its arguments are the union of the drivers' create options.
 
-import { backupOptions } from './backup/options.js';
+import { backupOptions, driveBackupOptions } from './backup/options.js';
 import { commitOptions } from './commit/options.js';
 import { driveMirrorOptions, mirrorOptions } from './mirror/options.js';
 import { streamOptions } from './stream/options.js';
@@ -14,4 +14,5 @@ export const jobOptions = {
   mirror: mirrorOptions,
   'drive-mirror': driveMirrorOptions,
   backup: backupOptions,
+  'drive-backup': driveBackupOptions,
 } as const;

@@ -22,3 +22,6 @@ export const mirrorSyncMode = enumeration('MirrorSyncMode', [
 ]);
 
 export const bitmapSyncMode = enumeration('BitmapSyncMode', ['on-success', 'never', 'always']);
+
+/** Whether a drive-* command makes its target file. */
+export const newImageMode = enumeration('NewImageMode', ['existing', 'absolute-paths']);

@@ -1,62 +1,233 @@
 // SPDX-License-Identifier: Apache-2.0
-// Reference text of a command or event, made from its declaration.
+// Reference text in Markdown, made from declarations: commands, events, types, tables of members.
+//
+// Every named type has a section of its own, which all mentions link to. A text comes from the
+// declaration's own facts; where it has none, from the tables given (`OWNER.MEMBER` before
+// `MEMBER`). Output depends on the input alone.
 
 import type { CommandDeclaration, EventDeclaration } from './declare.js';
 import { memberOf, resolveType } from './types.js';
-import type { Members, StructType, Type, UnionType } from './types.js';
+import type { AlternateType, EnumType, Member, Members, StructType, Type } from './types.js';
+import type { UnionType } from './types.js';
 
-/** How a type is called in text: its name, `[element]` for lists. */
-export function typeName(type: Type): string {
-  switch (type.kind) {
-    case 'list':
-      return `[${typeName(type.element)}]`;
-    case 'str':
-      return 'string';
-    case 'bool':
-      return 'boolean';
-    case 'number':
-    case 'any':
-    case 'null':
-      return type.kind;
-    default:
-      return type.name;
+export type NamedType = EnumType | StructType | UnionType | AlternateType;
+
+export interface MemberText {
+  readonly doc: string;
+  /** What holds when the member is left out, as Markdown. */
+  readonly default?: string;
+}
+
+export interface DocumentTexts {
+  readonly types: Readonly<Record<string, string>>;
+  readonly members: Readonly<Record<string, MemberText>>;
+}
+
+/** Where the section of a type is found. */
+export type TypeLink = (name: string) => string;
+
+/** The heading's anchor, as Markdown renderers make it. */
+export function anchorOf(heading: string): string {
+  return heading.toLowerCase().replaceAll(/[^a-z0-9_ -]/g, '').replaceAll(' ', '-');
+}
+
+/** Every named type that declarations lead to, by name, in order of names; arguments left out. */
+export function collectTypes(
+  declarations: Iterable<CommandDeclaration | EventDeclaration>,
+): ReadonlyMap<string, NamedType> {
+  const found = new Map<string, NamedType>();
+  const members = (entries: Members): void => {
+    for (const entry of Object.values(entries)) visit(memberOf(entry).type);
+  };
+  const visit = (type: Type): void => {
+    const target = resolveType(type);
+    if (target.kind === 'list') return visit(target.element);
+    if (!isNamed(target) || found.has(target.name)) return undefined;
+    found.set(target.name, target);
+    return inside(target);
+  };
+  const inside = (type: NamedType): void => {
+    if (type.kind === 'struct') members(type.members);
+    if (type.kind === 'alternate') Object.values(type.branches).forEach(visit);
+    if (type.kind !== 'union') return;
+    members(type.base);
+    for (const branch of Object.values(type.branches())) if (branch !== null) visit(branch);
+  };
+  for (const declaration of declarations) {
+    if (declaration.declares === 'event') {
+      inside(declaration.data);
+      continue;
+    }
+    if (isOwn(declaration)) inside(declaration.args);
+    else visit(declaration.args);
+    if (declaration.returns !== null) visit(declaration.returns);
+  }
+  return new Map([...found].sort(([a], [b]) => (a < b ? -1 : 1)));
+}
+
+function isNamed(type: Exclude<Type, { readonly kind: 'deferred' }>): type is NamedType {
+  return ['enum', 'struct', 'union', 'alternate'].includes(type.kind);
+}
+
+/** Its arguments have no name but the command's. */
+function isOwn({ name, args }: CommandDeclaration): boolean {
+  return args.kind === 'struct' && args.name === `${name}-arg`;
+}
+
+export class Reference {
+  readonly #texts: DocumentTexts;
+  readonly #link: TypeLink;
+  /** Keys of the tables that were used. */
+  readonly used = new Set<string>();
+
+  constructor(texts: DocumentTexts, link: TypeLink) {
+    this.#texts = texts;
+    this.#link = link;
+  }
+
+  command(declaration: CommandDeclaration): string {
+    const { name, returns, args } = declaration;
+    const notes = [
+      since(declaration.since),
+      ...declaration.features.map((feature) => `**${feature}**`),
+      ...(declaration.allowOob ? ['may run out of band'] : []),
+    ];
+    const own = isOwn(declaration) || args.kind === 'struct';
+    const given = own ? this.#body(args, name) : [`Arguments: ${this.typeName(args)}.`, ''];
+    const result = returns === null ? [] : [`Returns ${this.typeName(returns)}.`, ''];
+    return section(name, [declaration.doc, '', `${notes.join('; ')}.`, '', ...given, ...result]);
+  }
+
+  event(declaration: EventDeclaration): string {
+    const { name, doc, data } = declaration;
+    return section(name, [doc, '', `${since(declaration.since)}.`, '', ...this.#body(data, name)]);
+  }
+
+  type(type: NamedType): string {
+    return section(type.name, [this.typeText(type), '', ...this.#body(type, type.name)]);
+  }
+
+  /** Empty when nobody wrote one. */
+  typeText(type: NamedType): string {
+    const own = 'facts' in type && type.kind !== 'enum' ? type.facts.doc : undefined;
+    return own ?? this.#texts.types[type.name] ?? this.#wrapperText(type);
+  }
+
+  /** What only wraps arguments needs no text of its own. */
+  #wrapperText(type: NamedType): string {
+    if (type.kind !== 'struct' || Object.keys(type.members).join(' ') !== 'data') return '';
+    const { data } = type.members;
+    return data === undefined ? '' : `Its \`data\` is ${this.typeName(memberOf(data).type)}.`;
+  }
+
+  /** Members of a struct, or of a union with its branches; values of an enumeration. */
+  #body(type: NamedType, owner: string): string[] {
+    switch (type.kind) {
+      case 'enum':
+        return this.#values(type);
+      case 'struct':
+        return this.table(type.members, owner);
+      case 'union':
+        return [...this.table(this.#common(type), owner), ...this.#branches(type)];
+      default:
+        return [
+          'One of:', '',
+          ...Object.values(type.branches).map((branch) => `- ${this.typeName(branch)}`), '',
+        ];
+    }
+  }
+
+  #common(type: UnionType): Members {
+    const values = Object.keys(type.branches());
+    const tag: EnumType = { kind: 'enum', name: type.tagName, values, facts: {} };
+    return { [type.discriminator]: tag, ...type.base };
+  }
+
+  #branches(type: UnionType): string[] {
+    const lines = Object.entries(type.branches()).map(([value, branch]) => {
+      const what = branch === null ? 'no more members' : `members of ${this.typeName(branch)}`;
+      return `- \`${type.discriminator}\` is \`${value}\`: ${what}`;
+    });
+    return [...lines, ''];
+  }
+
+  #values(type: EnumType): string[] {
+    const lines = type.values.map((value) => {
+      const facts = type.facts[value] ?? {};
+      const text = facts.doc ?? this.#text(type.name, value)?.doc;
+      const notes = (facts.features ?? []).map((feature) => ` **${feature}**`).join('');
+      return `- \`${value}\`${notes}${text === undefined ? '' : `: ${text}`}`;
+    });
+    return [...lines, ''];
+  }
+
+  /** A table of members; nothing for none. */
+  table(members: Members, owner: string): string[] {
+    const rows = Object.entries(members).map(([name, entry]) => {
+      const member = memberOf(entry);
+      const text = this.#memberText(owner, name, member);
+      const cells = [`\`${name}\``, this.typeName(member.type), text];
+      return `| ${cells.map((cell) => cell.replaceAll('|', '\\|')).join(' | ')} |`;
+    });
+    if (rows.length === 0) return [];
+    return ['| member | type | |', '|---|---|---|', ...rows, ''];
+  }
+
+  #memberText(owner: string, name: string, { optional, facts }: Member): string {
+    const text = this.#text(owner, name);
+    const standard = optional ? (text?.default ?? null) : null;
+    const parts = [
+      ...(optional ? ['Optional.'] : []),
+      ...(facts.features ?? []).map((feature) => `**${feature}**.`),
+      ...(facts.since === undefined ? [] : [`${since(facts.since)}.`]),
+      facts.doc ?? text?.doc ?? '',
+      ...(standard === null ? [] : [`Default: ${standard}.`]),
+    ];
+    return parts.filter((part) => part !== '').join(' ');
+  }
+
+  #text(owner: string, name: string): MemberText | undefined {
+    for (const key of [`${owner}.${name}`, name]) {
+      const text = Object.hasOwn(this.#texts.members, key) ? this.#texts.members[key] : undefined;
+      if (text === undefined) continue;
+      this.used.add(key);
+      return text;
+    }
+    return undefined;
+  }
+
+  /** A type in text; named ones as links. */
+  typeName(type: Type): string {
+    switch (type.kind) {
+      case 'list':
+        return `list of ${this.typeName(type.element)}`;
+      case 'str':
+        return 'string';
+      case 'bool':
+        return 'boolean';
+      case 'int':
+        return type.name;
+      case 'number':
+      case 'any':
+      case 'null':
+        return type.kind;
+      case 'enum':
+        // The tag of a union: its values are the branches.
+        return type.name in this.#texts.types ? this.#linked(type.name) : 'one of those below';
+      default:
+        return this.#linked(type.name);
+    }
+  }
+
+  #linked(name: string): string {
+    return `[${name}](${this.#link(name)})`;
   }
 }
 
-function memberLines(members: Members): string[] {
-  return Object.entries(members).map(([name, entry]) => {
-    const member = memberOf(entry);
-    const target = resolveType(member.type);
-    const values = target.kind === 'enum' ? ` (${target.values.join(', ')})` : '';
-    const optional = member.optional ? ', optional' : '';
-    const doc = member.facts.doc === undefined ? '' : `: ${member.facts.doc}`;
-    const features = (member.facts.features ?? []).map((feature) => `, ${feature}`).join('');
-    return `- \`${name}\`: ${typeName(member.type)}${values}${optional}${features}${doc}`;
-  });
+function since(version: string): string {
+  return version === '' ? 'Since the beginning' : `Since ${version}`;
 }
 
-function argumentLines(type: StructType | UnionType): string[] {
-  if (type.kind === 'struct') return memberLines(type.members);
-  const lines = memberLines(type.base);
-  for (const [value, branch] of Object.entries(type.branches())) {
-    lines.push(`- when \`${type.discriminator}\` is \`${value}\`:`);
-    if (branch !== null) lines.push(...argumentLines(branch).map((line) => `  ${line}`));
-  }
-  return lines;
-}
-
-/** Markdown of one declaration. */
-export function document(declaration: CommandDeclaration | EventDeclaration): string {
-  const isCommand = declaration.declares === 'command';
-  const type = isCommand ? declaration.args : declaration.data;
-  const returns = isCommand && declaration.returns !== null ? typeName(declaration.returns) : null;
-  return [
-    `### ${declaration.name}`,
-    '',
-    `${declaration.doc} Since ${declaration.since}.`,
-    '',
-    ...argumentLines(type),
-    ...(returns === null ? [] : ['', `Returns ${returns}.`]),
-    '',
-  ].join('\n');
+function section(heading: string, lines: readonly string[]): string {
+  return [`### ${heading}`, '', ...lines].join('\n').trimEnd() + '\n';
 }

@@ -9,7 +9,7 @@ import { copyFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 
-import { BlockError, errnoText } from '../../src/base/index.js';
+import { assert, BlockError, errnoText } from '../../src/base/index.js';
 import { RequestFlag } from '../../src/block/index.js';
 import type { Backend } from '../../src/block/index.js';
 import { blkdebugEvent } from '../../src/drivers/filters/blkdebug/options.js';
@@ -173,10 +173,10 @@ export const RMW_EVENTS = blkdebugEvent.values.filter((event) => event.startsWit
 
 const DATA_AT = 4 * KIB * KIB - 64 * KIB;
 
-export interface EventRun {
+/** An operation on images of its own, made by makeImage() in the folder. */
+export interface Place {
   readonly folder: string;
   readonly operation: Operation;
-  readonly event: string;
 }
 
 /** Makes the operation's image; gives its path. */
@@ -217,9 +217,10 @@ function failing(event: string): RuleSet {
   return { 'inject-error': [{ event, errno: 28, once: true }] };
 }
 
-function imageOptions(run: EventRun, image: string, rules: RuleSet): Record<string, unknown> {
-  const isRaw = run.operation.aligned === true;
-  const below = { driver: 'file', filename: image };
+/** Nothing here is about durability, and syncs take most of the time. */
+function imageOptions(place: Place, image: string, rules: RuleSet): Record<string, unknown> {
+  const isRaw = place.operation.aligned === true;
+  const below = { driver: 'file', filename: image, cache: { 'no-flush': true } };
   const file = { driver: 'blkdebug', image: below, ...rules, ...(isRaw ? { align: 4096 } : {}) };
   return { driver: isRaw ? 'raw' : 'qcow2', discard: 'unmap', file };
 }
@@ -234,97 +235,132 @@ function momentOf(results: readonly boolean[]): Moment {
   return second === false ? 'flush' : 'never';
 }
 
-const execute = promisify(execFile);
-
-/** What qemu-io prints for each of the commands; null when it does not open the image. */
-async function theirOutput(
-  run: EventRun,
-  rules: RuleSet,
-  commands: readonly string[],
-): Promise<readonly string[] | null> {
-  const image = join(run.folder, `theirs-${run.event}.img`);
-  copyFileSync(join(run.folder, 'prepared.img'), image);
-  const name = `json:${JSON.stringify(imageOptions(run, image, rules))}`;
-  const args = commands.flatMap((command) => ['-c', command, '-c', 'length']);
-  const cache = ['-d', 'unmap', '-t', 'writeback'];
-  const ended = execute(peer('qemu-io') as string, [...cache, ...args, name]);
-  const { stdout } = await ended.catch((error: unknown) => error as { stdout: string });
-  rmSync(image);
-  const parts = stdout.split(/^[\d.]+ (?:[KMG]iB|bytes)$\n/m);
-  return parts.length > commands.length ? parts.slice(0, commands.length) : null;
+/** One opening of a fresh copy of the image, with rules. */
+interface Run {
+  readonly rules: RuleSet;
+  readonly operations: readonly Operation[];
 }
 
-async function ourUser<T>(
-  run: EventRun,
-  rules: RuleSet,
-  work: (user: Backend) => Promise<T>,
-): Promise<T> {
-  const image = join(run.folder, `ours-${run.event}.img`);
-  copyFileSync(join(run.folder, 'prepared.img'), image);
+const PROBE: Operation = {
+  name: 'probe',
+  command: `read ${DATA_AT} 512`,
+  run: read(DATA_AT, 512),
+};
+const FLUSH: Operation = { name: 'flush', command: 'flush', run: (user) => user.flush() };
+
+const execute = promisify(execFile);
+
+/** A command that always prints the same line, opened or not. */
+const MARK = 'help length';
+const MARK_LINE = /^length .*\n/m;
+
+/** What one qemu-io prints for the commands of each run; null where it does not open the image. */
+async function theirOutputs(
+  place: Place,
+  runs: readonly Run[],
+): Promise<readonly (readonly string[] | null)[]> {
+  const images = runs.map((_, index) => join(place.folder, `theirs-${index}.img`));
+  const commands = runs.flatMap(({ rules, operations }, index) => {
+    const image = images[index] as string;
+    copyFileSync(join(place.folder, 'prepared.img'), image);
+    const name = `json:${JSON.stringify(imageOptions(place, image, rules))}`;
+    const opened = [`open -d unmap -t writeback ${name}`, 'length', MARK];
+    return [...opened, ...operations.flatMap(({ command }) => [command, MARK]), 'close'];
+  });
+  const args = commands.flatMap((command) => ['-c', command]);
+  const ended = execute(peer('qemu-io') as string, args, { maxBuffer: 2 ** 24 });
+  const { stdout } = await ended.catch((error: unknown) => error as { stdout: string });
+  for (const image of images) rmSync(image);
+  const parts = stdout.split(MARK_LINE);
+  const marks = runs.reduce((sum, { operations }) => sum + 1 + operations.length, 0);
+  assert(parts.length === marks + 1, 'qemu-io carries out every command');
+  let at = 0;
+  return runs.map(({ operations }) => {
+    const isOpen = /^[\d.]+ (?:[KMG]iB|bytes)$/m.test(parts[at] ?? '');
+    const shown = parts.slice(at + 1, at + 1 + operations.length);
+    at += 1 + operations.length;
+    return isOpen ? shown : null;
+  });
+}
+
+/** How each of the operations fails, or null for it, in each run. */
+async function theirFailures(
+  place: Place,
+  runs: readonly Run[],
+): Promise<readonly (readonly (string | null)[] | null)[]> {
+  const outputs = await theirOutputs(place, runs);
+  return outputs.map(
+    (output) => output?.map((part) => /failed: (.*)/.exec(part)?.[1] ?? null) ?? null,
+  );
+}
+
+async function ourFailures(
+  { folder, operation }: Place,
+  runs: readonly Run[],
+): Promise<readonly (readonly (string | null)[])[]> {
+  const image = join(folder, 'ours.img');
   const engine = await createEngine({ host: openDefaultHost(), lanes: 0 });
+  const all: (readonly (string | null)[])[] = [];
   try {
-    const options = { driver: '', 'node-name': 'image', ...imageOptions(run, image, rules) };
-    const node = await engine.addNode(options);
-    const user = await engine.graph.attach(node, 'guest', READ_WRITE);
-    const result = await work(user);
-    await user.detach();
-    return result;
+    for (const { rules, operations } of runs) {
+      copyFileSync(join(folder, 'prepared.img'), image);
+      const options = imageOptions({ folder, operation }, image, rules);
+      const node = await engine.addNode({ driver: '', 'node-name': 'image', ...options });
+      const user = await engine.graph.attach(node, 'guest', READ_WRITE);
+      const failures: (string | null)[] = [];
+      for (const { run } of operations) failures.push(await failureOf(() => run(user)));
+      await user.detach();
+      // A failure that nothing met until now is met by the last flush.
+      await failureOf(() => engine.graph.close(node));
+      all.push(failures);
+    }
   } finally {
-    // A failure that nothing met until now is met by the last flush.
     await failureOf(() => engine.close());
     rmSync(image);
   }
+  return all;
 }
 
-export async function theirMoment(run: EventRun): Promise<Moment> {
-  const probe = `read ${DATA_AT} 512`;
-  const commands = [run.operation.command, probe, 'flush', probe];
-  const parts = await theirOutput(run, watching(run.event), commands);
-  return parts === null ? 'failed' : momentOf(parts.map((part) => !part.includes('failed:')));
+/** The failures of the runs, on either side. */
+export interface BothSides<T> {
+  readonly theirs: T;
+  readonly ours: T;
 }
 
-export function ourMoment(run: EventRun): Promise<Moment> {
-  return ourUser(run, watching(run.event), async (user) => {
-    const probe = read(DATA_AT, 512);
-    const results: boolean[] = [];
-    for (const step of [run.operation.run, probe, (one: Backend) => one.flush(), probe]) {
-      results.push((await failureOf(() => step(user))) === null);
-    }
-    return momentOf(results);
-  });
+export async function failuresOf(
+  place: Place,
+  runs: readonly Run[],
+): Promise<BothSides<readonly (readonly (string | null)[] | null)[]>> {
+  const [theirs, ours] = await Promise.all([theirFailures(place, runs), ourFailures(place, runs)]);
+  return { theirs, ours };
 }
 
-/** The text of the operation's failure, when what follows the event fails; null: it does not. */
-export async function theirFailure(run: EventRun): Promise<string | null> {
-  const parts = await theirOutput(run, failing(run.event), [run.operation.command]);
-  const output = parts?.[0] ?? 'failed: to open';
-  return /failed: (.*)/.exec(output)?.[1] ?? null;
+/** When each of the events comes. */
+export async function momentsOf(
+  place: Place,
+  events: readonly string[],
+): Promise<BothSides<readonly Moment[]>> {
+  const operations = [place.operation, PROBE, FLUSH, PROBE];
+  const runs = events.map((event) => ({ rules: watching(event), operations }));
+  const { theirs, ours } = await failuresOf(place, runs);
+  const moments = (all: typeof theirs): readonly Moment[] =>
+    all.map((failures) =>
+      failures === null ? 'failed' : momentOf(failures.map((failure) => failure === null)),
+    );
+  return { theirs: moments(theirs), ours: moments(ours) };
 }
 
-export function ourFailure(run: EventRun): Promise<string | null> {
-  return ourUser(run, failing(run.event), (user) => failureOf(() => run.operation.run(user)));
-}
-
-/** How each of the operations fails under the rules, or null for it. */
-export async function theirFailures(
-  run: EventRun,
-  rules: RuleSet,
-  operations: readonly Operation[],
-): Promise<readonly (string | null)[] | null> {
-  const output = await theirOutput(run, rules, operations.map(({ command }) => command));
-  return output?.map((part) => /failed: (.*)/.exec(part)?.[1] ?? null) ?? null;
-}
-
-export function ourFailures(
-  run: EventRun,
-  rules: RuleSet,
-  operations: readonly Operation[],
-): Promise<readonly (string | null)[]> {
-  return ourUser(run, rules, async (user) => {
-    const failures: (string | null)[] = [];
-    for (const { run: work } of operations) failures.push(await failureOf(() => work(user)));
-    return failures;
-  });
+/** The text of the operation's failure when what follows the event fails; null: it does not. */
+export async function failuresAfter(
+  place: Place,
+  events: readonly string[],
+): Promise<BothSides<readonly (string | null)[]>> {
+  const operations = [place.operation];
+  const runs = events.map((event) => ({ rules: failing(event), operations }));
+  const { theirs, ours } = await failuresOf(place, runs);
+  const first = (all: typeof theirs): readonly (string | null)[] =>
+    all.map((failures) => (failures === null ? 'to open' : (failures[0] ?? null)));
+  return { theirs: first(theirs), ours: first(ours) };
 }
 
 async function failureOf(work: () => unknown): Promise<string | null> {

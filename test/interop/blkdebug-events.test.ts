@@ -9,16 +9,13 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 
 import {
   EVENTS,
+  failuresAfter,
+  failuresOf,
   makeImage,
+  momentsOf,
   OPERATIONS,
-  ourFailure,
-  ourFailures,
-  ourMoment,
   PLAIN,
   RMW_EVENTS,
-  theirFailure,
-  theirFailures,
-  theirMoment,
   UNALIGNED,
 } from '../helpers/debug-events.js';
 import type { Moment, Operation } from '../helpers/debug-events.js';
@@ -57,17 +54,13 @@ describe.skipIf(!hasReference)('beside the real program', () => {
 
   it.each(OPERATIONS)('$name passes the same events', async (operation) => {
     makeImage(folder, operation);
-    const theirs: Record<string, Moment> = {};
-    const ours: Record<string, Moment> = {};
-    for (const event of EVENTS) {
-      const run = { folder, operation, event };
-      const [their, our] = await Promise.all([theirMoment(run), ourMoment(run)]);
-      if (their === our || isKnown(operation, event, our)) continue;
-      theirs[event] = their;
-      ours[event] = our;
-    }
-    expect(ours).toEqual(theirs);
-  }, 120_000);
+    const { theirs, ours } = await momentsOf({ folder, operation }, EVENTS);
+    const expected = EVENTS.map((event, index) => {
+      const moment = ours[index] as Moment;
+      return [event, isKnown(operation, event, moment) ? moment : theirs[index]];
+    });
+    expect(EVENTS.map((event, index) => [event, ours[index]])).toEqual(expected);
+  });
 
   const points = EVENTS.filter((event) => /aio|cow|compressed|space|_load/.test(event));
   const data = OPERATIONS.filter(({ command }) => /^(?:read|write (?!-z))/.test(command));
@@ -77,16 +70,14 @@ describe.skipIf(!hasReference)('beside the real program', () => {
     ...UNALIGNED.map((operation) => ({ name: operation.name, operation, events: RMW_EVENTS })),
   ])('$name fails at the same events', async ({ operation, events }) => {
     makeImage(folder, operation);
-    const theirs: Record<string, string | null> = {};
-    const ours: Record<string, string | null> = {};
-    for (const event of events) {
-      const run = { folder, operation, event };
-      [theirs[event], ours[event]] = await Promise.all([theirFailure(run), ourFailure(run)]);
+    const { theirs, ours } = await failuresAfter({ folder, operation }, events);
+    const expected = events.map((event, index) => {
       // The reference writes what it could not read.
-      if (/rmw_(?:head|tail|after_head)/.test(event)) theirs[event] ??= ours[event] ?? null;
-    }
-    expect(ours).toEqual(theirs);
-  }, 120_000);
+      const goesOn = theirs[index] === null && /rmw_(?:head|tail|after_head)/.test(event);
+      return [event, goesOn ? ours[index] : theirs[index]];
+    });
+    expect(events.map((event, index) => [event, ours[index]])).toEqual(expected);
+  });
 
   it('rules of all kinds meet the same requests', async () => {
     const event = fc.constantFrom('none', 'pwritev', 'pwritev_zero', 'pwritev_done');
@@ -111,13 +102,11 @@ describe.skipIf(!hasReference)('beside the real program', () => {
     const requests = fc.array(fc.constantFrom(...PLAIN), { minLength: 3, maxLength: 9 });
     const operation = UNALIGNED[0] as Operation;
     makeImage(folder, operation);
-    const run = { folder, operation, event: 'rules' };
-    for (const [set, list] of fc.sample(fc.tuple(rules, requests), { seed: 7, numRuns: 60 })) {
-      const [theirs, ours] = await Promise.all([
-        theirFailures(run, set, list),
-        ourFailures(run, set, list),
-      ]);
-      expect({ set, list, failures: ours }).toEqual({ set, list, failures: theirs });
-    }
-  }, 120_000);
+    const runs = fc
+      .sample(fc.tuple(rules, requests), { seed: 7, numRuns: 60 })
+      .map(([set, operations]) => ({ rules: set, operations }));
+    const { theirs, ours } = await failuresOf({ folder, operation }, runs);
+    const shown = (all: typeof ours): unknown => runs.map((run, at) => ({ ...run, got: all[at] }));
+    expect(shown(ours)).toEqual(shown(theirs));
+  });
 });

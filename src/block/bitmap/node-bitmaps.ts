@@ -84,6 +84,10 @@ function defaultGranularity(node: Node): number {
   return Math.max(MIN_DEFAULT_GRANULARITY, Math.min(cluster, DEFAULT_GRANULARITY));
 }
 
+export function requireBitmapName(name: string): void {
+  if (name === '') throw new BlockError('invalid-option', 'Bitmap name cannot be empty');
+}
+
 /** Adds a named bitmap, or refuses the name or granularity. */
 export function addBitmap(
   node: Node,
@@ -92,7 +96,7 @@ export function addBitmap(
   check: () => void = () => undefined,
 ): DirtyBitmap {
   const { name } = options;
-  if (name === '') throw new BlockError('invalid-option', 'Bitmap name cannot be empty');
+  requireBitmapName(name);
   const granularity = options.granularity ?? defaultGranularity(node);
   if (!isGranularity(granularity)) {
     throw new BlockError('invalid-option', 'Granularity must be power of 2 and at least 512');
@@ -125,6 +129,8 @@ export function attachBitmap(node: Node, options: DirtyBitmapOptions): DirtyBitm
   const bitmap = new DirtyBitmap(options);
   const detach = node.addObserver({
     afterWrite(offset, length) {
+      // Files grow by writing.
+      if (offset + length > bitmap.size) bitmap.resize(node.length);
       if (bitmap.enabled) bitmap.set(offset, length);
     },
     afterResize: (length) => bitmap.resize(length),

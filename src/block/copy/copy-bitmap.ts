@@ -41,6 +41,13 @@ export class CopyBitmap {
     return copy;
   }
 
+  /** The units that are still to be copied, those being copied now among them. */
+  uncopied(): CopyBitmap {
+    const copy = this.clone();
+    for (const { offset, length } of this.locks.ranges()) copy.set(offset, length);
+    return copy;
+  }
+
   get dirtyUnits(): number {
     return this.#dirtyUnits;
   }
@@ -85,12 +92,15 @@ export class CopyBitmap {
   dirtyRun(offset: number, limit: number): number {
     // A limit that reaches the end covers the unit that the end cuts short.
     const reachesEnd = offset + limit >= this.length;
-    const unitLimit = reachesEnd ? Infinity : Math.max(1, Math.floor(limit / this.unit));
-    let end = offset;
-    for (let count = 0; count < unitLimit && end < this.length && this.isDirty(end); count += 1) {
-      end += this.unit;
+    const first = Math.floor(offset / this.unit);
+    const most = reachesEnd ? Infinity : Math.max(1, Math.floor(limit / this.unit));
+    const last = Math.min(this.#unitCount, first + most);
+    let unit = first;
+    while (unit < last && this.isDirty(unit * this.unit)) {
+      const index = Math.floor(unit / PAGE_UNITS);
+      unit = this.#pages[index] === 'dirty' ? (index + 1) * PAGE_UNITS : unit + 1;
     }
-    return Math.min(end, this.length) - offset;
+    return Math.min(Math.min(unit, last) * this.unit, this.length) - offset;
   }
 
   set(offset: number, length: number): void {

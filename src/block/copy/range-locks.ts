@@ -18,6 +18,11 @@ interface Held extends HeldRange {
 export class RangeLocks {
   readonly #held = new Set<Held>();
 
+  /** What is held now. */
+  ranges(): Iterable<HeldRange> {
+    return this.#held;
+  }
+
   get count(): number {
     return this.#held.size;
   }

@@ -8,6 +8,7 @@ import type { Driver, OpenContext } from '../driver.js';
 import type { NodeOptions, OpenPolicy } from '../graph-api.js';
 import type { BlockGraph } from '../graph.js';
 import type { PipelinePolicy } from '../pipeline/pipeline.js';
+import { looseFlag } from './loose-options.js';
 
 type Options = Readonly<Record<string, unknown>>;
 
@@ -71,17 +72,17 @@ export interface NodeFlags {
   readonly policy: PipelinePolicy;
 }
 
-/** What the options that every node has come to; unchecked. */
+/** What the options that every node has come to. Throws kind `invalid-option` for a wrong flag. */
 export function nodeFlags(options: Options, inherited: OpenInheritance): NodeFlags {
   const { policy } = inherited;
-  const readOnly = flag(options['read-only'], inherited.readOnly);
-  const forceShare = flag(options['force-share'], policy.forceShare === true);
+  const readOnly = flag('read-only', options['read-only'], inherited.readOnly);
+  const forceShare = flag('force-share', options['force-share'], policy.forceShare === true);
   const unmap = options['discard'] === undefined ? inherited.unmap : options['discard'] === 'unmap';
   const detect = options['detect-zeroes'];
   const detectZeroes = detect === 'on' || detect === 'unmap' ? detect : 'off';
   return {
     forceShare,
-    autoReadOnly: flag(options['auto-read-only'], inherited.autoReadOnly),
+    autoReadOnly: flag('auto-read-only', options['auto-read-only'], inherited.autoReadOnly),
     cache: cacheOptions(options, policy),
     policy: { readOnly, writeThrough: inherited.writeThrough, unmap, detectZeroes },
   };
@@ -143,8 +144,8 @@ export function inheritedByChild(flags: NodeFlags, inherited: OpenInheritance): 
   };
 }
 
-function flag(value: unknown, otherwise: boolean): boolean {
-  return typeof value === 'boolean' ? value : otherwise;
+function flag(name: string, value: unknown, otherwise: boolean): boolean {
+  return value === undefined ? otherwise : looseFlag(name, value);
 }
 
 /** Cache members as given for this node, else as the command line says. */
@@ -152,10 +153,19 @@ function cacheOptions(
   options: Options,
   policy: OpenPolicy,
 ): { readonly direct: boolean; readonly 'no-flush': boolean } {
-  const own = (options['cache'] ?? {}) as Readonly<Record<string, unknown>>;
+  const own = options['cache'] ?? {};
+  if (typeof own !== 'object' || Array.isArray(own)) {
+    const text = "Invalid parameter type for 'cache', expected: object";
+    throw new BlockError('invalid-option', text);
+  }
+  const { direct, 'no-flush': noFlush, ...others } = own as Readonly<Record<string, unknown>>;
+  const [other] = Object.keys(others);
+  if (other !== undefined) {
+    throw new BlockError('invalid-option', `Parameter 'cache.${other}' is unexpected`);
+  }
   return {
-    direct: flag(own['direct'], policy.direct === true),
-    'no-flush': flag(own['no-flush'], policy.noFlush === true),
+    direct: flag('cache.direct', direct, policy.direct === true),
+    'no-flush': flag('cache.no-flush', noFlush, policy.noFlush === true),
   };
 }
 

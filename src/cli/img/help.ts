@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Help of `blockwright img`: every option that a verb accepts, from the verb's own table.
 
+import { driverOptions } from '../../drivers/options-catalog.js';
 import type { OptionSpec } from '../getopt.js';
 import type { Program } from '../program.js';
 import { loadVerb, VERB_NAMES } from './verbs.js';
@@ -56,7 +57,7 @@ export async function helpText(program: Program): Promise<string> {
     const options = (verb?.options ?? []).map(optionText).join(' ');
     text += `  ${name} ${options} ${OPERANDS[name] ?? ''}\n`;
   }
-  return `${text}${LEGEND}\nFormats: file qcow2 raw null-co\n`;
+  return `${text}${LEGEND}\nFormats: ${Object.keys(driverOptions).join(' ')}\n`;
 }
 
 function optionText(spec: OptionSpec): string {

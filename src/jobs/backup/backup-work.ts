@@ -3,7 +3,8 @@
 //
 // Job and copy-before-write filter share one bitmap, so a unit is copied once, by whoever comes
 // first. A unit that is still dirty has not been written since the start, so what was found out
-// about it stays true while it is dirty. The target is flushed before run() returns.
+// about it stays true while it is dirty. The target is flushed before run() returns, and before a
+// bitmap says of anything that it was copied.
 
 import { BlockError, COPY_LIMITS, must, Permission, toBlockError } from '../../base/index.js';
 import type { Backend, Node } from '../../block/index.js';
@@ -12,25 +13,11 @@ import type { CopyBeforeWriteInternal, CopySession, ViewStatus } from '../../blo
 import { CopyLoop } from '../copy-loop.js';
 import type { CopyWork, Hold } from '../copy-loop.js';
 import type { Job } from '../job.js';
-import type { OnError } from '../options.js';
 import { insertJobFilter, jobUser, letGo } from '../start.js';
 import type { StartableWork } from '../start.js';
 import type { JobRegistry } from '../registry.js';
-
-export interface BackupPlan {
-  readonly source: Node;
-  readonly target: Node;
-  readonly sync: 'full' | 'top' | 'none';
-  readonly compress: boolean;
-  /** Bytes of one copy unit. */
-  readonly unit: number;
-  readonly workers: number;
-  /** Bytes of one batch at most; Infinity = no limit of the user's. */
-  readonly maxChunk: number;
-  readonly filterName: string | null;
-  readonly onSourceError: OnError;
-  readonly onTargetError: OnError;
-}
+import type { BackupPlan } from './plan.js';
+import { SyncBitmap } from './sync-bitmap.js';
 
 /** The job's own edges ask for nothing: filter and blocked operations do the keeping away. */
 const NOTHING = { taken: Permission.none, shared: Permission.all };
@@ -39,6 +26,10 @@ export class BackupWork implements StartableWork {
   readonly #registry: JobRegistry;
   readonly #plan: BackupPlan;
   readonly #bitmap: CopyBitmap;
+  #syncBitmap: SyncBitmap | null = null;
+  /** Units that may be missing in the target, on disk; null: all that were wanted. */
+  #missing: CopyBitmap | null = null;
+  #wanted: CopyBitmap | null = null;
   #filter: Node | null = null;
   #backends: Backend[] = [];
   #loop: CopyLoop | null = null;
@@ -47,20 +38,29 @@ export class BackupWork implements StartableWork {
   #cursor = 0;
   /** Up to here the source is known to hold data. */
   #dataUntil = 0;
-  /** Bytes in flight, and bytes found not to belong to the backup (`sync=top`). */
+  /** Bytes of the units in flight, and of all that are to be copied. */
   #inFlight = 0;
-  #skipped = 0;
+  #total = 0;
 
   constructor(registry: JobRegistry, plan: BackupPlan) {
     this.#registry = registry;
     this.#plan = plan;
-    this.#bitmap = new CopyBitmap(plan.source.length, plan.unit);
+    const initially = plan.sync === 'bitmap' ? 'clean' : 'dirty';
+    this.#bitmap = new CopyBitmap(plan.source.length, plan.unit, initially);
   }
 
-  /** The filter's coming in, with everything drained, is the point in time. */
-  async insertFilter(): Promise<void> {
-    const { source, target, filterName } = this.#plan;
+  /**
+   * The filter's coming in, with everything drained, is the point in time. The bitmap is frozen
+   * with it, for the job `id`.
+   */
+  async insertFilter(id: string): Promise<void> {
+    const { source, target, filterName, bitmap, sync } = this.#plan;
     const internal: CopyBeforeWriteInternal = { bitmap: this.#bitmap };
+    if (bitmap !== null) {
+      this.#syncBitmap = new SyncBitmap(source, bitmap, `job '${id}'`);
+      if (sync === 'bitmap') this.#syncBitmap.choose(this.#bitmap);
+      if (bitmap.mode === 'always') this.#wanted = this.#bitmap.clone();
+    }
     try {
       this.#filter = await insertJobFilter(this.#registry, {
         driver: 'copy-before-write',
@@ -70,6 +70,7 @@ export class BackupWork implements StartableWork {
         children: { target },
       });
     } catch (error) {
+      await this.clean();
       const failure = toBlockError(error);
       if (failure.context.node === source.name) throw failure;
       const text = `Could not create node: ${failure.message}`;
@@ -98,10 +99,30 @@ export class BackupWork implements StartableWork {
   }
 
   async run(job: Job): Promise<void> {
+    this.#total = this.#bytesDue;
+    job.setTotal(this.#total);
+    try {
+      await this.#copyAll(job);
+    } catch (error) {
+      await this.#noteMissing();
+      throw error;
+    }
+  }
+
+  commit(): void {
+    this.#syncBitmap?.succeed();
+  }
+
+  abort(): void {
+    const missing = this.#missing ?? this.#wanted;
+    this.#syncBitmap?.fail(missing ?? this.#bitmap);
+  }
+
+  async #copyAll(job: Job): Promise<void> {
     const { plan, target } = { plan: this.#plan, target: this.#target };
-    job.setTotal(plan.source.length);
     await job.pausePoint();
     if (plan.sync === 'none') for (;;) await job.rest();
+    if (plan.sync === 'top') await this.#leaveOutBacking(job);
     this.#session = this.#registry.engine.open({
       source: this.#source,
       target,
@@ -117,22 +138,48 @@ export class BackupWork implements StartableWork {
       maxBatch: Math.min(plan.maxChunk, COPY_LIMITS.batchMaxBytes),
       onSourceError: plan.onSourceError,
       onTargetError: plan.onTargetError,
+      retryIgnored: true,
       next: (limit) => this.#next(job, limit),
     });
     this.#loop.setSpeed(this.#speed);
     await this.#loop.run(job);
-    job.progressTo(plan.source.length - this.#skipped);
+    job.progressTo(this.#total);
     await must(this.#backends[1], 'the job is attached').flush();
+    this.#missing = new CopyBitmap(this.#bitmap.length, plan.unit, 'clean');
+  }
+
+  /** What was copied before a failure counts once it is on disk. */
+  async #noteMissing(): Promise<void> {
+    if (this.#wanted === null) return;
+    const missing = this.#bitmap.uncopied();
+    try {
+      await this.#target.node.flush();
+      this.#missing = missing;
+    } catch (error) {
+      toBlockError(error);
+    }
   }
 
   async clean(): Promise<void> {
     const { graph } = this.#registry;
     const filter = this.#filter;
     this.#filter = null;
+    this.#syncBitmap?.letGo();
+    const { target, ownsTarget } = this.#plan;
     await letGo([
       ...this.#backends.splice(0).map((backend) => () => backend.detach()),
       () => (filter === null ? undefined : graph.removeFilter(filter)),
+      () => (ownsTarget ? graph.close(target) : undefined),
     ]);
+  }
+
+  /** Whole units, as they are counted. */
+  #unitBytes(length: number): number {
+    return Math.ceil(length / this.#plan.unit) * this.#plan.unit;
+  }
+
+  get #bytesDue(): number {
+    return this.#bitmap.dirtyUnits * this.#plan.unit + this.#inFlight;
   }
 
   get #source(): { readonly node: Node } {
@@ -154,15 +201,10 @@ export class BackupWork implements StartableWork {
         const others = this.#inFlight === 0 ? bitmap.locks.wait(0, bitmap.length) : undefined;
         return others === undefined ? null : { until: others };
       }
-      const extent = await this.#extentAt(offset);
-      if (!extent.wanted) {
-        this.#skip(job, offset, extent.length);
-        continue;
-      }
-      const zeroes = Math.min(extent.length, await this.#zeroesAt(offset));
+      const zeroes = await this.#zeroesAt(offset);
       if (!bitmap.isDirty(offset)) continue;
       if (zeroes > 0) return this.#claim(job, { offset, limit: zeroes, zero: true });
-      return this.#claim(job, { offset, limit: Math.min(extent.length, limit), zero: false });
+      return this.#claim(job, { offset, limit, zero: false });
     }
   }
 
@@ -171,26 +213,28 @@ export class BackupWork implements StartableWork {
     return ahead >= 0 ? ahead : this.#bitmap.nextDirty(0);
   }
 
-  /** Whole units from `offset` that belong to the backup, or do not (`sync=top`). */
-  async #extentAt(offset: number): Promise<{ readonly wanted: boolean; readonly length: number }> {
-    const left = this.#bitmap.length - offset;
-    if (this.#plan.sync !== 'top') return { wanted: true, length: left };
-    const { unit } = this.#plan;
-    const top = this.#source.node;
-    const chain = { top, base: backingOf(top) };
-    const status = await layerStatus(chain, offset, Math.min(left, COPY_LIMITS.zeroRangeBytes));
-    if (status.where === 'top') {
-      return { wanted: true, length: Math.ceil(status.length / unit) * unit };
+  /** Whole units that only the backing file has do not belong to the backup. */
+  async #leaveOutBacking(job: Job): Promise<void> {
+    const bitmap = this.#bitmap;
+    for (let offset = 0; offset < bitmap.length; ) {
+      if (job.pauseRequested || job.cancelled) await job.pausePoint();
+      const left = bitmap.length - offset;
+      const top = this.#source.node;
+      const chain = { top, base: backingOf(top) };
+      const status = await layerStatus(chain, offset, Math.min(left, COPY_LIMITS.zeroRangeBytes));
+      const isOwn = status.where === 'top';
+      const whole = isOwn ? this.#unitBytes(status.length) : this.#wholeUnits(status.length, left);
+      const length = Math.max(whole, this.#plan.unit);
+      if (!isOwn && whole > 0) this.#leaveOut(job, offset, length);
+      offset += length;
     }
-    const whole = this.#wholeUnits(status.length, left);
-    return whole > 0 ? { wanted: false, length: whole } : { wanted: true, length: unit };
   }
 
-  #skip(job: Job, offset: number, length: number): void {
-    const run = this.#bitmap.dirtyRun(offset, length);
-    this.#bitmap.clear(offset, run);
-    this.#skipped += run;
-    job.setTotal(this.#bitmap.length - this.#skipped);
+  #leaveOut(job: Job, offset: number, length: number): void {
+    const before = this.#bitmap.dirtyUnits;
+    this.#bitmap.clear(offset, length);
+    this.#total -= (before - this.#bitmap.dirtyUnits) * this.#plan.unit;
+    job.setTotal(this.#total);
   }
 
   /** Bytes of whole units from `offset` that read as zeroes. */
@@ -229,7 +273,8 @@ export class BackupWork implements StartableWork {
     const release = bitmap.locks.take(offset, length);
     bitmap.clear(offset, length);
     this.#cursor = offset + length;
-    this.#inFlight += length;
+    const bytes = this.#unitBytes(length);
+    this.#inFlight += bytes;
     const session = must(this.#session, 'the job runs');
     return {
       offset,
@@ -237,11 +282,10 @@ export class BackupWork implements StartableWork {
       cost: zero ? 0 : length,
       run: () => (zero ? session.zero(offset, length) : session.copy(offset, length)),
       over: (failure) => {
-        this.#inFlight -= length;
+        this.#inFlight -= bytes;
         if (failure !== null) bitmap.set(offset, length);
         release();
-        const due = bitmap.dirtyUnits * bitmap.unit + this.#inFlight;
-        job.progressTo(Math.max(0, bitmap.length - this.#skipped - due));
+        job.progressTo(this.#total - this.#bytesDue);
       },
     };
   }

@@ -1,41 +1,59 @@
 // SPDX-License-Identifier: Apache-2.0
-// `blockdev-backup`: checks the arguments in the reference's order and starts the job.
-//
-// Bitmap modes are refused by name until persistent and frozen bitmaps exist.
+// `blockdev-backup` and `drive-backup`: their point in time is the moment at which the filter comes
+// in, with the source drained.
 
-import { BlockError } from '../../base/index.js';
-import { findBitmap, requireOperation } from '../../block/index.js';
+import { toBlockError } from '../../base/index.js';
+import { requireOperation } from '../../block/index.js';
 import type { Node } from '../../block/index.js';
-import { copyUnit } from '../../block/copy/index.js';
+import { backingOf } from '../../block/copy/index.js';
 import type { Job } from '../job.js';
-import type { OnError } from '../options.js';
 import type { JobTransaction } from '../job-transaction.js';
-import { prepareWork, requireFilterName } from '../start.js';
+import { createImageFile, imageFormat, openImageFile } from '../new-image.js';
+import { prepareWork } from '../start.js';
 import type { PreparedJob } from '../start.js';
 import type { JobRegistry } from '../registry.js';
 import { BackupWork } from './backup-work.js';
-import type { BackupPlan } from './backup-work.js';
-import type { BackupOptions } from './options.js';
+import type { BackupOptions, DriveBackupOptions } from './options.js';
+import { planBackup } from './plan.js';
+import type { BackupArguments, BackupPlan } from './plan.js';
 
-export { backupOptions } from './options.js';
-
-const DEFAULT_WORKERS = 64;
-const MAX_WORKERS = 2 ** 31 - 1;
+export { backupOptions, driveBackupOptions } from './options.js';
 
 export async function startBackup(registry: JobRegistry, args: BackupOptions): Promise<Job> {
-  const { graph } = registry;
   const source = registry.node(args.device);
   registry.node(args.target);
+  return startDrained(registry, source, () => prepareBackup(registry, args));
+}
+
+/** Deprecated: the target should be created and opened by commands of their own. */
+export async function startDriveBackup(
+  registry: JobRegistry,
+  args: DriveBackupOptions,
+): Promise<Job> {
+  const source = registry.node(args.device);
+  return startDrained(registry, source, () => prepareDriveBackup(registry, args));
+}
+
+async function startDrained(
+  registry: JobRegistry,
+  source: Node,
+  prepare: () => Promise<PreparedJob>,
+): Promise<Job> {
+  const { graph } = registry;
   // The reference drains the source once to look and once to act; running jobs show both.
   (await graph.drain([source])).end();
   const section = await graph.drain([source]);
+  let job: Job;
   try {
-    const prepared = await prepareBackup(registry, args);
+    const prepared = await prepare();
     await prepared.start();
-    return prepared.job;
+    ({ job } = prepared);
   } finally {
     section.end();
   }
+  // With nothing to copy it is through before the answer.
+  if (job.info()['total-progress'] === 0) await job.restsOrEnds();
+  return job;
 }
 
 /** Who calls it holds the source drained until the job is started or thrown away. */
@@ -44,12 +62,44 @@ export async function prepareBackup(
   args: BackupOptions,
   transaction?: JobTransaction,
 ): Promise<PreparedJob> {
-  const plan = planBackup(registry, args);
+  const source = registry.node(args.device);
+  const target = registry.node(args.target);
+  const plan = planBackup(registry, args, { source, target, ownsTarget: false });
+  return prepare(registry, plan, { args, transaction });
+}
+
+/** The same, and what it creates stays when the job is thrown away. */
+export async function prepareDriveBackup(
+  registry: JobRegistry,
+  args: DriveBackupOptions,
+  transaction?: JobTransaction,
+): Promise<PreparedJob> {
+  const source = registry.node(args.device);
+  const target = await makeTarget(registry, source, args);
+  let plan: BackupPlan;
+  try {
+    plan = planBackup(registry, args, { source, target, ownsTarget: true });
+  } catch (error) {
+    await registry.graph.close(target);
+    throw error;
+  }
+  return prepare(registry, plan, { args, transaction });
+}
+
+async function prepare(
+  registry: JobRegistry,
+  plan: BackupPlan,
+  { args, transaction }: {
+    readonly args: BackupArguments;
+    readonly transaction: JobTransaction | undefined;
+  },
+): Promise<PreparedJob> {
+  const id = args['job-id'] ?? '';
   const work = new BackupWork(registry, plan);
-  await work.insertFilter();
-  return await prepareWork(registry, work, {
+  await work.insertFilter(id);
+  return prepareWork(registry, work, {
     setup: {
-      id: args['job-id'] ?? '',
+      id,
       type: 'backup',
       blockJob: true,
       autoFinalize: args['auto-finalize'] ?? true,
@@ -61,104 +111,40 @@ export async function prepareBackup(
   });
 }
 
-function planBackup(registry: JobRegistry, args: BackupOptions): BackupPlan {
-  const source = registry.node(args.device);
-  const target = registry.node(args.target);
-  const sync = syncMode(source, args);
-  if (source === target) {
-    throw new BlockError('invalid-option', 'Source and target cannot be the same');
-  }
-  const compress = args.compress ?? false;
-  if (compress && !canCompress(target)) {
-    throw new BlockError(
-      'unsupported',
-      `Compression is not supported for this drive ${target.name}`,
-    );
-  }
+/** Makes the file, unless it is to be there, and opens it; `none` needs the source below it. */
+async function makeTarget(
+  registry: JobRegistry,
+  source: Node,
+  args: DriveBackupOptions,
+): Promise<Node> {
+  const existing = args.mode === 'existing';
+  const format = args.format ?? (existing ? null : source.driver.name);
   requireOperation(source, 'backup-source');
-  requireOperation(target, 'backup-target');
-  const workers = workersOf(args);
-  const chunk = chunkOf(args);
-  if (source.length !== target.length) {
-    throw new BlockError('invalid-option', 'Source and target image have different sizes');
+  const driver = format === null ? null : await imageFormat(registry, format);
+  const onSource = args.sync === 'none';
+  if (!existing && driver !== null) {
+    const backing = onSource ? source : args.sync === 'top' ? backingOf(source) : null;
+    await createImageFile(registry, {
+      driver,
+      filename: args.target,
+      size: source.length,
+      backing,
+    });
   }
-  const unit = copyUnit(target);
-  requireChunk(chunk, unit);
-  requireFilterName(registry, args['filter-node-name']);
-  return {
-    source,
-    target,
-    sync,
-    compress,
-    unit,
-    workers,
-    maxChunk: chunk === 0 ? Infinity : chunk,
-    filterName: args['filter-node-name'] ?? null,
-    onSourceError: errorPolicy(args, 'on-source-error'),
-    onTargetError: errorPolicy(args, 'on-target-error'),
-  };
-}
-
-function canCompress(target: Node): boolean {
-  let node: Node | null = target;
-  while (node !== null && node.driver.supports.compressedWrite === 'pass') {
-    node = node.filtered ?? node.primary;
+  const target = await openImageFile(registry, {
+    filename: args.target,
+    format,
+    name: null,
+    like: source,
+    backing: onSource ? 'none' : 'as-header-says',
+    detectZeroes: 'unmap',
+  });
+  if (!onSource) return target;
+  try {
+    await registry.graph.setBacking(target, source);
+    return target;
+  } catch (error) {
+    await registry.graph.close(target);
+    throw toBlockError(error);
   }
-  return node?.driver.supports.compressedWrite === 'native';
-}
-
-function syncMode(source: Node, args: BackupOptions): BackupPlan['sync'] {
-  const { sync, bitmap } = args;
-  if (bitmap !== undefined) {
-    if (findBitmap(source, bitmap) === null) {
-      throw new BlockError('not-found', `Bitmap '${bitmap}' could not be found`);
-    }
-    throw new BlockError('unsupported', `Backup with a bitmap ('${bitmap}') is not supported`);
-  }
-  if (sync === 'incremental' || sync === 'bitmap') {
-    throw new BlockError(
-      'invalid-option',
-      `must provide a valid bitmap name for '${sync}' sync mode`,
-    );
-  }
-  if (args['bitmap-mode'] !== undefined) {
-    throw new BlockError('invalid-option', 'Cannot specify bitmap sync mode without a bitmap');
-  }
-  return sync;
-}
-
-function workersOf(args: BackupOptions): number {
-  const workers = Number(args['x-perf']?.['max-workers'] ?? DEFAULT_WORKERS);
-  if (workers < 1 || workers > MAX_WORKERS) {
-    throw new BlockError('invalid-option', `max-workers must be between 1 and ${MAX_WORKERS}`);
-  }
-  return workers;
-}
-
-function chunkOf(args: BackupOptions): number {
-  const chunk = Number(args['x-perf']?.['max-chunk'] ?? 0);
-  if (chunk < 0) {
-    throw new BlockError(
-      'invalid-option',
-      'max-chunk must be zero (which means no limit) or positive',
-    );
-  }
-  return chunk;
-}
-
-function requireChunk(chunk: number, unit: number): void {
-  if (chunk === 0 || chunk >= unit) return;
-  throw new BlockError(
-    'invalid-option',
-    `Required max-chunk (${chunk}) is less than backup cluster size (${unit})`,
-  );
-}
-
-/** Ignoring an error would leave a hole in the point in time: refused. */
-function errorPolicy(args: BackupOptions, side: 'on-source-error' | 'on-target-error'): OnError {
-  const policy = args[side] ?? 'report';
-  if (policy === 'ignore') {
-    throw new BlockError('unsupported', `Parameter '${side}' does not support 'ignore' here`);
-  }
-  return policy;
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Arguments of `blockdev-backup`; pure data.
+// Arguments of `blockdev-backup` and `drive-backup`; pure data.
 
-import { bitmapSyncMode, blockdevOnError, mirrorSyncMode } from '../options.js';
+import { bitmapSyncMode, blockdevOnError, mirrorSyncMode, newImageMode } from '../options.js';
 import { bool, int, optional, str, struct } from '../../schema/index.js';
 import type { Infer } from '../../schema/index.js';
 
@@ -11,7 +11,7 @@ export const backupPerf = struct('BackupPerf', {
   'max-chunk': optional(int),
 });
 
-export const backupOptions = struct('BlockdevBackup', {
+const common = {
   'job-id': optional(str),
   device: str,
   sync: mirrorSyncMode,
@@ -25,7 +25,16 @@ export const backupOptions = struct('BlockdevBackup', {
   'auto-dismiss': optional(bool),
   'filter-node-name': optional(str),
   'x-perf': optional(backupPerf, { features: ['unstable'] }),
+};
+
+export const backupOptions = struct('BlockdevBackup', { ...common, target: str });
+
+export const driveBackupOptions = struct('DriveBackup', {
+  ...common,
   target: str,
+  format: optional(str),
+  mode: optional(newImageMode),
 });
 
 export type BackupOptions = Infer<typeof backupOptions>;
+export type DriveBackupOptions = Infer<typeof driveBackupOptions>;

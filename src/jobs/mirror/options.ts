@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // Arguments of `blockdev-mirror` and `drive-mirror`; pure data.
 
-import { blockdevOnError, mirrorSyncMode } from '../options.js';
+import { blockdevOnError, mirrorSyncMode, newImageMode } from '../options.js';
 import { bool, enumeration, int, optional, str, struct, uint32 } from '../../schema/index.js';
 import type { Infer } from '../../schema/index.js';
 
 export const mirrorCopyMode = enumeration('MirrorCopyMode', ['background', 'write-blocking']);
-export const newImageMode = enumeration('NewImageMode', ['existing', 'absolute-paths']);
 
 export const mirrorOptions = struct('blockdev-mirror-arg', {
   'job-id': optional(str),

@@ -10,7 +10,7 @@ import { BlockError, COPY_LIMITS, must, Permission, toBlockError } from '../../b
 import { UNNAMED_USER } from '../../block/index.js';
 import type { BackingLink, Backend, Node } from '../../block/index.js';
 import { CopyOnRead, layerStatus, skipFilters } from '../../block/copy/index.js';
-import type { CopyOnReadInternal, CopySession } from '../../block/copy/index.js';
+import type { CopyFailure, CopyOnReadInternal, CopySession } from '../../block/copy/index.js';
 import { CopyLoop } from '../copy-loop.js';
 import type { CopyWork } from '../copy-loop.js';
 import type { Job, JobWork } from '../job.js';
@@ -258,7 +258,7 @@ export class StreamWork implements JobWork {
       offset,
       length,
       cost: length,
-      run: () => session.copy(offset, length),
+      run: async () => asRead(await session.copy(offset, length)),
       over: (failure) => {
         this.#due.delete(offset);
         if (failure !== null && this.#plan.onError !== 'ignore') this.#failed.set(offset, length);
@@ -275,4 +275,9 @@ export class StreamWork implements JobWork {
     }
     return null;
   }
+}
+
+/** Filling an overlay is reading it, whichever side fails: so it is reported. */
+function asRead(failure: CopyFailure | null): CopyFailure | null {
+  return failure === null ? null : { ...failure, side: 'source' };
 }

@@ -6,6 +6,7 @@ import {
   startBackup,
   startCommit,
   startCreate,
+  startDriveBackup,
   startDriveMirror,
   startMirror,
   startStream,
@@ -26,6 +27,7 @@ export const blockJobCommands: HandlerFamily<
   | 'blockdev-mirror'
   | 'drive-mirror'
   | 'blockdev-backup'
+  | 'drive-backup'
   | 'blockdev-create'
 > = {
   'query-block-jobs': (engine) =>
@@ -44,6 +46,7 @@ export const blockJobCommands: HandlerFamily<
   'blockdev-mirror': async (engine, args) => void (await startMirror(engine.jobs, args)),
   'drive-mirror': async (engine, args) => void (await startDriveMirror(engine.jobs, args)),
   'blockdev-backup': async (engine, args) => void (await startBackup(engine.jobs, args)),
+  'drive-backup': async (engine, args) => void (await startDriveBackup(engine.jobs, args)),
   'blockdev-create': async (engine, args) => {
     await startCreate(engine.jobs, args);
     // A job that fails without any I/O has ended when its reply comes.

@@ -3,7 +3,7 @@
 
 import { describe, expect, it } from 'vitest';
 
-import { Permission } from '../../../src/base/index.js';
+import { must, Permission } from '../../../src/base/index.js';
 import {
   errorOf,
   graphOn,
@@ -50,6 +50,37 @@ describe('a file that is opened with auto-read-only', () => {
     host.faults.add({ operation: 'sync', nth: 1, errno: 'EIO' });
     await writer.detach();
     expect(await errorOf(() => node.flush())).toMatchObject({ errno: 'EIO' });
+    await errorOf(() => graph.closeAll());
+  });
+
+  it('a flush that waits for one former opening waits for the next as well', async () => {
+    const { host, graph, node } = await setUp();
+    // As a lane that still reads from it.
+    const first = must(node.driverNode.hostFile, 'file');
+    first.hold();
+    const writer = await graph.attach(node, 'writer', READ_WRITE);
+    await writer.write(0, new Uint8Array(512).fill(7));
+    const flushed = node.flush();
+    host.faults.add({ operation: 'sync', nth: 1, errno: 'EIO' });
+    await writer.detach();
+    first.release();
+    expect(await errorOf(() => flushed)).toMatchObject({ errno: 'EIO' });
+    await errorOf(() => graph.closeAll());
+  });
+
+  it('a failed flush stays one for the next writer, and no reopening makes it good', async () => {
+    const { host, graph, node } = await setUp();
+    const writer = await graph.attach(node, 'writer', READ_WRITE);
+    await writer.write(0, new Uint8Array(512).fill(7));
+    host.faults.add({ operation: 'sync', nth: 1, errno: 'EIO' });
+    expect(await errorOf(() => writer.flush())).toMatchObject({ errno: 'EIO' });
+    await writer.detach();
+    const next = await graph.attach(node, 'writer', READ_WRITE);
+    expect(await errorOf(() => next.flush())).toMatchObject({ kind: 'io' });
+    const reopened = await errorOf(() => graph.reopen([{ ...FILE, 'auto-read-only': false }]));
+    expect(reopened.message).toMatch(/^Error flushing drive: /);
+    expect(await errorOf(() => next.flush())).toMatchObject({ kind: 'io' });
+    await next.detach();
     await errorOf(() => graph.closeAll());
   });
 

@@ -197,3 +197,28 @@ it('gives its locks back before the descriptor is closed', async () => {
   await file.close();
   expect(file.hostCalls).toEqual(['lock 2/2', 'lock 0/0', 'close']);
 });
+
+it('closing syncs what was written, with the locks in place, and tells of a failure', async () => {
+  const file = new HandFile();
+  file.lock({ taken: 2, unshared: 2 });
+  file.write();
+  const closed = file.close();
+  await Promise.resolve();
+  expect(file.hostCalls).toEqual(['lock 2/2']);
+  file.syncs[0]?.fail(new BlockError('io', 'no'));
+  await expect(closed).rejects.toThrow('no');
+  expect(file.hostCalls).toEqual(['lock 2/2', 'lock 0/0', 'close']);
+});
+
+it('closing syncs nothing that was synced, nor after a failed sync', async () => {
+  for (const fails of [false, true]) {
+    const file = new HandFile();
+    file.write();
+    const synced = file.sync();
+    if (fails) file.syncs[0]?.fail(new BlockError('io', 'no'));
+    else file.syncs[0]?.finish();
+    await synced.catch(() => undefined);
+    await file.close();
+    expect(file.syncs).toHaveLength(1);
+  }
+});

@@ -66,7 +66,8 @@ export class FileAccess {
   /** Everything written so far, through a former opening too. */
   sync(): Eventually<void> {
     const retiring = this.#retiring;
-    return retiring === null ? this.file.sync() : retiring.then(() => this.file.sync());
+    // The present opening may have become a former one by then.
+    return retiring === null ? this.file.sync() : retiring.then(() => this.sync());
   }
 
   async close(): Promise<void> {
@@ -108,15 +109,17 @@ export class FileAccess {
     let next: HostFile;
     try {
       next = openAgain(true);
-    } catch {
-      return;
+    } catch (error) {
+      if (error instanceof BlockError) return;
+      throw error;
     }
     try {
       requireSame(next, old);
       if (this.#parts.locked) next.takeOverLocks(old);
-    } catch {
+    } catch (error) {
       void next.close().catch(() => undefined);
-      return;
+      if (error instanceof BlockError) return;
+      throw error;
     }
     this.file = next;
     this.#retire(old);

@@ -154,6 +154,7 @@ class Reservation implements TargetReservation, EntryWatcher {
         refcounts.undo(span.hostOffset + index * image.clusterSize, 1);
       }
     }
+    for (const below of this.#below) below.abandon();
     image.leases.leave(this.#lease);
   }
 

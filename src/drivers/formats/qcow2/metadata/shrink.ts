@@ -9,6 +9,7 @@
 // What fails after the header leaks as well: the image has its new size by then.
 
 import { BlockError } from '../../../../base/index.js';
+import { isZero } from '../../../../codec/index.js';
 import { SECTOR_SIZE, l1EntriesFor } from '../layout.js';
 import type { Qcow2Image } from './image.js';
 import type { MetadataStore } from './store.js';
@@ -32,7 +33,7 @@ export async function shrinkImage(store: MetadataStore, size: number): Promise<v
   }
 }
 
-/** Gives the offsets of the L2 tables that nothing names any more. */
+/** Gives the offsets of the L2 tables that nothing names any more, each once. */
 async function switchSize(store: MetadataStore, size: number): Promise<readonly number[]> {
   const { image, refcounts } = store;
   const { clusterSize, geometry } = image;
@@ -47,17 +48,17 @@ async function switchSize(store: MetadataStore, size: number): Promise<readonly 
     await image.structures.patchHeader(back).catch(() => undefined);
     throw error;
   }
-  const dropped: number[] = [];
-  for (let index = entries; index < present; index += 1) {
-    const offset = l2OffsetOrZero(image, index);
-    if (offset !== 0) dropped.push(offset);
-  }
+  const dropped = new Set<number>();
+  for (let index = entries; index < present; index += 1) dropped.add(l2OffsetOrZero(image, index));
+  // A damaged image may name one table twice.
+  for (let index = 0; index < entries; index += 1) dropped.delete(l2OffsetOrZero(image, index));
+  dropped.delete(0);
   image.shortenL1(entries);
   image.size = size;
   const kept = Math.ceil((entries * 8) / clusterSize);
   const spare = Math.ceil((present * 8) / clusterSize) - kept;
   if (spare > 0) refcounts.free(image.l1Offset + kept * clusterSize, spare, true);
-  return dropped;
+  return [...dropped];
 }
 
 /** A bad entry names nothing that could be freed. */
@@ -149,10 +150,15 @@ function clearTable(store: MetadataStore, cluster: number): Promise<unknown> | n
  * anything that relies on it.
  */
 async function dropRefcountBlocks(store: MetadataStore): Promise<void> {
-  const { image, flusher } = store;
-  const empty = await emptyBlocks(store);
-  if (empty.length === 0) return;
+  const { image, flusher, refcounts } = store;
+  const found = await emptyBlocks(store);
+  if (found.length === 0) return;
   await flusher.exclusive(async () => {
+    // A flush may have made durable what relies on one of them by now.
+    const empty = found.filter((index) => {
+      const block = refcounts.peek(index);
+      return block && isEmpty(store, block, index);
+    });
     const sectors = [...new Set(empty.map((index) => Math.floor((index * 8) / SECTOR_SIZE)))];
     const writes = sectors.map((sector) => sectorWithout(image, sector, empty));
     try {
@@ -198,11 +204,17 @@ function forgetBlock(store: MetadataStore, index: number): void {
 async function emptyBlocks(store: MetadataStore): Promise<number[]> {
   const { refcounts } = store;
   const empty: number[] = [];
-  for (let index = 0; index < refcounts.tableEntries; index += 1) {
+  for (let index = 0; index < blocksOfFile(store); index += 1) {
     const block = await refcounts.load(index);
     if (block !== null && isEmpty(store, block, index)) empty.push(index);
   }
   return empty;
+}
+
+/** Blocks for what lies in the file; a hostile table may have a million more. */
+function blocksOfFile({ image, refcounts }: MetadataStore): number {
+  const clusters = Math.ceil(image.file.length / image.clusterSize);
+  return Math.min(refcounts.tableEntries, Math.ceil(clusters / refcounts.blockEntries));
 }
 
 /** Where a block counts itself, or −1 when another one does. */
@@ -215,11 +227,18 @@ function ownPlace(store: MetadataStore, block: Table, index: number): number {
 /** Counts nothing, or nothing but itself once. */
 function isEmpty(store: MetadataStore, block: Table, index: number): boolean {
   const { refcounts } = store;
+  const { bytes } = block;
   const own = ownPlace(store, block, index);
-  for (let place = 0; place < refcounts.blockEntries; place += 1) {
+  if (own < 0) return isZero(bytes);
+  const perByte = refcounts.blockEntries / bytes.length;
+  const together = Math.max(1, perByte);
+  // The places that share bytes with its own one by one, all others at once.
+  const first = own - (own % together);
+  const end = first + together;
+  for (let place = first; place < end; place += 1) {
     if (refcounts.get(block, place) !== (place === own ? 1 : 0)) return false;
   }
-  return true;
+  return isZero(bytes.subarray(0, first / perByte)) && isZero(bytes.subarray(end / perByte));
 }
 
 /** Looked up and cut in one turn: a cluster taken later is written after the cut. */
@@ -239,7 +258,7 @@ async function cutFile(store: MetadataStore): Promise<void> {
 /** End of the last cluster in use in bytes; a promise: wait and ask again. */
 function endInUse(store: MetadataStore): number | Promise<unknown> {
   const { image, refcounts } = store;
-  for (let index = refcounts.tableEntries - 1; index >= 0; index -= 1) {
+  for (let index = blocksOfFile(store) - 1; index >= 0; index -= 1) {
     if (refcounts.blockOffset(index) === 0) continue;
     const block = refcounts.load(index);
     if (block instanceof Promise) return block;

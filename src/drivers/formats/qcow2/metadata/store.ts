@@ -77,7 +77,10 @@ export class MetadataStore {
     if (image.watchers.size > 0) image.entryChanged(guestCluster);
   }
 
-  /** Drops what an entry that was just replaced held: a cluster, or bytes of one or two. */
+  /**
+   * Drops what an entry that was just replaced held: a cluster, or bytes of one or two. What a bad
+   * entry names may be metadata or somebody else's: it is neither emptied nor freed.
+   */
   freeEntry(hi: number, lo: number, punch: boolean): void {
     const { image, refcounts } = this;
     const { clusterSize, geometry } = image;
@@ -89,7 +92,9 @@ export class MetadataStore {
       const last = Math.floor((offset + length - 1) / clusterSize);
       refcounts.free(first * clusterSize, last - first + 1, false);
     } else if (kind === EntryKind.data || kind === EntryKind.zeroAllocated) {
-      refcounts.free(entryHostOffset(hi, lo), 1, punch && isCopied(hi));
+      const offset = entryHostOffset(hi, lo);
+      if (offset % clusterSize !== 0 || image.overlaps.hit(offset, clusterSize) !== null) return;
+      refcounts.free(offset, 1, punch && isCopied(hi));
     }
   }
 
