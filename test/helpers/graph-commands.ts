@@ -171,7 +171,7 @@ class CommandSource {
     const [job, ...more] = commands.filter((command) => command.job !== undefined);
     // The reference dies of bitmaps that are not there, and ends two jobs in any order.
     const chosen = commands.filter((command) =>
-      !more.includes(command) && !/able$/.test(command.execute));
+      !more.includes(command) && !command.execute.endsWith('able'));
     const actions: Line[] = chosen.map(({ execute: type, arguments: data }) => ({ type, data }));
     if (this.#options.chance(0.15)) actions.push({ type: 'abort', data: {} });
     const args: Options = { actions };

@@ -14,7 +14,7 @@ export type Step =
   | Uint8Array
   | {
       readonly send: string | Uint8Array;
-      /** Also wait for an event: its name, or `status ID` of JOB_STATUS_CHANGE; several by ` or `. */
+      /** Also wait for an event: its name, `status ID` of JOB_STATUS_CHANGE, or `A or B`. */
       readonly until: string;
     };
 

@@ -301,7 +301,7 @@ describe('a reservation', () => {
     reservation?.abandon();
   });
 
-  it('ending in zeroes sets the zero flag, unless it is known that nothing else comes below', async () => {
+  it('ending in zeroes sets the zero flag, unless the target is known to be zero', async () => {
     const over = await open({}, bytes(64 * CLUSTER, 3));
     const first = await over.node.reserve(0, CLUSTER);
     await first?.link(['zero']);
@@ -317,10 +317,11 @@ describe('a reservation', () => {
     expect(await alone.node.blockStatus(0, CLUSTER, false)).toMatchObject({ allocated: true });
   });
 
-  it('zeroes written to part of a cluster that is not allocated make it a zero cluster', async () => {
+  it('zeroes in part of a cluster that is not allocated make it a zero cluster', async () => {
     const { node } = await open();
     await node.writeZeroes(zeroRequest(512, 512, 0));
-    expect(await node.blockStatus(0, CLUSTER, false)).toMatchObject({ zero: true, allocated: true });
+    expect(await node.blockStatus(0, CLUSTER, false))
+      .toMatchObject({ zero: true, allocated: true });
     expect((await node.check('none')).corruptions).toBe(0);
   });
 
