@@ -25,30 +25,33 @@ export function openCharInput(path: string): Readable {
 
 /** The pipes `path.in` and `path.out` where both are there, else `path` in both directions. */
 export function openCharPipe(path: string): { input: Readable; output: Writable } {
-  const input = tryPipe(`${path}.in`);
-  const output = input === null ? null : tryPipe(`${path}.out`);
+  // A descriptor for both directions that were read, too, would hear what it says itself.
+  const input = tryPipe(`${path}.in`, 'readable');
+  const output = input === null ? null : tryPipe(`${path}.out`, 'writable');
   if (input !== null && output !== null) return { input, output };
   input?.destroy();
-  const both = pipeStream(path);
-  return { input: both, output: both };
+  return { input: pipeStream(path, 'readable'), output: pipeStream(path, 'writable') };
 }
 
-function tryPipe(path: string): Socket | null {
+type Direction = 'readable' | 'writable';
+
+function tryPipe(path: string, direction: Direction): Socket | null {
   try {
-    return pipeStream(path);
+    return pipeStream(path, direction);
   } catch (error) {
     if (error instanceof BlockError && error.errno === 'ENOENT') return null;
     throw error;
   }
 }
 
-function pipeStream(path: string): Socket {
+function pipeStream(path: string, direction: Direction): Socket {
   const descriptor = open(path, O_RDWR | O_NONBLOCK);
   if (!fstatSync(descriptor).isFIFO()) {
     closeSync(descriptor);
     throw new BlockError('unsupported', `Could not open '${path}': not a pipe`, { path });
   }
-  return new Socket({ fd: descriptor, readable: true, writable: true });
+  const readable = direction === 'readable';
+  return new Socket({ fd: descriptor, readable, writable: !readable });
 }
 
 function open(path: string, flags: number): number {

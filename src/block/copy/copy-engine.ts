@@ -230,6 +230,8 @@ export class CopySession {
     const results = await this.#runSteps(steps, table, reservation);
     const holes = this.spec.targetIsZero === true;
     const zeroes: Span[] = [];
+    // A hole reads as zeroes only until the target gets a backing file.
+    const saysZeroes = !holes && this.spec.fill === undefined;
     let failure: CopyFailure | null = null;
     const outcomes = reservation.pieces.map((piece, index): PieceOutcome => {
       const at = must(stepOf[index], 'each piece has its step');
@@ -239,7 +241,7 @@ export class CopySession {
         if (piece.fresh) {
           return holes ? { zeroRanges: [0, piece.length], holes } : 'zero';
         }
-        if (!holes) zeroes.push(piece);
+        if (saysZeroes) zeroes.push(piece);
         return 'dropped';
       }
       if (result.outcome !== 'written') {
@@ -249,14 +251,7 @@ export class CopySession {
       if (result.zeroRanges.length === 0) return 'written';
       // What a lane left out of new space may hold old bytes: it must not be linked as it is.
       if (piece.fresh) return { zeroRanges: result.zeroRanges, holes };
-      if (!holes) {
-        for (let each = 0; each < result.zeroRanges.length; each += 2) {
-          zeroes.push({
-            offset: piece.offset + (result.zeroRanges[each] ?? 0),
-            length: result.zeroRanges[each + 1] ?? 0,
-          });
-        }
-      }
+      if (saysZeroes) pushRanges(zeroes, piece.offset, result.zeroRanges);
       return 'written';
     });
     const linked = reservation.link(outcomes);
@@ -391,7 +386,7 @@ export class CopySession {
 
 interface Filled {
   readonly failure: CopyFailure | null;
-  /** Linked or in place, left out by the lane because they are zero: still to be zeroed. */
+  /** Linked or in place, left out by the lane because they are zero: still to be said so. */
   readonly zeroes: readonly Span[];
   /** A guest's write came first somewhere. */
   readonly lost: boolean;
@@ -408,6 +403,13 @@ const ZERO_RESULT: LaneResult = {
   deflated: false,
   failure: null,
 };
+
+/** `pairs`: offset from `start` and length of each range. */
+function pushRanges(spans: Span[], start: number, pairs: readonly number[]): void {
+  for (let each = 0; each < pairs.length; each += 2) {
+    spans.push({ offset: start + (pairs[each] ?? 0), length: pairs[each + 1] ?? 0 });
+  }
+}
 
 function compressStep(
   range: PlannedRange,

@@ -92,15 +92,15 @@ export class RingChardev extends StreamChardev {
   #start = 0;
   #length = 0;
 
-  /** `size` is a power of two, or 0. */
-  constructor(kind: string, size: number | bigint) {
+  /** `size` is a power of two, or 0; `room` bytes are left for it. */
+  constructor(kind: string, size: number | bigint, room: number) {
     const isPower = size >= 0 && (BigInt(size) & (BigInt(size) - 1n)) === 0n;
     if (!isPower) {
       throw new BlockError('invalid-option', 'size of ringbuf chardev must be power of two');
     }
-    if (size > CHARDEV_LIMITS.ringBytes) {
-      const most = `at most ${CHARDEV_LIMITS.ringBytes} bytes are allowed`;
-      throw new BlockError('invalid-option', `size of ringbuf chardev is too large: ${most}`);
+    if (size > room) {
+      const most = `ring buffers may have ${CHARDEV_LIMITS.ringBytes} bytes together`;
+      throw new BlockError('no-space', `size of ringbuf chardev is too large: ${most}`);
     }
     const output = new WritableStream({
       write: (chunk: Buffer, _encoding, done) => {
@@ -110,6 +110,10 @@ export class RingChardev extends StreamChardev {
     });
     super(kind, { input: silentInput(), output });
     this.#bytes = Buffer.alloc(Number(size));
+  }
+
+  get size(): number {
+    return this.#bytes.length;
   }
 
   write(bytes: Buffer): void {

@@ -5,7 +5,7 @@
 // a program does: monitors hand over their last answers before.
 
 import type { ChardevBackendValue } from '../../api/index.js';
-import { BlockError } from '../../base/index.js';
+import { BlockError, CHARDEV_LIMITS } from '../../base/index.js';
 import type { Clock } from '../../base/index.js';
 import { openCharInput, openCharOutput, openCharPipe } from '../../host/index.js';
 import { nullStreams, RingChardev, silentInput, StreamChardev } from './chardev.js';
@@ -56,6 +56,10 @@ export class ChardevRegistry {
         'exists',
         `attempt to add duplicate property '${id}' to object (type 'container')`,
       );
+    }
+    if (this.#chardevs.size >= CHARDEV_LIMITS.devices) {
+      const text = `there are ${CHARDEV_LIMITS.devices} character devices, which is the limit`;
+      throw new BlockError('no-space', text);
     }
     this.#chardevs.set(id, await this.#open(backend));
   }
@@ -142,7 +146,7 @@ export class ChardevRegistry {
         return new StreamChardev('null', nullStreams());
       case 'ringbuf':
       case 'memory':
-        return new RingChardev(backend.type, backend.data.size ?? RING_BYTES);
+        return new RingChardev(backend.type, backend.data.size ?? RING_BYTES, this.#ringRoom());
       case 'file': {
         const { in: from, out, append = false } = backend.data;
         const input = from === undefined ? silentInput() : openCharInput(from);
@@ -159,6 +163,14 @@ export class ChardevRegistry {
         throw new BlockError('unsupported', text);
       }
     }
+  }
+
+  #ringRoom(): number {
+    let room = CHARDEV_LIMITS.ringBytes;
+    for (const chardev of this.#chardevs.values()) {
+      if (chardev instanceof RingChardev) room -= chardev.size;
+    }
+    return room;
   }
 
   #openStdio(): Chardev {

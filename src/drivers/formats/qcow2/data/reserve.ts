@@ -216,7 +216,7 @@ class Reservation implements TargetReservation, EntryWatcher {
   ): Promise<void> {
     const { image } = this.#context.store;
     const { clusterSize, size } = image;
-    const sayable = image.version >= 3 || image.backing === null;
+    const sayable = image.version >= 3 || image.holesStayZero;
     let linkedTo = 0;
     for (let index = 0; index < zeroRanges.length; index += 2) {
       const start = zeroRanges[index] ?? 0;
