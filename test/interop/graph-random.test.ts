@@ -13,7 +13,7 @@ import { hasReference } from '../helpers/reference.js';
 import { forEachSeed } from '../helpers/seeds.js';
 
 const CAMPAIGN = process.env['BLOCKWRIGHT_CAMPAIGN'];
-const A_FEW = [1, 3, 4, 5, 6, 8, 9, 10, 12, 14, 15, 16];
+const A_FEW = [1, 3, 4, 5, 6, 8, 9, 10, 12];
 const SEEDS = CAMPAIGN === undefined ? A_FEW : Number(CAMPAIGN);
 const COUNT = typeof SEEDS === 'number' ? SEEDS : SEEDS.length;
 const LENGTH = 25;
