@@ -8,11 +8,13 @@ import { loadVerb, VERB_NAMES } from './verbs.js';
 
 const OPERANDS: Readonly<Record<string, string>> = {
   check: 'FILE',
+  commit: 'FILE',
   compare: 'FILE1 FILE2',
   convert: 'FILE [FILE...] TARGET',
   create: 'FILE [SIZE]',
   info: 'FILE',
   map: 'FILE',
+  resize: 'FILE [+|-]SIZE',
 };
 
 const VALUES: Readonly<Record<string, string>> = {
@@ -32,6 +34,7 @@ const VALUES: Readonly<Record<string, string>> = {
   parallel: 'COUNT',
   start: 'OFFSET',
   max: 'LENGTH',
+  preallocation: 'off|metadata|falloc|full',
 };
 
 const LEGEND = `

@@ -16,11 +16,9 @@ const MISSING_VERBS = new Set([
   'amend',
   'bench',
   'bitmap',
-  'commit',
   'dd',
   'measure',
   'rebase',
-  'resize',
   'snapshot',
 ]);
 

@@ -5,14 +5,14 @@
 // one cut to nothing, after its locks were tested) only when the format asks for its `file`. When
 // making the image fails, a file that was not there before is removed again.
 
-import { BlockError, Permission } from '../../base/index.js';
-import { creationPath, protocolOf } from '../../block/index.js';
-import type { Backend, CreateContext, Driver } from '../../block/index.js';
-import { driverOptions } from '../../drivers/options-catalog.js';
-import { CliError, hintOf } from '../program.js';
-import { OptionMistake } from './create-options.js';
-import type { CreateMembers, OptionValues } from './create-options.js';
-import type { Session } from './session.js';
+import { BlockError, Permission } from '../../../base/index.js';
+import { creationPath, protocolOf } from '../../../block/index.js';
+import type { Backend, CreateContext, Driver } from '../../../block/index.js';
+import { driverOptions } from '../../../drivers/options-catalog.js';
+import { CliError, hintOf } from '../../program.js';
+import { OptionMistake } from './options.js';
+import type { CreateMembers, OptionValues } from './options.js';
+import type { Session } from '../session.js';
 
 const SECTOR = 512;
 
