@@ -138,6 +138,16 @@ export const QMP_LIMITS = {
   farewellMs: 1000,
 } as const;
 
+export const CHARDEV_LIMITS = {
+  /** Clients of a socket that may wait until somebody speaks to them. */
+  waitingClients: 16,
+  /** Of all ring buffers together. */
+  ringBytes: 64 * MIB,
+  devices: 1024,
+  /** Seconds between two attempts to connect. */
+  reconnectSeconds: 86_400,
+} as const;
+
 export const BITMAP_LIMITS = {
   minGranularity: 512,
   maxGranularity: 2 ** 31,

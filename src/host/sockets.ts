@@ -5,8 +5,9 @@
 // file of another kind and never a socket in use; it removes its own when it closes. Closing a
 // listener ends its connections too, so that close() cannot wait for a silent peer.
 
-import { lstatSync, unlinkSync } from 'node:fs';
+import { existsSync, lstatSync, unlinkSync } from 'node:fs';
 import { connect, createServer, type Server, type Socket } from 'node:net';
+import { dirname } from 'node:path';
 
 import { BlockError, errnoText, kindOfErrno } from '../base/index.js';
 
@@ -134,8 +135,14 @@ async function removeStale(path: string): Promise<void> {
   }
 }
 
+/** Listening in a folder that is not there is reported as EACCES. */
+function isFolderMissing(address: SocketAddress): boolean {
+  return address.type === 'unix' && !existsSync(dirname(address.path));
+}
+
 function socketError(verb: string, address: SocketAddress, error: Error): BlockError {
-  const errno = (error as NodeJS.ErrnoException).code ?? 'EIO';
+  const code = (error as NodeJS.ErrnoException).code ?? 'EIO';
+  const errno = code === 'EACCES' && isFolderMissing(address) ? 'ENOENT' : code;
   const text = SOCKET_ERRNO_TEXT[errno] ?? errnoText(errno);
   const message = `Failed to ${verb} '${describeAddress(address)}': ${text}`;
   return new BlockError(kindOfErrno(errno), message, { errno, cause: error });

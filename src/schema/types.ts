@@ -166,6 +166,7 @@ export const uint: IntegerType<number> = {
 /** Bytes, narrowed to `number`; command lines accept the suffixes k M G T P E. */
 export const size: IntegerType<number> = { ...uint, name: 'size', suffixes: true };
 export const uint32: IntegerType<number> = { ...uint, name: 'uint32', max: 2n ** 32n - 1n };
+export const uint16: IntegerType<number> = { ...uint, name: 'uint16', max: 2n ** 16n - 1n };
 export const int32: IntegerType<number> = {
   ...uint,
   name: 'int32',

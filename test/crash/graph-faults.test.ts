@@ -234,7 +234,10 @@ const CASES: readonly Case[] = [
   {
     title: 'two backups that end together',
     setup: [
-      ...[...withBitmap, add(qcow2('other')), add(disk), add(raw)],
+      ...withBitmap,
+      add(qcow2('other')),
+      add(disk),
+      add(raw),
       add(file('log', { 'node-name': 'l' })),
     ],
     guest: 'top',

@@ -34,13 +34,27 @@ const merge = fc.record({
   bitmaps: fc.array(fc.oneof(bitmap, named), { maxLength: 3 }),
 });
 const oldMerge = fc.record({ node: likelyNode, dst_name: bitmap, src_name: bitmap });
-const backup = fc.record({
+const common = {
   'job-id': fc.constantFrom('j', 'k', ''),
   device: likelyNode,
-  target: node,
-  sync: fc.constantFrom('full', 'top', 'none', 'incremental'),
   speed: fc.constantFrom(1, 65_536),
-});
+};
+const ordinary = { ...common, sync: fc.constantFrom('full', 'top', 'none') };
+const withBitmap = {
+  ...common,
+  sync: fc.constantFrom('bitmap', 'incremental'),
+  bitmap,
+  'bitmap-mode': fc.constantFrom('on-success', 'always', 'never'),
+};
+const backup = fc.oneof(
+  fc.record({ ...ordinary, target: likelyOverlay }),
+  fc.record({ ...withBitmap, target: likelyOverlay }),
+);
+const newFile = { target: fc.constantFrom('/copy', '/nowhere/copy'), format: fc.constant('qcow2') };
+const driveBackup = fc.oneof(
+  fc.record({ ...ordinary, ...newFile }),
+  fc.record({ ...withBitmap, ...newFile }),
+);
 const snapshotSync = fc.record({
   'node-name': likelyNode,
   'snapshot-file': fc.constantFrom('/snap1', '/snap2', '/nowhere/snap'),
@@ -58,6 +72,7 @@ const anyAction: fc.Arbitrary<Action> = fc.oneof(
   action('block-dirty-bitmap-merge', merge),
   action('x-block-dirty-bitmap-merge', fc.oneof(merge, oldMerge)),
   action('blockdev-backup', backup),
+  action('drive-backup', driveBackup),
   action('blockdev-snapshot', fc.record({ node: likelyNode, overlay: likelyOverlay })),
   action('blockdev-snapshot-sync', snapshotSync),
   action('blockdev-snapshot-internal-sync', fc.record({ device: node, name: bitmap })),

@@ -62,13 +62,19 @@ export interface CopySpec {
 
 export class CopyEngine {
   readonly lanes: LaneExecutor;
+  readonly #lanesFor: (node: Node) => LaneExecutor | null;
 
-  constructor(options: { readonly lanes: LaneExecutor }) {
+  /** `lanesFor`: who copies from a node, if not `lanes`; asked when a session begins. */
+  constructor(options: {
+    readonly lanes: LaneExecutor;
+    readonly lanesFor?: (node: Node) => LaneExecutor | null;
+  }) {
     this.lanes = options.lanes;
+    this.#lanesFor = options.lanesFor ?? (() => null);
   }
 
   open(spec: CopySpec): CopySession {
-    return new CopySession(this.lanes, spec);
+    return new CopySession(this.#lanesFor(spec.source.node) ?? this.lanes, spec);
   }
 
   close(): Promise<void> {
