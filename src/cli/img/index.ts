@@ -18,7 +18,6 @@ const MISSING_VERBS = new Set([
   'bitmap',
   'dd',
   'measure',
-  'rebase',
   'snapshot',
 ]);
 

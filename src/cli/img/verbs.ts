@@ -11,6 +11,7 @@ const LOADERS: Readonly<Record<string, () => Promise<Verb>>> = {
   create: async () => (await import('./create/index.js')).create,
   info: async () => (await import('./info.js')).info,
   map: async () => (await import('./map.js')).map,
+  rebase: async () => (await import('./rebase.js')).rebase,
   resize: async () => (await import('./resize.js')).resize,
 };
 

@@ -17,7 +17,7 @@ import type { Session } from '../session.js';
 const SECTOR = 512;
 
 /** Formats that a header may name; those without a driver here can be opened by others. */
-const BACKING_FORMATS: ReadonlySet<string> = new Set([
+export const BACKING_FORMATS: ReadonlySet<string> = new Set([
   ...Object.keys(driverOptions),
   'bochs', 'cloop', 'dmg', 'host_device', 'luks', 'nbd', 'null-aio', 'parallels', 'qcow',
   'qed', 'throttle', 'vdi', 'vhdx', 'vmdk', 'vpc',
