@@ -39,7 +39,9 @@ export function report(program: Program, message: string, hint = ''): void {
 
 export function hintOf(error: BlockError): string {
   const { hint, holder } = error.context;
-  const lines = [hint, holder === undefined ? undefined : `It is held by ${holder}.`];
+  // A node of this program that nobody named tells nothing.
+  const isOther = holder !== undefined && !holder.startsWith("node '#");
+  const lines = [hint, isOther ? `It is held by ${holder}.` : undefined];
   const known = lines.filter((line) => line !== undefined);
   return known.map((line) => `${escapeControls(line)}\n`).join('');
 }

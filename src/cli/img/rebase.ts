@@ -7,13 +7,13 @@
 // changes, the copies only repeat what the old backing file shows; so a power cut at any time
 // leaves the view as it was. SIGINT ends the copying and keeps the old link.
 
-import { BlockError, escapeControls, Permission } from '../../base/index.js';
+import { BlockError, Permission } from '../../base/index.js';
 import { RequestFlag, resolveBackingName } from '../../block/index.js';
 import type { Backend, BackingLink, Node, OpenPolicy } from '../../block/index.js';
 import { backingOf, layerStatus, skipFilters, viewStatus } from '../../block/copy/index.js';
 import { isZero } from '../../codec/index.js';
 import type { OptionSpec } from '../getopt.js';
-import { CliError } from '../program.js';
+import { CliError, hintOf } from '../program.js';
 import type { Program } from '../program.js';
 import { BACKING_FORMATS } from './create/image.js';
 import { Progress, progressMode } from './progress.js';
@@ -179,10 +179,7 @@ async function openBase(session: Session, overlay: Node, command: RebaseArgument
     const text = error.message.replace(`Could not open '${path}': Could not`, 'Could not');
     const isLocked = error.kind === 'locked';
     const reason = isLocked ? text.replace(`Could not open '${path}': `, '') : text;
-    // Who holds it is this command itself, most often.
-    const { hint } = error.context;
-    const lines = hint === undefined ? '' : `${escapeControls(hint)}\n`;
-    throw new CliError(`Could not open new backing file '${name}': ${reason}`, 1, lines);
+    throw new CliError(`Could not open new backing file '${name}': ${reason}`, 1, hintOf(error));
   }
 }
 
