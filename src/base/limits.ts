@@ -35,6 +35,8 @@ export const COPY_LIMITS = {
   batchesPerJob: 16,
   /** Zeroes are handled in ranges of at most this many bytes. */
   zeroRangeBytes: 1024 * MIB,
+  /** Runs of a block status that are walked over in one turn of the event loop. */
+  scanSteps: 64,
   /** One slice of the rate limiter, in milliseconds. */
   sliceMs: 100,
   laneMax: 4,

@@ -16,7 +16,7 @@ export type SocketAddress =
   | { readonly type: 'inet'; readonly host: string; readonly port: number };
 
 export interface SocketListener {
-  /** The address bound; the port is the real one when 0 was asked for. */
+  /** The address bound: host as a number, and the real port when 0 was asked for. */
   readonly address: SocketAddress;
   readonly connectionCount: number;
   /** Stops listening and ends all connections; idempotent. */
@@ -96,7 +96,7 @@ function nodeAddress(address: SocketAddress): { path: string } | { host: string;
 function boundAddress(server: Server, address: SocketAddress): SocketAddress {
   const bound = server.address();
   if (address.type === 'unix' || bound === null || typeof bound === 'string') return address;
-  return { type: 'inet', host: address.host, port: bound.port };
+  return { type: 'inet', host: bound.address, port: bound.port };
 }
 
 function closeAll(server: Server, sockets: ReadonlySet<Socket>): Promise<void> {

@@ -31,6 +31,8 @@ async function play({ clearFirst, writes, before }: Plan): Promise<void> {
     [
       ['blockdev-add', qcow2('top')],
       ['blockdev-add', qcow2('other')],
+      ['blockdev-add', { driver: 'file', 'node-name': 'disk', filename: '/disk' }],
+      ['blockdev-add', { driver: 'file', 'node-name': 'log', filename: '/log' }],
       ['block-dirty-bitmap-add', { node: 'top', name: 'b', granularity: 512 }],
     ],
     null,
@@ -39,8 +41,10 @@ async function play({ clearFirst, writes, before }: Plan): Promise<void> {
   const user = await graph.attach(graph.require('top'), 'guest', READ_WRITE);
   try {
     const backup = { 'job-id': 'j', device: 'top', target: 'other', sync: 'full' };
+    const another = { 'job-id': 'k', device: 'disk', target: 'log', sync: 'full' };
     const actions = [
       { type: 'blockdev-backup', data: backup },
+      { type: 'blockdev-backup', data: another },
       { type: 'block-dirty-bitmap-clear', data: { node: 'top', name: 'b' } },
     ];
     if (clearFirst) actions.reverse();
@@ -52,7 +56,7 @@ async function play({ clearFirst, writes, before }: Plan): Promise<void> {
     const running = writes.slice(0, before).map(([offset, length]) => write(offset, length));
     const done = stage.run(['transaction', { actions }]);
     for (const [offset, length] of writes.slice(before)) {
-      await Promise.resolve();
+      for (let turn = 0; turn < 5; turn += 1) await Promise.resolve();
       running.push(write(offset, length));
     }
     await Promise.all(running);

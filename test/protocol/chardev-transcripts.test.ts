@@ -105,6 +105,8 @@ describe.skipIf(!hasReference)('as a real daemon keeps character devices', () =>
           add('x', 'socket', unix(path('t.sock'), { ...listening, 'tls-creds': 'nope' })),
           add('later', 'socket', unix(path('none.sock'), { server: false, reconnect: 60 })),
           add('i', 'socket', inet('0', listening)),
+          add('later2', 'socket', inet('1', { server: false, reconnect: 60 })),
+          command('qom-get', { path: 'later2', property: 'addr' }),
           add('x', 'socket', inet('x', listening)),
           add('x', 'socket', inet('1', { server: false })),
           add('x', 'socket', { addr: { type: 'fd', data: { str: '77' } }, ...listening }),
@@ -124,7 +126,7 @@ describe.skipIf(!hasReference)('as a real daemon keeps character devices', () =>
           ),
           command('qom-set', { path: 'u', property: 'connected', value: false }),
           command('qom-set', { path: 'u', property: 'addr', value: {} }),
-          ...['u', 'i', 'later', 'w'].map(remove),
+          ...['u', 'i', 'later', 'later2', 'w'].map(remove),
           ...all,
         ];
       },

@@ -334,6 +334,46 @@ describe.skipIf(!hasReference)('as a real daemon does transactions', () => {
       withoutOffset,
     ));
 
+  it('backups that take a bitmap, and what is left of it', () => {
+    const incremental = { sync: 'incremental', bitmap: 'a', 'auto-finalize': false };
+    const intoFile = (directory: string): Line =>
+      action('drive-backup', {
+        'job-id': 'k',
+        device: 'over',
+        target: join(directory, 'new.qcow2'),
+        format: 'qcow2',
+        sync: 'full',
+      });
+    return compare(
+      (directory) => [
+        hello,
+        ...openAll(directory),
+        bitmap('over', 'a'),
+        bitmap('copy', 'c'),
+        transaction([backup('j', 'over', 'copy', incremental), abort]),
+        nodes,
+        transaction([backup('j', 'over', 'copy', incremental), clear]),
+        transaction([
+          action('block-dirty-bitmap-remove', on('over', 'a')),
+          backup('j', 'over', 'copy', incremental),
+        ]),
+        transaction([backup('j', 'over', 'copy', { ...incremental, bitmap: 'no' })]),
+        transaction([intoFile(directory), abort]),
+        nodes,
+        ended('null j', [backup('j', 'over', 'copy'), clear]),
+        nodes,
+        sha('copy', 'c'),
+        command('job-finalize', { id: 'j' }),
+        ended('null k', [
+          intoFile(directory),
+          action('block-dirty-bitmap-disable', on('over', 'a')),
+        ]),
+        nodes,
+      ],
+      (line) => (isDrainPause(line) ? null : bitmapsOnly(withoutOffset(line))),
+    );
+  });
+
   it('backups that end together', () =>
     compare(
       () => [

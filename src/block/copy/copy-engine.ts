@@ -229,32 +229,25 @@ export class CopySession {
     }
     const results = await this.#runSteps(steps, table, reservation);
     const zeroes: Span[] = [];
+    // A hole that is linked reads as zeroes only until the target gets a backing file.
+    const saysZeroes = this.spec.targetIsZero !== true && this.spec.fill === undefined;
     let failure: CopyFailure | null = null;
     const outcomes = reservation.pieces.map((piece, index): PieceOutcome => {
       const at = must(stepOf[index], 'each piece has its step');
       if (at === LOST) return 'dropped';
       const result = at === ZERO ? ZERO_RESULT : must(results[at], 'each step has a result');
       if (result.outcome === 'zero') {
-        if (piece.fresh) return 'zero';
-        if (this.spec.targetIsZero !== true) zeroes.push(piece);
-        return 'dropped';
+        if (saysZeroes) zeroes.push(piece);
+        return piece.fresh ? 'zero' : 'dropped';
       }
       if (result.outcome !== 'written') {
         failure ??= failureOf(result.failure, piece.offset);
         return 'dropped';
       }
       if (result.zeroRanges.length === 0) return 'written';
+      if (saysZeroes) pushRanges(zeroes, piece.offset, result.zeroRanges);
       // What a lane left out of new space may hold old bytes: it must not be linked as it is.
-      if (piece.fresh) return { zeroRanges: result.zeroRanges };
-      if (this.spec.targetIsZero !== true) {
-        for (let each = 0; each < result.zeroRanges.length; each += 2) {
-          zeroes.push({
-            offset: piece.offset + (result.zeroRanges[each] ?? 0),
-            length: result.zeroRanges[each + 1] ?? 0,
-          });
-        }
-      }
-      return 'written';
+      return piece.fresh ? { zeroRanges: result.zeroRanges } : 'written';
     });
     const linked = reservation.link(outcomes);
     if (linked instanceof Promise) await linked;
@@ -388,7 +381,7 @@ export class CopySession {
 
 interface Filled {
   readonly failure: CopyFailure | null;
-  /** Linked or in place, left out by the lane because they are zero: still to be zeroed. */
+  /** Linked or in place, left out by the lane because they are zero: still to be said so. */
   readonly zeroes: readonly Span[];
   /** A guest's write came first somewhere. */
   readonly lost: boolean;
@@ -405,6 +398,13 @@ const ZERO_RESULT: LaneResult = {
   deflated: false,
   failure: null,
 };
+
+/** `pairs`: offset from `start` and length of each range. */
+function pushRanges(spans: Span[], start: number, pairs: readonly number[]): void {
+  for (let each = 0; each < pairs.length; each += 2) {
+    spans.push({ offset: start + (pairs[each] ?? 0), length: pairs[each + 1] ?? 0 });
+  }
+}
 
 function compressStep(
   range: PlannedRange,

@@ -13,7 +13,7 @@ import type { Backend, BackingLink, Node, OpenPolicy } from '../../block/index.j
 import { backingOf, layerStatus, skipFilters, viewStatus } from '../../block/copy/index.js';
 import { isZero } from '../../codec/index.js';
 import type { OptionSpec } from '../getopt.js';
-import { CliError, hintOf } from '../program.js';
+import { CliError } from '../program.js';
 import type { Program } from '../program.js';
 import { BACKING_FORMATS } from './create/image.js';
 import { Progress, progressMode } from './progress.js';
@@ -179,7 +179,7 @@ async function openBase(session: Session, overlay: Node, command: RebaseArgument
     const text = error.message.replace(`Could not open '${path}': Could not`, 'Could not');
     const isLocked = error.kind === 'locked';
     const reason = isLocked ? text.replace(`Could not open '${path}': `, '') : text;
-    throw new CliError(`Could not open new backing file '${name}': ${reason}`, 1, hintOf(error));
+    throw new CliError(`Could not open new backing file '${name}': ${reason}`, 1, error);
   }
 }
 

@@ -8,7 +8,7 @@ import type { Backend, DriverRegistry, Graph, Node, OpenPolicy } from '../../blo
 import { checkedDrivers, DRIVER_LOADERS } from '../../engine/index.js';
 import { openDefaultHost } from '../../host/index.js';
 import type { Host } from '../../host/index.js';
-import { CliError, hintOf } from '../program.js';
+import { CliError } from '../program.js';
 import type { Program } from '../program.js';
 
 export interface Session {
@@ -91,7 +91,7 @@ async function openNamed(session: Session, request: OpenRequest): Promise<Node> 
   } catch (error) {
     if (!(error instanceof BlockError)) throw error;
     const status = request.failureStatus ?? 1;
-    throw new CliError(`${prefix}${error.message}`, status, hintOf(error));
+    throw new CliError(`${prefix}${error.message}`, status, error);
   }
 }
 
@@ -105,7 +105,7 @@ export async function attachUser(
     return await session.graph.attach(node, 'img', { taken, shared: Permission.all });
   } catch (error) {
     if (!(error instanceof BlockError) || error.kind !== 'locked') throw error;
-    throw new CliError(`Could not open '${name}': ${error.message}`, 1, hintOf(error));
+    throw new CliError(`Could not open '${name}': ${error.message}`, 1, error);
   }
 }
 

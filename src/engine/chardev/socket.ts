@@ -207,8 +207,10 @@ class SocketChardev implements Chardev {
   #shownAddress(): unknown {
     const address = this.#address;
     if (address.type === 'unix') return { path: address.path, type: 'unix' };
-    const family = address.host.includes(':') ? 'ipv6' : 'ipv4';
-    return { port: String(address.port), [family]: true, host: address.host, type: 'inet' };
+    const plain = { port: String(address.port), host: address.host, type: 'inet' };
+    // Of a server, what was bound; of a client, what was asked for.
+    if (this.#listener === null) return plain;
+    return { ...plain, [address.host.includes(':') ? 'ipv6' : 'ipv4']: true };
   }
 }
 

@@ -8,7 +8,7 @@
 import { BlockError, Permission } from '../../../base/index.js';
 import type { CopyFailure } from '../../../block/copy/index.js';
 import type { Backend, Node, OpenPolicy } from '../../../block/index.js';
-import { CliError, hintOf } from '../../program.js';
+import { CliError } from '../../program.js';
 import type { Program } from '../../program.js';
 import { copyAll } from './copy.js';
 import { CONVERT_OPTIONS, parseConvert } from './options.js';
@@ -160,7 +160,7 @@ async function openTarget(session: Session, request: TargetRequest): Promise<Bac
   } catch (error) {
     if (!(error instanceof BlockError) || error.kind !== 'locked') throw error;
     const text = `Could not open '${command.target}': ${error.message}`;
-    throw new CliError(text, 1, hintOf(error));
+    throw new CliError(text, 1, error);
   }
 }
 

@@ -9,7 +9,7 @@ import { BlockError, Permission } from '../../../base/index.js';
 import { creationPath, protocolOf } from '../../../block/index.js';
 import type { Backend, CreateContext, Driver } from '../../../block/index.js';
 import { driverOptions } from '../../../drivers/options-catalog.js';
-import { CliError, hintOf } from '../../program.js';
+import { CliError } from '../../program.js';
 import { OptionMistake } from './options.js';
 import type { CreateMembers, OptionValues } from './options.js';
 import type { Session } from '../session.js';
@@ -115,6 +115,6 @@ function rawMembers(values: OptionValues): CreateMembers {
 /** A CliError with `prefix: ` before what the driver said. */
 export function creationError(prefix: string, error: unknown): unknown {
   if (!(error instanceof BlockError)) return error;
-  const lines = error instanceof OptionMistake ? error.lines : hintOf(error);
-  return new CliError(`${prefix}: ${error.message}`, 1, lines);
+  const because = error instanceof OptionMistake ? error.lines : error;
+  return new CliError(`${prefix}: ${error.message}`, 1, because);
 }

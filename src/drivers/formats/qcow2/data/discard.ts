@@ -2,10 +2,11 @@
 // Discards and zeroes: changes of L2 entries without data.
 //
 // Version 3 says "reads as zeroes" in the entry. Version 2 cannot: without a backing file an
-// unallocated entry reads as zeroes, with one only written zeroes do, and a discard does nothing
-// (it would uncover the backing file). A discard touches whole clusters only; the image's last
-// cluster counts as whole when the range reaches the end. All entries of one L2 table change in
-// one turn, so no lock is held, but held locks are waited for.
+// unallocated entry reads as zeroes, with one (be it named in the header and not open) only
+// written zeroes do, and a discard does nothing (it would uncover the backing file). A discard
+// touches whole clusters only; the image's last cluster counts as whole when the range reaches the
+// end. All entries of one L2 table change in one turn, so no lock is held, but held locks are
+// waited for.
 
 import { BlockError, settle } from '../../../../base/index.js';
 import type { Eventually } from '../../../../base/index.js';
@@ -56,7 +57,7 @@ export class Eraser implements Stepper<Change> {
     image.assertWritable();
     const unmap = (flags & RequestFlag.mayUnmap) !== 0;
     const { start, end } = this.#wholeClusters(offset, length);
-    const sayable = image.version >= 3 || (image.backing === null && unmap);
+    const sayable = image.version >= 3 || (image.holesStayZero && unmap);
     if (!sayable || start >= end) return this.#zeroEdge(offset, length, flags);
     const change = unmap ? ZERO_UNMAP : ZERO_KEEP;
     const head = this.#zeroEdge(offset, start - offset, flags);
@@ -161,6 +162,11 @@ export class Eraser implements Stepper<Change> {
     return this.#writer.writeZeroData(offset, length);
   }
 
+  #holeIsZero(): boolean {
+    const { version, backing, holesStayZero } = this.#image;
+    return version >= 3 ? backing === null : holesStayZero;
+  }
+
   #readsAsZeroes(offset: number, length: number): Eventually<boolean> {
     const plan = this.#plan;
     for (let at = offset; at < offset + length; at += plan.length) {
@@ -168,7 +174,7 @@ export class Eraser implements Stepper<Change> {
       if (table instanceof Promise) return table.then(() => this.#readsAsZeroes(offset, length));
       plan.find(table, at, offset + length - at);
       const zero = plan.kind === EntryKind.zero || plan.kind === EntryKind.zeroAllocated;
-      const hole = plan.kind === EntryKind.unallocated && this.#image.backing === null;
+      const hole = plan.kind === EntryKind.unallocated && this.#holeIsZero();
       if (!zero && !hole) return false;
     }
     return true;

@@ -207,7 +207,7 @@ class Reservation implements TargetReservation, EntryWatcher {
   async #linkPiece({ piece, hostOffset }: Lowered, zeroRanges: readonly number[]): Promise<void> {
     const { image } = this.#context.store;
     const { clusterSize, size } = image;
-    const sayable = image.version >= 3 || image.backing === null;
+    const sayable = image.version >= 3 || image.holesStayZero;
     let linkedTo = 0;
     for (let index = 0; index < zeroRanges.length; index += 2) {
       const start = zeroRanges[index] ?? 0;
