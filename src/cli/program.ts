@@ -5,6 +5,7 @@
 // A failure is thrown as a CliError (or a BlockError) and printed once, by whoever runs the verb.
 
 import { BlockError, escapeControls } from '../base/index.js';
+import type { Host } from '../host/index.js';
 
 export interface Program {
   /** What stands in front of messages: `qemu-img` through the shim, else `blockwright img`. */
@@ -13,6 +14,8 @@ export interface Program {
   err(text: string): void;
   /** Standard output is a terminal. */
   readonly terminal: boolean;
+  /** Where images are; this machine unless given. */
+  readonly host?: Host;
 }
 
 /** What ends a command line with a message and an exit status. */

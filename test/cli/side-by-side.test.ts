@@ -189,8 +189,8 @@ describe('alone', () => {
       err: "qemu-img: option '--salvage' is not supported\n",
       status: 1,
     });
-    expect(shim(['rebase', '-b', 'x', 'e']).err).toBe(
-      "qemu-img: command 'rebase' is not supported\n",
+    expect(shim(['snapshot', '-l', 'e']).err).toBe(
+      "qemu-img: command 'snapshot' is not supported\n",
     );
   });
 

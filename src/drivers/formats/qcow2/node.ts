@@ -24,7 +24,7 @@ import type {
 } from '../../../block/index.js';
 import { Compressor, Eraser, Mapper, preallocate, Reader, reserve, Writer } from './data/index.js';
 import { l1EntriesFor } from './layout.js';
-import { clearEntries, growL1, MetadataStore, shrinkImage } from './metadata/index.js';
+import { clearEntries, emptyImage, growL1, MetadataStore, shrinkImage } from './metadata/index.js';
 import type { ImageOptions, Qcow2Image } from './metadata/index.js';
 import type { Qcow2Options } from './options.js';
 
@@ -198,6 +198,13 @@ export class Qcow2Node implements DriverNode {
       this.image.corrupt = this.image.structures.info().corrupt === true;
     }
     return result;
+  }
+
+  /** A crash leaves leaks at worst, and any part of the layer. */
+  async makeEmpty(): Promise<void> {
+    this.image.assertWritable();
+    await this.becameWritable();
+    await emptyImage(this.#store);
   }
 
   info(): DriverInfo {

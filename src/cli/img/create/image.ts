@@ -5,19 +5,19 @@
 // one cut to nothing, after its locks were tested) only when the format asks for its `file`. When
 // making the image fails, a file that was not there before is removed again.
 
-import { BlockError, Permission } from '../../base/index.js';
-import { creationPath, protocolOf } from '../../block/index.js';
-import type { Backend, CreateContext, Driver } from '../../block/index.js';
-import { driverOptions } from '../../drivers/options-catalog.js';
-import { CliError } from '../program.js';
-import { OptionMistake } from './create-options.js';
-import type { CreateMembers, OptionValues } from './create-options.js';
-import type { Session } from './session.js';
+import { BlockError, Permission } from '../../../base/index.js';
+import { creationPath, protocolOf } from '../../../block/index.js';
+import type { Backend, CreateContext, Driver } from '../../../block/index.js';
+import { driverOptions } from '../../../drivers/options-catalog.js';
+import { CliError } from '../../program.js';
+import { OptionMistake } from './options.js';
+import type { CreateMembers, OptionValues } from './options.js';
+import type { Session } from '../session.js';
 
 const SECTOR = 512;
 
 /** Formats that a header may name; those without a driver here can be opened by others. */
-const BACKING_FORMATS: ReadonlySet<string> = new Set([
+export const BACKING_FORMATS: ReadonlySet<string> = new Set([
   ...Object.keys(driverOptions),
   'bochs', 'cloop', 'dmg', 'host_device', 'luks', 'nbd', 'null-aio', 'parallels', 'qcow',
   'qed', 'throttle', 'vdi', 'vhdx', 'vmdk', 'vpc',
