@@ -9,10 +9,10 @@
 import { assert, BlockError, COPY_LIMITS, errnoText, must, Permission } from '../base/index.js';
 import { toBlockError } from '../base/index.js';
 import type { Backend, Child, DrainedSection, EdgeUser, Node, ShownBits } from '../block/index.js';
-import { resolveBackingName, showBits, UNNAMED_USER } from '../block/index.js';
+import { infoBelow, resolveBackingName, showBits, UNNAMED_USER } from '../block/index.js';
 import { layerStatus, MirrorState, skipFilters, yieldToLoop } from '../block/copy/index.js';
 import type { CopyFailure, CopySession, MirrorInternal } from '../block/copy/index.js';
-import { CopyLoop } from './copy-loop.js';
+import { CopyLoop, lengthen } from './copy-loop.js';
 import type { Job } from './job.js';
 import { MirrorBatches } from './mirror-batches.js';
 import type { OnError } from './options.js';
@@ -257,7 +257,7 @@ export class MirrorWork implements StartableWork {
     const { source, target, type } = this.#plan;
     if (type === 'commit' && target.length < source.length) {
       const backend = must(this.#target, 'the job is attached');
-      await entered(backend, () => target.truncate(source.length));
+      await entered(backend, () => lengthen(target, source.length));
     }
     if (type === 'commit' || source.length === target.length) return;
     throw new BlockError('invalid-option', 'Source and target image have different sizes');
@@ -270,7 +270,7 @@ export class MirrorWork implements StartableWork {
 
   get #unit(): number {
     const { target, granularity } = this.#plan;
-    return Math.max(granularity, skipFilters(target).info.clusterSize ?? 0);
+    return Math.max(granularity, infoBelow(target).clusterSize ?? 0);
   }
 
   #openSession(): CopySession {

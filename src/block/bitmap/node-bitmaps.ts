@@ -3,6 +3,7 @@
 // writes through one observer each; a bitmap that is busy cannot be changed by users.
 
 import { assert, BITMAP_LIMITS, BlockError, NAME_LIMITS } from '../../base/index.js';
+import { infoBelow } from '../inherited-info.js';
 import type { Node } from '../node.js';
 import { DirtyBitmap, isGranularity, type DirtyBitmapOptions } from './dirty-bitmap.js';
 
@@ -79,9 +80,7 @@ export interface AddBitmapOptions {
 
 /** Of the format below filters. */
 function defaultGranularity(node: Node): number {
-  let format = node;
-  while (format.filtered !== null) format = format.filtered;
-  const cluster = format.info.clusterSize ?? DEFAULT_GRANULARITY;
+  const cluster = infoBelow(node).clusterSize ?? DEFAULT_GRANULARITY;
   return Math.max(MIN_DEFAULT_GRANULARITY, Math.min(cluster, DEFAULT_GRANULARITY));
 }
 

@@ -228,26 +228,31 @@ export class CopySession {
       steps.push(pieceStep(range, piece, { table, zeroGranularity }));
     }
     const results = await this.#runSteps(steps, table, reservation);
+    const holes = this.spec.targetIsZero === true;
     const zeroes: Span[] = [];
-    // A hole that is linked reads as zeroes only until the target gets a backing file.
-    const saysZeroes = this.spec.targetIsZero !== true && this.spec.fill === undefined;
+    // A hole reads as zeroes only until the target gets a backing file.
+    const saysZeroes = !holes && this.spec.fill === undefined;
     let failure: CopyFailure | null = null;
     const outcomes = reservation.pieces.map((piece, index): PieceOutcome => {
       const at = must(stepOf[index], 'each piece has its step');
       if (at === LOST) return 'dropped';
       const result = at === ZERO ? ZERO_RESULT : must(results[at], 'each step has a result');
       if (result.outcome === 'zero') {
+        if (piece.fresh) {
+          return holes ? { zeroRanges: [0, piece.length], holes } : 'zero';
+        }
         if (saysZeroes) zeroes.push(piece);
-        return piece.fresh ? 'zero' : 'dropped';
+        return 'dropped';
       }
       if (result.outcome !== 'written') {
         failure ??= failureOf(result.failure, piece.offset);
         return 'dropped';
       }
       if (result.zeroRanges.length === 0) return 'written';
-      if (saysZeroes) pushRanges(zeroes, piece.offset, result.zeroRanges);
       // What a lane left out of new space may hold old bytes: it must not be linked as it is.
-      return piece.fresh ? { zeroRanges: result.zeroRanges } : 'written';
+      if (piece.fresh) return { zeroRanges: result.zeroRanges, holes };
+      if (saysZeroes) pushRanges(zeroes, piece.offset, result.zeroRanges);
+      return 'written';
     });
     const linked = reservation.link(outcomes);
     if (linked instanceof Promise) await linked;

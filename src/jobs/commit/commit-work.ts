@@ -13,7 +13,7 @@ import { RequestFlag, UNNAMED_USER } from '../../block/index.js';
 import type { BackingLink, Backend, EdgeUser, Node } from '../../block/index.js';
 import { layerStatus, skipFilters, yieldToLoop } from '../../block/copy/index.js';
 import type { CopySession } from '../../block/copy/index.js';
-import { CopyLoop } from '../copy-loop.js';
+import { CopyLoop, lengthen } from '../copy-loop.js';
 import type { CopyWork, Hold } from '../copy-loop.js';
 import type { Job } from '../job.js';
 import { overlaysOf } from '../links.js';
@@ -116,7 +116,9 @@ export class CommitWork implements StartableWork {
     await yieldToLoop();
     job.setTotal(top.length);
     if (base.length < top.length) {
-      await entered(must(this.#base, 'the job is attached'), () => base.truncate(top.length));
+      await entered(must(this.#base, 'the job is attached'), () =>
+        lengthen(base, top.length),
+      );
     }
     const unit = this.#unit;
     this.#session = engine.open({

@@ -213,7 +213,7 @@ export class StreamWork implements JobWork {
   /** What the header is to say; undefined when it stays as it is. */
   #link(): BackingLink | null | undefined {
     const { backingFile } = this.#plan;
-    if (this.#empty && backingFile === null) return undefined;
+    if (skipFilters(this.#plan.top).backing === null) return undefined;
     if (this.#base === null) return null;
     const base = skipFilters(this.#base);
     return { file: backingFile ?? base.filename, format: base.driver.name };

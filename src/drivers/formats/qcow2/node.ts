@@ -257,7 +257,7 @@ export class Qcow2Node implements DriverNode {
       else await this.#eraser.zeroClusters(start, covered - start);
     }
     // The rest of the last cluster may hold what a lane left there or what the backing file shows.
-    if (partial !== 0) await this.#eraser.writeZeroes(old, Math.min(size, start) - old, 0);
+    if (partial !== 0) await this.#eraser.hide(old, Math.min(size, start) - old);
   }
 
   #finish(done: Eventually<void>, request: Request): Eventually<void> {

@@ -23,11 +23,14 @@ interface Change {
   readonly discard: boolean;
   /** Host clusters are given up; otherwise they stay with the entry, preallocated. */
   readonly unmap: boolean;
+  /** Only entries that are not allocated become others. */
+  readonly holes?: boolean;
 }
 
 const DISCARD: Change = { discard: true, unmap: true };
 const ZERO_UNMAP: Change = { discard: false, unmap: true };
 const ZERO_KEEP: Change = { discard: false, unmap: false };
+const ZERO_HOLES: Change = { discard: false, unmap: false, holes: true };
 
 export class Eraser implements Stepper<Change> {
   stepLength = 0;
@@ -63,6 +66,13 @@ export class Eraser implements Stepper<Change> {
     const head = this.#zeroEdge(offset, start - offset, flags);
     const middle = settle(head, () => this.#change({ offset: start, length: end - start }, change));
     return settle(middle, () => this.#zeroEdge(end, offset + length - end, flags));
+  }
+
+  /** As writeZeroes(), but what reads as zeroes already stays as it is. */
+  hide(offset: number, length: number): Eventually<void> {
+    return settle(this.#readsAsZeroes(offset, length), (known) =>
+      known ? undefined : this.#writer.writeZeroData(offset, length),
+    );
   }
 
   /** Makes whole clusters read as zeroes where the format can say so (v3, or no backing file). */
@@ -116,6 +126,7 @@ export class Eraser implements Stepper<Change> {
     const lo = table.view.getUint32(at + 4);
     const kind = entryKind(hi, lo, image.version);
     if (!this.#needsEntry(kind, change)) return;
+    if (change.holes === true && kind !== EntryKind.unallocated) return;
     if (image.version < 3) {
       this.#store.setEntry(table, cluster, { hi: 0, lo: 0 });
       this.#store.freeEntry(hi, lo, this.#punches(change));
@@ -144,15 +155,27 @@ export class Eraser implements Stepper<Change> {
     };
   }
 
-  /** A range that the entries cannot say: nothing where it reads as zeroes, else written zeroes. */
+  /**
+   * A range that the entries cannot say: where it reads as zeroes its clusters say so from now on,
+   * whatever backing file comes below them; else written zeroes.
+   */
   #zeroEdge(offset: number, length: number, flags: number): Eventually<void> {
     if (length <= 0) return undefined;
     const zero = this.#readsAsZeroes(offset, length);
-    return settle(zero, (known) => this.#writeEdge(offset, length, known ? null : flags));
+    return settle(zero, (known) =>
+      known ? this.#claimHoles(offset, length) : this.#writeEdge(offset, length, flags),
+    );
   }
 
-  #writeEdge(offset: number, length: number, flags: number | null): Eventually<void> {
-    if (flags === null) return undefined;
+  #claimHoles(offset: number, length: number): Eventually<void> {
+    const { version, clusterSize, size } = this.#image;
+    if (version < 3) return undefined;
+    const start = Math.floor(offset / clusterSize) * clusterSize;
+    const end = Math.min(size, Math.ceil((offset + length) / clusterSize) * clusterSize);
+    return this.#change({ offset: start, length: end - start }, ZERO_HOLES);
+  }
+
+  #writeEdge(offset: number, length: number, flags: number): Eventually<void> {
     if ((flags & RequestFlag.noFallback) !== 0) {
       throw new BlockError('unsupported', `${this.#image.label}: zeroes need data to be written`, {
         node: this.#image.name,
