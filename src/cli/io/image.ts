@@ -14,6 +14,11 @@ import type { Shell } from './shell.js';
 
 const L2_ENTRY_BYTES = 8;
 
+const STORING_NOTHING = new Set(['null-co', 'null-aio']);
+
+/** Those with a name of their own before a colon, which is told as well. */
+const PROTOCOLS = new Set(['file', 'host_device', 'null-co', 'null-aio', 'blkdebug', 'blkverify']);
+
 export const length: Command = {
   name: 'length',
   alias: 'l',
@@ -35,10 +40,9 @@ export const info: Command = {
     const node = storing(shell.file.node);
     const out = (line: string): void => shell.program.out(`${line}\n`);
     out(`format name: ${node.driver.name}`);
+    if (PROTOCOLS.has(node.driver.name)) out(`format name: ${node.driver.name}`);
     // Such a node has no clusters to be told of, which ends the command.
-    if (node.driver.name === 'null-co' || node.driver.name === 'null-aio') {
-      throw new CommandFailure('');
-    }
+    if (STORING_NOTHING.has(node.driver.name)) throw new CommandFailure('');
     const { clusterSize = 0, specific } = node.info;
     out(`cluster size: ${amountText(clusterSize)}`);
     out(`vm state offset: ${amountText(vmStateOffset(node, clusterSize))}`);
@@ -87,7 +91,7 @@ export const discard: Command = {
   words: [2, null],
   permissions: Permission.write,
   flags: [COUNTS, QUIET],
-  manual: ['What is discarded may be given back to the host, or stay as it is (see -d unmap).'],
+  manual: ['What is discarded may be given back to the host, or stay as it is (see -d).'],
   async run(shell, given) {
     given.read([2, 2]);
     const offset = sizeOf(given.operand(0));
@@ -119,7 +123,7 @@ export const truncate: Command = {
   ],
   async run(shell, given) {
     let mode: (typeof PREALLOCATIONS)[number] = 'off';
-    given.read([1, 1], (_letter, value) => {
+    given.read([1, null], (_letter, value) => {
       const found = PREALLOCATIONS.find((name) => name === value);
       if (found === undefined) throw new CliError(`Invalid preallocation mode '${value}'`);
       mode = found;
@@ -149,8 +153,9 @@ async function areaAt(shell: Shell, offset: number, end: number): Promise<Area> 
   while (at < end) {
     const found = node.blockStatus(at, end - at, false);
     const status = found instanceof Promise ? await shell.wait(found) : found;
-    if (allocated !== null && status.allocated !== allocated) break;
-    ({ allocated } = status);
+    const isHeld = status.allocated && (status.zero || !STORING_NOTHING.has(node.driver.name));
+    if (allocated !== null && isHeld !== allocated) break;
+    allocated = isHeld;
     at += status.length;
   }
   return { allocated: allocated ?? false, length: at - offset };

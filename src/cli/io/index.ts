@@ -12,7 +12,7 @@ import { withSession } from '../img/session.js';
 import { refuseObject } from '../img/verb.js';
 import { versionText } from '../version.js';
 import { warnOfProbing } from './open.js';
-import { aioMode, discardMode, openFile, optionTree, requireCacheMode } from './open-file.js';
+import { aioMode, DEFAULT_CACHE, discardMode, openFile, optionTree, requireCacheMode } from './open-file.js';
 import type { FileRequest } from './open-file.js';
 import { helpText, OPTIONS } from './options.js';
 import { Shell } from './shell.js';
@@ -58,7 +58,7 @@ function mistakeText({ mistake, word, letter }: OptionError): string {
 function parse(args: readonly string[], program: Program): CommandLine | string {
   const commands: string[] = [];
   const given = new Map<string, string>();
-  let cache = 'writeback';
+  let cache = DEFAULT_CACHE;
   let nativeAio = false;
   let text: string | null = null;
   const operands = readOptions(args, OPTIONS, (name, value) => {
@@ -91,7 +91,7 @@ function parse(args: readonly string[], program: Program): CommandLine | string 
     options: hasOptions ? optionTree(file, program) : format === undefined ? {} : { driver: format },
     cache,
     nativeAio,
-    unmap: discardMode(given.get('discard') ?? 'ignore'),
+    unmap: discardMode(given.get('discard') ?? 'unmap'),
     readOnly: given.has('read-only'),
     snapshot: given.has('snapshot'),
     copyOnRead: given.has('copy-on-read'),
@@ -121,7 +121,7 @@ async function runShell(shell: Shell, line: CommandLine): Promise<number> {
   } catch (error) {
     if (!(error instanceof BlockError)) throw error;
     // Told, and no command has failed by it.
-    shell.warn(error.message);
+    shell.warn(`Could not write everything back: ${error.message}`);
   }
   return isWell ? 0 : 1;
 }

@@ -9,11 +9,11 @@ import { mkdtempSync, rmdirSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
-import { BlockError, Permission } from '../../base/index.js';
-import { protocolOf } from '../../block/index.js';
+import { BlockError, parseSize, Permission } from '../../base/index.js';
+import { parseFilename, protocolOf } from '../../block/index.js';
 import type { Backend, Node, OpenPolicy } from '../../block/index.js';
 import { driverOptions } from '../../drivers/options-catalog.js';
-import { parseKeyval } from '../../schema/index.js';
+import { parseKeyval, validate } from '../../schema/index.js';
 import type { KeyvalTree } from '../../schema/index.js';
 import { createImage } from '../img/create-image.js';
 import { createFormat, OptionValues } from '../img/create-options.js';
@@ -32,6 +32,9 @@ export interface OpenFile {
   readonly modes: FileModes;
   close(): Promise<void>;
 }
+
+/** Each write is durable when it ends, as in the reference. */
+export const DEFAULT_CACHE = 'writethrough';
 
 export interface FileModes {
   readonly cache: string;
@@ -84,7 +87,20 @@ export function optionTree(text: string, program: Program): KeyvalTree {
     report(program, `warning: short-form boolean option '${plain}' deprecated`, hint);
     return full;
   });
-  return parseKeyval(items.filter((item) => item !== '').join(','));
+  return withSizes(parseKeyval(items.filter((item) => item !== '').join(',')));
+}
+
+/** Options that are numbers in the declarations may be sizes with suffixes here. */
+const SIZES = /^(size|offset|align|(max|opt)-.*|.*cache-size|prealloc-.*)$/;
+
+function withSizes(tree: KeyvalTree): KeyvalTree {
+  const entries = Object.entries(tree).map(([key, value]) => {
+    if (isTree(value)) return [key, withSizes(value)] as const;
+    if (typeof value !== 'string' || !SIZES.test(key)) return [key, value] as const;
+    const parsed = parseSize(value);
+    return [key, parsed.ok ? String(parsed.bytes) : value] as const;
+  });
+  return Object.fromEntries(entries);
 }
 
 /** A later list goes before an earlier one. */
@@ -157,67 +173,135 @@ async function openNamed(
   { name, options, readOnly }: FileRequest,
   policy: OpenPolicy,
 ): Promise<Node> {
-  const path = await openingName(session, name, options);
-  try {
-    return await session.graph.openImage(path, null, readOnly, policy);
-  } catch (error) {
-    if (!(error instanceof BlockError)) throw error;
-    const prefix = `Could not open '${path}': `;
-    if (!error.message.startsWith(prefix)) throw error;
-    throw new BlockError(error.kind, error.message.slice(prefix.length), error.context);
-  }
-}
-
-/** The name alone where it says it all, else the options as a name. */
-async function openingName(
-  session: Session,
-  name: string | null,
-  options: KeyvalTree,
-): Promise<string> {
   if (name === '') {
     throw new BlockError('invalid-option', "The 'file' block driver requires a file name");
   }
-  const { driver } = options;
-  if (name === null && driver === undefined && options['file'] === undefined) {
-    throw new BlockError('invalid-option', 'Must specify either driver or file');
+  const { driver, ...others } = options;
+  const request = { name, driver, options: others, readOnly };
+  let path = '';
+  try {
+    if (name === null || Object.keys(others).length > 0) {
+      const tree = await fullOptions(session, request);
+      if (typeof tree.driver === 'string') return await openTree(session, tree, policy);
+      path = `json:${JSON.stringify(tree)}`;
+    } else {
+      path = name;
+    }
+    const format = typeof driver === 'string' ? driver : null;
+    return await session.graph.openImage(path, format, readOnly, policy);
+  } catch (error) {
+    if (!(error instanceof BlockError)) throw error;
+    throw await withoutPrefix(session, error, { name, driver, path });
   }
-  if (typeof driver === 'string' && !Object.hasOwn(driverOptions, driver)) {
-    throw new BlockError('invalid-option', `Unknown driver '${driver}'`);
+}
+
+/** Says what is wrong without repeating the name. */
+async function withoutPrefix(
+  session: Session,
+  error: BlockError,
+  request: Pick<NamedRequest, 'name' | 'driver'> & { readonly path: string },
+): Promise<BlockError> {
+  const { name } = request;
+  const prefix = `Could not open '${request.path}': `;
+  const { message, kind, context } = error;
+  const rest = message.startsWith(prefix) ? message.slice(prefix.length) : message;
+  const unknown = /^Parameter '(.*)' is unexpected$/.exec(rest)?.[1];
+  if (unknown === undefined || unknown.includes('.') || name === null) {
+    return new BlockError(kind, rest, context);
   }
-  if (name === null) return `json:${JSON.stringify(options)}`;
-  if (Object.keys(options).length === 0) return name;
-  return `json:${JSON.stringify(await withName(session, name, options))}`;
+  const driver = await driverOf(session, { ...request, name });
+  return new BlockError(
+    'invalid-option',
+    `Block format '${driver}' does not support the option '${unknown}'`,
+    context,
+  );
+}
+
+/** The driver that a name is opened by. */
+async function driverOf(
+  session: Session,
+  { name, driver }: { readonly name: string; readonly driver: KeyvalTree[string] | undefined },
+): Promise<string> {
+  if (typeof driver === 'string') return driver;
+  const node = await session.graph.openImage(name, null, true, { inspectOnly: true });
+  await session.graph.close(node);
+  return node.driver.name;
+}
+
+type Tree = Readonly<Record<string, unknown>>;
+
+interface NamedRequest {
+  readonly name: string | null;
+  readonly driver: KeyvalTree[string] | undefined;
+  /** Without the driver. */
+  readonly options: KeyvalTree;
+  readonly readOnly: boolean;
 }
 
 /** Options of the image and of its file, with the name where it belongs. */
-async function withName(
-  session: Session,
-  name: string,
-  options: KeyvalTree,
-): Promise<Readonly<Record<string, unknown>>> {
-  if (name.startsWith('json:')) {
-    const own = JSON.parse(name.slice('json:'.length)) as Readonly<Record<string, unknown>>;
-    return { ...own, ...options };
+async function fullOptions(session: Session, request: NamedRequest): Promise<Tree> {
+  const { name, driver, options, readOnly } = request;
+  if (driver === undefined) {
+    if (name === null && options['file'] === undefined) {
+      throw new BlockError('invalid-option', 'Must specify either driver or file');
+    }
+    return withProtocols(session, withName(name, options));
   }
-  const { driver } = options;
+  if (typeof driver !== 'string' || !Object.hasOwn(driverOptions, driver)) {
+    throw new BlockError('invalid-option', `Unknown driver '${typeof driver === 'string' ? driver : ''}'`);
+  }
+  const { kind, children } = await session.registry.load(driver);
+  const tree = kind === 'protocol' && name !== null
+    ? { filename: name, ...options }
+    : withName(name, options);
+  if (children['file']?.required === true && tree['file'] === undefined) {
+    throw new BlockError('invalid-option', 'A block device must be specified for "file"');
+  }
+  const access = options['read-only'] === undefined ? { 'read-only': readOnly } : {};
+  return { ...(await withProtocols(session, tree)), ...access, driver };
+}
+
+function withName(name: string | null, options: KeyvalTree): Tree {
   const { file } = options;
+  if (name === null || typeof file === 'string') return options;
+  const parsed = parseFilename(name);
   const own = isTree(file) ? file : {};
-  if (typeof file === 'string') return options;
-  const isProtocol =
-    typeof driver === 'string' && (await session.registry.load(driver)).kind === 'protocol';
-  if (isProtocol) return { filename: name, ...options };
-  const prefix = /^blkdebug:([^:]*):(.*)$/.exec(name);
-  if (prefix === null) {
-    const path = name.replace(/^file:/, '');
-    return {
-      ...options,
-      file: { driver: await protocolOf(session.host, path), filename: path, ...own },
-    };
+  if (parsed.kind === 'path') return { ...options, file: { filename: parsed.path, ...own } };
+  const { driver, ...named } = parsed.options;
+  if (driver === undefined) return { ...named, ...options };
+  return { ...options, file: { ...named, driver, ...own } };
+}
+
+/** Files whose driver is not named are host files. */
+async function withProtocols(session: Session, tree: Tree): Promise<Tree> {
+  const result: Record<string, unknown> = {};
+  for (const [key, value] of Object.entries(tree)) {
+    const isMember = typeof value === 'object' && value !== null && !Array.isArray(value);
+    if (!isMember) {
+      result[key] = value;
+      continue;
+    }
+    const inner = await withProtocols(session, value as Tree);
+    const isFile = typeof inner['filename'] === 'string' && inner['driver'] === undefined;
+    const protocol = isFile ? { driver: await protocolOf(session.host, inner['filename']) } : {};
+    result[key] = { ...inner, ...protocol };
   }
-  const [, config = '', rest = ''] = prefix;
-  const image = { driver: await protocolOf(session.host, rest), filename: rest };
-  const rules = config === '' ? {} : { config };
-  return { ...options, file: { driver: 'blkdebug', ...rules, image, ...own } };
+  return result;
+}
+
+/** As it stands, and no format is looked for above it. */
+async function openTree(session: Session, tree: Tree, policy: OpenPolicy): Promise<Node> {
+  const { blockdevOptions } = await import('../../api/index.js');
+  const options = validate(blockdevOptions, asTexts(tree), '', 'keyval') as Tree;
+  return await session.graph.open({ ...options, driver: String(tree['driver']) }, policy);
+}
+
+/** The form in which options of command lines are checked. */
+function asTexts(value: unknown): unknown {
+  if (typeof value === 'boolean') return value ? 'on' : 'off';
+  if (typeof value !== 'object' || value === null) return value;
+  if (Array.isArray(value)) return value.map(asTexts);
+  return Object.fromEntries(Object.entries(value).map(([key, each]) => [key, asTexts(each)]));
 }
 
 function isTree(value: KeyvalTree[string] | undefined): value is KeyvalTree {

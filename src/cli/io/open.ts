@@ -9,6 +9,7 @@ import { CommandFailure } from './command.js';
 import type { Command } from './command.js';
 import {
   aioMode,
+  DEFAULT_CACHE,
   discardMode,
   joinedOptions,
   openFile,
@@ -22,7 +23,7 @@ export const open: Command = {
   name: 'open',
   alias: 'o',
   usage: '[-rsCnkU] [-t cache] [-d discard] [-o options] [path]',
-  about: 'opens the file specified by path',
+  about: 'open the file specified by path',
   words: [1, null],
   standsAlone: true,
   flags: [
@@ -43,8 +44,8 @@ export const open: Command = {
   ],
   manual: ["'open -n -o driver=raw FILE' opens FILE as it is, past the host's cache."],
   async run(shell, given) {
-    let cache = 'writeback';
-    let unmap = false;
+    let cache = DEFAULT_CACHE;
+    let unmap = true;
     let nativeAio = false;
     let options: KeyvalTree = {};
     const operands = given.read([0, 1], (letter, value) => {

@@ -36,7 +36,7 @@ export const OPTIONS: readonly IoOption[] = [
     long: 'cache',
     argument: true,
     value: 'MODE',
-    about: 'none, writeback, writethrough, directsync or unsafe',
+    about: 'none, writeback, writethrough (the default), directsync or unsafe',
   },
   {
     name: 'discard',
@@ -44,7 +44,7 @@ export const OPTIONS: readonly IoOption[] = [
     long: 'discard',
     argument: true,
     value: 'MODE',
-    about: 'unmap: discards reach the file; ignore',
+    about: 'unmap (the default): discards reach the file; ignore',
   },
   {
     name: 'aio',

@@ -4,11 +4,21 @@
 // `abort` and `sigraise` end the process as the signal does: nothing is flushed or closed, so that
 // an image is left as a crash leaves it.
 
+import { constants } from 'node:os';
+
 import { CommandFailure, usageLine } from './command.js';
 import type { Command } from './command.js';
 import { sizeOf } from './numbers.js';
 
 const LAST_SIGNAL = 65;
+const IGNORED_BY_NODE = ['SIGXFSZ'] as const;
+const { signals } = constants;
+
+/**
+ * Without effect in the reference, whose event loop keeps SIGBUS, SIGUSR1, SIGALRM and SIGIO to
+ * itself, and where the C library does so with 32 and 33.
+ */
+const WITHOUT_EFFECT: ReadonlySet<number> = new Set([7, 10, 14, 29, 32, 33]);
 
 export const quit: Command = {
   name: 'quit',
@@ -52,7 +62,13 @@ export const sigraise: Command = {
 
 /** Numbers that are no signal do nothing. */
 function raise(signal: number): void {
+  if (WITHOUT_EFFECT.has(signal)) return;
   try {
+    for (const name of IGNORED_BY_NODE) {
+      // What Node ignores gets its default effect back with the last listener.
+      const listener = (): void => undefined;
+      if (signals[name] === signal) process.on(name, listener).off(name, listener);
+    }
     process.kill(process.pid, signal);
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== 'EINVAL') throw error;

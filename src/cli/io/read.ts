@@ -58,7 +58,6 @@ export const read: Command = {
   about: 'reads a number of bytes at a specified offset',
   words: [2, null],
   flags: [
-    { letter: 'a', about: 'accepted and ignored' },
     { letter: 'b', about: 'read the VM state instead of the disk' },
     COUNTS,
     { letter: 'l', value: 'len', about: 'with -P: how many bytes to compare' },
