@@ -10,9 +10,10 @@ import { bench as convert } from './convert.js';
 import type { Bench, BenchContext, Result } from './harness.js';
 import { findProgram, ourCommand } from './harness.js';
 import { json, table } from './report.js';
+import { bench as speed } from './speed.js';
 import { bench as stream } from './stream.js';
 
-const BENCHES: readonly Bench[] = [convert, stream, backup];
+const BENCHES: readonly Bench[] = [convert, stream, backup, speed];
 const PEERS = ['qemu-img', 'qemu-storage-daemon'];
 const MIB = 1024 * 1024;
 

@@ -1,7 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 // Commands that change nodes that are there: size, snapshots, backing links, what is watched.
 
-import { command, enumeration, int, optional, str, struct, uint } from '../schema/index.js';
+import {
+  alternate,
+  bool,
+  command,
+  enumeration,
+  int,
+  nothing,
+  optional,
+  str,
+  struct,
+  uint,
+} from '../schema/index.js';
 
 export const blockResize = command({
   name: 'block_resize',
@@ -63,5 +74,17 @@ export const xBlockdevChange = command({
   since: '2.7',
   doc: 'Adds `node` to the children of a quorum, or takes the edge `child` out.',
   args: { parent: str, child: optional(str), node: optional(str) },
+  features: ['unstable'],
+});
+
+export const xBlockdevSetIothread = command({
+  name: 'x-blockdev-set-iothread',
+  since: '2.12',
+  doc: 'Gives the bulk work of a node, and of all that is connected to it, to an I/O thread.',
+  args: {
+    'node-name': str,
+    iothread: alternate('StrOrNull', { s: str, n: nothing }),
+    force: optional(bool),
+  },
   features: ['unstable'],
 });

@@ -6,6 +6,7 @@ import * as blockChange from './block-change.js';
 import * as blockCore from './block-core.js';
 import * as blockJob from './block-job.js';
 import * as blockQuery from './block-query.js';
+import * as char from './char.js';
 import * as control from './control.js';
 import * as eventDeclarations from './events.js';
 import * as job from './job.js';
@@ -59,6 +60,7 @@ const declarations = [
   blockChange.blockdevSnapshotSync,
   blockChange.changeBackingFile,
   blockChange.xBlockdevChange,
+  blockChange.xBlockdevSetIothread,
   bitmap.blockDirtyBitmapAdd,
   bitmap.blockDirtyBitmapRemove,
   bitmap.blockDirtyBitmapClear,
@@ -69,12 +71,22 @@ const declarations = [
   bitmap.xBlockDirtyBitmapDisable,
   bitmap.xBlockDirtyBitmapMerge,
   bitmap.debugBlockDirtyBitmapSha256,
+  char.queryChardev,
+  char.queryChardevBackends,
+  char.ringbufWrite,
+  char.ringbufRead,
+  char.chardevAdd,
+  char.chardevChange,
+  char.chardevRemove,
+  char.chardevSendBreak,
   transactionCommand,
   object.objectAdd,
   object.objectDel,
   object.qomList,
   object.qomGet,
   object.qomSet,
+  object.qomListTypes,
+  object.qomListProperties,
 ] as const;
 
 const eventList = Object.values(eventDeclarations).filter(
@@ -100,6 +112,7 @@ export const events: ReadonlyMap<string, EventDeclaration> = new Map(
   eventList.map((entry) => [entry.name, entry as EventDeclaration]),
 );
 
+export type { ChardevBackendValue } from './char.js';
 export { blockdevOptions } from './blockdev-options.js';
 export type { ImageInfoValue } from './node-info.js';
 export { jobStatus, jobType } from './job.js';

@@ -1,16 +1,31 @@
 // SPDX-License-Identifier: Apache-2.0
 // Commands for objects beside the graph, and for looking at and changing their properties.
 //
-// Types that are not here (`secret`, `iothread`, …) are refused by their name.
+// Types that are not here (`secret`, `tls-creds-x509`, …) are refused by their name.
 
 import { throttleGroupProperties } from '../block/throttle/options.js';
-import { any, command, list, optional, str, struct, union } from '../schema/index.js';
+import { any, bool, command, int, list, optional, str, struct, union } from '../schema/index.js';
+
+const eventLoop = {
+  'aio-max-batch': optional(int),
+  'thread-pool-min': optional(int),
+  'thread-pool-max': optional(int),
+} as const;
 
 export const objectOptions = union('ObjectOptions', {
   base: { id: str },
   discriminator: 'qom-type',
   tagName: 'ObjectType',
-  branches: { 'throttle-group': throttleGroupProperties },
+  branches: {
+    'throttle-group': throttleGroupProperties,
+    iothread: struct('IothreadProperties', {
+      ...eventLoop,
+      'poll-max-ns': optional(int),
+      'poll-grow': optional(int),
+      'poll-shrink': optional(int),
+    }),
+    'main-loop': struct('MainLoopProperties', eventLoop),
+  },
 });
 
 export const objectAdd = command({
@@ -52,4 +67,20 @@ export const qomSet = command({
   since: '1.2',
   doc: 'Changes a property, such as the limits of a throttle group in use.',
   args: { path: str, property: str, value: any },
+});
+export const qomListTypes = command({
+  name: 'qom-list-types',
+  since: '1.2',
+  doc: 'Types of objects, all or those that derive from one.',
+  args: { implements: optional(str), abstract: optional(bool) },
+  returns: list(
+    struct('ObjectTypeInfo', { name: str, abstract: optional(bool), parent: optional(str) }),
+  ),
+});
+export const qomListProperties = command({
+  name: 'qom-list-properties',
+  since: '2.12',
+  doc: 'Properties that every object of a type has.',
+  args: { typename: str },
+  returns: list(objectPropertyInfo),
 });

@@ -34,6 +34,7 @@ const branches = {
   'x-block-dirty-bitmap-disable': bitmapAction,
   'x-block-dirty-bitmap-merge': wrap('XBlockDirtyBitmapMergeWrapper', looseBitmapMergeOptions),
   'blockdev-backup': wrap('BlockdevBackupWrapper', jobOptions.backup),
+  'drive-backup': wrap('DriveBackupWrapper', jobOptions['drive-backup']),
   'blockdev-snapshot': wrap('BlockdevSnapshotWrapper', blockdevSnapshotOptions),
   'blockdev-snapshot-internal-sync': wrap(
     'BlockdevSnapshotInternalWrapper',
@@ -42,10 +43,18 @@ const branches = {
   'blockdev-snapshot-sync': wrap('BlockdevSnapshotSyncWrapper', blockdevSnapshotSyncOptions),
 } as const;
 
+const OLD_NAME = { features: ['deprecated', 'unstable'] } as const;
+
 const transactionAction = union('TransactionAction', {
   discriminator: 'type',
   tagName: 'TransactionActionKind',
   branches,
+  tagFacts: {
+    'drive-backup': { features: ['deprecated'] },
+    'x-block-dirty-bitmap-enable': OLD_NAME,
+    'x-block-dirty-bitmap-disable': OLD_NAME,
+    'x-block-dirty-bitmap-merge': OLD_NAME,
+  },
 });
 
 export type ActionName = keyof typeof branches;

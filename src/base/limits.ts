@@ -35,6 +35,8 @@ export const COPY_LIMITS = {
   batchesPerJob: 16,
   /** Zeroes are handled in ranges of at most this many bytes. */
   zeroRangeBytes: 1024 * MIB,
+  /** Runs of a block status that are walked over in one turn of the event loop. */
+  scanSteps: 64,
   /** One slice of the rate limiter, in milliseconds. */
   sliceMs: 100,
   laneMax: 4,
@@ -136,6 +138,16 @@ export const QMP_LIMITS = {
   clientJobStates: 1024,
   /** How long a closing server waits for a client to take what it was sent. */
   farewellMs: 1000,
+} as const;
+
+export const CHARDEV_LIMITS = {
+  /** Clients of a socket that may wait until somebody speaks to them. */
+  waitingClients: 16,
+  /** Of all ring buffers together. */
+  ringBytes: 64 * MIB,
+  devices: 1024,
+  /** Seconds between two attempts to connect. */
+  reconnectSeconds: 86_400,
 } as const;
 
 export const BITMAP_LIMITS = {

@@ -212,9 +212,19 @@ export class BlockNode implements Node {
     return takeLease(this.pipeline);
   }
 
-  reserve(offset: number, length: number): Eventually<TargetReservation | null> {
-    if (this.pipeline.hasWaitingObserver || this.readOnly) return null;
-    return reserve(this.pipeline, offset, length);
+  reserve(
+    offset: number,
+    length: number,
+    unchanged = false,
+  ): Eventually<TargetReservation | null> {
+    const { pipeline } = this;
+    if (pipeline.hasWaitingObserver || this.readOnly) return null;
+    const reserved = reserve(pipeline, offset, length);
+    if (unchanged) return reserved;
+    return settle(reserved, (reservation) => {
+      if (reservation === null) return null;
+      return tellingEnd(reservation, () => pipeline.noteWrite(offset, length));
+    });
   }
 
   backingLink(): BackingLink | null {
@@ -275,4 +285,21 @@ export class BlockNode implements Node {
   enterBatch(offset: number, length: number, writes: boolean): () => void {
     return this.pipeline.enterBatch(offset, length, writes);
   }
+}
+
+/** `ended` is called once, when the reservation is linked or given back. */
+function tellingEnd(reservation: TargetReservation, ended: () => void): TargetReservation {
+  let isOpen = true;
+  const end = (): void => {
+    if (isOpen) ended();
+    isOpen = false;
+  };
+  return {
+    pieces: reservation.pieces,
+    link: (outcomes) => settleFinally(() => reservation.link(outcomes), end),
+    abandon() {
+      reservation.abandon();
+      end();
+    },
+  };
 }

@@ -207,6 +207,11 @@ export interface DriverNode {
   /** Rewrites the header's backing link atomically and makes it durable. */
   changeBacking?(link: BackingLink | null): Promise<void>;
   check?(repair: 'none' | 'leaks' | 'all'): Promise<CheckResult>;
+  /**
+   * Drops everything that this layer holds, durably, so that the backing file shows. Called while
+   * no other request runs; absent where a layer cannot be empty.
+   */
+  makeEmpty?(): Promise<void>;
   info?(): DriverInfo;
   /** Discards that this instance and those it took over from gave to the host. */
   readonly discards?: Readonly<DiscardCounts>;

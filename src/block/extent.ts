@@ -59,6 +59,8 @@ export type PieceOutcome =
 export interface WrittenInPart {
   /** Offset in the piece and length, in turn, ascending. */
   readonly zeroRanges: readonly number[];
+  /** What is not allocated may stay so: it is known to read as zeroes from now on as well. */
+  readonly holes?: boolean;
 }
 
 /**

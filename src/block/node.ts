@@ -54,7 +54,15 @@ export interface Node {
   /** Extents of this layer lowered to host files, or null when a driver below must see the data. */
   planExtents(offset: number, length: number): Eventually<readonly Extent[] | null>;
   lease(): Lease;
-  reserve(offset: number, length: number): Eventually<TargetReservation | null>;
+  /**
+   * Observers of this node and of those below see a write when the reservation ends; those of this
+   * node do not when it is `unchanged`: filled with what is read anyway.
+   */
+  reserve(
+    offset: number,
+    length: number,
+    unchanged?: boolean,
+  ): Eventually<TargetReservation | null>;
 
   backingLink(): BackingLink | null;
   changeBacking(link: BackingLink | null): Promise<void>;

@@ -5,6 +5,7 @@
 // A failure is thrown as a CliError (or a BlockError) and printed once, by whoever runs the verb.
 
 import { BlockError, escapeControls } from '../base/index.js';
+import type { Host } from '../host/index.js';
 
 export interface Program {
   /** What stands in front of messages: `qemu-img` through the shim, else `blockwright img`. */
@@ -13,6 +14,8 @@ export interface Program {
   err(text: string): void;
   /** Standard output is a terminal. */
   readonly terminal: boolean;
+  /** Where images are; this machine unless given. */
+  readonly host?: Host;
 }
 
 /** What ends a command line with a message and an exit status. */
@@ -20,12 +23,16 @@ export class CliError extends Error {
   readonly status: number;
   /** Printed after the message as it is; most end with a newline. */
   readonly hint: string;
+  /** Who holds the file, where that is why it failed. */
+  readonly holder: string | undefined;
 
-  constructor(message: string, status = 1, hint = '') {
+  /** `because`: what is printed after the message, or the failure that says it. */
+  constructor(message: string, status = 1, because: string | BlockError = '') {
     super(message);
     this.name = 'CliError';
     this.status = status;
-    this.hint = hint;
+    this.hint = typeof because === 'string' ? because : hintOf(because);
+    this.holder = typeof because === 'string' ? undefined : because.context.holder;
   }
 }
 
@@ -34,21 +41,26 @@ export function report(program: Program, message: string, hint = ''): void {
   program.err(`${program.name}: ${escapeControls(message)}\n${hint}`);
 }
 
-export function hintOf(error: BlockError): string {
-  const { hint, holder } = error.context;
-  const lines = [hint, holder === undefined ? undefined : `It is held by ${holder}.`];
-  const known = lines.filter((line) => line !== undefined);
-  return known.map((line) => `${escapeControls(line)}\n`).join('');
+function hintOf(error: BlockError): string {
+  const { hint } = error.context;
+  return hint === undefined ? '' : `${escapeControls(hint)}\n`;
+}
+
+/** Scripts compare what is printed under the reference's names: nothing is added there. */
+function holderLine(program: Program, holder: string | undefined): string {
+  if (holder === undefined || program.name.startsWith('qemu-')) return '';
+  return `It is held by ${escapeControls(holder)}.\n`;
 }
 
 /** Prints a failure and gives the exit status; assertion failures pass through. */
 export function reportFailure(program: Program, error: unknown, status = 1): number {
   if (error instanceof CliError) {
-    if (error.message !== '') report(program, error.message, error.hint);
+    const hint = `${error.hint}${holderLine(program, error.holder)}`;
+    if (error.message !== '') report(program, error.message, hint);
     return error.status;
   }
   if (error instanceof BlockError) {
-    report(program, error.message, hintOf(error));
+    report(program, error.message, `${hintOf(error)}${holderLine(program, error.context.holder)}`);
     return status;
   }
   throw error;

@@ -7,6 +7,7 @@ import {
   addBitmap,
   mergeBitmaps,
   requireBitmap,
+  requireBitmapName,
   type AddBitmapOptions,
   type DirtyBitmap,
   type Node,
@@ -37,6 +38,7 @@ export interface NewBitmap extends AddBitmapOptions {
 
 export function addNamedBitmap(engine: Engine, request: NewBitmap): NamedBitmap {
   const { node: nodeName, persistent, ...options } = request;
+  requireBitmapName(options.name);
   const node = engine.jobs.node(nodeName);
   const bitmap = addBitmap(node, options, () => {
     if (persistent !== true) return;

@@ -2,6 +2,7 @@
 // Puts an engine together from a host.
 
 import { createGraph, createRegistry } from '../block/index.js';
+import type { Graph } from '../block/index.js';
 import { CopyEngine, createLanes } from '../block/copy/index.js';
 import type { Clock, Random } from '../base/index.js';
 import type { Host } from '../host/index.js';
@@ -33,8 +34,8 @@ export function createEngine(options: EngineOptions): Promise<Engine> {
   const random = options.random ?? host.random;
   const registry = createRegistry({ drivers: checkedDrivers(DRIVER_LOADERS), probed: ['qcow2'] });
   const events = new EventBus(clock);
-  const objects = new ObjectRegistry(clock);
-  const graph = createGraph({
+  const objects = new ObjectRegistry(clock, () => graph);
+  const graph: Graph = createGraph({
     host,
     registry,
     clock,
@@ -49,16 +50,20 @@ export function createEngine(options: EngineOptions): Promise<Engine> {
         ...report,
       }),
   });
-  const copying = new CopyEngine({ lanes: createLanes(host, options.lanes) });
+  const copying = new CopyEngine({
+    lanes: createLanes(host, options.lanes),
+    lanesFor: (node) => objects.lanesOf(node, host),
+  });
   const jobs = new JobRegistry({
     graph,
     engine: copying,
     driver: (name) => registry.load(name),
     emit: ({ name, data }) => events.emit(name, data),
   });
-  const release = (): Promise<void> => {
+  const release = async (): Promise<void> => {
     events.close();
-    return copying.close();
+    await objects.close();
+    await copying.close();
   };
   const { habits = {}, compat = {} } = options;
   const parts = { graph, jobs, events, objects, release, habits, compat };

@@ -10,6 +10,7 @@ import type { Graph, Node, NodeOptions } from '../block/index.js';
 import type { JobRegistry } from '../jobs/index.js';
 import { ACCEPT_ALL } from '../schema/index.js';
 import type { CompatPolicy } from '../schema/index.js';
+import { ChardevRegistry } from './chardev/index.js';
 import type { EventBus } from './events.js';
 import type { ObjectRegistry } from './objects.js';
 import { WriteThresholds } from './write-threshold.js';
@@ -40,6 +41,7 @@ export class Engine implements AsyncDisposable {
   /** What clients may use of what is deprecated or unstable. */
   readonly compat: CompatPolicy;
   readonly objects: ObjectRegistry;
+  readonly chardevs: ChardevRegistry;
   /** Resolves when a client asked the program to end; who runs the engine then calls close(). */
   readonly quitRequested: Promise<void>;
   readonly #monitorNodes = new Set<Node>();
@@ -60,6 +62,12 @@ export class Engine implements AsyncDisposable {
     this.quitRequested = new Promise((resolve) => {
       this.#requestQuit = resolve;
     });
+    this.chardevs = new ChardevRegistry(parts.graph.clock, this.quitRequested);
+    this.objects.addBranch('chardevs', () =>
+      [...this.chardevs.entries].map(([id, { kind, properties }]) => {
+        return [id, { type: `chardev-${kind}`, properties, inUse: true }];
+      }),
+    );
   }
 
   /** `blockdev-add`, and --blockdev: opens a node that lives until deleteNode(). */
@@ -87,6 +95,24 @@ export class Engine implements AsyncDisposable {
     if (node.parents.size > 0) throw new BlockError('busy', `Block device ${name} is in use`);
     this.#monitorNodes.delete(node);
     await this.graph.close(node);
+  }
+
+  /** `x-blockdev-set-iothread`: null stands for the main thread. */
+  async placeNode(name: string, thread: string | null, force: boolean): Promise<void> {
+    const node = this.graph.find(name);
+    if (node === null) {
+      throw new BlockError('not-found', `Failed to find node with node-name='${name}'`);
+    }
+    if (!force && hasBackend(node)) {
+      const hint = 'use force=true to override this check';
+      const text = `Node ${name} is associated with a BlockBackend and could be in use (${hint})`;
+      throw new BlockError('busy', text);
+    }
+    const target = thread === null ? null : this.objects.iothread(thread);
+    if (thread !== null && target === null) {
+      throw new BlockError('not-found', `Cannot find iothread ${thread}`);
+    }
+    await this.objects.placement.move(this.graph, node, target);
   }
 
   requestQuit(): void {
@@ -133,6 +159,7 @@ export class Engine implements AsyncDisposable {
         if (job.status === 'concluded') job.dismiss();
       }
       await this.graph.closeAll();
+      await this.chardevs.closeUnused();
     } finally {
       await this.#release();
       this.requestQuit();

@@ -16,6 +16,7 @@ export {
 export type { PreparedSnapshot } from './snapshot.js';
 export { EventBus } from './events.js';
 export { storedBytes } from './stored-bytes.js';
+export { listObjectTypes, listTypeProperties } from './object-types.js';
 export { ObjectRegistry } from './objects.js';
 export type { ObjectOptions } from './objects.js';
 export type { EngineEvent, EventListener } from './events.js';

@@ -1,12 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 // The objects of `object-add`, and the tree of names in which `qom-*` commands find them.
 //
-// The tree is small: the root, the container `objects`, and one leaf for each object. A path is
-// absolute, or the end of a path that only one object has.
+// The tree is small: the root, a container for each branch (`objects`, and what else has names, as
+// `chardevs`), and its leaves. A path is absolute, or the end of a path that only one object has.
+// The container `objects` is there from the first object on.
 
 import { BlockError } from '../base/index.js';
 import type { Clock } from '../base/index.js';
 import type { ThrottleGroup } from '../block/throttle/index.js';
+import type { Graph, Node } from '../block/index.js';
+import type { LaneExecutor } from '../block/copy/index.js';
+import type { Host } from '../host/index.js';
+import { IoThread, makeMainLoop, Placement } from './iothread.js';
 import { makeThrottleGroup } from './throttle-object.js';
 import type { ThrottleGroupOptions } from './throttle-object.js';
 
@@ -29,7 +34,15 @@ export interface ThrottleGroupObject extends ManagedObject {
 }
 
 /** Arguments of `object-add`, validated. */
-export type ObjectOptions = ThrottleGroupOptions;
+export type ObjectOptions =
+  | ThrottleGroupOptions
+  | (Readonly<Record<string, unknown>> & {
+      readonly 'qom-type': 'iothread' | 'main-loop';
+      readonly id: string;
+    });
+
+/** A container of the tree: its leaves by name. */
+export type ObjectBranch = () => Iterable<readonly [string, ManagedObject]>;
 
 export interface PropertyFacts {
   readonly name: string;
@@ -44,11 +57,21 @@ interface TreeNode {
 const IDENTIFIER = /^[A-Za-z][A-Za-z0-9\-._]*$/;
 
 export class ObjectRegistry {
+  readonly placement = new Placement();
   readonly #clock: Clock;
-  readonly #objects = new Map<string, ThrottleGroupObject>();
+  readonly #objects = new Map<string, ManagedObject>();
+  readonly #groups = new Map<string, ThrottleGroupObject>();
+  readonly #threads = new Map<string, IoThread>();
+  readonly #branches = new Map<string, ObjectBranch>();
+  readonly #graph: () => Graph;
 
-  constructor(clock: Clock) {
+  constructor(clock: Clock, graph: () => Graph) {
     this.#clock = clock;
+    this.#graph = graph;
+  }
+
+  addBranch(name: string, branch: ObjectBranch): void {
+    this.#branches.set(name, branch);
   }
 
   /** Throws kind `invalid-option` or `exists`, with nothing added. */
@@ -57,7 +80,7 @@ export class ObjectRegistry {
     if (!IDENTIFIER.test(id)) {
       throw new BlockError('invalid-option', "Parameter 'id' expects an identifier");
     }
-    const object = makeThrottleGroup(options, this.#clock);
+    const register = this.#make(options);
     // Every container has the property `type`.
     if (id === 'type' || this.#objects.has(id)) {
       throw new BlockError(
@@ -65,23 +88,64 @@ export class ObjectRegistry {
         `attempt to add duplicate property '${id}' to object (type 'container')`,
       );
     }
-    this.#objects.set(id, object);
+    this.#objects.set(id, register());
+    this.#branches.set('objects', () => this.#objects);
   }
 
-  remove(id: string): void {
+  async remove(id: string): Promise<void> {
     const object = this.#objects.get(id);
     if (object === undefined) throw new BlockError('not-found', `object '${id}' not found`);
     if (object.inUse) throw new BlockError('busy', `object '${id}' is in use, can not be deleted`);
-    this.#objects.delete(id);
+    const thread = this.#threads.get(id);
+    for (const map of [this.#objects, this.#groups, this.#threads]) map.delete(id);
+    await thread?.close();
   }
 
   throttleGroup(id: string): ThrottleGroup | null {
-    return this.#objects.get(id)?.group ?? null;
+    return this.#groups.get(id)?.group ?? null;
+  }
+
+  iothread(id: string): IoThread | null {
+    return this.#threads.get(id) ?? null;
+  }
+
+  /** Who copies from a node: the thread that it is placed on, or null. */
+  lanesOf(node: Node, host: Host): LaneExecutor | null {
+    return this.placement.of(node)?.lanes(host) ?? null;
+  }
+
+  /** Ends the threads. */
+  async close(): Promise<void> {
+    for (const thread of this.#threads.values()) await thread.close();
+  }
+
+  #make(options: ObjectOptions): () => ManagedObject {
+    const { id } = options;
+    if (options['qom-type'] === 'throttle-group') {
+      const group = makeThrottleGroup(options as ThrottleGroupOptions, this.#clock);
+      return () => {
+        this.#groups.set(id, group);
+        return group;
+      };
+    }
+    if (options['qom-type'] === 'main-loop') {
+      const loop = makeMainLoop(options);
+      if ([...this.#objects.values()].some(({ type }) => type === 'main-loop')) {
+        throw new BlockError('exists', 'only one main-loop instance allowed');
+      }
+      return () => loop;
+    }
+    const used = (thread: IoThread): boolean => this.placement.uses(thread, this.#graph());
+    const thread = new IoThread(id, options, used);
+    return () => {
+      this.#threads.set(id, thread);
+      return thread;
+    };
   }
 
   /** The program ends: nothing waits for a rate any more. */
   letEverythingThrough(): void {
-    for (const { group } of this.#objects.values()) group.suspendAll();
+    for (const { group } of this.#groups.values()) group.suspendAll();
   }
 
   /** Properties of the object at `path`. */
@@ -122,10 +186,12 @@ export class ObjectRegistry {
   }
 
   #tree(): TreeNode[] {
-    const leaves = [...this.#objects].map(([id, object]) => ({ path: ['objects', id], object }));
-    const objects = { path: ['objects'], object: containerOf(leaves) };
-    const root = { path: [], object: containerOf([objects]) };
-    return [root, objects, ...leaves];
+    const containers = [...this.#branches].map(([name, branch]) => {
+      const leaves = [...branch()].map(([id, object]) => ({ path: [name, id], object }));
+      return { leaves, node: { path: [name], object: containerOf(leaves) } };
+    });
+    const root = { path: [], object: containerOf(containers.map(({ node }) => node)) };
+    return [root, ...containers.flatMap(({ node, leaves }) => [node, ...leaves])];
   }
 }
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 export * from './buffer-pool.js';
+export * from './char-files.js';
 export * from './default-host.js';
 export { readDescriptor, writeDescriptor } from './descriptor-io.js';
 export * from './file-locks.js';

@@ -5,8 +5,9 @@
 // file of another kind and never a socket in use; it removes its own when it closes. Closing a
 // listener ends its connections too, so that close() cannot wait for a silent peer.
 
-import { lstatSync, unlinkSync } from 'node:fs';
+import { existsSync, lstatSync, unlinkSync } from 'node:fs';
 import { connect, createServer, type Server, type Socket } from 'node:net';
+import { dirname } from 'node:path';
 
 import { BlockError, errnoText, kindOfErrno } from '../base/index.js';
 
@@ -15,7 +16,7 @@ export type SocketAddress =
   | { readonly type: 'inet'; readonly host: string; readonly port: number };
 
 export interface SocketListener {
-  /** The address bound; the port is the real one when 0 was asked for. */
+  /** The address bound: host as a number, and the real port when 0 was asked for. */
   readonly address: SocketAddress;
   readonly connectionCount: number;
   /** Stops listening and ends all connections; idempotent. */
@@ -95,7 +96,7 @@ function nodeAddress(address: SocketAddress): { path: string } | { host: string;
 function boundAddress(server: Server, address: SocketAddress): SocketAddress {
   const bound = server.address();
   if (address.type === 'unix' || bound === null || typeof bound === 'string') return address;
-  return { type: 'inet', host: address.host, port: bound.port };
+  return { type: 'inet', host: bound.address, port: bound.port };
 }
 
 function closeAll(server: Server, sockets: ReadonlySet<Socket>): Promise<void> {
@@ -134,8 +135,14 @@ async function removeStale(path: string): Promise<void> {
   }
 }
 
+/** Listening in a folder that is not there is reported as EACCES. */
+function isFolderMissing(address: SocketAddress): boolean {
+  return address.type === 'unix' && !existsSync(dirname(address.path));
+}
+
 function socketError(verb: string, address: SocketAddress, error: Error): BlockError {
-  const errno = (error as NodeJS.ErrnoException).code ?? 'EIO';
+  const code = (error as NodeJS.ErrnoException).code ?? 'EIO';
+  const errno = code === 'EACCES' && isFolderMissing(address) ? 'ENOENT' : code;
   const text = SOCKET_ERRNO_TEXT[errno] ?? errnoText(errno);
   const message = `Failed to ${verb} '${describeAddress(address)}': ${text}`;
   return new BlockError(kindOfErrno(errno), message, { errno, cause: error });

@@ -5,9 +5,9 @@
 // A batch is charged when it is dispatched. Nothing is in flight when the job pauses, sleeps, ends
 // or fails; a failed range goes back to whoever gave it, before the policy is asked.
 
-import { BlockError, COPY_LIMITS, errnoText } from '../base/index.js';
+import { BlockError, COPY_LIMITS, errnoText, toBlockError } from '../base/index.js';
 import type { Clock, Eventually } from '../base/index.js';
-import type { Backend } from '../block/index.js';
+import type { Backend, Node } from '../block/index.js';
 import { batchBytes, RateLimiter, yieldToLoop } from '../block/copy/index.js';
 import type { CopyFailure, Span } from '../block/copy/index.js';
 import type { Job } from './job.js';
@@ -112,7 +112,8 @@ export class CopyLoop {
     let entered = true;
     try {
       if (job.pauseRequested || job.cancelled) return true;
-      const work = await this.#options.next(limit);
+      const work = await this.#nextWork(job, limit);
+      if (work === 'failed') return true;
       if (work === null) {
         if (this.#inFlight.size === 0) return false;
         await Promise.race(this.#inFlight);
@@ -130,6 +131,20 @@ export class CopyLoop {
     }
     await yieldToLoop();
     return true;
+  }
+
+  /** What cannot be found out about the source is a failure to read it. */
+  async #nextWork(job: Job, limit: number): Promise<CopyWork | Hold | 'failed' | null> {
+    try {
+      return await this.#options.next(limit);
+    } catch (error) {
+      if (!(error instanceof BlockError)) throw error;
+      const failure: CopyFailure = { side: 'source', error };
+      this.#judge(job, failure);
+      // Nobody knows what to skip.
+      if (this.#options.retryIgnored !== true && this.#ignored === failure) this.#fatal ??= failure;
+      return 'failed';
+    }
   }
 
   #start(job: Job, work: CopyWork, leave: () => void): void {
@@ -160,6 +175,16 @@ export class CopyLoop {
 
   async #settleAll(): Promise<void> {
     await Promise.all(this.#inFlight);
+  }
+}
+
+/** Makes the target of a job as long as its source. */
+export async function lengthen(target: Node, length: number): Promise<void> {
+  if (target.length >= length) return;
+  try {
+    await target.truncate(length);
+  } catch (error) {
+    throw asJobError(toBlockError(error));
   }
 }
 

@@ -3,8 +3,8 @@
 //
 // All members must be WAITING before they become PENDING together; prepare runs on one after the
 // other, and the first failure (also of a running member) cancels the others. All this goes from
-// the newest to the oldest. Every member becomes ABORTING or has committed before the first is
-// concluded, and each is concluded exactly once. Once the end has begun, a cancel comes too late
+// the newest to the oldest. No member can succeed any more when the first of a failed transaction
+// is concluded, and each is concluded exactly once. Once the end has begun, a cancel comes too late
 // and changes nothing.
 
 import { assert, BlockError } from '../base/index.js';
@@ -72,7 +72,10 @@ export class JobTransaction {
     for (const job of this.#jobs) {
       if (job.status !== 'aborting') job.cancelWithOthers();
     }
-    await Promise.all(this.#jobs.map((job) => job.aborted));
-    for (const job of this.#jobs) await job.conclude();
+    for (const job of this.#jobs) {
+      if (job.status !== 'aborting') job.abortWithOthers();
+      await job.aborted;
+      await job.conclude();
+    }
   }
 }

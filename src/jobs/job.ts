@@ -2,13 +2,13 @@
 // One background job: its status, its verbs, its pause points and the events it sends.
 //
 // The work itself is a JobWork. It yields at pausePoint(), sleep() and rest() only: there the job
-// is
-// "parked", and a pause, a resume or a cancel takes effect at once, before the verb returns; a job
-// with batches in flight reacts at its next pause point. Ending belongs to the transaction
+// is "parked", and a pause, a resume or a cancel takes effect at once, before the verb returns; a
+// job with batches in flight reacts at its next pause point. Ending belongs to the transaction
 // (job-transaction.ts): run → waiting → pending → prepare → commit or abort → clean → concluded.
 
 import { assert, BlockError, errnoText } from '../base/index.js';
 import type { Clock } from '../base/index.js';
+import { yieldToLoop } from '../block/copy/index.js';
 import { assertTransition, requireVerb, VERBS } from './job-states.js';
 import type { JobStatus, JobType } from './job-states.js';
 import { JobTransaction } from './job-transaction.js';
@@ -27,6 +27,8 @@ export interface JobWork {
   setSpeed?(bytesPerSecond: number): void;
   /** The user asks a READY job to come to its end; refused where this is missing. */
   complete?(): void;
+  /** Its end takes a moment: a cancel is answered before the events of the end. */
+  readonly lingers?: boolean;
   /** A READY job is cancelled without force: it ends in good order, changing no link. */
   finish?(): void;
 }
@@ -298,8 +300,8 @@ export class Job {
 
   /**
    * Asks the job to end. A job at rest has ended when the promise resolves, with all of its
-   * transaction, unless it was READY;
-   * one with work in flight ends at its next pause point, and the promise does not wait for it.
+   * transaction, unless its work lingers; one with work in flight ends at its next pause point,
+   * and the promise does not wait for it (`ended` tells of it).
    */
   async cancel(): Promise<void> {
     requireVerb(this.id, this.#status, 'cancel');
@@ -309,9 +311,8 @@ export class Job {
       this.fail(cancelledError());
       await this.transaction.settleFailure();
     } else if (this.#parked !== null) {
-      const { ready } = this;
       this.wake();
-      if (ready) return;
+      if (this.#work?.lingers === true) return;
       await this.ended;
       await this.transaction.over();
     }
@@ -410,9 +411,13 @@ export class Job {
   /** Resolves once the job is ABORTING. */
   readonly aborted: Promise<void>;
 
-  /** Another member failed: ends this one as if cancelled, now or at its next pause point. */
+  /** Another member failed: this one cannot succeed any more. */
   cancelWithOthers(): void {
     this.#markCancelled();
+  }
+
+  /** Its turn to end: now, or at its next pause point. */
+  abortWithOthers(): void {
     if (this.#mayRun()) this.wake();
     else this.fail(cancelledError());
   }
@@ -473,6 +478,8 @@ export class Job {
     } catch (error) {
       if (!(error instanceof BlockError)) throw error;
       this.#leavePause();
+      // Who cancels it is answered first.
+      if (work.lingers === true && this.#cancelRequested) await yieldToLoop();
       this.fail(error);
       await this.transaction.settleFailure();
       return;

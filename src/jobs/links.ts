@@ -3,19 +3,22 @@
 // whether a header can take the link that a job is going to write.
 
 import { BlockError, IMAGE_LIMITS } from '../base/index.js';
-import { ChildRole } from '../block/index.js';
+import { ChildRole, hasNamedBacking } from '../block/index.js';
 import type { Node } from '../block/index.js';
 import { backingOf, skipFilters } from '../block/copy/index.js';
 
 /** The image below `top` that is in the file; null when there is none. */
 export function findByFile(top: Node, file: string): Node | null {
   for (let node = backingOf(top); node !== null; node = backingOf(node)) {
-    if (node.filename === file) return node;
+    const storing = skipFilters(node);
+    if (storing.filename === file) return storing;
   }
   // A header may spell the same file in another way than it was opened with.
   for (let node: Node | null = top; node !== null; node = backingOf(node)) {
     const below = backingOf(node);
-    if (below !== null && skipFilters(node).backingLink()?.file === file) return below;
+    const overlay = skipFilters(node);
+    if (below === null || !hasNamedBacking(overlay)) continue;
+    if (overlay.backingLink()?.file === file) return skipFilters(below);
   }
   return null;
 }

@@ -9,14 +9,15 @@
 import { assert, BlockError, COPY_LIMITS, errnoText, must, Permission } from '../base/index.js';
 import { toBlockError } from '../base/index.js';
 import type { Backend, Child, DrainedSection, EdgeUser, Node, ShownBits } from '../block/index.js';
-import { resolveBackingName, showBits, UNNAMED_USER } from '../block/index.js';
+import { infoBelow, resolveBackingName, showBits, UNNAMED_USER } from '../block/index.js';
 import { layerStatus, MirrorState, skipFilters, yieldToLoop } from '../block/copy/index.js';
 import type { CopyFailure, CopySession, MirrorInternal } from '../block/copy/index.js';
-import { CopyLoop } from './copy-loop.js';
+import { CopyLoop, lengthen } from './copy-loop.js';
 import type { Job } from './job.js';
 import { MirrorBatches } from './mirror-batches.js';
 import type { OnError } from './options.js';
-import { insertJobFilter, jobUser, letGo } from './start.js';
+import { ScanPace } from './scan-pace.js';
+import { entered, insertJobFilter, jobUser, letGo } from './start.js';
 import type { StartableWork } from './start.js';
 import type { JobRegistry } from './registry.js';
 
@@ -55,6 +56,7 @@ const LAST_BYTES = COPY_LIMITS.batchMaxBytes;
 const NOTHING = { taken: Permission.none, shared: Permission.all };
 
 export class MirrorWork implements StartableWork {
+  readonly lingers = true;
   readonly #registry: JobRegistry;
   readonly #plan: MirrorPlan;
   readonly #state: MirrorState;
@@ -253,7 +255,10 @@ export class MirrorWork implements StartableWork {
 
   async #matchSizes(): Promise<void> {
     const { source, target, type } = this.#plan;
-    if (type === 'commit' && target.length < source.length) await target.truncate(source.length);
+    if (type === 'commit' && target.length < source.length) {
+      const backend = must(this.#target, 'the job is attached');
+      await entered(backend, () => lengthen(target, source.length));
+    }
     if (type === 'commit' || source.length === target.length) return;
     throw new BlockError('invalid-option', 'Source and target image have different sizes');
   }
@@ -265,7 +270,7 @@ export class MirrorWork implements StartableWork {
 
   get #unit(): number {
     const { target, granularity } = this.#plan;
-    return Math.max(granularity, skipFilters(target).info.clusterSize ?? 0);
+    return Math.max(granularity, infoBelow(target).clusterSize ?? 0);
   }
 
   #openSession(): CopySession {
@@ -324,7 +329,8 @@ export class MirrorWork implements StartableWork {
     for (let offset = 0; offset < length; offset += COPY_LIMITS.zeroRangeBytes) {
       await job.pausePoint();
       const size = Math.min(COPY_LIMITS.zeroRangeBytes, length - offset);
-      const failure = await session.zero(offset, size);
+      const backend = must(this.#target, 'the job is attached');
+      const failure = await entered(backend, () => session.zero(offset, size));
       if (failure !== null) throw failureText(failure);
     }
   }
@@ -332,7 +338,9 @@ export class MirrorWork implements StartableWork {
   async #findAllocated(job: Job): Promise<void> {
     const { bitmap } = this.#state;
     const { base } = this.#plan;
+    const pace = new ScanPace();
     for (let offset = 0; offset < bitmap.length; ) {
+      if (pace.due()) await yieldToLoop();
       if (job.pauseRequested || job.cancelled) await job.pausePoint();
       const chain = { top: this.#source.node, base };
       const asked = Math.min(COPY_LIMITS.zeroRangeBytes, bitmap.length - offset);
@@ -347,10 +355,6 @@ export class MirrorWork implements StartableWork {
     this.#resting = true;
     try {
       await job.rest();
-    } catch (error) {
-      // Who cancels it is answered first.
-      await yieldToLoop();
-      throw error;
     } finally {
       this.#resting = false;
     }

@@ -38,24 +38,30 @@ export async function imageFormat(registry: JobRegistry, name: string): Promise<
   }
 }
 
+/** The file is the image: there is no header. */
+function isBare(driver: Driver): boolean {
+  return driver.name === 'raw' || driver.kind === 'protocol';
+}
+
 /** Makes an empty image, durable when this resolves; a file that is there is overwritten. */
 export async function createImageFile(registry: JobRegistry, image: NewImage): Promise<void> {
   const { graph } = registry;
   const { driver, size } = image;
   const filename = creationPath(image.filename);
-  const isRaw = driver.name === 'raw';
-  if (!isRaw && driver.create === undefined) {
+  const bare = isBare(driver);
+  if (driver.name !== 'raw' && driver.create === undefined) {
     const text = `Format driver '${driver.name}' does not support image creation`;
     throw new BlockError('unsupported', text);
   }
-  if (isRaw && image.backing !== null) {
-    throw new BlockError('unsupported', `Backing file not supported for file format 'raw'`);
+  if (bare && image.backing !== null) {
+    const text = `Backing file not supported for file format '${driver.name}'`;
+    throw new BlockError('unsupported', text);
   }
   const noNode = (): Promise<Node> => Promise.reject(new BlockError('invalid-state', 'no node'));
   const fileDriver = await registry.driver('file');
-  const empty = { filename, size: isRaw ? size : 0 };
+  const empty = { filename, size: bare ? size : 0 };
   await fileDriver.create?.({ host: graph.host, node: noNode }, empty);
-  if (isRaw) return;
+  if (bare) return;
   const file = await graph.open({ driver: 'file', filename });
   try {
     const backend = await graph.attach(file, 'an unnamed block device', {
@@ -97,7 +103,7 @@ export async function openImageFile(registry: JobRegistry, image: ImageFile): Pr
   const cache = image.like.options['cache'];
   const options: NodeOptions = {
     driver: format,
-    file: { driver: 'file', filename },
+    ...(driver.kind === 'protocol' ? { filename } : { file: { driver: 'file', filename } }),
     discard: 'unmap',
     ...(image.name === null ? {} : { 'node-name': image.name }),
     ...(hasBacking && image.backing !== 'as-header-says' ? { backing: null } : {}),

@@ -4,8 +4,9 @@
 // (JSC null) before the error is reported.
 
 import { BlockError, NAME_LIMITS } from '../base/index.js';
+import type { Eventually } from '../base/index.js';
 import { jobBlock } from '../block/index.js';
-import type { Driver, EdgeUser, InsertFilterRequest, Node } from '../block/index.js';
+import type { Backend, Driver, EdgeUser, InsertFilterRequest, Node } from '../block/index.js';
 import type { Job, JobSetup, JobWork } from './job.js';
 import type { JobRegistry } from './registry.js';
 
@@ -123,6 +124,16 @@ export async function insertJobFilter(
 ): Promise<Node> {
   const driver = await registry.driver(filter.driver);
   return registry.graph.insertFilter({ ...filter, driver: driver as Driver<never> });
+}
+
+/** Does work on the backend's node that no drained section may come in between. */
+export async function entered<T>(backend: Backend, work: () => Eventually<T>): Promise<T> {
+  const leave = await backend.enter();
+  try {
+    return await work();
+  } finally {
+    leave();
+  }
 }
 
 /** Runs every step in turn, also when one fails; throws the first failure. */

@@ -12,6 +12,7 @@ import { setImmediate } from 'node:timers/promises';
 import type { Buffer } from 'node:buffer';
 import { VERSION } from '../api/index.js';
 import { BlockError, IO_LIMITS, QMP_LIMITS } from '../base/index.js';
+import type { CharStreams } from '../engine/chardev/index.js';
 import type { Engine, EngineEvent } from '../engine/index.js';
 import { validate } from '../schema/index.js';
 import { JsonStream, writeJson } from '../wire/index.js';
@@ -35,10 +36,7 @@ export interface SessionOptions {
 }
 
 /** Both directions of a connection; a socket is both. */
-export interface SessionStreams {
-  readonly input: Readable;
-  readonly output: Writable;
-}
+export type SessionStreams = CharStreams;
 
 export function duplexStreams(stream: Duplex): SessionStreams {
   // A client that has said all still gets its answers (`echo … | socat - UNIX:…`).

@@ -133,7 +133,7 @@ class Introspection {
       kind: 'enum',
       name: type.tagName,
       values: Object.keys(branches),
-      facts: {},
+      facts: type.tagFacts,
     };
     const members = this.#members({ [type.discriminator]: tag, ...type.base });
     const variants = Object.entries(branches).map(([value, branch]) => ({

@@ -74,6 +74,9 @@ class InputWalk {
       for (const item of value as readonly unknown[]) this.value(target.element, item);
     } else if (target.kind === 'struct') this.#members(target.members, value as Fields);
     else if (target.kind === 'union') {
+      const name = String((value as Fields)[target.discriminator]);
+      const features = target.tagFacts[name]?.features ?? [];
+      requireAllowed(this.policy, { kind: 'value', name, features });
       for (const members of membersOf(target, value as Fields)) {
         this.#members(members, value as Fields);
       }

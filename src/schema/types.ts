@@ -73,6 +73,8 @@ export interface UnionType<T = unknown> extends Typed<T> {
   /** Name of the discriminator's enumeration. */
   readonly tagName: string;
   readonly branches: () => Branches;
+  /** Of values of the discriminator. */
+  readonly tagFacts: Readonly<Record<string, Facts>>;
   readonly facts: Facts;
 }
 export interface AlternateType<T = unknown> extends Typed<T> {
@@ -164,6 +166,7 @@ export const uint: IntegerType<number> = {
 /** Bytes, narrowed to `number`; command lines accept the suffixes k M G T P E. */
 export const size: IntegerType<number> = { ...uint, name: 'size', suffixes: true };
 export const uint32: IntegerType<number> = { ...uint, name: 'uint32', max: 2n ** 32n - 1n };
+export const uint16: IntegerType<number> = { ...uint, name: 'uint16', max: 2n ** 16n - 1n };
 export const int32: IntegerType<number> = {
   ...uint,
   name: 'int32',
@@ -213,6 +216,7 @@ interface UnionOptions<M extends Members, D extends string, B extends Branches> 
   /** Name of the enumeration made of the branch names. */
   readonly tagName: string;
   readonly branches: B | (() => B);
+  readonly tagFacts?: Readonly<Record<string, Facts>>;
   readonly facts?: Facts;
 }
 
@@ -229,6 +233,7 @@ export function union<
     discriminator: options.discriminator,
     tagName: options.tagName,
     branches: typeof branches === 'function' ? branches : () => branches,
+    tagFacts: options.tagFacts ?? {},
     facts: options.facts ?? {},
   };
 }

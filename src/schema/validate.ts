@@ -189,7 +189,7 @@ function collectUnion(
 }
 
 function enumOf(type: UnionType, branches: Branches): EnumType {
-  return { kind: 'enum', name: type.tagName, values: Object.keys(branches), facts: {} };
+  return { kind: 'enum', name: type.tagName, values: Object.keys(branches), facts: type.tagFacts };
 }
 
 function checkAlternate(type: AlternateType, value: unknown, place: Place): unknown {

@@ -139,6 +139,14 @@ describe.skipIf(qemuImg === null || qemuIo === null)('beside the real qemu-img',
     expect(shim(args)).toEqual(run(qemuImg ?? '', args, theirs()));
   });
 
+  it('names who holds a file only under its own name', () => {
+    const args = ['img', 'convert', '-O', 'qcow2', '-n', 'a.qcow2', 'a.qcow2'];
+    const { err, status } = run(process.execPath, [PROGRAM, ...args], ours());
+    expect(status).toBe(1);
+    expect(err).toMatch(/\nIt is held by node '#block\d+'\.\n$/u);
+    expect(shim(args.slice(1)).err).not.toContain('held by');
+  });
+
   const described = ['a.qcow2', 'o.qcow2', 'v2.qcow2', 'a.raw', 'gone.qcow2'];
   it.each(described)('describes %s alike', (name) => {
     for (const output of ['human', 'json']) {
@@ -181,8 +189,8 @@ describe('alone', () => {
       err: "qemu-img: option '--salvage' is not supported\n",
       status: 1,
     });
-    expect(shim(['rebase', '-b', 'x', 'e']).err).toBe(
-      "qemu-img: command 'rebase' is not supported\n",
+    expect(shim(['snapshot', '-l', 'e']).err).toBe(
+      "qemu-img: command 'snapshot' is not supported\n",
     );
   });
 

@@ -60,6 +60,12 @@ const snapshot = (more: Arguments): Command => [
   { 'node-name': 'top', 'snapshot-file': '/snap', 'snapshot-node-name': 'snap', ...more },
 ];
 
+const bitmap = { node: 'top', name: 'b' };
+const action = (type: string, data: Arguments): Arguments => ({ type, data });
+const transaction = (...actions: readonly Arguments[]): Command => ['transaction', { actions }];
+const backup = { 'job-id': 'j', sync: 'full', speed: 1 };
+const withBitmap = [...chain, ['block-dirty-bitmap-add', bitmap]] as const;
+
 const CASES: readonly Case[] = [
   { title: 'add a file', command: add(disk) },
   { title: 'add an image with its backing file', command: add(qcow2('top')) },
@@ -200,6 +206,48 @@ const CASES: readonly Case[] = [
       'blockdev-mirror',
       { 'job-id': 'j', device: 'top', target: 'other', sync: 'top', speed: 1 },
     ],
+  },
+  {
+    title: 'bitmaps, then a snapshot into a new file',
+    setup: withBitmap,
+    guest: 'top',
+    command: transaction(
+      action('block-dirty-bitmap-disable', bitmap),
+      action('block-dirty-bitmap-add', { node: 'top', name: 'new', granularity: 512 }),
+      action('block-dirty-bitmap-merge', { node: 'top', target: 'new', bitmaps: ['b'] }),
+      action('block-dirty-bitmap-clear', bitmap),
+      action('blockdev-snapshot-sync', snapshot({})[1]),
+      action('block-dirty-bitmap-remove', bitmap),
+    ),
+  },
+  {
+    title: 'a snapshot, another on top of it and a backup of both',
+    setup: [...withBitmap, add(qcow2('other', { backing: null })), add(disk), add(raw)],
+    guest: 'top',
+    command: transaction(
+      action('blockdev-snapshot', { node: 'top', overlay: 'other' }),
+      action('blockdev-snapshot-sync', { ...snapshot({})[1], 'node-name': 'other' }),
+      action('block-dirty-bitmap-clear', bitmap),
+      action('blockdev-backup', { ...backup, device: 'snap', target: 'raw' }),
+    ),
+  },
+  {
+    title: 'two backups that end together',
+    setup: [
+      ...withBitmap,
+      add(qcow2('other')),
+      add(disk),
+      add(raw),
+      add(file('log', { 'node-name': 'l' })),
+    ],
+    guest: 'top',
+    command: ['transaction', {
+      actions: [
+        action('blockdev-backup', { ...backup, device: 'top', target: 'other' }),
+        action('blockdev-backup', { ...backup, 'job-id': 'k', device: 'raw', target: 'l' }),
+      ],
+      properties: { 'completion-mode': 'grouped' },
+    }],
   },
   {
     title: 'add a child to a quorum',

@@ -5,7 +5,8 @@
 import { createHash } from 'node:crypto';
 
 import type { JsonObject } from '../../src/base/index.js';
-import type { Backend, DriverNode, Graph } from '../../src/block/index.js';
+import { bitmapsOf } from '../../src/block/index.js';
+import type { Backend, DirtyBitmap, DriverNode, Graph } from '../../src/block/index.js';
 import { createEngine } from '../../src/engine/index.js';
 import type { Engine } from '../../src/engine/index.js';
 import { MemoryHost } from '../../src/host/index.js';
@@ -56,6 +57,12 @@ export interface Picture {
   readonly contents: Readonly<Record<string, string>>;
 }
 
+function showBitmap(bitmap: DirtyBitmap): unknown {
+  const { name, granularity, enabled, busy, persistent, count } = bitmap;
+  const bits = Buffer.concat([...bitmap.parts()]).toString('hex');
+  return { name, granularity, enabled, busy, persistent, count, bits };
+}
+
 export class FaultStage {
   readonly host = new CountingHost();
   engine!: Engine;
@@ -104,6 +111,7 @@ export class FaultStage {
       link: node.backingLink(),
       instance: instances ? this.#numberOf(node.driverNode) : null,
       parents: node.parents.size,
+      bitmaps: bitmapsOf(node).map(showBitmap),
       children: [...node.children.values()].map((child) => [
         child.name,
         child.node.name,

@@ -3,6 +3,7 @@
 
 import type { Random } from '../../src/base/index.js';
 import type { GraphCommand, Player } from './graph-contest.js';
+import { BitmapSource, JobSource } from './graph-jobs.js';
 import { OptionSource } from './graph-options.js';
 import type { Options } from './graph-options.js';
 import type { GraphState } from './graph-state.js';
@@ -19,7 +20,8 @@ class CommandSource {
   readonly #made: string[] = [];
   /** Options of the nodes that were added, for reopening them. */
   readonly #known = new Map<string, Line>();
-  readonly #bitmaps: string[] = ['b0'];
+  readonly #bitmaps: BitmapSource;
+  readonly #jobs: JobSource;
   readonly #makers: readonly (readonly [weight: number, make: Maker])[];
   #count = 0;
   #last: GraphCommand | null = null;
@@ -27,6 +29,8 @@ class CommandSource {
   constructor(random: Random) {
     this.#random = random;
     this.#options = new OptionSource(random);
+    this.#bitmaps = new BitmapSource(this.#options);
+    this.#jobs = new JobSource(this.#options, () => this.#bitmaps.name());
     this.#makers = [
       [30, () => this.#add()],
       [8, () => this.#del()],
@@ -36,10 +40,10 @@ class CommandSource {
       [4, () => this.#changeBacking()],
       [5, () => this.#resize()],
       [3, () => this.#threshold()],
-      [5, () => this.#bitmap()],
+      [8, () => this.#bitmaps.next(this.#count)],
       [6, () => this.#object()],
-      [5, () => this.#stream()],
-      [5, () => this.#backup()],
+      [16, () => this.#jobs.next(this.#count)],
+      [5, () => this.#transaction()],
     ];
   }
 
@@ -63,6 +67,11 @@ class CommandSource {
 
   #learn(command: GraphCommand): void {
     const { execute, arguments: args } = command;
+    if (execute === 'transaction') {
+      for (const { type, data } of args['actions'] as { type: string; data: Line }[]) {
+        this.#learn({ execute: type, arguments: data });
+      }
+    }
     if (execute === 'blockdev-add') this.#known.set(String(args['node-name']), args);
     if (execute === 'blockdev-del') this.#known.delete(String(args['node-name']));
     if (execute === 'object-add') this.#groups.push(String(args['id']));
@@ -99,9 +108,10 @@ class CommandSource {
   }
 
   #reopen(): GraphCommand {
-    const names = new Set(Array.from({ length: this.#options.oneOf(1, 1, 1, 2, 3) }, () =>
-      this.#options.name((_, each) => this.#reopenable(each))));
-    const options = [...names].map((name) => {
+    const picked = Array.from({ length: this.#options.oneOf(1, 1, 1, 2, 3) }, () =>
+      this.#options.name((_, each) => this.#reopenable(each)));
+    const names = this.#options.chance(0.1) ? picked : [...new Set(picked)];
+    const options = names.map((name) => {
       const known = this.#known.get(name) ?? { ...this.#options.node(2), 'node-name': name };
       return this.#options.changed(known);
     });
@@ -147,9 +157,34 @@ class CommandSource {
     };
   }
 
+  /** Several actions, of which one may start a job. */
+  #transaction(): GraphCommand {
+    const makers: readonly Maker[] = [
+      () => this.#snapshot(),
+      () => this.#snapshotSync(),
+      () => this.#bitmaps.next(this.#count),
+      () => this.#bitmaps.next(this.#count),
+      () => this.#jobs.backup(this.#count),
+    ];
+    const commands = Array.from({ length: this.#options.oneOf(1, 2, 2, 3) }, () =>
+      this.#options.oneOf(...makers)());
+    const [job, ...more] = commands.filter((command) => command.job !== undefined);
+    // The reference dies of bitmaps that are not there, and ends two jobs in any order.
+    const chosen = commands.filter((command) =>
+      !more.includes(command) && !command.execute.endsWith('able'));
+    const actions: Line[] = chosen.map(({ execute: type, arguments: data }) => ({ type, data }));
+    if (this.#options.chance(0.15)) actions.push({ type: 'abort', data: {} });
+    const args: Options = { actions };
+    if (this.#options.chance(0.3)) args['properties'] = { 'completion-mode': 'grouped' };
+    const made = { execute: 'transaction', arguments: args };
+    return job?.job === undefined ? made : { ...made, job: job.job };
+  }
+
   #resize(): GraphCommand {
     const size = this.#options.oneOf(0, 512, 1000, 65_536, MIB, MIB + 512, 2 * MIB, 3 * MIB);
-    const args = { 'node-name': this.#options.name(), size };
+    // Ours keeps what is cut off for a snapshot, the reference does not.
+    const kept = this.#options.has('copy-before-write');
+    const args = { 'node-name': this.#options.name(), size: kept ? 3 * MIB : size };
     return { execute: 'block_resize', arguments: args };
   }
 
@@ -157,22 +192,6 @@ class CommandSource {
     const threshold = this.#options.oneOf(0, 65_536, 10 * MIB);
     const args = { 'node-name': this.#options.name(), 'write-threshold': threshold };
     return { execute: 'block-set-write-threshold', arguments: args };
-  }
-
-  #bitmap(): GraphCommand {
-    const node = this.#options.name();
-    if (this.#options.chance(0.3)) {
-      const name = this.#options.oneOf(...this.#bitmaps);
-      return { execute: 'block-dirty-bitmap-remove', arguments: { node, name } };
-    }
-    const name = this.#options.chance(0.1) ? 'b0' : `b${this.#count}`;
-    this.#bitmaps.push(name);
-    const args: Options = { node, name };
-    if (this.#options.chance(0.3)) {
-      args['granularity'] = this.#options.oneOf(512, 65_536, 1000, 256);
-    }
-    if (this.#options.chance(0.2)) args['disabled'] = true;
-    return { execute: 'block-dirty-bitmap-add', arguments: args };
   }
 
   #object(): GraphCommand {
@@ -201,43 +220,6 @@ class CommandSource {
       { 'iops-total-max': 100 },
       {},
     );
-  }
-
-  #stream(): GraphCommand {
-    const job = `j${this.#count}`;
-    const args: Options = {
-      'job-id': job,
-      device: this.#options.name((driver) => driver === 'qcow2'),
-    };
-    const roll = this.#random.below(10);
-    if (roll < 3) args['base-node'] = this.#options.name();
-    else if (roll < 5) args['bottom'] = this.#options.name();
-    else if (roll < 6) args['base'] = `DIR/${this.#options.oneOf('base', 'mid', 'top')}.qcow2`;
-    if (this.#options.chance(0.15)) {
-      args['backing-file'] = this.#options.oneOf('DIR/base.qcow2', 'DIR/x');
-    }
-    if (this.#options.chance(0.1)) args['filter-node-name'] = `f${this.#count}`;
-    return { execute: 'block-stream', arguments: args, job };
-  }
-
-  #backup(): GraphCommand {
-    const job = `j${this.#count}`;
-    const device = this.#options.name();
-    const args: Options = {
-      'job-id': job,
-      device,
-      target: this.#options.name((_, name) => name !== device),
-      sync: this.#options.oneOf('full', 'full', 'top', 'none', 'bitmap', 'incremental'),
-    };
-    // Without a guest that one never ends.
-    if (args['sync'] === 'none') args['sync'] = 'full';
-    if (String(args['sync']).startsWith('bi') || this.#options.chance(0.05)) {
-      args['bitmap'] = this.#options.oneOf(...this.#bitmaps);
-      args['bitmap-mode'] = this.#options.oneOf('on-success', 'never', 'always');
-    }
-    if (this.#options.chance(0.1)) args['compress'] = true;
-    if (this.#options.chance(0.1)) args['filter-node-name'] = `f${this.#count}`;
-    return { execute: 'blockdev-backup', arguments: args, job };
   }
 }
 

@@ -8,7 +8,9 @@
 
 import { rmSync } from 'node:fs';
 import { writeJson } from '../../src/wire/index.js';
-import { sameAnswer, sameFacts, sameReport } from './graph-exceptions.js';
+import {
+  differsOnPurpose, readsImageFiles, sameAnswer, sameFacts, sameReport,
+} from './graph-exceptions.js';
 import { copyImages, imagesIn, newFolder, reportOn, sameBytes } from './graph-images.js';
 import { graphState } from './graph-state.js';
 import type { GraphReply, GraphState } from './graph-state.js';
@@ -24,16 +26,22 @@ export interface GraphCommand {
   readonly arguments: Line;
   /** The job to wait for, if the command starts one. */
   readonly job?: string;
+  /** What ends a job that is ready. */
+  readonly finish?: 'block-job-complete' | 'block-job-cancel';
 }
 
 export interface Outcome {
-  readonly kind: 'same' | 'different' | 'reference-died';
+  readonly kind: 'same' | 'different' | 'on-purpose' | 'reference-died';
   readonly played: readonly GraphCommand[];
   readonly accepted: number;
-  /** What differs, the reference's lines first; empty if nothing does. */
+  /** What differs, the reference's lines first; empty if nothing does. On purpose: why. */
   readonly difference: string;
   /** Refusals of one class in other words: mostly, which of several faults was seen first. */
   readonly wordings: readonly string[];
+  /** Files that refused commands were to make. */
+  readonly refused: readonly string[];
+  /** The bytes of a qcow2 file were data of another image. */
+  readonly raw: boolean;
 }
 
 /** Gives the next command, told the graph and whether the last was accepted; null ends. */
@@ -76,14 +84,31 @@ async function playOn(side: Side, command: GraphCommand | null): Promise<Turn | 
   if (command !== null) {
     const { execute, arguments: args, job } = placed(command, 'DIR/', `${directory}/`);
     const send = writeJson({ execute, arguments: args });
-    const step: Step = job === undefined ? send : { send, until: `null ${job}` };
+    const step: Step = job === undefined ? send
+      : { send, until: `ready ${job} or null ${job}` };
     said = placed(await conversation.play(step), `${directory}/`, 'DIR/');
+    if (job !== undefined && isReady(said)) {
+      said = [...said, ...(await finished(side, job, command.finish ?? 'block-job-complete'))];
+    }
     if (said.every((line) => !('return' in line) && !('error' in line))) return null;
   }
   const seen = placed(await conversation.ask(LOOK), `${directory}/`, 'DIR/');
   const [graph, nodes] = seen.map((line) => line['return']);
   if (graph === undefined || nodes === undefined) return null;
   return { said, state: graphState(graph as GraphReply, nodes as Line[]) };
+}
+
+function isReady(said: readonly Line[]): boolean {
+  return said.some((line) => line['event'] === 'BLOCK_JOB_READY');
+}
+
+/** Ends a job that is ready; one that cannot be completed is cancelled. */
+async function finished(side: Side, job: string, how: string): Promise<readonly Line[]> {
+  const send = writeJson({ execute: how, arguments: { device: job } });
+  const played = await side.conversation.play({ send, until: `null ${job}` });
+  const said = placed(played, `${side.directory}/`, 'DIR/');
+  if (how === 'block-job-cancel' || said.every((line) => !('error' in line))) return said;
+  return [...said, ...(await finished(side, job, 'block-job-cancel'))];
 }
 
 function listed(label: string, lines: readonly string[]): string {
@@ -122,15 +147,21 @@ function differences(command: GraphCommand, theirs: Turn, ours: Turn): string {
   return facts;
 }
 
-function imageDifferences(theirs: string, ours: string): string {
-  const listing = changes(imagesIn(theirs), imagesIn(ours));
+function imageDifferences(
+  theirs: string,
+  ours: string,
+  { refused, raw }: Outcome,
+): string {
+  const wanted = (directory: string): string[] =>
+    imagesIn(directory).filter((name) => !refused.includes(`DIR/${name}`));
+  const listing = changes(wanted(theirs), wanted(ours));
   if (listing !== '') return listing;
   const found: string[] = [];
-  for (const name of imagesIn(theirs)) {
+  for (const name of wanted(theirs)) {
     if (sameBytes(name, theirs, ours)) continue;
-    const [left, right] = [theirs, ours].map((directory) =>
-      Object.entries(sameReport(reportOn(directory, name)))
-        .map(([key, value]) => `${name} ${key}: ${JSON.stringify(value)}`));
+    const reports = sameReport(reportOn(theirs, name), reportOn(ours, name), raw);
+    const [left, right] = reports.map((report) => Object.entries(report)
+      .map(([key, value]) => `${name} ${key}: ${JSON.stringify(value)}`));
     const changed = changes(left ?? [], right ?? []);
     if (changed !== '') found.push(changed);
   }
@@ -150,11 +181,14 @@ async function greeted(side: Side): Promise<void> {
 async function contest({ theirs, ours }: Rivals, player: Player): Promise<Outcome> {
   const played: GraphCommand[] = [];
   const wordings: string[] = [];
+  const refused: string[] = [];
   let accepted = 0;
   const ended = (kind: Outcome['kind'], difference = ''): Outcome =>
-    ({ kind, played, accepted, difference, wordings });
+    ({ kind, played, accepted, difference, wordings, refused, raw });
   let state = (await playOn(theirs, null))?.state;
   let last = true;
+  let before = '';
+  let raw = false;
   for (;;) {
     if (state === undefined) return ended('reference-died');
     const command = player(state, last);
@@ -177,11 +211,22 @@ async function contest({ theirs, ours }: Rivals, player: Player): Promise<Outcom
       );
     }
     if (difference.includes(FORGOTTEN)) return ended('reference-died');
+    const said = { theirs: their.said, ours: our.said };
+    const unchanged = sameFacts(our.state).join() === before;
+    before = sameFacts(our.state).join();
+    const purpose = difference === '' ? null : differsOnPurpose(command, said, unchanged);
+    if (purpose !== null) return ended('on-purpose', purpose);
     if (difference !== '') return ended('different', difference);
     const words = otherWords(their, our);
     if (words !== null) wordings.push(`${JSON.stringify(command)}\n${words}`);
     last = their.said.some((line) => 'return' in line);
     if (last) accepted += 1;
+    raw ||= readsImageFiles(their.state, command);
+    // What a refused snapshot leaves of the file it was to make is of no use.
+    const made = command.arguments['snapshot-file'];
+    if (!last && typeof made === 'string' && command.arguments['mode'] !== 'existing') {
+      refused.push(made);
+    }
     state = their.state;
   }
 }
@@ -204,7 +249,7 @@ export async function playBoth(player: Player): Promise<Outcome> {
       if ((await patient(real.exited)) !== 0) return { ...outcome, kind: 'reference-died' };
       await daemon.engine.close();
     }
-    const difference = imageDifferences(directory, own);
+    const difference = imageDifferences(directory, own, outcome);
     return difference === '' ? outcome : { ...outcome, kind: 'different', difference };
   } finally {
     for (const each of [directory, own]) rmSync(each, { recursive: true, force: true });

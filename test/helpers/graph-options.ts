@@ -20,7 +20,7 @@ export type Options = Record<string, unknown>;
 const KIB = 1024;
 const MIB = 1024 * KIB;
 const FILTERS = ['throttle', 'copy-on-read', 'copy-before-write', 'compress', 'blkdebug',
-  'blkverify', 'blklogwrites'] as const;
+  'blkverify', 'blklogwrites', 'quorum', 'quorum', 'preallocate', 'snapshot-access'] as const;
 const PERMISSIONS = ['consistent-read', 'write', 'write-unchanged', 'resize'];
 
 export class OptionSource {
@@ -54,6 +54,11 @@ export class OptionSource {
       .map(([name]) => name);
     if (names.length === 0 || this.chance(0.02)) return this.oneOf('nope', '');
     return pick(this.#random, names);
+  }
+
+  /** Whether any node is of that driver. */
+  has(driver: string): boolean {
+    return [...this.#around.state.drivers.values()].includes(driver);
   }
 
   /** A node that nothing uses. */
@@ -123,9 +128,18 @@ export class OptionSource {
     const child = (): unknown => this.#child(depth, () => this.node(depth + 1));
     if (driver === 'blkdebug') options['image'] = child();
     else if (driver === 'blkverify') Object.assign(options, { test: child(), raw: child() });
+    else if (driver === 'quorum') this.#quorum(options, child);
     else options['file'] = child();
+    if (driver === 'snapshot-access' && this.chance(0.8)) {
+      options['file'] = this.name((each) => each === 'copy-before-write');
+    }
+    if (driver === 'preallocate' && this.chance(0.3)) {
+      options['prealloc-size'] = this.oneOf(MIB, 65_536, 1000);
+    }
     if (driver === 'throttle') options['throttle-group'] = this.group();
-    if (driver === 'copy-on-read' && this.chance(0.3)) options['bottom'] = this.name();
+    if (driver === 'copy-on-read' && typeof options['file'] === 'string' && this.chance(0.3)) {
+      options['bottom'] = this.#bottom(options['file']);
+    }
     if (driver === 'copy-before-write') options['target'] = child();
     if (driver === 'blklogwrites') options['log'] = this.#logChild();
     if (driver === 'blkdebug') this.#blkdebug(options);
@@ -135,6 +149,22 @@ export class OptionSource {
   /** Nodes of the reference that have no size of their own grow with the log. */
   #logChild(): unknown {
     return this.chance(0.5) ? this.name((driver) => driver === 'file') : this.file(RAW_IMAGES);
+  }
+
+  /** The reference dies of nodes that are not in the chain. */
+  #bottom(file: string): string {
+    const below = this.#around.state.edges.find(([parent, edge, child]) =>
+      parent === file && edge === 'backing' && !child.includes('.'));
+    return below === undefined || this.chance(0.5) ? file : below[2];
+  }
+
+  #quorum(options: Options, child: () => unknown): void {
+    const count = this.oneOf(1, 2, 2, 3);
+    options['children'] = Array.from({ length: count }, child);
+    options['vote-threshold'] = this.oneOf(1, 1, count, 2);
+    if (this.chance(0.1)) options['read-pattern'] = this.oneOf('fifo', 'quorum');
+    if (this.chance(0.1)) options['rewrite-corrupted'] = true;
+    if (this.chance(0.1)) options['blkverify'] = true;
   }
 
   #blkdebug(options: Options): void {
@@ -169,7 +199,8 @@ export class OptionSource {
     const options: Options = structuredClone(before) as Options;
     for (const key of Object.keys(options)) {
       if (['driver', 'node-name'].includes(key) || !this.chance(0.1)) continue;
-      if (!['file', 'image', 'test', 'raw'].includes(key) || this.chance(0.1)) delete options[key];
+      const needed = ['file', 'image', 'test', 'raw', 'children'].includes(key);
+      if (!needed || this.chance(0.1)) delete options[key];
     }
     if (this.chance(0.3)) options['read-only'] = this.oneOf(true, false);
     if (this.chance(0.2)) this.#based(options);

@@ -14,7 +14,7 @@ export type Step =
   | Uint8Array
   | {
       readonly send: string | Uint8Array;
-      /** Also wait for this event: its name, or `status ID` of JOB_STATUS_CHANGE. */
+      /** Also wait for an event: its name, `status ID` of JOB_STATUS_CHANGE, or `A or B`. */
       readonly until: string;
     };
 
@@ -97,6 +97,10 @@ function ordinary(value: JsonObject): unknown {
 }
 
 function isEvent(line: Line, until: string): boolean {
+  return until.split(' or ').some((each) => isOneEvent(line, each));
+}
+
+function isOneEvent(line: Line, until: string): boolean {
   const [first, id] = until.split(' ');
   const data = line['data'] as { readonly id?: string; readonly status?: string } | undefined;
   if (id === undefined) return line['event'] === first;

@@ -100,7 +100,7 @@ describe('a dirty bitmap', () => {
     const size = 3 * page + 512 * 5 + 100;
     const bitmap = new DirtyBitmap({ name: 'b', size, granularity: GRANULARITY });
     bitmap.set(0, size);
-    expect(bitmap.dirtyBytes).toBe(size);
+    expect(bitmap.nextDirty(0)).toEqual({ offset: 0, length: size });
     bitmap.clear(page - 512, 1024);
     expect(bitmap.nextDirty(0)).toEqual({ offset: 0, length: page - 512 });
     expect(bitmap.nextDirty(page - 512)).toEqual({ offset: page + 512, length: size - page - 512 });
@@ -122,5 +122,34 @@ describe('a dirty bitmap', () => {
     const after = process.memoryUsage();
     const grown = after.heapUsed + after.arrayBuffers - before.heapUsed - before.arrayBuffers;
     expect(grown).toBeLessThan(32 * 2 ** 20);
+  });
+
+  it('merged has every unit that either has a bit in, whatever their granularities', () => {
+    const granularity = fc.constantFrom(512, 1024, 4096, 65_536);
+    const ranges = fc.array(fc.tuple(fc.nat(SIZE - 1), fc.integer({ min: 1, max: 3000 })));
+    fc.assert(
+      fc.property(
+        fc.tuple(granularity, granularity),
+        fc.tuple(ranges, ranges),
+        fc.integer({ min: 1, max: SIZE }),
+        (granularities, sets, size) => {
+          const [target, source] = granularities.map((each, index) => {
+            const bitmap = new DirtyBitmap({ name: 'b', size, granularity: each });
+            for (const [offset, length] of sets[index] ?? []) {
+              bitmap.set(offset, Math.min(length, size - offset));
+            }
+            return bitmap;
+          }) as [DirtyBitmap, DirtyBitmap];
+          const before = target.copy(null);
+          target.merge(source);
+          for (let at = 0; at < size; at += target.granularity) {
+            const length = Math.min(target.granularity, size - at);
+            const wanted = before.isDirty(at) || source.nextDirty(at, length) !== null;
+            expect(target.isDirty(at)).toBe(wanted);
+          }
+        },
+      ),
+      { numRuns: 200 },
+    );
   });
 });

@@ -92,7 +92,8 @@ function picture(graph: Graph): unknown {
     name: node.name,
     readOnly: node.readOnly,
     options: { ...node.options },
-    length: node.length,
+    // A file grows as the image above it flushes, which a reopen may do before it is refused.
+    length: node.driver.name === 'file' ? 'of a file' : node.length,
     instance: node.driverNode,
     edges: [...node.children.values()].map((child) => [
       child.name,

@@ -242,4 +242,28 @@ describe.skipIf(!hasReference)('as a real daemon backs up', () => {
       }),
       graph,
     ], plain));
+
+  it('without a format a drive-backup of a file makes a file', () =>
+    compare((directory) => {
+      const drive = { 'job-id': 'b', sync: 'full', 'auto-dismiss': false };
+      const target = (name: string): string => join(directory, name);
+      const bare = { driver: 'file', 'node-name': 'bare', filename: target('over.qcow2') };
+      return [
+        hello,
+        command('blockdev-add', bare),
+        untilEvent('concluded b', 'drive-backup', {
+          ...drive, device: 'bare', target: target('new.img'),
+        }),
+        dismiss,
+        untilEvent('concluded b', 'drive-backup', {
+          ...drive, device: 'bare', target: target('new.img'), mode: 'existing', format: 'file',
+        }),
+        dismiss,
+        command('drive-backup', {
+          ...drive, device: 'bare', target: target('none.img'), sync: 'none', format: 'file',
+        }),
+        command('blockdev-add', { driver: 'file', 'node-name': 'new', filename: target('new.img') }),
+        graph,
+      ];
+    }, plain));
 });

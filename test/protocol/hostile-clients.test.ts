@@ -15,6 +15,7 @@ import { startProgramDaemon } from '../helpers/program-daemon.js';
 import type { ProgramDaemon } from '../helpers/program-daemon.js';
 
 const HELLO = '{"execute":"qmp_capabilities"}';
+const HELLO_OOB = '{"execute":"qmp_capabilities","arguments":{"enable":["oob"]}}';
 const QUIT = '{"execute":"quit"}';
 const MAIN = new URL('../../dist/cli/blockwright.js', import.meta.url).pathname;
 const MIB = 2 ** 20;
@@ -65,6 +66,14 @@ const HOSTILE: Readonly<Record<string, string | Buffer>> = {
   'an unknown member': `${HELLO}{"execute":"query-jobs","x":1}`,
   'a number of ten thousand digits': `${HELLO}{"execute":"query-jobs","id":${'9'.repeat(10_000)}}`,
   'a name with a zero byte': `${HELLO}{"execute":"query\\u0000jobs"}`,
+  'a flood of urgent requests': HELLO_OOB + '{"exec-oob":"query-jobs"}'.repeat(20_000),
+  'a flood of broken urgent requests': HELLO_OOB + '{"exec-oob":[],"id":{}}'.repeat(20_000),
+  'an id of a megabyte': `${HELLO}{"execute":"query-jobs","id":"${'i'.repeat(MIB)}"}`,
+  'an id of a thousand levels':
+    `${HELLO}{"execute":"query-jobs","id":${'['.repeat(1000)}${']'.repeat(1000)}}`,
+  'values of a thousand levels for a property':
+    `${HELLO}{"execute":"qom-set","arguments":{"path":"/","property":"type","value":` +
+    `${'{"a":'.repeat(1000)}1${'}'.repeat(1000)}}}`,
   'lone surrogates': `${HELLO}{"execute":"\\ud800","id":"\\udfff"}`,
 };
 
@@ -104,6 +113,53 @@ describe('a daemon and hostile clients', () => {
     for (let turn = 0; turn < 50; turn += 1) await daemon.client.execute('query-jobs');
     await expectServed();
     socket.destroy();
+    await expectServed();
+  });
+
+  it('adds only so many character devices, and only so much memory for them', async () => {
+    const add = (id: string, size: number): Promise<unknown> => {
+      const backend = { type: 'ringbuf', data: { size } } as const;
+      return daemon.client.execute('chardev-add', { id, backend });
+    };
+    await add('big', 32 * MIB);
+    await expect(add('bigger', 64 * MIB)).rejects.toThrow('too large');
+    await daemon.client.execute('ringbuf-write', { device: 'big', data: 'x'.repeat(MIB) });
+    let added = 0;
+    const refused = await (async () => {
+      for (;;) {
+        try {
+          await add(`small-${added}`, 1);
+        } catch (error) {
+          return error;
+        }
+        added += 1;
+      }
+    })();
+    expect(String(refused)).toContain('which is the limit');
+    expect(added).toBeLessThan(1024);
+    const ids = ['big', ...Array.from({ length: added }, (_, index) => `small-${index}`)];
+    for (const id of ids) await daemon.client.execute('chardev-remove', { id });
+    await expectServed();
+  });
+
+  it('closes those who speak too early to a socket without a monitor', async () => {
+    const path = join(directory, 'nobody.sock');
+    const addr = { type: 'unix', data: { path } } as const;
+    const backend = { type: 'socket', data: { addr, server: true, wait: false } } as const;
+    await daemon.client.execute('chardev-add', { id: 'nobody', backend });
+    const sockets = await Promise.all(
+      Array.from({ length: 40 }, async () => {
+        const socket = await connectSocket({ type: 'unix', path });
+        socket.on('error', () => undefined).resume();
+        socket.write('x'.repeat(MIB));
+        return socket;
+      }),
+    );
+    await expectServed();
+    await daemon.client.execute('chardev-remove', { id: 'nobody' });
+    await Promise.all(
+      sockets.map((socket) => (socket.closed ? undefined : once(socket, 'close'))),
+    );
     await expectServed();
   });
 

@@ -3,8 +3,9 @@
 
 import { describe, it } from 'vitest';
 
+import { listObjectTypes } from '../../src/engine/index.js';
 import { compare, hasReference, hello, withoutSizes } from '../helpers/reference.js';
-import { command } from '../helpers/transcript.js';
+import { command, untilEvent } from '../helpers/transcript.js';
 import type { Line } from '../helpers/transcript.js';
 
 const add = (id: string, more: Line = {}): string =>
@@ -160,4 +161,130 @@ describe.skipIf(!hasReference)('as a real daemon keeps objects', () => {
       ],
       (line) => inNodeOrder(namesInOneOrder(line)),
     ));
+
+  it('threads and the main loop', () =>
+    compare(() => {
+      const thread = (id: string, more: Line = {}): string =>
+        command('object-add', { 'qom-type': 'iothread', id, ...more });
+      const loop = (id: string, more: Line = {}): string =>
+        command('object-add', { 'qom-type': 'main-loop', id, ...more });
+      const names = ['poll-max-ns', 'poll-grow', 'poll-shrink', 'aio-max-batch'];
+      const pool = ['thread-pool-min', 'thread-pool-max'];
+      const values = [5, -1, 'x', 1.5, 9_007_199_254_740_993n, 2n ** 64n - 1n, null];
+      return [
+        hello,
+        command('qom-list', { path: '/objects' }),
+        thread('i'),
+        thread('i'),
+        thread('1'),
+        thread('x', { nope: 1 }),
+        ...[...names, ...pool].map((name) => get('i', name)),
+        ...[...names, ...pool].map((name) => thread('x', { [name]: -2 })),
+        thread('x', { 'poll-max-ns': '5' }),
+        thread('x', { 'thread-pool-min': 100 }),
+        thread('x', { 'thread-pool-max': 0 }),
+        thread('x', { 'thread-pool-min': 70, 'thread-pool-max': 60 }),
+        thread('j', Object.fromEntries([...names, ...pool].map((name, at) => [name, at + 1]))),
+        ...[...names, ...pool].map((name) => get('j', name)),
+        ...names.flatMap((property) =>
+          values.flatMap((value) => [
+            command('qom-set', { path: 'i', property, value }),
+            get('i', property),
+          ]),
+        ),
+        ...[
+          ['thread-pool-min', 65],
+          ['thread-pool-max', 0],
+          ['thread-pool-min', 4],
+          ['thread-pool-max', 2],
+          ['thread-pool-max', 65_536],
+          ['thread-pool-min', -1],
+        ].flatMap(([property, value]) => [
+          command('qom-set', { path: 'i', property, value }),
+          get('i', String(property)),
+        ]),
+        loop('l', { 'aio-max-batch': -1 }),
+        loop('l', { 'poll-max-ns': 3 }),
+        loop('l', { 'thread-pool-max': 9 }),
+        loop('l2'),
+        command('qom-set', { path: 'l', property: 'aio-max-batch', value: 7 }),
+        get('l', 'aio-max-batch'),
+        get('l', 'type'),
+        command('object-del', { id: 'l' }),
+        command('object-del', { id: 'j' }),
+        get('j', 'poll-grow'),
+        ...['/objects', '/objects/i', '/objects/l'].map((path) => command('qom-list', { path })),
+      ];
+    }, propertiesInOneOrder));
+
+  it('a node on a thread', () =>
+    compare(() => {
+      const place = (name: string, iothread: unknown, more: Line = {}): string =>
+        command('x-blockdev-set-iothread', { 'node-name': name, iothread, ...more });
+      const node = (name: string): string =>
+        command('blockdev-add', { driver: 'null-co', 'node-name': name, size: 65_536 });
+      return [
+        hello,
+        command('object-add', { 'qom-type': 'iothread', id: 'i' }),
+        add('g'),
+        node('n'),
+        node('m'),
+        command('blockdev-add', { driver: 'raw', 'node-name': 'r', file: 'n' }),
+        place('n', 'i'),
+        place('n', 'i', { force: true }),
+        place('n', 'nope'),
+        place('n', 'g'),
+        place('nope', 'i'),
+        place('nope', 'nope'),
+        place('n', 1),
+        command('x-blockdev-set-iothread', { 'node-name': 'n' }),
+        command('x-blockdev-set-iothread', { iothread: 'i' }),
+        place('r', null),
+        place('n', null),
+        untilEvent('BLOCK_JOB_READY', 'blockdev-mirror', {
+          'job-id': 'j',
+          device: 'n',
+          target: 'm',
+          sync: 'full',
+        }),
+        place('m', 'nope'),
+        place('m', null),
+        untilEvent('null j', 'job-cancel', { id: 'j' }),
+        place('m', 'i'),
+        place('m', null),
+        command('object-del', { id: 'i' }),
+        place('m', 'i'),
+      ];
+    }));
+
+  it('types that both have', () => {
+    const ours = listObjectTypes(undefined, true).map(({ name }) => name);
+    const shared = (line: Line): Line => {
+      const list = line['return'];
+      if (!Array.isArray(list)) return line;
+      const types = list as { readonly name: string; readonly parent?: string; type?: string }[];
+      const kept = types.filter(({ name, type }) => type !== undefined || ours.includes(name));
+      return propertiesInOneOrder({ return: kept });
+    };
+    const ancestors = ['object', 'event-loop-base', 'chardev', 'chardev-fd', 'chardev-ringbuf'];
+    const others = ['user-creatable', 'interface', 'container', 'throttle-group', 'nope', ''];
+    return compare(
+      () => [
+        hello,
+        ...[{}, { abstract: true }, { abstract: false }, { abstract: 1 }].map((args) =>
+          command('qom-list-types', args),
+        ),
+        ...[...ancestors, ...others].flatMap((name) =>
+          [false, true].map((abstract) =>
+            command('qom-list-types', { implements: name, abstract }),
+          ),
+        ),
+        ...[...ours, 'nope', ''].map((typename) =>
+          command('qom-list-properties', { typename }),
+        ),
+        command('qom-list-properties'),
+      ],
+      shared,
+    );
+  });
 });

@@ -28,7 +28,6 @@ const DIFFERENCES: readonly { readonly at: RegExp; readonly reason: string }[] =
     at: /^arguments\.actions\[\](\.type: values added: |<)x-block-dirty-bitmap-/,
     reason: 'names of actions that the reference had in version 3',
   },
-  { at: /actions\[\]\.type: values missing: drive-backup$/, reason: 'drive-backup is not there' },
   { at: /\.pr-manager: missing$/, reason: 'no persistent reservations' },
   { at: /options<qcow2>\.encrypt: any and not object$/, reason: 'refused by name' },
   {

@@ -66,15 +66,6 @@ export class DirtyBitmap {
     return this.#size;
   }
 
-  /** Bytes that are dirty; the last unit counts whole, as far as the node goes. */
-  get dirtyBytes(): number {
-    const bits = this.#bits.count;
-    if (bits === 0) return 0;
-    const tail = this.#bits.size * this.granularity - this.#size;
-    const last = this.#bits.get(this.#bits.size - 1) ? tail : 0;
-    return bits * this.granularity - last;
-  }
-
   /** Units that are dirty times the granularity, as query commands count. */
   get count(): number {
     return this.#bits.count * this.granularity;

@@ -3,6 +3,7 @@
 // writes through one observer each; a bitmap that is busy cannot be changed by users.
 
 import { assert, BITMAP_LIMITS, BlockError, NAME_LIMITS } from '../../base/index.js';
+import { infoBelow } from '../inherited-info.js';
 import type { Node } from '../node.js';
 import { DirtyBitmap, isGranularity, type DirtyBitmapOptions } from './dirty-bitmap.js';
 
@@ -79,10 +80,12 @@ export interface AddBitmapOptions {
 
 /** Of the format below filters. */
 function defaultGranularity(node: Node): number {
-  let format = node;
-  while (format.filtered !== null) format = format.filtered;
-  const cluster = format.info.clusterSize ?? DEFAULT_GRANULARITY;
+  const cluster = infoBelow(node).clusterSize ?? DEFAULT_GRANULARITY;
   return Math.max(MIN_DEFAULT_GRANULARITY, Math.min(cluster, DEFAULT_GRANULARITY));
+}
+
+export function requireBitmapName(name: string): void {
+  if (name === '') throw new BlockError('invalid-option', 'Bitmap name cannot be empty');
 }
 
 /** Adds a named bitmap, or refuses the name or granularity. */
@@ -93,7 +96,7 @@ export function addBitmap(
   check: () => void = () => undefined,
 ): DirtyBitmap {
   const { name } = options;
-  if (name === '') throw new BlockError('invalid-option', 'Bitmap name cannot be empty');
+  requireBitmapName(name);
   const granularity = options.granularity ?? defaultGranularity(node);
   if (!isGranularity(granularity)) {
     throw new BlockError('invalid-option', 'Granularity must be power of 2 and at least 512');
@@ -126,6 +129,8 @@ export function attachBitmap(node: Node, options: DirtyBitmapOptions): DirtyBitm
   const bitmap = new DirtyBitmap(options);
   const detach = node.addObserver({
     afterWrite(offset, length) {
+      // Files grow by writing.
+      if (offset + length > bitmap.size) bitmap.resize(node.length);
       if (bitmap.enabled) bitmap.set(offset, length);
     },
     afterResize: (length) => bitmap.resize(length),

@@ -8,8 +8,8 @@
 
 import { BlockError, COPY_LIMITS, settleFinally } from '../../base/index.js';
 import type { Clock, Eventually } from '../../base/index.js';
+import { infoBelow } from '../inherited-info.js';
 import type { Node } from '../node.js';
-import { skipFilters } from './chain.js';
 import type { CopyBitmap } from './copy-bitmap.js';
 import type { CopyFailure, NodeRef } from './copy-engine.js';
 import { copyThroughGraph } from './graph-copy.js';
@@ -20,7 +20,7 @@ const LEAST_COPY_UNIT = 65_536;
 
 /** Bytes of one copy unit for a target: whole target clusters, 64 KiB at least. */
 export function copyUnit(target: Node): number {
-  return Math.max(LEAST_COPY_UNIT, skipFilters(target).info.clusterSize ?? 0);
+  return Math.max(LEAST_COPY_UNIT, infoBelow(target).clusterSize ?? 0);
 }
 
 export interface CopyTimeout {

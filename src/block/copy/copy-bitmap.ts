@@ -127,14 +127,21 @@ export class CopyBitmap {
   }
 
   #changePage(index: number, dirty: boolean): void {
-    const start = index * PAGE_UNITS;
-    const count = Math.min(PAGE_UNITS, this.#unitCount - start);
-    let before = 0;
-    for (let unit = start; unit < start + count; unit += 1) {
-      if (this.isDirty(unit * this.unit)) before += 1;
-    }
+    const count = Math.min(PAGE_UNITS, this.#unitCount - index * PAGE_UNITS);
+    const before = this.#dirtyIn(index, count);
     this.#pages[index] = dirty ? 'dirty' : 'clean';
     this.#dirtyUnits += (dirty ? count : 0) - before;
+  }
+
+  #dirtyIn(index: number, count: number): number {
+    const page = this.#pages[index];
+    if (typeof page === 'string') return page === 'dirty' ? count : 0;
+    const start = index * PAGE_UNITS;
+    let dirty = 0;
+    for (let unit = start; unit < start + count; unit += 1) {
+      if (this.isDirty(unit * this.unit)) dirty += 1;
+    }
+    return dirty;
   }
 
   #changeUnit(unit: number, dirty: boolean): void {

@@ -62,13 +62,19 @@ export interface CopySpec {
 
 export class CopyEngine {
   readonly lanes: LaneExecutor;
+  readonly #lanesFor: (node: Node) => LaneExecutor | null;
 
-  constructor(options: { readonly lanes: LaneExecutor }) {
+  /** `lanesFor`: who copies from a node, if not `lanes`; asked when a session begins. */
+  constructor(options: {
+    readonly lanes: LaneExecutor;
+    readonly lanesFor?: (node: Node) => LaneExecutor | null;
+  }) {
     this.lanes = options.lanes;
+    this.#lanesFor = options.lanesFor ?? (() => null);
   }
 
   open(spec: CopySpec): CopySession {
-    return new CopySession(this.lanes, spec);
+    return new CopySession(this.#lanesFor(spec.source.node) ?? this.lanes, spec);
   }
 
   close(): Promise<void> {
@@ -179,7 +185,7 @@ export class CopySession {
     const leave = target.enterBatch(span.offset, span.length, changes);
     let filled: Filled | null = null;
     try {
-      const reserved = target.reserve(span.offset, span.length);
+      const reserved = target.reserve(span.offset, span.length, !changes);
       const reservation = reserved instanceof Promise ? await reserved : reserved;
       if (reservation !== null) filled = await this.#fillReservation(range, reservation);
     } catch (error) {
@@ -222,15 +228,20 @@ export class CopySession {
       steps.push(pieceStep(range, piece, { table, zeroGranularity }));
     }
     const results = await this.#runSteps(steps, table, reservation);
+    const holes = this.spec.targetIsZero === true;
     const zeroes: Span[] = [];
+    // A hole reads as zeroes only until the target gets a backing file.
+    const saysZeroes = !holes && this.spec.fill === undefined;
     let failure: CopyFailure | null = null;
     const outcomes = reservation.pieces.map((piece, index): PieceOutcome => {
       const at = must(stepOf[index], 'each piece has its step');
       if (at === LOST) return 'dropped';
       const result = at === ZERO ? ZERO_RESULT : must(results[at], 'each step has a result');
       if (result.outcome === 'zero') {
-        if (piece.fresh) return 'zero';
-        if (this.spec.targetIsZero !== true) zeroes.push(piece);
+        if (piece.fresh) {
+          return holes ? { zeroRanges: [0, piece.length], holes } : 'zero';
+        }
+        if (saysZeroes) zeroes.push(piece);
         return 'dropped';
       }
       if (result.outcome !== 'written') {
@@ -239,15 +250,8 @@ export class CopySession {
       }
       if (result.zeroRanges.length === 0) return 'written';
       // What a lane left out of new space may hold old bytes: it must not be linked as it is.
-      if (piece.fresh) return { zeroRanges: result.zeroRanges };
-      if (this.spec.targetIsZero !== true) {
-        for (let each = 0; each < result.zeroRanges.length; each += 2) {
-          zeroes.push({
-            offset: piece.offset + (result.zeroRanges[each] ?? 0),
-            length: result.zeroRanges[each + 1] ?? 0,
-          });
-        }
-      }
+      if (piece.fresh) return { zeroRanges: result.zeroRanges, holes };
+      if (saysZeroes) pushRanges(zeroes, piece.offset, result.zeroRanges);
       return 'written';
     });
     const linked = reservation.link(outcomes);
@@ -382,7 +386,7 @@ export class CopySession {
 
 interface Filled {
   readonly failure: CopyFailure | null;
-  /** Linked or in place, left out by the lane because they are zero: still to be zeroed. */
+  /** Linked or in place, left out by the lane because they are zero: still to be said so. */
   readonly zeroes: readonly Span[];
   /** A guest's write came first somewhere. */
   readonly lost: boolean;
@@ -399,6 +403,13 @@ const ZERO_RESULT: LaneResult = {
   deflated: false,
   failure: null,
 };
+
+/** `pairs`: offset from `start` and length of each range. */
+function pushRanges(spans: Span[], start: number, pairs: readonly number[]): void {
+  for (let each = 0; each < pairs.length; each += 2) {
+    spans.push({ offset: start + (pairs[each] ?? 0), length: pairs[each + 1] ?? 0 });
+  }
+}
 
 function compressStep(
   range: PlannedRange,

@@ -20,6 +20,8 @@ export interface CopyOnReadOptions {
   readonly overlay: NodeRef;
   /** Layers from here on (inclusive) are not copied; null: the whole chain is. */
   readonly base: () => Node | null;
+  /** Whether what no layer has is filled too, with zeroes. */
+  readonly everything?: boolean;
   /** Cluster size of the overlay in bytes. */
   readonly unit: number;
 }
@@ -39,18 +41,18 @@ export class CopyOnRead {
   }
 
   /**
-   * Fills whatever of the range is unallocated in the overlay and allocated above the base, in
-   * whole clusters; a failure is a value that names its side.
+   * Fills whatever of the range is unallocated in the overlay and allocated above the base (or
+   * everything), in whole clusters; a failure is a value that names its side.
    */
   async fill(offset: number, length: number): Promise<CopyFailure | null> {
-    const { unit, overlay } = this.#options;
+    const { unit, overlay, everything = false } = this.#options;
     const end = Math.min(overlay.node.length, Math.ceil((offset + length) / unit) * unit);
     let position = Math.floor(offset / unit) * unit;
     try {
       while (position < end) {
         const chain = { top: overlay.node, base: this.#options.base() };
         const status = await layerStatus(chain, position, end - position);
-        if (status.where !== 'middle') {
+        if (status.where === 'top' || (status.where === 'below' && !everything)) {
           position += status.length;
           continue;
         }

@@ -58,6 +58,11 @@ function childName(node: BlockNode, name: string): string | null {
 }
 
 /** The backing file was given and is another than a plain open would find. */
+/** Whether the backing file is the one that the header names. */
+export function hasNamedBacking(node: Node): boolean {
+  return !hasOtherBacking(node as BlockNode);
+}
+
 function hasOtherBacking(node: BlockNode): boolean {
   const name = cowName(node);
   if (name === null || node.options[name] === undefined) return false;

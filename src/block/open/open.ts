@@ -256,6 +256,12 @@ function refuseBesideHeader(given: unknown): void {
   const file = memberOf(given, namedChild(given));
   const named = memberOf(memberOf(given, FILE), 'filename') !== undefined;
   if (typeof given !== 'object' || named) return;
+  if (memberOf(given, 'driver') === 'quorum') {
+    throw new BlockError(
+      'invalid-option',
+      "Block format 'quorum' does not support the option 'file'",
+    );
+  }
   let last = given;
   for (let at = file; at !== undefined; at = memberOf(at, namedChild(at))) last = at;
   if (typeof last === 'string') {
@@ -403,6 +409,10 @@ async function openOver(
         throw new BlockError('invalid-option', text);
       }
       return await openNode(graph, { ...request.file, driver: asked.name }, inherited);
+    }
+    // A name such as `blkdebug::PATH` says all of it.
+    if (request.file.driver === asked.name && asked.kind === 'filter') {
+      return await openNode(graph, request.file, inherited);
     }
   }
   const below: OpenInheritance = {

@@ -191,11 +191,15 @@ export class Pipeline {
       assert(!ended, 'a batch ended twice');
       ended = true;
       this.tracker.leave(entry);
-      if (writes && this.observers.length > 0) {
-        const request: Request = { kind: 'write', offset, length, buffer: null, flags: 0 };
-        this.#notifyAfter(request);
-      }
+      if (writes) this.noteWrite(offset, length);
     };
+  }
+
+  /** Observers hear of a write that did not come this way. */
+  noteWrite(offset: number, length: number): void {
+    this.#noteEnd(offset + length);
+    if (this.observers.length === 0) return;
+    this.#notifyAfter({ kind: 'write', offset, length, buffer: null, flags: 0 });
   }
 
   #noteEnd(end: number): void {

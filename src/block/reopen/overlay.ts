@@ -49,7 +49,7 @@ export async function appendOverlay(
         commit() {
           overlay.options = options;
           overlay.given = given;
-          renewFilenames([overlay]);
+          renewFilenames([overlay, below]);
         },
       });
     });

@@ -109,7 +109,12 @@ function addPlan(plans: ReopenPlans, request: PlanRequest): void {
   for (const [name, edge] of node.edges) {
     const child = edge.node;
     if (Object.hasOwn(node.driver.children, name)) names[name] = child.name;
-    if (child.inheritsFrom !== node) continue;
+    const inherits = child.inheritsFrom === node;
+    if (keeps && !Object.hasOwn(request.given, name) && Object.hasOwn(given, name)) {
+      // It may have got another child since the options were given.
+      if (!inherits || typeof given[name] === 'string') given[name] = child.name;
+    }
+    if (!inherits) continue;
     const value = given[name];
     if (value === null || (typeof value === 'string' && value !== child.name)) continue;
     const own = typeof value === 'object' ? (value as Options) : {};

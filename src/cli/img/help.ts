@@ -8,11 +8,14 @@ import { loadVerb, VERB_NAMES } from './verbs.js';
 
 const OPERANDS: Readonly<Record<string, string>> = {
   check: 'FILE',
+  commit: 'FILE',
   compare: 'FILE1 FILE2',
   convert: 'FILE [FILE...] TARGET',
   create: 'FILE [SIZE]',
   info: 'FILE',
   map: 'FILE',
+  rebase: 'FILE',
+  resize: 'FILE [+|-]SIZE',
 };
 
 const VALUES: Readonly<Record<string, string>> = {
@@ -32,12 +35,14 @@ const VALUES: Readonly<Record<string, string>> = {
   parallel: 'COUNT',
   start: 'OFFSET',
   max: 'LENGTH',
+  preallocation: 'off|metadata|falloc|full',
 };
 
 const LEGEND = `
   -f first or only image format (probed unless given), -F second or backing format,
   -O output format: raw or qcow2
   -b, -B backing file   -u do not look at the backing file   -o options of the new image
+  -b (commit) image of the chain that is committed to   -d keep what is committed
   -t, -T cache mode of target and source: none, writeback, writethrough, directsync, unsafe
   -U open an image that others write to   -q print nothing but errors
   -p progress in percent   --progress json  one JSON object a line

@@ -16,11 +16,8 @@ const MISSING_VERBS = new Set([
   'amend',
   'bench',
   'bitmap',
-  'commit',
   'dd',
   'measure',
-  'rebase',
-  'resize',
   'snapshot',
 ]);
 

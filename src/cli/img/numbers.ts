@@ -36,6 +36,21 @@ function roughSize(text: string): number {
   return Number.parseFloat(text) * (power < 0 ? 1 : 1024 ** power);
 }
 
+const SIZE_HINT =
+  'Optional suffix k, M, G, T, P or E means kilo-, mega-, giga-, tera-, peta-\n' +
+  'and exabytes, respectively.\n';
+
+/** Bytes of a size that is refused as that of an option is. */
+export function parameterSize(name: string, text: string): number {
+  const parsed = parseSize(text);
+  if (parsed.ok) return parsed.bytes;
+  if (parsed.reason === 'range') {
+    throw new CliError(`Value '${text}' is out of range for parameter '${name}'`);
+  }
+  const message = `Parameter '${name}' expects a non-negative number below 2^64`;
+  throw new CliError(message, 1, SIZE_HINT);
+}
+
 /** A ratio in percent with two decimals as C prints it: exact halves go to the even digit. */
 export function percent(part: number, whole: number): string {
   const value = (part * 100) / whole;

@@ -2,19 +2,21 @@
 // One run of a verb: a host, a graph of its own and the drivers, and opening images in the words
 // of the command line. Everything opened is closed when the run ends, whichever way.
 
-import { BlockError, systemClock } from '../../base/index.js';
+import { BlockError, escapeControls, Permission, systemClock } from '../../base/index.js';
 import { createGraph, createRegistry } from '../../block/index.js';
-import type { DriverRegistry, Graph, Node, OpenPolicy } from '../../block/index.js';
+import type { Backend, DriverRegistry, Graph, Node, OpenPolicy } from '../../block/index.js';
 import { checkedDrivers, DRIVER_LOADERS } from '../../engine/index.js';
 import { openDefaultHost } from '../../host/index.js';
 import type { Host } from '../../host/index.js';
-import { CliError, hintOf } from '../program.js';
+import { CliError } from '../program.js';
 import type { Program } from '../program.js';
 
 export interface Session {
   readonly host: Host;
   readonly graph: Graph;
   readonly registry: DriverRegistry;
+  /** A line to people that is no complaint of the program's. */
+  warn(text: string): void;
 }
 
 /** What an image on the command line is: a file name, or options with --image-opts. */
@@ -28,12 +30,14 @@ export async function withSession(
   program: Program,
   run: (session: Session) => Promise<number>,
 ): Promise<number> {
-  const host = openDefaultHost({ warn: (line) => program.err(`${program.name}: ${line}\n`) });
+  const warnLine = (line: string): void => program.err(`${program.name}: ${line}\n`);
+  const host = program.host ?? openDefaultHost({ warn: warnLine });
   const registry = createRegistry({ drivers: checkedDrivers(DRIVER_LOADERS), probed: ['qcow2'] });
   const graph = createGraph({ host, registry, clock: systemClock, random: host.random });
   let finished = false;
   try {
-    const status = await run({ host, graph, registry });
+    const warn = (text: string): void => program.err(text);
+    const status = await run({ host, graph, registry, warn });
     finished = true;
     await graph.closeAll();
     return status;
@@ -52,6 +56,20 @@ export interface OpenRequest {
 }
 
 export async function openImage(session: Session, request: OpenRequest): Promise<Node> {
+  const node = await openNamed(session, request);
+  if (node.probedRaw && !node.readOnly) {
+    const name = escapeControls(node.primary?.filename ?? node.filename);
+    session.warn(
+      `WARNING: Image format was not specified for '${name}' and probing guessed raw.\n` +
+        '         Automatically detecting the format is dangerous for raw images, write ' +
+        'operations on block 0 will be restricted.\n' +
+        "         Specify the 'raw' format explicitly to remove the restrictions.\n",
+    );
+  }
+  return node;
+}
+
+async function openNamed(session: Session, request: OpenRequest): Promise<Node> {
   const { image, readOnly, policy } = request;
   let prefix = `Could not open '${image.text}': `;
   try {
@@ -73,7 +91,21 @@ export async function openImage(session: Session, request: OpenRequest): Promise
   } catch (error) {
     if (!(error instanceof BlockError)) throw error;
     const status = request.failureStatus ?? 1;
-    throw new CliError(`${prefix}${error.message}`, status, hintOf(error));
+    throw new CliError(`${prefix}${error.message}`, status, error);
+  }
+}
+
+/** The command line as a user of an image that it opened; a lock refuses it as opening does. */
+export async function attachUser(
+  session: Session,
+  user: { readonly node: Node; readonly name: string; readonly taken: number },
+): Promise<Backend> {
+  const { node, name, taken } = user;
+  try {
+    return await session.graph.attach(node, 'img', { taken, shared: Permission.all });
+  } catch (error) {
+    if (!(error instanceof BlockError) || error.kind !== 'locked') throw error;
+    throw new CliError(`Could not open '${name}': ${error.message}`, 1, error);
   }
 }
 

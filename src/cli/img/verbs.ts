@@ -6,10 +6,13 @@ import type { Verb } from './verb.js';
 const LOADERS: Readonly<Record<string, () => Promise<Verb>>> = {
   check: async () => (await import('./check.js')).check,
   compare: async () => (await import('./compare.js')).compare,
-  convert: async () => (await import('./convert.js')).convert,
-  create: async () => (await import('./create.js')).create,
+  commit: async () => (await import('./commit.js')).commit,
+  convert: async () => (await import('./convert/index.js')).convert,
+  create: async () => (await import('./create/index.js')).create,
   info: async () => (await import('./info.js')).info,
   map: async () => (await import('./map.js')).map,
+  rebase: async () => (await import('./rebase.js')).rebase,
+  resize: async () => (await import('./resize.js')).resize,
 };
 
 export const VERB_NAMES: readonly string[] = Object.keys(LOADERS);

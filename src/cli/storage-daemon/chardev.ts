@@ -1,45 +1,40 @@
 // SPDX-License-Identifier: Apache-2.0
-// --chardev: the streams that monitors speak on. A socket is bound when its option is reached, as
-// scripts expect; clients that come before a monitor is attached wait, unread, and only a few.
+// --chardev: how a character device is spelt on the command line.
 
-import { existsSync } from 'node:fs';
-import type { Socket } from 'node:net';
-import { dirname } from 'node:path';
+import type { ChardevBackendValue } from '../../api/index.js';
+import { BlockError } from '../../base/index.js';
+import { parseSizeText } from '../../schema/index.js';
 
-import { BlockError, errnoText } from '../../base/index.js';
-import { connectSocket, listenSocket } from '../../host/index.js';
-import type { SocketAddress, SocketListener } from '../../host/index.js';
-import { duplexStreams } from '../../qmp/index.js';
-import type { SessionStreams } from '../../qmp/index.js';
-
-const WAITING_CLIENTS = 16;
-
-export interface Chardev {
+export interface NamedChardev {
   readonly id: string;
-  /** Hands over every client, those that wait already first; false when one is attached. */
-  attach(serve: (streams: SessionStreams) => void): boolean;
-  close(): Promise<void>;
-}
-
-/** Binds or connects; with `wait=on` returns when the first client is there, or at `quit`. */
-export async function openChardev(text: string, quit: Promise<void>): Promise<Chardev> {
-  const options = parseChardev(text);
-  const id = options.get('id');
-  if (id === undefined) throw invalid('chardev: no id specified');
-  const backend = options.get('backend') ?? '';
-  switch (backend) {
-    case 'stdio':
-      refuseOthers(options, ['backend', 'id', 'signal']);
-      return new StdioChardev(id);
-    case 'socket':
-      refuseOthers(options, ['backend', 'id', 'path', 'host', 'port', 'server', 'wait', 'nodelay']);
-      return openSocket({ id, options, quit });
-    default:
-      throw invalid(`'${backend}' is not a valid char driver name`);
-  }
+  readonly backend: ChardevBackendValue;
 }
 
 type Options = ReadonlyMap<string, string>;
+
+const IDENTIFIER = /^[A-Za-z][A-Za-z0-9\-._]*$/;
+
+/** Options that any backend may be given, whether it looks at them or not. */
+const KNOWN = new Set(
+  (
+    'backend id path host port to ipv4 ipv6 fd localaddr localport wait server delay nodelay ' +
+    'reconnect telnet tn3270 tls-creds tls-authz websocket width height cols rows mux signal ' +
+    'name debug size chardev append logfile logappend mouse clipboard abstract tight'
+  ).split(' '),
+);
+
+/** `backend,key=value,…`; throws kind `invalid-option`. */
+export function readChardev(text: string): NamedChardev {
+  const options = parseChardev(text);
+  const id = options.get('id');
+  for (const name of options.keys()) {
+    if (!KNOWN.has(name)) throw invalid(`Invalid parameter '${name}'`);
+  }
+  if (id === undefined) throw invalid('chardev: no id specified');
+  if (!IDENTIFIER.test(id)) throw invalid("Parameter 'id' expects an identifier");
+  if (!options.has('backend')) throw invalid(`chardev: "${id}" missing backend`);
+  return { id, backend: backendOf(options) };
+}
 
 function invalid(message: string): BlockError {
   return new BlockError('invalid-option', message);
@@ -60,132 +55,108 @@ function parseChardev(text: string): Options {
   return options;
 }
 
-function refuseOthers(options: Options, known: readonly string[]): void {
-  for (const name of options.keys()) {
-    if (!known.includes(name)) throw invalid(`Invalid parameter '${name}'`);
+function backendOf(options: Options): ChardevBackendValue {
+  const type = options.get('backend') ?? '';
+  const common = commonOf(options);
+  switch (type) {
+    case 'null':
+      return { type, data: common };
+    case 'stdio':
+      return { type, data: { ...common, signal: flag(options, 'signal') ?? true } };
+    case 'file': {
+      const append = flag(options, 'append') ?? false;
+      const out = required(options, 'path', 'chardev: file: no filename given');
+      return { type, data: { ...common, out, append } };
+    }
+    case 'pipe': {
+      const device = required(options, 'path', 'chardev: pipe: no device path given');
+      return { type, data: { ...common, device } };
+    }
+    case 'ringbuf':
+    case 'memory':
+      return { type, data: { ...common, ...sizeOf(options) } };
+    case 'socket':
+      return { type, data: { ...common, ...socketData(options) } };
+    default:
+      throw invalid(`'${type}' is not a valid char driver name`);
   }
 }
 
-function flag(options: Options, name: string, fallback: boolean): boolean {
+function commonOf(options: Options): { readonly logfile?: string } {
+  if (flag(options, 'mux') === true) {
+    throw new BlockError('unsupported', "'mux' of a chardev is not supported");
+  }
+  const logfile = options.get('logfile');
+  return logfile === undefined ? {} : { logfile };
+}
+
+function sizeOf(options: Options): { readonly size?: number | bigint } {
+  const text = options.get('size');
+  if (text === undefined) return {};
+  const size = parseSizeText(text);
+  if (size !== undefined) return { size };
+  throw invalid("Parameter 'size' expects a non-negative number below 2^64");
+}
+
+type SocketData = Extract<ChardevBackendValue, { readonly type: 'socket' }>['data'];
+
+function socketData(options: Options): SocketData {
+  const server = flag(options, 'server') ?? false;
+  const wait = flag(options, 'wait');
+  const reconnect = options.get('reconnect');
+  const data: Record<string, unknown> = { addr: addressOf(options), server };
+  for (const name of ['nodelay', 'telnet', 'tn3270', 'websocket']) {
+    const value = flag(options, name);
+    if (value !== undefined) data[name] = value;
+  }
+  for (const name of ['tls-creds', 'tls-authz']) {
+    if (options.has(name)) data[name] = options.get(name);
+  }
+  // A server waits unless it is told not to; over QMP it is the other way round.
+  if (server) data['wait'] = wait ?? true;
+  else if (wait !== undefined) data['wait'] = wait;
+  if (reconnect !== undefined) data['reconnect'] = integer('reconnect', reconnect);
+  return data as unknown as SocketData;
+}
+
+function addressOf(options: Options): SocketData['addr'] {
+  const path = options.get('path');
+  if (path !== undefined) {
+    const abstract = flag(options, 'abstract') ?? false;
+    return { type: 'unix', data: { path, abstract } };
+  }
+  const host = options.get('host');
+  const port = options.get('port');
+  if (port === undefined) {
+    throw invalid(`chardev: socket: no ${host === undefined ? 'path or port' : 'port'} given`);
+  }
+  const to = options.get('to');
+  return {
+    type: 'inet',
+    data: {
+      host: host ?? '127.0.0.1',
+      port,
+      ...(to === undefined ? {} : { to: integer('to', to) }),
+    },
+  };
+}
+
+function integer(name: string, text: string): number {
+  if (/^\d{1,9}$/.test(text)) return Number(text);
+  throw invalid(`Parameter '${name}' expects a number`);
+}
+
+function required(options: Options, name: string, complaint: string): string {
   const value = options.get(name);
-  if (value === undefined) return fallback;
+  if (value === undefined) throw invalid(complaint);
+  return value;
+}
+
+function flag(options: Options, name: string): boolean | undefined {
+  const value = options.get(name);
+  if (value === undefined) return undefined;
   if (value !== 'on' && value !== 'off') {
     throw invalid(`Parameter '${name}' expects 'on' or 'off'`);
   }
   return value === 'on';
-}
-
-function socketAddress(options: Options): SocketAddress {
-  const path = options.get('path');
-  if (path !== undefined) return { type: 'unix', path };
-  const port = options.get('port');
-  if (port === undefined) throw invalid('chardev: socket: no path or port given');
-  if (!/^\d+$/.test(port) || Number(port) > 65_535) {
-    throw invalid(`address resolution failed for port '${port}': not a port number`);
-  }
-  return { type: 'inet', host: options.get('host') ?? '127.0.0.1', port: Number(port) };
-}
-
-async function openSocket(request: {
-  readonly id: string;
-  readonly options: Options;
-  readonly quit: Promise<void>;
-}): Promise<Chardev> {
-  const { id, options, quit } = request;
-  const server = flag(options, 'server', false);
-  const wait = flag(options, 'wait', true);
-  if (!server && options.has('wait')) {
-    throw invalid("'wait' option is incompatible with socket in client connect mode");
-  }
-  const address = socketAddress(options);
-  const chardev = new SocketChardev(id);
-  const verb = server ? 'bind' : 'connect';
-  try {
-    if (server) await chardev.listen(address);
-    else chardev.accept(await connectSocket(address));
-  } catch (error) {
-    if (!(error instanceof BlockError) || error.context.errno === undefined) throw error;
-    const place = address.type === 'unix' ? ` to ${address.path}` : '';
-    const reason = errnoText(bindErrno(address, error.context.errno));
-    throw new BlockError(error.kind, `Failed to ${verb} socket${place}: ${reason}`);
-  }
-  if (server && wait) await Promise.race([chardev.firstClient, quit]);
-  return chardev;
-}
-
-/** Node says EACCES for a folder that is not there. */
-function bindErrno(address: SocketAddress, errno: string): string {
-  const isMissing = address.type === 'unix' && !existsSync(dirname(address.path));
-  return errno === 'EACCES' && isMissing ? 'ENOENT' : errno;
-}
-
-class SocketChardev implements Chardev {
-  readonly id: string;
-  readonly firstClient: Promise<void>;
-  readonly #waiting: Socket[] = [];
-  readonly #sockets = new Set<Socket>();
-  #listener: SocketListener | null = null;
-  #serve: ((streams: SessionStreams) => void) | null = null;
-  #arrived: (() => void) | null = null;
-
-  constructor(id: string) {
-    this.id = id;
-    this.firstClient = new Promise((resolve) => {
-      this.#arrived = resolve;
-    });
-  }
-
-  async listen(address: SocketAddress): Promise<void> {
-    this.#listener = await listenSocket(address, (socket) => this.accept(socket));
-  }
-
-  accept(socket: Socket): void {
-    this.#arrived?.();
-    this.#sockets.add(socket);
-    // It may break before a session listens; then it is closed as well.
-    socket.on('error', () => undefined);
-    socket.once('close', () => this.#sockets.delete(socket));
-    if (this.#serve !== null) {
-      this.#serve(duplexStreams(socket));
-      return;
-    }
-    if (this.#waiting.length >= WAITING_CLIENTS) {
-      socket.destroy();
-      return;
-    }
-    this.#waiting.push(socket);
-  }
-
-  attach(serve: (streams: SessionStreams) => void): boolean {
-    if (this.#serve !== null) return false;
-    this.#serve = serve;
-    for (const socket of this.#waiting.splice(0)) serve(duplexStreams(socket));
-    return true;
-  }
-
-  async close(): Promise<void> {
-    for (const socket of this.#sockets) socket.destroy();
-    await this.#listener?.close();
-  }
-}
-
-class StdioChardev implements Chardev {
-  readonly id: string;
-  #attached = false;
-
-  constructor(id: string) {
-    this.id = id;
-  }
-
-  attach(serve: (streams: SessionStreams) => void): boolean {
-    if (this.#attached) return false;
-    this.#attached = true;
-    serve({ input: process.stdin, output: process.stdout });
-    return true;
-  }
-
-  close(): Promise<void> {
-    process.stdin.destroy();
-    return Promise.resolve();
-  }
 }

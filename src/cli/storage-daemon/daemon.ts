@@ -24,8 +24,7 @@ import {
 import type { Type } from '../../schema/index.js';
 import { JsonStream } from '../../wire/index.js';
 import type { Program } from '../program.js';
-import { openChardev } from './chardev.js';
-import type { Chardev } from './chardev.js';
+import { readChardev } from './chardev.js';
 import { PidFile } from './pidfile.js';
 
 const monitorOptions = struct('MonitorOptions', {
@@ -38,7 +37,6 @@ const monitorOptions = struct('MonitorOptions', {
 export class Daemon {
   readonly #host: Host;
   readonly #engine: Engine;
-  readonly #chardevs = new Map<string, Chardev>();
   readonly #servers: QmpServer[] = [];
   #pidPath: string | null = null;
   #pidFile: PidFile | null = null;
@@ -92,11 +90,11 @@ export class Daemon {
 
   /** What cannot be flushed is thrown, once everything else is closed. */
   async close(): Promise<void> {
-    const parts = [...this.#servers, ...this.#chardevs.values()];
     try {
       await this.#engine.close();
     } finally {
-      for (const part of parts) await part.close();
+      for (const server of this.#servers) await server.close();
+      await this.#engine.chardevs.close();
       await this.#pidFile?.remove();
     }
   }
@@ -111,23 +109,15 @@ export class Daemon {
     return Promise.resolve();
   }
 
-  async #addChardev(text: string): Promise<void> {
-    const chardev = await openChardev(text, this.quitRequested);
-    if (this.#chardevs.has(chardev.id)) {
-      await chardev.close();
-      throw new BlockError('exists', `Chardev with id '${chardev.id}' already exists`);
-    }
-    this.#chardevs.set(chardev.id, chardev);
+  #addChardev(text: string): Promise<void> {
+    const { id, backend } = readChardev(text);
+    return this.#engine.chardevs.add(id, backend);
   }
 
   #addMonitor(text: string): Promise<void> {
     const options = readOption(monitorOptions, text, 'chardev');
     if (options.mode === 'readline') {
       throw new BlockError('unsupported', 'Only QMP is supported');
-    }
-    const chardev = this.#chardevs.get(options.chardev);
-    if (chardev === undefined) {
-      throw new BlockError('not-found', `chardev "${options.chardev}" not found`);
     }
     const server = new QmpServer(this.#engine, {
       pretty: options.pretty ?? false,
@@ -138,14 +128,12 @@ export class Daemon {
         });
       },
     });
-    this.#servers.push(server);
     const greet = async (streams: SessionStreams): Promise<void> => {
       await this.#up;
       server.serve(streams);
     };
-    if (!chardev.attach((streams) => void greet(streams))) {
-      throw new BlockError('busy', `Device '${chardev.id}' is in use`);
-    }
+    this.#engine.chardevs.attach(options.chardev, (streams) => void greet(streams));
+    this.#servers.push(server);
     return Promise.resolve();
   }
 }

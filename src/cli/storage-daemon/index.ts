@@ -36,7 +36,9 @@ Block nodes, jobs and a QMP server. Options act in the order given.
   --blockdev NODE        open a block node: driver=NAME,node-name=NAME,... or JSON
   --chardev stdio,id=ID  speak on standard input and output
   --chardev socket,id=ID,path=PATH|host=HOST,port=PORT[,server=on][,wait=off]
-                         listen on (or connect to) a socket
+                         listen on (or connect to) a socket; reconnect=SECONDS connects again
+  --chardev file|pipe,id=ID,path=PATH, ringbuf,id=ID[,size=SIZE], null,id=ID
+                         write to a file, speak on a pipe, keep the last bytes, say nothing
   --monitor [chardev=]ID[,mode=control][,pretty=on]
                          serve QMP on a character device
   --object throttle-group,id=ID[,limits.bps-total=N,...]

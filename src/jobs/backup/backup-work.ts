@@ -8,11 +8,18 @@
 
 import { BlockError, COPY_LIMITS, must, Permission, toBlockError } from '../../base/index.js';
 import type { Backend, Node } from '../../block/index.js';
-import { backingOf, CopyBitmap, layerStatus, viewStatus } from '../../block/copy/index.js';
+import {
+  backingOf,
+  CopyBitmap,
+  layerStatus,
+  viewStatus,
+  yieldToLoop,
+} from '../../block/copy/index.js';
 import type { CopyBeforeWriteInternal, CopySession, ViewStatus } from '../../block/copy/index.js';
 import { CopyLoop } from '../copy-loop.js';
 import type { CopyWork, Hold } from '../copy-loop.js';
 import type { Job } from '../job.js';
+import { ScanPace } from '../scan-pace.js';
 import { insertJobFilter, jobUser, letGo } from '../start.js';
 import type { StartableWork } from '../start.js';
 import type { JobRegistry } from '../registry.js';
@@ -35,6 +42,7 @@ export class BackupWork implements StartableWork {
   #loop: CopyLoop | null = null;
   #session: CopySession | null = null;
   #speed = 0;
+  #hasBegun = false;
   #cursor = 0;
   /** Up to here the source is known to hold data. */
   #dataUntil = 0;
@@ -99,6 +107,7 @@ export class BackupWork implements StartableWork {
   }
 
   async run(job: Job): Promise<void> {
+    this.#hasBegun = true;
     this.#total = this.#bytesDue;
     job.setTotal(this.#total);
     try {
@@ -114,6 +123,8 @@ export class BackupWork implements StartableWork {
   }
 
   abort(): void {
+    // Undone with its transaction: nothing has changed.
+    if (!this.#hasBegun) return this.#syncBitmap?.letGo();
     const missing = this.#missing ?? this.#wanted;
     this.#syncBitmap?.fail(missing ?? this.#bitmap);
   }
@@ -216,7 +227,9 @@ export class BackupWork implements StartableWork {
   /** Whole units that only the backing file has do not belong to the backup. */
   async #leaveOutBacking(job: Job): Promise<void> {
     const bitmap = this.#bitmap;
+    const pace = new ScanPace();
     for (let offset = 0; offset < bitmap.length; ) {
+      if (pace.due()) await yieldToLoop();
       if (job.pauseRequested || job.cancelled) await job.pausePoint();
       const left = bitmap.length - offset;
       const top = this.#source.node;

@@ -13,12 +13,13 @@ import { RequestFlag, UNNAMED_USER } from '../../block/index.js';
 import type { BackingLink, Backend, EdgeUser, Node } from '../../block/index.js';
 import { layerStatus, skipFilters, yieldToLoop } from '../../block/copy/index.js';
 import type { CopySession } from '../../block/copy/index.js';
-import { CopyLoop } from '../copy-loop.js';
-import type { CopyWork } from '../copy-loop.js';
+import { CopyLoop, lengthen } from '../copy-loop.js';
+import type { CopyWork, Hold } from '../copy-loop.js';
 import type { Job } from '../job.js';
 import { overlaysOf } from '../links.js';
 import type { OnError } from '../options.js';
-import { insertJobFilter, jobUser, letGo, requireFilterName } from '../start.js';
+import { ScanPace } from '../scan-pace.js';
+import { entered, insertJobFilter, jobUser, letGo, requireFilterName } from '../start.js';
 import type { StartableWork } from '../start.js';
 import type { JobRegistry } from '../registry.js';
 
@@ -56,6 +57,7 @@ export class CommitWork implements StartableWork {
   #madeWritable = false;
   #speed = 0;
   #cursor = 0;
+  readonly #pace = new ScanPace();
   /** Ranges claimed and not yet copied; those that failed are tried again. */
   readonly #due = new Set<number>();
   readonly #failed = new Map<number, number>();
@@ -113,7 +115,11 @@ export class CommitWork implements StartableWork {
     const { graph, engine } = this.#registry;
     await yieldToLoop();
     job.setTotal(top.length);
-    if (base.length < top.length) await base.truncate(top.length);
+    if (base.length < top.length) {
+      await entered(must(this.#base, 'the job is attached'), () =>
+        lengthen(base, top.length),
+      );
+    }
     const unit = this.#unit;
     this.#session = engine.open({
       source: { node: top },
@@ -217,22 +223,20 @@ export class CommitWork implements StartableWork {
     const { graph } = this.#registry;
     const wasReadOnly = overlay.readOnly;
     if (wasReadOnly) await graph.setReadOnly(overlay, false);
-    // Not within a drained section: a reopen reads the header that this writes.
-    const leave = await must(this.#main, 'the job is attached').enter();
-    try {
+    // A reopen reads the header that this writes.
+    await entered(must(this.#main, 'the job is attached'), async () => {
       done.push({ overlay, before: overlay.backingLink(), wasReadOnly });
       await overlay.flush();
       await overlay.changeBacking(link);
-    } finally {
-      leave();
-    }
+    });
   }
 
   /** Walks on to what the base lacks. */
-  async #next(job: Job, limit: number): Promise<CopyWork | null> {
+  async #next(job: Job, limit: number): Promise<CopyWork | Hold | null> {
     const { length } = this.#plan.top;
     const unit = this.#unit;
     while (this.#cursor < length) {
+      if (this.#pace.due()) return { until: yieldToLoop() };
       const status = await this.#statusAt(this.#cursor, length);
       if (status.due) {
         const start = Math.floor(this.#cursor / unit) * unit;

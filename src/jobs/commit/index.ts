@@ -3,7 +3,7 @@
 // for images below the active layer, a mirror into the base for the active layer itself.
 
 import { BlockError, Permission } from '../../base/index.js';
-import { requireOperation } from '../../block/index.js';
+import { infoBelow, requireOperation } from '../../block/index.js';
 import type { Node } from '../../block/index.js';
 import { backingOf, nodesOfView, skipFilters } from '../../block/copy/index.js';
 import type { Job } from '../job.js';
@@ -79,7 +79,7 @@ async function startActive(
   const filterName = args['filter-node-name'] ?? null;
   if (filterName !== null) requireFilterName(registry, filterName, '');
   registry.requireFreeId(args['job-id'] ?? '');
-  const cluster = skipFilters(base).info.clusterSize ?? DEFAULT_GRANULARITY;
+  const cluster = infoBelow(base).clusterSize ?? DEFAULT_GRANULARITY;
   const onError = args['on-error'] ?? 'report';
   const work = new MirrorWork(registry, {
     type: 'commit',
@@ -162,7 +162,9 @@ function findBase(registry: JobRegistry, top: Node, args: CommitOptions): Node {
     throw new BlockError('not-found', `Can't find '${args.base}' in the backing chain`);
   }
   let lowest = top;
-  for (let node = backingOf(top); node !== null; node = backingOf(node)) lowest = node;
+  for (let node = backingOf(top); node !== null; node = backingOf(node)) {
+    lowest = skipFilters(node);
+  }
   return lowest;
 }
 

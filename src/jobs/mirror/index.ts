@@ -3,9 +3,9 @@
 // job. What is refused before the job exists sends no event.
 
 import { BlockError } from '../../base/index.js';
-import { requireOperation } from '../../block/index.js';
+import { infoBelow, requireOperation } from '../../block/index.js';
 import type { Node } from '../../block/index.js';
-import { backingOf, skipFilters } from '../../block/copy/index.js';
+import { backingOf } from '../../block/copy/index.js';
 import type { Job } from '../job.js';
 import { canReplace, MirrorWork } from '../mirror-work.js';
 import type { MirrorPlan } from '../mirror-work.js';
@@ -140,7 +140,7 @@ function backingAfter(sync: MirrorPlan['sync']): MirrorPlan['backing'] {
 
 function granularityOf(asked: number, target: Node): number {
   if (asked === 0) {
-    const cluster = skipFilters(target).info.clusterSize ?? DEFAULT_GRANULARITY;
+    const cluster = infoBelow(target).clusterSize ?? DEFAULT_GRANULARITY;
     return Math.min(DEFAULT_GRANULARITY, Math.max(LEAST_DEFAULT_GRANULARITY, cluster));
   }
   if (asked < MIN_GRANULARITY || asked > MAX_GRANULARITY) {

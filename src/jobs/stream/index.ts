@@ -6,7 +6,7 @@
 import { BlockError } from '../../base/index.js';
 import { requireOperation } from '../../block/index.js';
 import type { Node } from '../../block/index.js';
-import { backingOf, nodesOfView } from '../../block/copy/index.js';
+import { backingOf, nodesOfView, skipFilters } from '../../block/copy/index.js';
 import type { Job } from '../job.js';
 import { findByFile, requireLink } from '../links.js';
 import { requireFilterName, startWork } from '../start.js';
@@ -53,9 +53,13 @@ function planStream(registry: JobRegistry, args: StreamOptions): StreamPlan {
       'backing file specified, but streaming the entire chain',
     );
   }
+  if (base !== null && skipFilters(base) === skipFilters(top)) {
+    const text = `'${base.name}' is not in the backing chain of '${top.name}'`;
+    throw new BlockError('invalid-option', text);
+  }
   requireFilterName(registry, args['filter-node-name']);
   // The new link must be known before anything is copied.
-  if (storingLayers(layers) > 1 || backingFile !== undefined) {
+  if (backingOf(top) !== null) {
     requireLink(top, base, backingFile ?? null);
   }
   return {

@@ -9,13 +9,14 @@
 import { BlockError, COPY_LIMITS, must, Permission, toBlockError } from '../../base/index.js';
 import { UNNAMED_USER } from '../../block/index.js';
 import type { BackingLink, Backend, Node } from '../../block/index.js';
-import { CopyOnRead, layerStatus, skipFilters } from '../../block/copy/index.js';
+import { CopyOnRead, layerStatus, skipFilters, yieldToLoop } from '../../block/copy/index.js';
 import type { CopyFailure, CopyOnReadInternal, CopySession } from '../../block/copy/index.js';
 import { CopyLoop } from '../copy-loop.js';
-import type { CopyWork } from '../copy-loop.js';
+import type { CopyWork, Hold } from '../copy-loop.js';
 import type { Job, JobWork } from '../job.js';
 import type { OnError } from '../options.js';
-import { insertJobFilter, jobUser, letGo } from '../start.js';
+import { ScanPace } from '../scan-pace.js';
+import { entered, insertJobFilter, jobUser, letGo } from '../start.js';
 import type { JobRegistry } from '../registry.js';
 
 export interface StreamPlan {
@@ -56,6 +57,7 @@ export class StreamWork implements JobWork {
   readonly #due = new Set<number>();
   readonly #failed = new Map<number, number>();
   #cursor = 0;
+  readonly #pace = new ScanPace();
   #speed = 0;
   #wasReadOnly = false;
 
@@ -176,14 +178,11 @@ export class StreamWork implements JobWork {
     const link = this.#link();
     if (link === undefined) return;
     const top = skipFilters(this.#plan.top);
-    // Not within a drained section: a reopen reads the header that this writes.
-    const leave = await must(this.#backend, 'the job is attached').enter();
-    try {
+    // A reopen reads the header that this writes.
+    await entered(must(this.#backend, 'the job is attached'), async () => {
       await top.flush();
       await top.changeBacking(link);
-    } finally {
-      leave();
-    }
+    });
     this.#unfreeze?.();
     this.#unfreeze = null;
     await this.#registry.graph.setBacking(top, this.#base);
@@ -214,17 +213,18 @@ export class StreamWork implements JobWork {
   /** What the header is to say; undefined when it stays as it is. */
   #link(): BackingLink | null | undefined {
     const { backingFile } = this.#plan;
-    if (this.#empty && backingFile === null) return undefined;
+    if (skipFilters(this.#plan.top).backing === null) return undefined;
     if (this.#base === null) return null;
     const base = skipFilters(this.#base);
     return { file: backingFile ?? base.filename, format: base.driver.name };
   }
 
   /** Walks on to the next clusters that top lacks and the layers above the base have. */
-  async #next(job: Job, limit: number): Promise<CopyWork | null> {
+  async #next(job: Job, limit: number): Promise<CopyWork | Hold | null> {
     const top = skipFilters(this.#plan.top);
     const chain: StreamChain = { top, base: this.#base };
     while (this.#cursor < top.length) {
+      if (this.#pace.due()) return { until: yieldToLoop() };
       const asked = Math.min(COPY_LIMITS.zeroRangeBytes, top.length - this.#cursor);
       const status = await layerStatus(chain, this.#cursor, asked);
       if (status.where === 'middle') {

@@ -71,7 +71,7 @@ function describeBitmap(bitmap: DirtyBitmap): BitmapInfo[number] {
     persistent: bitmap.persistent,
     busy: bitmap.busy,
     granularity: bitmap.granularity,
-    count: bitmap.dirtyBytes,
+    count: bitmap.count,
     ...(bitmap.inconsistent ? { inconsistent: true } : {}),
   };
 }

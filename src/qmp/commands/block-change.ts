@@ -16,6 +16,7 @@ export const blockChangeCommands: HandlerFamily<
   | 'blockdev-snapshot-sync'
   | 'change-backing-file'
   | 'x-blockdev-change'
+  | 'x-blockdev-set-iothread'
 > = {
   block_resize: async (engine, args) => {
     const node = findNode(engine, args);
@@ -45,6 +46,8 @@ export const blockChangeCommands: HandlerFamily<
       backingFile: args['backing-file'],
     }),
   'x-blockdev-change': (engine, args) => changeChildren(engine, args),
+  'x-blockdev-set-iothread': (engine, args) =>
+    engine.placeNode(args['node-name'], args.iothread, args.force ?? false),
 };
 
 async function changeChildren(

@@ -8,6 +8,7 @@ import { blockChangeCommands } from './block-change.js';
 import { blockCoreCommands } from './block-core.js';
 import { blockJobCommands } from './block-job.js';
 import { blockQueryCommands } from './block-query.js';
+import { charCommands } from './char.js';
 import { controlCommands } from './control.js';
 import { jobCommands } from './job.js';
 import { objectCommands } from './object.js';
@@ -21,6 +22,7 @@ const all: HandlerFamily<EngineCommand> = {
   ...blockQueryCommands,
   ...blockChangeCommands,
   ...bitmapCommands,
+  ...charCommands,
   ...objectCommands,
   ...transactionCommands,
 };

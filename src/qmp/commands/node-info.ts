@@ -3,8 +3,8 @@
 
 import type { CommandResult, ImageInfoValue } from '../../api/index.js';
 import { IMAGE_LIMITS } from '../../base/index.js';
-import { ChildRole, headerName } from '../../block/index.js';
-import type { DriverInfo, Node } from '../../block/index.js';
+import { headerName, infoBelow } from '../../block/index.js';
+import type { Node } from '../../block/index.js';
 import { storedBytes } from '../../engine/index.js';
 import type { Engine } from '../../engine/index.js';
 import { describeBitmaps } from './bitmap.js';
@@ -20,23 +20,6 @@ function storageOf(node: Node): Node | null {
     current = current.primary ?? current.filtered;
   }
   return null;
-}
-
-/** Filters, and formats that are as their child is, have the facts of the node below. */
-function factsOf(node: Node): DriverInfo {
-  let current = node;
-  for (let depth = 0; depth < IMAGE_LIMITS.backingChainDepth; depth += 1) {
-    const below = current.filtered ?? (handsOn(current) ? current.primary : null);
-    if (below === null) break;
-    current = below;
-  }
-  return current.info;
-}
-
-function handsOn({ driver }: Node): boolean {
-  return Object.values(driver.children).some(
-    ({ role, permissions }) => (role & ChildRole.primary) !== 0 && permissions === 'filter',
-  );
 }
 
 function backingDepth(node: Node): number {
@@ -60,7 +43,7 @@ async function storedSizes({ graph }: Engine): Promise<StoredSizes> {
 
 function imageInfo(node: Node, sizes: StoredSizes, nested: boolean): ImageInfoValue {
   const { info } = node;
-  const { clusterSize, dirty: told } = factsOf(node);
+  const { clusterSize, dirty: told } = infoBelow(node);
   const link = node.backingLink();
   const format = link?.format ?? null;
   const full = link === null ? null : headerName(node, link.file);

@@ -1,16 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 // Actions that start jobs: created when they are prepared, started when all is committed.
 
-import { prepareBackup } from '../../jobs/index.js';
+import { prepareBackup, prepareDriveBackup } from '../../jobs/index.js';
 import type { PreparedJob } from '../../jobs/index.js';
 import type { ActionFamily, PreparedAction } from './action.js';
 
-export const jobActions: ActionFamily<'blockdev-backup'> = {
-  'blockdev-backup': async ({ engine, jobs }, data) => {
-    engine.jobs.node(data.device);
-    engine.jobs.node(data.target);
-    return jobAction(await prepareBackup(engine.jobs, data, jobs));
-  },
+export const jobActions: ActionFamily<'blockdev-backup' | 'drive-backup'> = {
+  'blockdev-backup': async ({ engine, jobs }, data) =>
+    jobAction(await prepareBackup(engine.jobs, data, jobs)),
+  'drive-backup': async ({ engine, jobs }, data) =>
+    jobAction(await prepareDriveBackup(engine.jobs, data, jobs)),
 };
 
 function jobAction(prepared: PreparedJob): PreparedAction {

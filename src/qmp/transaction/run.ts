@@ -27,7 +27,7 @@ const actionsByName: ActionFamily<ActionName> = {
 };
 
 /** Actions that can end together with others, and the one that does nothing. */
-const GROUPABLE: ReadonlySet<ActionName> = new Set(['abort', 'blockdev-backup']);
+const GROUPABLE: ReadonlySet<ActionName> = new Set(['abort', 'blockdev-backup', 'drive-backup']);
 
 /** Throws the error of the first action that fails, with nothing changed but files made. */
 export async function runTransaction(

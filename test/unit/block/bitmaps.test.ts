@@ -3,11 +3,19 @@ import { describe, expect, it } from 'vitest';
 
 import {
   addBitmap,
+  bitmapSha256,
   bitmapsOf,
   clearBitmap,
+  DirtyBitmap,
+  freezeBitmap,
+  mergeBitmaps,
   removeBitmap,
+  setRecording,
+  shownBitmapsOf,
   type Backend,
+  type Graph,
   type Node,
+  type Succession,
 } from '../../../src/block/index.js';
 import { errorOf, graphOn, makeFile, MemoryHost, READ_WRITE } from '../../helpers/graph.js';
 
@@ -77,3 +85,117 @@ describe('bitmaps of a node', () => {
     expect(bitmapsOf(node)).toEqual([]);
   });
 });
+
+describe('a frozen bitmap', () => {
+  async function frozen(): Promise<{
+    node: Node;
+    user: Backend;
+    bitmap: DirtyBitmap;
+    succession: Succession;
+  }> {
+    const { node, user } = await disk();
+    const bitmap = addBitmap(node, { name: 'b', granularity: 512 });
+    await user.write(0, new Uint8Array(512));
+    const succession = freezeBitmap(node, bitmap, 'job');
+    await user.write(1024, new Uint8Array(512));
+    return { node, user, bitmap, succession };
+  }
+
+  it('keeps its bits while a nameless successor records', async () => {
+    const { node, bitmap, succession } = await frozen();
+    expect(succession.frozen).toBe(bitmap);
+    expect({ count: bitmap.count, busy: bitmap.busy }).toEqual({ count: 512, busy: true });
+    expect({ enabled: bitmap.enabled, recording: bitmap.recording }).toEqual({
+      enabled: false,
+      recording: true,
+    });
+    expect(bitmapsOf(node)).toEqual([bitmap]);
+    expect(shownBitmapsOf(node)).toHaveLength(2);
+    for (const refused of [
+      () => clearBitmap(node, 'b'),
+      () => removeBitmap(node, 'b'),
+      () => setRecording(node, 'b', true),
+      () => mergeBitmaps(bitmap, [bitmap]),
+      () => freezeBitmap(node, bitmap, 'other'),
+    ]) {
+      expect(refused).toThrow(/in use by another operation/);
+    }
+  });
+
+  it('gives way to what was recorded meanwhile', async () => {
+    const { node, user, bitmap, succession } = await frozen();
+    const after = succession.abdicate();
+    expect(bitmapsOf(node)).toEqual([after]);
+    expect(after).toMatchObject({ name: 'b', busy: false, enabled: true });
+    expect(after.nextDirty(0)).toEqual({ offset: 1024, length: 512 });
+    await user.write(4096, new Uint8Array(1));
+    expect(after.count).toBe(1024);
+    expect(bitmap.count).toBe(512);
+    expect(() => succession.reclaim()).toThrow(/once/);
+  });
+
+  it('goes on with what was recorded meanwhile', async () => {
+    const { node, user, bitmap, succession } = await frozen();
+    expect(succession.reclaim()).toBe(bitmap);
+    expect(shownBitmapsOf(node)).toEqual([bitmap]);
+    expect(bitmap).toMatchObject({ name: 'b', busy: false, enabled: true, count: 1024 });
+    await user.write(4096, new Uint8Array(1));
+    expect(bitmap.count).toBe(1536);
+  });
+
+  it('that was disabled has a successor that is', async () => {
+    const { node, user } = await disk();
+    const bitmap = addBitmap(node, { name: 'b', disabled: true });
+    const succession = freezeBitmap(node, bitmap, 'job');
+    await user.write(0, new Uint8Array(512));
+    expect(bitmap.recording).toBe(false);
+    expect(succession.abdicate()).toMatchObject({ enabled: false, count: 0 });
+  });
+});
+
+describe('bitmaps that cannot be used', () => {
+  it('are refused by what they are', async () => {
+    const { node } = await disk();
+    const bitmap = addBitmap(node, { name: 'b' });
+    const other = addBitmap(node, { name: 'c' });
+    bitmap.readOnly = true;
+    expect(() => clearBitmap(node, 'b')).toThrow("Bitmap 'b' is readonly and cannot be modified");
+    expect(() => removeBitmap(node, 'b')).toThrow('is readonly');
+    expect(() => mergeBitmaps(bitmap, [other])).toThrow('is readonly');
+    setRecording(node, 'b', false);
+    mergeBitmaps(other, [bitmap]);
+    bitmap.readOnly = false;
+    bitmap.inconsistent = true;
+    expect(() => clearBitmap(node, 'b')).toThrow("Bitmap 'b' is inconsistent and cannot be used");
+    expect(() => mergeBitmaps(other, [bitmap])).toThrow('is inconsistent');
+    expect(() => setRecording(node, 'b', true)).toThrow('is inconsistent');
+    removeBitmap(node, 'b');
+    expect(bitmapsOf(node)).toEqual([other]);
+  });
+
+  it('a merge that is refused changes nothing', async () => {
+    const { node, user } = await disk();
+    const [target, good] = ['a', 'b'].map((name) => addBitmap(node, { name }));
+    await user.write(0, new Uint8Array(512));
+    target?.clearAll();
+    const small = new DirtyBitmap({ name: 's', size: 512, granularity: 512 });
+    const both = [good, small] as DirtyBitmap[];
+    expect(() => mergeBitmaps(target as DirtyBitmap, both)).toThrow('different sizes');
+    expect(target?.count).toBe(0);
+  });
+
+  it('too many bits for a node are refused', async () => {
+    const { graph } = nullGraph();
+    const node = await graph.open({ driver: 'null-co', size: 2 ** 52 });
+    expect(() => addBitmap(node, { name: 'b', granularity: 512 })).toThrow(/more than \d+ bits/);
+    const bitmap = addBitmap(node, { name: 'b', granularity: 2 ** 31 });
+    const user = await graph.attach(node, 'guest', READ_WRITE);
+    await user.writeZeroes(0, 2 ** 20);
+    expect(bitmap.count).toBe(2 ** 31);
+    expect(await bitmapSha256(bitmap)).toHaveLength(64);
+  });
+});
+
+function nullGraph(): { graph: Graph } {
+  return { graph: graphOn(new MemoryHost()) };
+}

@@ -301,7 +301,7 @@ describe('a reservation', () => {
     reservation?.abandon();
   });
 
-  it('ending in zeroes sets the zero flag over a backing file only', async () => {
+  it('ending in zeroes sets the zero flag, unless the target is known to be zero', async () => {
     const over = await open({}, bytes(64 * CLUSTER, 3));
     const first = await over.node.reserve(0, CLUSTER);
     await first?.link(['zero']);
@@ -310,8 +310,19 @@ describe('a reservation', () => {
       .toMatchObject({ zero: true, allocated: true });
     const alone = await open();
     const second = await alone.node.reserve(0, CLUSTER);
-    await second?.link(['zero']);
+    await second?.link([{ zeroRanges: [0, CLUSTER], holes: true }]);
     expect(await alone.node.blockStatus(0, CLUSTER, false)).toMatchObject({ allocated: false });
+    const third = await alone.node.reserve(0, CLUSTER);
+    await third?.link(['zero']);
+    expect(await alone.node.blockStatus(0, CLUSTER, false)).toMatchObject({ allocated: true });
+  });
+
+  it('zeroes in part of a cluster that is not allocated make it a zero cluster', async () => {
+    const { node } = await open();
+    await node.writeZeroes(zeroRequest(512, 512, 0));
+    expect(await node.blockStatus(0, CLUSTER, false))
+      .toMatchObject({ zero: true, allocated: true });
+    expect((await node.check('none')).corruptions).toBe(0);
   });
 
   it('of the last cluster leaves no old bytes past the end of the image', async () => {

@@ -61,7 +61,7 @@ describe('throttle group objects', () => {
     await waiting;
     await user.detach();
     await engine.deleteNode('t');
-    engine.objects.remove('g');
+    await engine.objects.remove('g');
     expect((await errorOf(() => engine.objects.remove('g'))).message).toContain('not found');
     await engine.close();
   });

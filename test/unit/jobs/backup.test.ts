@@ -113,6 +113,7 @@ describe('blockdev-backup', () => {
     await turns();
     await stage.guest.write(512, new Uint8Array(512).fill(0xee));
     await job.cancel();
+    await job.ended;
     const copied = await readAll(stage.graph.require('target'));
     expect(firstDifference(copied.subarray(0, 65_536), stage.before.subarray(0, 65_536))).toBe(-1);
     expect(copied.subarray(65_536).every((byte) => byte === 0)).toBe(true);
@@ -128,6 +129,7 @@ describe('blockdev-backup', () => {
     const shown = await readAll(stage.graph.require('fleece'));
     expect(firstDifference(shown, stage.before)).toBe(-1);
     await job.cancel();
+    await job.ended;
     const source = await readAll(stage.graph.require('top'));
     expect(firstDifference(source, stage.guest.expected)).toBe(-1);
   });
@@ -160,6 +162,7 @@ describe('blockdev-backup', () => {
     await turns();
     await stage.guest.write(0, new Uint8Array(512).fill(0xee));
     await job.cancel();
+    await job.ended;
     expect(stage.trace.slice(4)).toEqual(['JSC aborting', 'BLOCK_JOB_CANCELLED', 'JSC concluded']);
     expect(job.info().error).toBe('Operation canceled');
     expect([...stage.graph.nodes].filter((node) => node.driver.kind === 'filter')).toEqual([]);
@@ -219,6 +222,7 @@ describe('blockdev-backup', () => {
     );
     expect(operationRefusal(stage.graph.require('top'), 'stream')).toBeNull();
     await job.cancel();
+    await job.ended;
   });
 
   it('writes to a raw target, holes stay unwritten', async () => {

@@ -114,6 +114,7 @@ describe('job', () => {
     expect(() => job.resume()).toThrow("Can't resume a job that was not paused");
     await turns();
     await job.cancel();
+    await job.ended;
     expect(trace.slice(-4)).toEqual(['aborting', 'BLOCK_JOB_CANCELLED', 'concluded', 'null']);
     expect(job.info().error).toBe('Operation canceled');
   });
@@ -127,14 +128,29 @@ describe('job', () => {
       "The block job for device 'j0' is currently paused",
     );
     await job.cancel();
+    await job.ended;
     expect(trace.slice(2)).toEqual([
       'paused', 'running', 'aborting', 'BLOCK_JOB_CANCELLED', 'concluded', 'null',
     ]);
   });
 
+  it('has ended when its cancel is answered, unless its work lingers', async () => {
+    for (const lingers of [false, true]) {
+      const sleeper = new Sleeper();
+      const { job, trace } = stage({ lingers, run: (running) => sleeper.run(running) });
+      job.start();
+      await turns();
+      await job.cancel();
+      expect(trace.at(-1)).toBe(lingers ? 'running' : 'null');
+      await job.ended;
+      expect(trace.at(-1)).toBe('null');
+    }
+  });
+
   it('cancelled before its start it sends no block job event and leaves at once', async () => {
     const { job, trace } = stage(new Sleeper(), { autoDismiss: false });
     await job.cancel();
+    await job.ended;
     expect(trace).toEqual(['created', 'aborting', 'concluded', 'null']);
   });
 
@@ -147,6 +163,7 @@ describe('job', () => {
     job.start();
     await turns();
     await job.cancel();
+    await job.ended;
     expect(undone).toBe(1);
     expect(trace.slice(-4)).toEqual(['aborting', 'BLOCK_JOB_CANCELLED', 'concluded', 'null']);
   });
@@ -265,6 +282,7 @@ describe('job transaction', () => {
     running.job.start();
     await turns();
     await running.job.cancel();
+    await Promise.all([running.job.ended, done.job.ended]);
     expect(done.job.status).toBe('null');
     expect(trace.filter((entry) => entry === 'BLOCK_JOB_CANCELLED')).toHaveLength(2);
   });

@@ -175,6 +175,7 @@ describe('block-stream', () => {
     const top = stage.graph.require('top');
     await expect(stage.graph.setBacking(top, null)).rejects.toThrow(/frozen/);
     await job.cancel();
+    await job.ended;
     expect(stage.trace.slice(4)).toEqual([
       'JSC aborting', 'BLOCK_JOB_CANCELLED', 'JSC concluded', 'JSC null',
     ]);
@@ -201,6 +202,7 @@ describe('block-stream', () => {
       const stream = await startStream(stage.jobs, { ...args, ...limited });
       if (first === 'b') {
         await backup.cancel();
+        await backup.ended;
         expect(stage.graph.find('passing')).toBeNull();
         stream.setSpeed(0);
       }
@@ -210,6 +212,7 @@ describe('block-stream', () => {
       if (first === 's') {
         expect(top.backing?.name).toBe('passing');
         await backup.cancel();
+        await backup.ended;
       }
       expect(top.backing?.name).toBe('base');
       expect(top.backingLink()?.file).toBe(stage.graph.require('base').filename);
@@ -267,6 +270,7 @@ describe('block-stream', () => {
     section.end();
     expect(stage.trace.slice(2)).toEqual(['JSC paused', 'JSC running']);
     await job.cancel();
+    await job.ended;
   });
 
   it('lanes do the copying, and the data is on them once', async () => {

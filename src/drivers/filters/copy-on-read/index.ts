@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // The filter `copy-on-read`: what is read from below the overlay is written into it.
 //
-// Writes pass. `bottom` names the last layer that is copied from; without it the whole chain is.
+// Writes pass. `bottom` names the last layer that is copied from; without it the whole chain is,
+// and what no layer has is written as zeroes: an image that was read is whole.
 // As long as the filter is there nothing between it and the bottom can be replaced.
 // A job gives its own copier, so that its fills and those of readers exclude each other.
 
@@ -54,6 +55,7 @@ function openAlone(context: OpenContext, file: Child, options: CopyOnReadOptions
   const copier = new CopyOnRead({
     overlay,
     base: () => (bottom === null ? null : backingOf(bottom)),
+    everything: bottom === null,
     get unit() {
       return overlay.node.info.clusterSize ?? DEFAULT_UNIT;
     },

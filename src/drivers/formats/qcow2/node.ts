@@ -24,7 +24,7 @@ import type {
 } from '../../../block/index.js';
 import { Compressor, Eraser, Mapper, preallocate, Reader, reserve, Writer } from './data/index.js';
 import { l1EntriesFor } from './layout.js';
-import { clearEntries, growL1, MetadataStore, shrinkImage } from './metadata/index.js';
+import { clearEntries, emptyImage, growL1, MetadataStore, shrinkImage } from './metadata/index.js';
 import type { ImageOptions, Qcow2Image } from './metadata/index.js';
 import type { Qcow2Options } from './options.js';
 
@@ -200,6 +200,13 @@ export class Qcow2Node implements DriverNode {
     return result;
   }
 
+  /** A crash leaves leaks at worst, and any part of the layer. */
+  async makeEmpty(): Promise<void> {
+    this.image.assertWritable();
+    await this.becameWritable();
+    await emptyImage(this.#store);
+  }
+
   info(): DriverInfo {
     return this.image.structures.info();
   }
@@ -250,7 +257,7 @@ export class Qcow2Node implements DriverNode {
       else await this.#eraser.zeroClusters(start, covered - start);
     }
     // The rest of the last cluster may hold what a lane left there or what the backing file shows.
-    if (partial !== 0) await this.#eraser.writeZeroes(old, Math.min(size, start) - old, 0);
+    if (partial !== 0) await this.#eraser.hide(old, Math.min(size, start) - old);
   }
 
   #finish(done: Eventually<void>, request: Request): Eventually<void> {

@@ -52,9 +52,9 @@ export class RawNode implements DriverNode {
   }
 
   get length(): number {
-    if (this.#size !== null) return this.#size;
     const rest = Math.max(0, this.#file.node.length - this.#offset);
-    return Math.ceil(rest / SECTOR_BYTES) * SECTOR_BYTES;
+    // Another, shorter file may have come below the window.
+    return Math.min(this.#size ?? Infinity, Math.ceil(rest / SECTOR_BYTES) * SECTOR_BYTES);
   }
 
   /** The child pads what does not fit it; a window must not pad here, where other bytes lie. */

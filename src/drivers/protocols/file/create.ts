@@ -12,7 +12,7 @@ export async function createFile(
 ): Promise<void> {
   const { filename, size, preallocation = 'off', nocow } = options as FileCreateOptions;
   if (preallocation === 'metadata') {
-    throw new BlockError('unsupported', "Unsupported preallocation mode 'metadata'", {
+    throw new BlockError('unsupported', 'Unsupported preallocation mode: metadata', {
       path: filename,
     });
   }

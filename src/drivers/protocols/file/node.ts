@@ -161,7 +161,7 @@ export class FileNode implements DriverNode {
   truncate(size: number, options: TruncateOptions): Eventually<void> {
     const { preallocation } = options;
     if (preallocation === 'metadata') {
-      throw new BlockError('unsupported', "Unsupported preallocation mode 'metadata'", {
+      throw new BlockError('unsupported', 'Unsupported preallocation mode: metadata', {
         path: this.hostFile.path,
       });
     }

@@ -2,10 +2,11 @@
 // Discards and zeroes: changes of L2 entries without data.
 //
 // Version 3 says "reads as zeroes" in the entry. Version 2 cannot: without a backing file an
-// unallocated entry reads as zeroes, with one only written zeroes do, and a discard does nothing
-// (it would uncover the backing file). A discard touches whole clusters only; the image's last
-// cluster counts as whole when the range reaches the end. All entries of one L2 table change in
-// one turn, so no lock is held, but held locks are waited for.
+// unallocated entry reads as zeroes, with one (be it named in the header and not open) only
+// written zeroes do, and a discard does nothing (it would uncover the backing file). A discard
+// touches whole clusters only; the image's last cluster counts as whole when the range reaches the
+// end. All entries of one L2 table change in one turn, so no lock is held, but held locks are
+// waited for.
 
 import { BlockError, settle } from '../../../../base/index.js';
 import type { Eventually } from '../../../../base/index.js';
@@ -22,11 +23,14 @@ interface Change {
   readonly discard: boolean;
   /** Host clusters are given up; otherwise they stay with the entry, preallocated. */
   readonly unmap: boolean;
+  /** Only entries that are not allocated become others. */
+  readonly holes?: boolean;
 }
 
 const DISCARD: Change = { discard: true, unmap: true };
 const ZERO_UNMAP: Change = { discard: false, unmap: true };
 const ZERO_KEEP: Change = { discard: false, unmap: false };
+const ZERO_HOLES: Change = { discard: false, unmap: false, holes: true };
 
 export class Eraser implements Stepper<Change> {
   stepLength = 0;
@@ -56,12 +60,19 @@ export class Eraser implements Stepper<Change> {
     image.assertWritable();
     const unmap = (flags & RequestFlag.mayUnmap) !== 0;
     const { start, end } = this.#wholeClusters(offset, length);
-    const sayable = image.version >= 3 || (image.backing === null && unmap);
+    const sayable = image.version >= 3 || (image.holesStayZero && unmap);
     if (!sayable || start >= end) return this.#zeroEdge(offset, length, flags);
     const change = unmap ? ZERO_UNMAP : ZERO_KEEP;
     const head = this.#zeroEdge(offset, start - offset, flags);
     const middle = settle(head, () => this.#change({ offset: start, length: end - start }, change));
     return settle(middle, () => this.#zeroEdge(end, offset + length - end, flags));
+  }
+
+  /** As writeZeroes(), but what reads as zeroes already stays as it is. */
+  hide(offset: number, length: number): Eventually<void> {
+    return settle(this.#readsAsZeroes(offset, length), (known) =>
+      known ? undefined : this.#writer.writeZeroData(offset, length),
+    );
   }
 
   /** Makes whole clusters read as zeroes where the format can say so (v3, or no backing file). */
@@ -115,6 +126,7 @@ export class Eraser implements Stepper<Change> {
     const lo = table.view.getUint32(at + 4);
     const kind = entryKind(hi, lo, image.version);
     if (!this.#needsEntry(kind, change)) return;
+    if (change.holes === true && kind !== EntryKind.unallocated) return;
     if (image.version < 3) {
       this.#store.setEntry(table, cluster, { hi: 0, lo: 0 });
       this.#store.freeEntry(hi, lo, this.#punches(change));
@@ -143,15 +155,27 @@ export class Eraser implements Stepper<Change> {
     };
   }
 
-  /** A range that the entries cannot say: nothing where it reads as zeroes, else written zeroes. */
+  /**
+   * A range that the entries cannot say: where it reads as zeroes its clusters say so from now on,
+   * whatever backing file comes below them; else written zeroes.
+   */
   #zeroEdge(offset: number, length: number, flags: number): Eventually<void> {
     if (length <= 0) return undefined;
     const zero = this.#readsAsZeroes(offset, length);
-    return settle(zero, (known) => this.#writeEdge(offset, length, known ? null : flags));
+    return settle(zero, (known) =>
+      known ? this.#claimHoles(offset, length) : this.#writeEdge(offset, length, flags),
+    );
   }
 
-  #writeEdge(offset: number, length: number, flags: number | null): Eventually<void> {
-    if (flags === null) return undefined;
+  #claimHoles(offset: number, length: number): Eventually<void> {
+    const { version, clusterSize, size } = this.#image;
+    if (version < 3) return undefined;
+    const start = Math.floor(offset / clusterSize) * clusterSize;
+    const end = Math.min(size, Math.ceil((offset + length) / clusterSize) * clusterSize);
+    return this.#change({ offset: start, length: end - start }, ZERO_HOLES);
+  }
+
+  #writeEdge(offset: number, length: number, flags: number): Eventually<void> {
     if ((flags & RequestFlag.noFallback) !== 0) {
       throw new BlockError('unsupported', `${this.#image.label}: zeroes need data to be written`, {
         node: this.#image.name,
@@ -161,6 +185,11 @@ export class Eraser implements Stepper<Change> {
     return this.#writer.writeZeroData(offset, length);
   }
 
+  #holeIsZero(): boolean {
+    const { version, backing, holesStayZero } = this.#image;
+    return version >= 3 ? backing === null : holesStayZero;
+  }
+
   #readsAsZeroes(offset: number, length: number): Eventually<boolean> {
     const plan = this.#plan;
     for (let at = offset; at < offset + length; at += plan.length) {
@@ -168,7 +197,7 @@ export class Eraser implements Stepper<Change> {
       if (table instanceof Promise) return table.then(() => this.#readsAsZeroes(offset, length));
       plan.find(table, at, offset + length - at);
       const zero = plan.kind === EntryKind.zero || plan.kind === EntryKind.zeroAllocated;
-      const hole = plan.kind === EntryKind.unallocated && this.#image.backing === null;
+      const hole = plan.kind === EntryKind.unallocated && this.#holeIsZero();
       if (!zero && !hole) return false;
     }
     return true;

@@ -9,7 +9,12 @@
 
 import { assert, BlockError, QCOW2_LIMITS } from '../../../../base/index.js';
 import { RequestFlag } from '../../../../block/index.js';
-import type { PieceOutcome, ReservedPiece, TargetReservation } from '../../../../block/index.js';
+import type {
+  PieceOutcome,
+  ReservedPiece,
+  TargetReservation,
+  WrittenInPart,
+} from '../../../../block/index.js';
 import { EntryKind, entryHi, entryLo } from '../entries.js';
 import type { EntryWatcher, MetadataStore, Table } from '../metadata/index.js';
 import type { Eraser } from './discard.js';
@@ -34,6 +39,8 @@ interface Run {
   readonly offset: number;
   readonly length: number;
   readonly hostOffset: number | null;
+  /** Zeroes: what is not allocated stays so if nothing lies below. */
+  readonly holes?: boolean;
 }
 
 export interface ReserveContext {
@@ -120,8 +127,7 @@ class Reservation implements TargetReservation, EntryWatcher {
         const outcome = outcomes[index] ?? 'dropped';
         if (outcome === 'dropped') continue;
         const { offset, length, fresh } = lowered.piece;
-        const zeroRanges = outcome === 'written' ? [] : zeroRangesOf(outcome, length);
-        if (fresh) await this.#linkPiece(lowered, zeroRanges);
+        if (fresh) await this.#linkPiece(lowered, partsOf(outcome, length));
         else if (outcome === 'zero') {
           await this.#context.eraser.writeZeroes(offset, length, RequestFlag.mayUnmap);
         }
@@ -148,6 +154,7 @@ class Reservation implements TargetReservation, EntryWatcher {
         refcounts.undo(span.hostOffset + index * image.clusterSize, 1);
       }
     }
+    for (const below of this.#below) below.abandon();
     image.leases.leave(this.#lease);
   }
 
@@ -203,10 +210,13 @@ class Reservation implements TargetReservation, EntryWatcher {
    * Links what was written and makes the zero ranges read as zeroes. Where the entry cannot say so
    * the fresh space is filled with zeroes first: what is linked never holds old bytes.
    */
-  async #linkPiece({ piece, hostOffset }: Lowered, zeroRanges: readonly number[]): Promise<void> {
+  async #linkPiece(
+    { piece, hostOffset }: Lowered,
+    { zeroRanges, holes = false }: WrittenInPart,
+  ): Promise<void> {
     const { image } = this.#context.store;
     const { clusterSize, size } = image;
-    const sayable = image.version >= 3 || image.backing === null;
+    const sayable = image.version >= 3 || image.holesStayZero;
     let linkedTo = 0;
     for (let index = 0; index < zeroRanges.length; index += 2) {
       const start = zeroRanges[index] ?? 0;
@@ -219,7 +229,8 @@ class Reservation implements TargetReservation, EntryWatcher {
       }
       await this.#fillZeroes(hostOffset + start, first - start);
       await this.#fillZeroes(hostOffset + last, end - last);
-      const middle = { offset: piece.offset + first, length: last - first, hostOffset: null };
+      const offset = piece.offset + first;
+      const middle = { offset, length: last - first, hostOffset: null, holes };
       await this.#settle(cutRun(piece, hostOffset, { from: linkedTo, to: first }));
       await this.#settle(middle);
       linkedTo = last;
@@ -260,7 +271,7 @@ class Reservation implements TargetReservation, EntryWatcher {
     const { store, eraser } = this.#context;
     const { clusterSize } = store.image;
     const at = cluster * clusterSize;
-    if (run.hostOffset === null) {
+    if (run.hostOffset === null && (run.holes === true || store.image.version < 3)) {
       const present = store.lookup(at);
       if (present instanceof Promise) return present;
       if (this.#isHole(present, at)) return null;
@@ -307,9 +318,7 @@ function cutRun(
   return { offset: piece.offset + from, length: to - from, hostOffset: hostOffset + from };
 }
 
-function zeroRangesOf(
-  outcome: Exclude<PieceOutcome, 'written' | 'dropped'>,
-  length: number,
-): readonly number[] {
-  return outcome === 'zero' ? [0, length] : outcome.zeroRanges;
+function partsOf(outcome: Exclude<PieceOutcome, 'dropped'>, length: number): WrittenInPart {
+  if (outcome === 'written') return { zeroRanges: [] };
+  return outcome === 'zero' ? { zeroRanges: [0, length] } : outcome;
 }

@@ -164,6 +164,14 @@ export class Qcow2Image {
     return this.#node.backing;
   }
 
+  /**
+   * Version 2, where zeroes are holes: not where the header names a backing file, be it opened or
+   * not, for that would show through them later.
+   */
+  get holesStayZero(): boolean {
+    return this.backing === null && this.structures.backingLink() === null;
+  }
+
   /** Takes other top-level tables (after a repair, with nothing dirty). */
   adopt(tables: TopTables): void {
     this.l2.clear();

@@ -24,13 +24,28 @@ export async function shrinkImage(store: MetadataStore, size: number): Promise<v
   try {
     for (const offset of dropped) await freeTable(store, offset);
     await clearEntries(store, size);
-    await flusher.flushAll();
-    await dropRefcountBlocks(store);
-    await flusher.flushAll();
-    await cutFile(store);
+    await trimFile(store);
   } catch (error) {
     if (!(error instanceof BlockError)) throw error;
   }
+}
+
+/**
+ * Takes every cluster out of the image. L1 entries go first and, with that durable, what they
+ * named becomes free; a crash in between leaves leaks and any part of what was there.
+ */
+export async function emptyImage(store: MetadataStore): Promise<void> {
+  await clearEntries(store, 0);
+  await trimFile(store);
+}
+
+/** Brings everything out and gives back what lies behind the last cluster in use. */
+async function trimFile(store: MetadataStore): Promise<void> {
+  const { flusher } = store;
+  await flusher.flushAll();
+  await dropRefcountBlocks(store);
+  await flusher.flushAll();
+  await cutFile(store);
 }
 
 /** Gives the offsets of the L2 tables that nothing names any more, each once. */

@@ -4,8 +4,8 @@
 //
 // Text is checked here by type only; what a value means is checked by the driver's create().
 
-import { BlockError, parseSize } from '../../base/index.js';
-import { CliError } from '../program.js';
+import { BlockError, parseSize } from '../../../base/index.js';
+import { CliError } from '../../program.js';
 
 type OptionType = 'string' | 'bool' | 'size' | 'number';
 

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // The command line of `img convert`, checked in the order in which the reference checks it.
 
-import { COPY_LIMITS } from '../../base/index.js';
-import type { OptionSpec } from '../getopt.js';
-import { CliError } from '../program.js';
-import type { Program } from '../program.js';
-import { isHelp } from './create-options.js';
-import { sizeArgument } from './numbers.js';
-import { progressMode, type ProgressMode } from './progress.js';
+import { COPY_LIMITS } from '../../../base/index.js';
+import type { OptionSpec } from '../../getopt.js';
+import { CliError } from '../../program.js';
+import type { Program } from '../../program.js';
+import { isHelp } from '../create/options.js';
+import { sizeArgument } from '../numbers.js';
+import { progressMode, type ProgressMode } from '../progress.js';
 import {
   FORCE_SHARE,
   FORMAT,
@@ -18,7 +18,7 @@ import {
   readVerbOptions,
   refuseFormatWithOptions,
   SOURCE_CACHE,
-} from './verb.js';
+} from '../verb.js';
 
 const flag = (name: string, short: string): OptionSpec => ({ name, short });
 const unsupported = (spec: Omit<OptionSpec, 'unsupported'>): OptionSpec => {

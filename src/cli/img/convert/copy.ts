@@ -3,10 +3,10 @@
 // of which only the top layer is copied; and, for several sources or a fully written target, a
 // plain walk in steps that reads and writes through the graph. Each has several steps in flight.
 
-import { BlockError, toBlockError } from '../../base/index.js';
-import type { Clock } from '../../base/index.js';
-import { RequestFlag } from '../../block/index.js';
-import type { Backend, BlockStatus, Node } from '../../block/index.js';
+import { BlockError, toBlockError } from '../../../base/index.js';
+import type { Clock } from '../../../base/index.js';
+import { RequestFlag } from '../../../block/index.js';
+import type { Backend, BlockStatus, Node } from '../../../block/index.js';
 import {
   CopyEngine,
   copyImage,
@@ -14,10 +14,10 @@ import {
   RateLimiter,
   skipFilters,
   viewStatus,
-} from '../../block/copy/index.js';
-import type { CopyFailure, CopySession, CopySpec } from '../../block/copy/index.js';
-import { isZero } from '../../codec/index.js';
-import type { Session } from './session.js';
+} from '../../../block/copy/index.js';
+import type { CopyFailure, CopySession, CopySpec } from '../../../block/copy/index.js';
+import { isZero } from '../../../codec/index.js';
+import type { Session } from '../session.js';
 
 export interface CopyRequest {
   /** One after another, each beginning where the one before ends. */

@@ -2,25 +2,25 @@
 // `img create`: an empty image, or an overlay on a backing file. The backing file is opened (and
 // closed again) without locks: it may be in use.
 
-import { BlockError, escapeControls } from '../../base/index.js';
-import { creationPath, resolveBackingName } from '../../block/index.js';
-import type { OptionSpec } from '../getopt.js';
-import { CliError } from '../program.js';
-import type { Program } from '../program.js';
-import { createImage, creationError } from './create-image.js';
+import { BlockError, escapeControls } from '../../../base/index.js';
+import { creationPath, resolveBackingName } from '../../../block/index.js';
+import type { OptionSpec } from '../../getopt.js';
+import { CliError } from '../../program.js';
+import type { Program } from '../../program.js';
+import { createImage, creationError } from './image.js';
 import {
   createFormat,
   isHelp,
   OptionMistake,
   optionsHelp,
   OptionValues,
-} from './create-options.js';
-import type { CreateFormat } from './create-options.js';
-import { sizeArgument } from './numbers.js';
-import { withSession } from './session.js';
-import type { Session } from './session.js';
-import { FORMAT, OBJECT, QUIET, readVerbOptions, usageError } from './verb.js';
-import type { Verb } from './verb.js';
+} from './options.js';
+import type { CreateFormat } from './options.js';
+import { sizeArgument } from '../numbers.js';
+import { withSession } from '../session.js';
+import type { Session } from '../session.js';
+import { FORMAT, OBJECT, QUIET, readVerbOptions, usageError } from '../verb.js';
+import type { Verb } from '../verb.js';
 
 const OPTIONS: readonly OptionSpec[] = [
   OBJECT,

@@ -5,20 +5,20 @@
 // all of it went well. With the default cache mode `unsafe` the flush orders the metadata but asks
 // nothing of the disk. SIGINT ends the copy between batches, closes the images and is a failure.
 
-import { BlockError, Permission } from '../../base/index.js';
-import type { CopyFailure } from '../../block/copy/index.js';
-import type { Backend, Node, OpenPolicy } from '../../block/index.js';
-import { CliError, hintOf } from '../program.js';
-import type { Program } from '../program.js';
-import { copyAll } from './convert-copy.js';
-import { CONVERT_OPTIONS, parseConvert } from './convert-options.js';
-import type { ConvertArguments } from './convert-options.js';
-import { createImage, creationError } from './create-image.js';
-import { createFormat, OptionMistake, optionsHelp, OptionValues } from './create-options.js';
-import { Progress } from './progress.js';
-import { cachePolicy, openImage, sourceCache, withSession } from './session.js';
-import type { Session } from './session.js';
-import type { Verb } from './verb.js';
+import { BlockError, Permission } from '../../../base/index.js';
+import type { CopyFailure } from '../../../block/copy/index.js';
+import type { Backend, Node, OpenPolicy } from '../../../block/index.js';
+import { CliError } from '../../program.js';
+import type { Program } from '../../program.js';
+import { copyAll } from './copy.js';
+import { CONVERT_OPTIONS, parseConvert } from './options.js';
+import type { ConvertArguments } from './options.js';
+import { createImage, creationError } from '../create/image.js';
+import { createFormat, OptionMistake, optionsHelp, OptionValues } from '../create/options.js';
+import { Progress } from '../progress.js';
+import { cachePolicy, openImage, sourceCache, withSession } from '../session.js';
+import type { Session } from '../session.js';
+import type { Verb } from '../verb.js';
 
 const INTERRUPTED = 130;
 
@@ -160,7 +160,7 @@ async function openTarget(session: Session, request: TargetRequest): Promise<Bac
   } catch (error) {
     if (!(error instanceof BlockError) || error.kind !== 'locked') throw error;
     const text = `Could not open '${command.target}': ${error.message}`;
-    throw new CliError(text, 1, hintOf(error));
+    throw new CliError(text, 1, error);
   }
 }
 

@@ -5,19 +5,19 @@
 // one cut to nothing, after its locks were tested) only when the format asks for its `file`. When
 // making the image fails, a file that was not there before is removed again.
 
-import { BlockError, Permission } from '../../base/index.js';
-import { creationPath, protocolOf } from '../../block/index.js';
-import type { Backend, CreateContext, Driver } from '../../block/index.js';
-import { driverOptions } from '../../drivers/options-catalog.js';
-import { CliError, hintOf } from '../program.js';
-import { OptionMistake } from './create-options.js';
-import type { CreateMembers, OptionValues } from './create-options.js';
-import type { Session } from './session.js';
+import { BlockError, Permission } from '../../../base/index.js';
+import { creationPath, protocolOf } from '../../../block/index.js';
+import type { Backend, CreateContext, Driver } from '../../../block/index.js';
+import { driverOptions } from '../../../drivers/options-catalog.js';
+import { CliError } from '../../program.js';
+import { OptionMistake } from './options.js';
+import type { CreateMembers, OptionValues } from './options.js';
+import type { Session } from '../session.js';
 
 const SECTOR = 512;
 
 /** Formats that a header may name; those without a driver here can be opened by others. */
-const BACKING_FORMATS: ReadonlySet<string> = new Set([
+export const BACKING_FORMATS: ReadonlySet<string> = new Set([
   ...Object.keys(driverOptions),
   'bochs', 'cloop', 'dmg', 'host_device', 'luks', 'nbd', 'null-aio', 'parallels', 'qcow',
   'qed', 'throttle', 'vdi', 'vhdx', 'vmdk', 'vpc',
@@ -115,6 +115,6 @@ function rawMembers(values: OptionValues): CreateMembers {
 /** A CliError with `prefix: ` before what the driver said. */
 export function creationError(prefix: string, error: unknown): unknown {
   if (!(error instanceof BlockError)) return error;
-  const lines = error instanceof OptionMistake ? error.lines : hintOf(error);
-  return new CliError(`${prefix}: ${error.message}`, 1, lines);
+  const because = error instanceof OptionMistake ? error.lines : error;
+  return new CliError(`${prefix}: ${error.message}`, 1, because);
 }
