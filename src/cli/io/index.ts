@@ -12,7 +12,14 @@ import { withSession } from '../img/session.js';
 import { refuseObject } from '../img/verb.js';
 import { versionText } from '../version.js';
 import { warnOfProbing } from './open.js';
-import { aioMode, DEFAULT_CACHE, discardMode, openFile, optionTree, requireCacheMode } from './open-file.js';
+import {
+  aioMode,
+  DEFAULT_CACHE,
+  discardMode,
+  openFile,
+  optionTree,
+  requireCacheMode,
+} from './open-file.js';
 import type { FileRequest } from './open-file.js';
 import { helpText, OPTIONS } from './options.js';
 import { Shell } from './shell.js';
@@ -34,7 +41,8 @@ export async function runIo(args: readonly string[], program: Program): Promise<
       return 0;
     }
     return await withSession(program, (session) => {
-      return runShell(new Shell({ commands: COMMANDS, program, session, timing: parsed.timing }), parsed);
+      const { timing } = parsed;
+      return runShell(new Shell({ commands: COMMANDS, program, session, timing }), parsed);
     });
   } catch (error) {
     if (error instanceof OptionError) {
@@ -88,7 +96,7 @@ function parse(args: readonly string[], program: Program): CommandLine | string 
   if (file === null) return { commands, file: null, timing };
   const request: FileRequest = {
     name: hasOptions ? null : file,
-    options: hasOptions ? optionTree(file, program) : format === undefined ? {} : { driver: format },
+    options: hasOptions ? optionTree(file, program) : formatOption(format),
     cache,
     nativeAio,
     unmap: discardMode(given.get('discard') ?? 'unmap'),
@@ -98,6 +106,10 @@ function parse(args: readonly string[], program: Program): CommandLine | string 
     forceShare: given.has('share'),
   };
   return { commands, file: request, timing };
+}
+
+function formatOption(format: string | undefined): FileRequest['options'] {
+  return format === undefined ? {} : { driver: format };
 }
 
 /** Patterns that could have matched pass. */

@@ -76,7 +76,14 @@ export function amountText(bytes: number): string {
     value /= 1024;
     power += 1;
   }
-  return `${value.toFixed(3).replace(/\.000$/, '')}${UNITS[power] ?? ''}`;
+  return `${threeDecimals(value).replace(/\.000$/, '')}${UNITS[power] ?? ''}`;
+}
+
+/** Exact halves go to the even digit, as in C; only odd sixteenths are such. */
+function threeDecimals(value: number): string {
+  const below = Math.floor(value * 1000);
+  const isHalf = (value * 16) % 2 === 1;
+  return isHalf && below % 2 === 0 ? (below / 1000).toFixed(3) : value.toFixed(3);
 }
 
 const two = (value: number): string => String(value).padStart(2, '0');

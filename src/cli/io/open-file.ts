@@ -15,11 +15,11 @@ import type { Backend, Node, OpenPolicy } from '../../block/index.js';
 import { driverOptions } from '../../drivers/options-catalog.js';
 import { parseKeyval, validate } from '../../schema/index.js';
 import type { KeyvalTree } from '../../schema/index.js';
-import { createImage } from '../img/create-image.js';
-import { createFormat, OptionValues } from '../img/create-options.js';
+import { createImage } from '../img/create/image.js';
+import { createFormat, OptionValues } from '../img/create/options.js';
 import { cachePolicy } from '../img/session.js';
 import type { Session } from '../img/session.js';
-import { CliError, hintOf, report } from '../program.js';
+import { CliError, report } from '../program.js';
 import type { Program } from '../program.js';
 
 export interface OpenFile {
@@ -116,15 +116,15 @@ export async function openFile(session: Session, request: FileRequest): Promise<
   } catch (error) {
     if (!(error instanceof BlockError)) throw error;
     const start = name === null ? "can't open" : `can't open device ${name}`;
-    throw new CliError(`${start}: ${error.message}`, 1, hintOf(error));
+    throw new CliError(`${start}: ${error.message}`, 1, error);
   }
 }
 
 async function openAttached(session: Session, request: FileRequest): Promise<OpenFile> {
   const { graph } = session;
   if (request.nativeAio && cachePolicy(request.cache)?.direct !== true) {
-    const text = 'aio=native was specified, but it requires cache.direct=on, which was not specified.';
-    throw new BlockError('invalid-option', text);
+    const text = 'aio=native was specified, but it requires cache.direct=on';
+    throw new BlockError('invalid-option', `${text}, which was not specified.`);
   }
   if (request.copyOnRead && request.readOnly) {
     throw new BlockError('invalid-option', "Can't use copy-on-read on read-only device");
@@ -248,7 +248,8 @@ async function fullOptions(session: Session, request: NamedRequest): Promise<Tre
     return withProtocols(session, withName(name, options));
   }
   if (typeof driver !== 'string' || !Object.hasOwn(driverOptions, driver)) {
-    throw new BlockError('invalid-option', `Unknown driver '${typeof driver === 'string' ? driver : ''}'`);
+    const unknown = typeof driver === 'string' ? driver : '';
+    throw new BlockError('invalid-option', `Unknown driver '${unknown}'`);
   }
   const { kind, children } = await session.registry.load(driver);
   const tree = kind === 'protocol' && name !== null

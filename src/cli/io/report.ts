@@ -32,10 +32,8 @@ export function reportText(
 }
 
 const DUMP_BYTES = 16;
-const FIRST_PRINTABLE = 0x20;
-const LAST_PRINTABLE = 0x7e;
 
-/** Sixteen bytes a line, in hexadecimal and as characters; in pieces of bounded size. */
+/** Sixteen bytes a line, in hexadecimal and as letters and digits; in pieces of bounded size. */
 export function* dumpTexts(bytes: Uint8Array, offset: number): Iterable<string> {
   const linesTogether = 1024;
   let lines: string[] = [];
@@ -53,8 +51,8 @@ function dumpLine(bytes: Uint8Array, offset: number): string {
   let characters = '';
   for (const byte of bytes) {
     numbers += `${byte.toString(16).padStart(2, '0')} `;
-    const isPrintable = byte >= FIRST_PRINTABLE && byte <= LAST_PRINTABLE;
-    characters += isPrintable ? String.fromCharCode(byte) : '.';
+    const character = String.fromCharCode(byte);
+    characters += /[0-9A-Za-z]/.test(character) ? character : '.';
   }
   return `${offset.toString(16).padStart(8, '0')}:  ${numbers} ${characters}\n`;
 }

@@ -12,7 +12,7 @@ import { requestFailure } from './shell.js';
 import type { Shell } from './shell.js';
 
 export const COUNTS: CommandFlag = { letter: 'C', about: 'print one line of numbers for machines' };
-export const QUIET: CommandFlag = { letter: 'q', about: 'print nothing of a request that went well' };
+export const QUIET: CommandFlag = { letter: 'q', about: 'print nothing if all went well' };
 export const DUMP: CommandFlag = { letter: 'v', about: 'print the bytes that were read' };
 export const VERIFY: CommandFlag = {
   letter: 'P',
@@ -25,7 +25,7 @@ export const FILL: CommandFlag = {
   about: 'write this byte (0 to 255) instead of 0xcd',
 };
 export const FUA: CommandFlag = { letter: 'f', about: 'be durable before the request ends' };
-export const ZEROES: CommandFlag = { letter: 'z', about: 'write zeroes without giving their bytes' };
+export const ZEROES: CommandFlag = { letter: 'z', about: 'write zeroes, not given as bytes' };
 export const UNMAP: CommandFlag = { letter: 'u', about: 'with -z: the space may be given back' };
 export const INVALID: CommandFlag = {
   letter: 'i',

@@ -3,7 +3,8 @@
 
 import { readFileSync } from 'node:fs';
 
-import { errnoText, Permission, toBlockError } from '../../base/index.js';
+import { BlockError, errnoText, Permission, settle, toBlockError } from '../../base/index.js';
+import type { Eventually } from '../../base/index.js';
 import { RequestFlag } from '../../block/index.js';
 import { CommandFailure } from './command.js';
 import type { Command, GivenWords } from './command.js';
@@ -44,13 +45,29 @@ function timedWrite(shell: Shell, request: WriteRequest): Timed {
     begin() {
       requireInside(shell, offset, length);
       const { backend } = shell.file;
+      if ((flags & RequestFlag.compressed) !== 0) return writeCompressed(shell, request);
       if (content === null) return backend.writeZeroes(offset, length, flags);
-      const buffer = Buffer.alloc(length);
-      if (content.length === 1) buffer.fill(content[0] ?? 0);
-      else buffer.fill(content);
-      return backend.write(offset, buffer, flags);
+      return backend.write(offset, repeated(content, length), flags);
     },
   };
+}
+
+function repeated(content: Uint8Array, length: number): Uint8Array {
+  const buffer = Buffer.alloc(length);
+  return content.length === 1 ? buffer.fill(content[0] ?? 0) : buffer.fill(content);
+}
+
+/** A cluster that has its place in the file already is not stored compressed, as the reference. */
+function writeCompressed(shell: Shell, request: WriteRequest): Eventually<void> {
+  const { offset, length, flags, content } = request;
+  const { backend, node } = shell.file;
+  return settle(node.blockStatus(offset, Math.max(1, length), false), (status) => {
+    if (status.hostOffset !== undefined && !status.compressed && node.driver.name === 'qcow2') {
+      throw new BlockError('io', errnoText('EIO'), { offset });
+    }
+    if (content === null) return backend.writeZeroes(offset, length, flags);
+    return backend.write(offset, repeated(content, length), flags);
+  });
 }
 
 function flagsOf(given: GivenWords): number {
