@@ -4,7 +4,7 @@
 
 export const USAGE = `usage: blockwright COMMAND [OPTIONS]
 
-  img             disk images: create, info, check, convert, map, compare
+  img             disk images: create, info, convert, resize, rebase, commit, check, …
   io              commands on one image: read, write, map, breakpoints
   storage-daemon  block nodes, jobs and QMP in one process
   shim DIR        write qemu-img, qemu-io and qemu-storage-daemon into DIR that run Blockwright
