@@ -91,6 +91,16 @@ export interface Graph {
    */
   reopen(requests: readonly NodeOptions[]): Promise<void>;
 
+  /**
+   * Gives a node the options that are named, in the shape of `reopen()`; all others stay, those of
+   * its children too. `writeThrough` makes every write durable before it ends.
+   */
+  changeOptions(
+    node: Node,
+    options: Readonly<Record<string, unknown>>,
+    modes?: { readonly writeThrough: boolean },
+  ): Promise<void>;
+
   /** Reopens a node with all its options but `read-only`. */
   setReadOnly(node: Node, readOnly: boolean): Promise<void>;
   /**

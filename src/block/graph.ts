@@ -46,7 +46,7 @@ import { appendOverlay, sealBelow } from './reopen/overlay.js';
 import { LeavingFilters } from './reopen/leaving-filters.js';
 import { NO_PERMISSIONS, refreshPermissions } from './permissions.js';
 import type { DriverRegistry } from './registry.js';
-import { reopenNodes, setReadOnly } from './reopen/reopen.js';
+import { changeOptions, reopenNodes, setReadOnly } from './reopen/reopen.js';
 import { replaceNode } from './reopen/replace-node.js';
 import type { ThrottleGroup } from './throttle/index.js';
 
@@ -273,6 +273,15 @@ export class BlockGraph implements Graph, BackendOwner {
 
   async reopen(requests: readonly NodeOptions[]): Promise<void> {
     await this.#changes.run(() => reopenNodes(this, requests));
+  }
+
+  async changeOptions(
+    node: Node,
+    options: Readonly<Record<string, unknown>>,
+    modes?: { readonly writeThrough: boolean },
+  ): Promise<void> {
+    const change = { node: asBlockNode(node), options, ...modes };
+    await this.#changes.run(() => changeOptions(this, change));
   }
 
   async setReadOnly(node: Node, readOnly: boolean): Promise<void> {
