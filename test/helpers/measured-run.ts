@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // The program as a real process, measured: how it ended, what it said, how much memory it took.
 //
-// A run that does not end by itself is killed and has the status null. Memory is the process's own
-// highest resident size, which it writes to descriptor 3 when it exits.
+// A run that does not end by itself is killed and has the status null: by the kernel after ten
+// seconds of processor time, however busy the machine is, or when it hangs. Memory is the process's
+// own highest resident size, which it writes to descriptor 3 when it exits.
 import { spawn } from 'node:child_process';
 
 import { complaintsOf } from './command-line.js';
@@ -13,7 +14,7 @@ const REPORT_MEMORY =
   'writeSync(3,String(process.resourceUsage().maxRSS)))';
 
 /** What bad input may cost at most. */
-export const BAD_INPUT_LIMITS = { timeoutMs: 10_000, residentMiB: 300 } as const;
+export const BAD_INPUT_LIMITS = { processorSeconds: 10, hangMs: 50_000, residentMiB: 300 } as const;
 
 export interface MeasuredRun {
   readonly status: number | null;
@@ -27,14 +28,17 @@ export interface RunOptions {
   readonly env?: Readonly<Record<string, string>>;
 }
 
-/** `node dist/cli/blockwright.js ARGS`, killed after ten seconds. */
+const LIMITED = `ulimit -t ${BAD_INPUT_LIMITS.processorSeconds}; exec "$0" "$@"`;
+
+/** `node dist/cli/blockwright.js ARGS`, killed after ten seconds of work. */
 export function runMeasured(
   args: readonly string[],
   options: RunOptions = {},
 ): Promise<MeasuredRun> {
-  const child = spawn(process.execPath, ['--import', REPORT_MEMORY, MAIN, ...args], {
+  const program = [process.execPath, '--import', REPORT_MEMORY, MAIN];
+  const child = spawn('/bin/sh', ['-c', LIMITED, ...program, ...args], {
     stdio: ['ignore', 'pipe', 'pipe', 'pipe'],
-    timeout: BAD_INPUT_LIMITS.timeoutMs,
+    timeout: BAD_INPUT_LIMITS.hangMs,
     killSignal: 'SIGKILL',
     ...(options.cwd === undefined ? {} : { cwd: options.cwd }),
     env: { ...process.env, ...options.env },
@@ -59,7 +63,7 @@ export function runMeasured(
 export function misdeeds(run: MeasuredRun): string[] {
   const text = run.output + run.complaint;
   const found: string[] = [];
-  if (run.status === null) found.push('did not end by itself within 10 s');
+  if (run.status === null) found.push('did not end by itself within 10 s of work');
   if (run.residentMiB > BAD_INPUT_LIMITS.residentMiB) found.push(`took ${run.residentMiB} MiB`);
   if (/^\s+at .*:\d+:\d+/m.test(text)) found.push('printed a stack trace');
   if (/internal error|assertion/i.test(text)) found.push('failed an assertion');

@@ -97,7 +97,7 @@ describe.skipIf(peer('qemu-img') === null)('a check of four million L1 entries i
       expect([1, 2]).toContain(run.status);
       if (run.status === 1) expect(run.complaint).toContain('(l1_size 4194304)');
       rmSync(path);
-    }, 30_000);
+    }, 60_000);
   }
 });
 
@@ -112,6 +112,6 @@ describe.skipIf(peer('qemu-img') === null || openNativeHost() === null)(
       expect(misdeeds(run)).toEqual([]);
       expect(run.status).toBe(0);
       rmSync(path);
-    }, 30_000);
+    }, 60_000);
   },
 );
