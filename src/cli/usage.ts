@@ -4,7 +4,8 @@
 
 export const USAGE = `usage: blockwright COMMAND [OPTIONS]
 
-  img             disk images: create, info, convert, resize, rebase, commit, check, …
+  img             disk images: create, info, check, map, compare, convert, measure, resize,
+                  rebase, commit, dd, bench
   storage-daemon  block nodes, jobs and QMP in one process
   shim DIR        write qemu-img and qemu-storage-daemon into DIR that run Blockwright
   docs DIR        write the reference of this version into DIR
