@@ -72,7 +72,10 @@ export interface Graph {
    * the filter, in one drained transaction. `permissions` conflicts refuse it with nothing changed.
    */
   insertFilter(request: InsertFilterRequest): Promise<Node>;
-  /** Takes a filter out again; its parents go back to the filtered node. */
+  /**
+   * Takes a filter out again; its parents go back to the filtered node. Where their permissions do
+   * not let them it stays, passing everything on, until they do.
+   */
   removeFilter(filter: Node): Promise<void>;
 
   /** Gives the users of a node to another one, all of them or none. */
