@@ -38,7 +38,7 @@ interface StreamChain {
 
 /** Filters hold nothing that could be streamed. */
 export function storingLayers(layers: readonly Node[]): number {
-  return layers.filter(({ driver }) => driver.kind !== 'filter').length;
+  return layers.filter(({ filtered }) => filtered === null).length;
 }
 
 export class StreamWork implements JobWork {
@@ -110,6 +110,7 @@ export class StreamWork implements JobWork {
         name,
         below: top,
         internal,
+        explained: true,
       });
     } catch (error) {
       await this.clean();
