@@ -6,6 +6,8 @@ import { ChildRole, defineDriver } from '../../../block/index.js';
 import { openRaw } from './open.js';
 import type { RawOptions } from './options.js';
 
+const SECTOR_BYTES = 512;
+
 export const rawDriver = defineDriver<RawOptions>({
   name: 'raw',
   kind: 'format',
@@ -33,4 +35,9 @@ export const rawDriver = defineDriver<RawOptions>({
     return { taken, shared: windowed ? shared & ~Permission.resize : shared };
   },
   open: openRaw,
+  measure(options, source) {
+    const size = source?.length ?? Number(options['size']);
+    const bytes = Math.ceil(size / SECTOR_BYTES) * SECTOR_BYTES;
+    return Promise.resolve({ required: bytes, fullyAllocated: bytes });
+  },
 });
