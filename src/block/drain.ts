@@ -86,6 +86,16 @@ class Section implements DrainedSection {
     driverNode.drainBegin();
   }
 
+  /** All that were stopped, those of the lowest nodes first, as the graph is by now. */
+  #inOrder(): Set<EdgeParent> {
+    const order = new Set<EdgeParent>();
+    for (const node of withAncestors(this.#roots)) {
+      for (const { parent } of node.parents) if (this.#stopped.has(parent)) order.add(parent);
+    }
+    for (const parent of this.#stopped) order.add(parent);
+    return order;
+  }
+
   end(): void {
     assert(!this.#ended, 'a drained section ended twice');
     this.#ended = true;
@@ -93,7 +103,7 @@ class Section implements DrainedSection {
     // What changed meanwhile may have led users to the nodes of others: they are not let go.
     for (const other of this.#sections) other.cover();
     for (const driverNode of this.#hurried) driverNode.drainEnd?.();
-    for (const parent of this.#stopped) parent.unquiesce?.();
+    for (const parent of this.#inOrder()) parent.unquiesce?.();
   }
 }
 

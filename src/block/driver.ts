@@ -100,6 +100,8 @@ export interface CheckResult {
   readonly imageEndOffset: number;
   /** One line for each finding, in the order found, capped by the caller. */
   readonly messages: readonly string[];
+  /** Why a repair was given up, with nothing changed. */
+  readonly failure?: string;
 }
 
 /** One internal snapshot as info lists it. */
@@ -269,6 +271,8 @@ export interface OpenContext {
   readonly readOnly: boolean;
   /** Opened only to look (info, check without repair): nothing is written, not even flags. */
   readonly inspectOnly: boolean;
+  /** Opened read-write to be repaired: marks of damage in it are no reason to refuse. */
+  readonly repairs?: boolean;
   child(name: string): Child;
   /** The throttle-group object of that id, or null. */
   throttleGroup?(name: string): ThrottleGroup | null;

@@ -399,6 +399,23 @@ describe.skipIf(!hasReference)('as a real daemon does transactions', () => {
       ],
       (line) => (isWaiting(line) ? null : withoutReplies(withoutOffset(line))),
     ));
+
+  for (const mode of ['grouped', 'individual']) {
+    it(`several backups of one node, ${mode}, stop and go on in the same order`, () =>
+      compare(() => [
+        hello,
+        ...['source', 'a', 'b', 'c'].map((name) =>
+          command('blockdev-add', { driver: 'null-co', 'node-name': name, size: 4194304 })),
+        command('transaction', {
+          actions: ['a', 'b', 'c'].map((target) => ({
+            type: 'blockdev-backup',
+            data: { device: 'source', target, sync: 'none', 'job-id': `job-${target}` },
+          })),
+          properties: { 'completion-mode': mode },
+        }),
+        command('query-jobs'),
+      ]));
+  }
 });
 
 /** Which of two jobs has copied all first is chance. */

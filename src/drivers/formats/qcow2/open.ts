@@ -85,7 +85,7 @@ async function openImage(
   requireLazyRefcounts(header.fields.version, options);
   const structures = new Qcow2Structures(file, header);
   if (!context.readOnly) {
-    requireWritable(header, { path });
+    if (context.repairs !== true) requireWritable(header, { path });
     if (current === null) await structures.clearAutoclear();
   }
   const tables = await readTopTables(file.node, header);
