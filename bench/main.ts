@@ -152,9 +152,10 @@ function report(
   );
   if (results.some(({ question }) => question.startsWith('block'))) {
     process.stdout.write(
-      'Jobs: ours are on disk when they conclude, and that flush is in the figures; the reference\n' +
-        'flushes mirrors and commits of the active layer only. "durable" is the ratio with a flush\n' +
-        'of the target in both times; cpu is processor time of the daemon, in seconds.\n',
+      'Jobs: ours are on disk when they conclude, and that flush is in the figures; the\n' +
+        'reference flushes mirrors and commits of the active layer only. "durable" is the\n' +
+        'ratio with a flush of the target in both times; cpu is processor time of the daemon,\n' +
+        'in seconds.\n',
     );
   }
   const starts = new Set(

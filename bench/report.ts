@@ -35,9 +35,13 @@ function rowOf(result: Result): Row {
     ratio: peer === null ? null : peer / ours,
     ratioWithoutStartUp: peerWork === null || work <= 0 || peerWork <= 0 ? null : peerWork / work,
     durableRatio: durableRatio(result),
-    cpu: result.cpu === undefined ? null : median(result.cpu.ours),
-    peerCpu: result.cpu?.peer == null ? null : median(result.cpu.peer),
+    cpu: medianOrNull(result.cpu?.ours),
+    peerCpu: medianOrNull(result.cpu?.peer),
   };
+}
+
+function medianOrNull(values: readonly number[] | null | undefined): number | null {
+  return values === null || values === undefined ? null : median(values);
 }
 
 function durableRatio({ ours, peer, flush }: Result): number | null {
@@ -48,7 +52,8 @@ function durableRatio({ ours, peer, flush }: Result): number | null {
 }
 
 const HEADINGS = [
-  'question', 'MiB', 'ours s', 'MiB/s', 'peer s', 'MiB/s', 'ratio', 'no start-up', 'durable', 'cpu', 'peer cpu', 'verified',
+  'question', 'MiB', 'ours s', 'MiB/s', 'peer s', 'MiB/s', 'ratio', 'no start-up',
+  'durable', 'cpu', 'peer cpu', 'verified',
 ];
 
 export function table(results: readonly Result[]): string {
