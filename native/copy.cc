@@ -245,8 +245,11 @@ void FinishCopy(napi_env env, napi_status, void* data) {
     if (count > 0) memcpy(bytes, task->results.data(), count * sizeof(double));
     napi_resolve_deferred(env, task->deferred, numbers);
   } else {
-    napi_get_undefined(env, &numbers);
-    napi_reject_deferred(env, task->deferred, numbers);
+    napi_value message;
+    napi_value error;
+    napi_create_string_utf8(env, "no memory for the results", NAPI_AUTO_LENGTH, &message);
+    napi_create_error(env, nullptr, message, &error);
+    napi_reject_deferred(env, task->deferred, error);
   }
 }
 
