@@ -42,6 +42,11 @@ export const COPY_LIMITS = {
   laneMax: 4,
 } as const;
 
+export const JOB_LIMITS = {
+  /** At the end of the program one job's end is waited for so long before the next is cancelled. */
+  exitMomentMs: 100,
+} as const;
+
 export const IMAGE_LIMITS = {
   qcow2L1Bytes: 32 * MIB,
   qcow2RefcountTableBytes: 8 * MIB,

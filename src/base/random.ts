@@ -17,6 +17,15 @@ export interface Random {
   fill(buffer: Uint8Array): void;
 }
 
+const STEP = 0x9e3779b9;
+
+function mix(state: number): number {
+  let mixed = state;
+  mixed = Math.imul(mixed ^ (mixed >>> 16), 0x21f0aaad);
+  mixed = Math.imul(mixed ^ (mixed >>> 15), 0x735a2d97);
+  return mixed ^ (mixed >>> 15);
+}
+
 /**
  * A small, fast, well-mixed generator (splitmix32); the same seed gives the same run everywhere.
  */
@@ -28,11 +37,8 @@ export class SeededRandom implements Random {
   }
 
   next(): number {
-    this.#state = (this.#state + 0x9e3779b9) >>> 0;
-    let mixed = this.#state;
-    mixed = Math.imul(mixed ^ (mixed >>> 16), 0x21f0aaad);
-    mixed = Math.imul(mixed ^ (mixed >>> 15), 0x735a2d97);
-    return (mixed ^ (mixed >>> 15)) >>> 0;
+    this.#state = (this.#state + STEP) >>> 0;
+    return mix(this.#state) >>> 0;
   }
 
   below(bound: number): number {
@@ -44,6 +50,11 @@ export class SeededRandom implements Random {
   }
 
   fill(buffer: Uint8Array): void {
-    for (let index = 0; index < buffer.length; index += 1) buffer[index] = this.next() & 0xff;
+    let state = this.#state | 0;
+    for (let index = 0; index < buffer.length; index += 1) {
+      state = (state + STEP) | 0;
+      buffer[index] = mix(state);
+    }
+    this.#state = state >>> 0;
   }
 }

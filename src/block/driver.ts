@@ -303,6 +303,20 @@ export interface CreateContext {
   node(reference: unknown): Promise<Node>;
 }
 
+/** What is going to be copied into an image that is measured. */
+export interface MeasureSource {
+  /** Bytes. */
+  readonly length: number;
+  /** Whether data lies at `offset`, and how far that holds. */
+  next(offset: number): Eventually<{ readonly data: boolean; readonly length: number }>;
+}
+
+/** Bytes of a file. */
+export interface MeasuredSize {
+  readonly required: number;
+  readonly fullyAllocated: number;
+}
+
 export type DriverKind = 'protocol' | 'format' | 'filter';
 
 export interface Driver<Options = Record<string, unknown>> {
@@ -338,6 +352,11 @@ export interface Driver<Options = Record<string, unknown>> {
   open(context: OpenContext, options: Options): Promise<DriverNode>;
   /** `blockdev-create`: makes an empty image from validated options, durable when it resolves. */
   create?(context: CreateContext, options: Readonly<Record<string, unknown>>): Promise<void>;
+  /** How large the file of an image made with these options of create() becomes. */
+  measure?(
+    options: Readonly<Record<string, unknown>>,
+    source: MeasureSource | null,
+  ): Promise<MeasuredSize>;
 }
 
 /** Where requests to `node` can be held: at the first node on their way that can; null: nowhere. */

@@ -72,7 +72,10 @@ export interface Graph {
    * the filter, in one drained transaction. `permissions` conflicts refuse it with nothing changed.
    */
   insertFilter(request: InsertFilterRequest): Promise<Node>;
-  /** Takes a filter out again; its parents go back to the filtered node. */
+  /**
+   * Takes a filter out again; its parents go back to the filtered node. Where their permissions do
+   * not let them it stays, passing everything on, until they do.
+   */
   removeFilter(filter: Node): Promise<void>;
 
   /** Gives the users of a node to another one, all of them or none. */
@@ -87,6 +90,16 @@ export interface Graph {
    * them. Options not given return to their defaults.
    */
   reopen(requests: readonly NodeOptions[]): Promise<void>;
+
+  /**
+   * Gives a node the options that are named, in the shape of `reopen()`; all others stay, those of
+   * its children too. `writeThrough` makes every write durable before it ends.
+   */
+  changeOptions(
+    node: Node,
+    options: Readonly<Record<string, unknown>>,
+    modes?: { readonly writeThrough: boolean },
+  ): Promise<void>;
 
   /** Reopens a node with all its options but `read-only`. */
   setReadOnly(node: Node, readOnly: boolean): Promise<void>;

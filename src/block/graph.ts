@@ -23,7 +23,6 @@ import {
   freezeChain,
   insertFilter,
   refuseClosing,
-  removeFilter,
   setBacking,
   settled,
 } from './graph-changes.js';
@@ -44,9 +43,10 @@ import { openImage } from './open/image.js';
 import { rootContext } from './open/make-node.js';
 import { openNode } from './open/open.js';
 import { appendOverlay, sealBelow } from './reopen/overlay.js';
+import { LeavingFilters } from './reopen/leaving-filters.js';
 import { NO_PERMISSIONS, refreshPermissions } from './permissions.js';
 import type { DriverRegistry } from './registry.js';
-import { reopenNodes, setReadOnly } from './reopen/reopen.js';
+import { changeOptions, reopenNodes, setReadOnly } from './reopen/reopen.js';
 import { replaceNode } from './reopen/replace-node.js';
 import type { ThrottleGroup } from './throttle/index.js';
 
@@ -96,6 +96,7 @@ export class BlockGraph implements Graph, BackendOwner {
    * and go. Whoever asks for one holds up no request, so that the one before can drain.
    */
   readonly #changes = new Turns();
+  readonly #leaving = new LeavingFilters(this, this.#changes);
   #lastSequence = 0;
 
   constructor(parts: GraphParts) {
@@ -166,6 +167,7 @@ export class BlockGraph implements Graph, BackendOwner {
 
   async closeAll(): Promise<void> {
     let failure: { error: unknown } | null = null;
+    this.#leaving.forget();
     for (const node of this.#nodes.values()) node.references = 0;
     for (;;) {
       const unused = [...this.#nodes.values()].filter((node) => node.parents.size === 0);
@@ -213,12 +215,14 @@ export class BlockGraph implements Graph, BackendOwner {
       edge.permissions = before;
       throw error;
     }
+    this.#leaving.retry();
   }
 
   async detachBackend(backend: GraphBackend): Promise<void> {
     const node = backend.node;
     node.parents.delete(backend.edge);
     refreshPermissions([node]).commit?.();
+    this.#leaving.retry();
     await settled([node]);
     await this.closeIfUnused(node);
   }
@@ -233,7 +237,12 @@ export class BlockGraph implements Graph, BackendOwner {
   }
 
   freezeChain(top: Node, base: Node | null, owner: string): () => void {
-    return freezeChain(asBlockNode(top), base === null ? null : asBlockNode(base), owner);
+    const below = base === null ? null : asBlockNode(base);
+    const thaw = freezeChain(asBlockNode(top), below, owner);
+    return () => {
+      thaw();
+      this.#leaving.retry();
+    };
   }
 
   async insertFilter(request: InsertFilterRequest): Promise<Node> {
@@ -241,7 +250,7 @@ export class BlockGraph implements Graph, BackendOwner {
   }
 
   async removeFilter(filter: Node): Promise<void> {
-    await this.#changes.run(() => removeFilter(this, asBlockNode(filter)));
+    await this.#leaving.remove(asBlockNode(filter));
   }
 
   async replaceNode(request: ReplaceRequest): Promise<void> {
@@ -264,6 +273,15 @@ export class BlockGraph implements Graph, BackendOwner {
 
   async reopen(requests: readonly NodeOptions[]): Promise<void> {
     await this.#changes.run(() => reopenNodes(this, requests));
+  }
+
+  async changeOptions(
+    node: Node,
+    options: Readonly<Record<string, unknown>>,
+    modes?: { readonly writeThrough: boolean },
+  ): Promise<void> {
+    const change = { node: asBlockNode(node), options, ...modes };
+    await this.#changes.run(() => changeOptions(this, change));
   }
 
   async setReadOnly(node: Node, readOnly: boolean): Promise<void> {
@@ -344,6 +362,7 @@ export class BlockGraph implements Graph, BackendOwner {
     }
     const children = [...node.edges.values()];
     for (const edge of children) this.removeEdge(edge);
+    this.#leaving.retry();
     this.names.release(node.name);
     for (const { node: child } of children) {
       await settled([child]);

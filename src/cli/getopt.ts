@@ -20,11 +20,14 @@ export class OptionError extends Error {
   readonly mistake: OptionMistake;
   /** The word of the command line (or the option's name) that is wrong. */
   readonly word: string;
+  /** The letter that is wrong in a word of short options. */
+  readonly letter: string | null;
 
-  constructor(mistake: OptionMistake, word: string) {
+  constructor(mistake: OptionMistake, word: string, letter: string | null = null) {
     super(`${mistake}: ${word}`);
     this.mistake = mistake;
     this.word = word;
+    this.letter = letter;
   }
 }
 
@@ -90,21 +93,21 @@ class OptionReader {
       const letter = word[at] ?? '';
       const spec = this.#specs.find((each) => each.short === letter);
       if (spec === undefined) {
-        throw new OptionError('unrecognized', word);
+        throw new OptionError('unrecognized', word, letter);
       }
       if (spec.unsupported === true) throw new OptionError('unsupported', `-${letter}`);
       if (spec.argument === true) {
         const joined = word.slice(at + 1);
-        this.#handle(spec.name, joined === '' ? this.#take(word) : joined);
+        this.#handle(spec.name, joined === '' ? this.#take(word, letter) : joined);
         return;
       }
       this.#handle(spec.name, '');
     }
   }
 
-  #take(word: string): string {
+  #take(word: string, letter: string | null = null): string {
     const value = this.#args[this.#next];
-    if (value === undefined) throw new OptionError('missing-argument', word);
+    if (value === undefined) throw new OptionError('missing-argument', word, letter);
     this.#next += 1;
     return value;
   }

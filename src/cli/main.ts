@@ -27,6 +27,10 @@ async function main(args: readonly string[]): Promise<number> {
       const { runImg } = await import('./img/index.js');
       return runImg(rest, processProgram(name ?? 'blockwright img'));
     }
+    case 'io': {
+      const { runIo } = await import('./io/index.js');
+      return runIo(rest, processProgram(name ?? 'blockwright io'));
+    }
     case 'storage-daemon': {
       const { runStorageDaemon } = await import('./storage-daemon/index.js');
       return runStorageDaemon(rest, processProgram(name ?? 'blockwright storage-daemon'));

@@ -11,6 +11,7 @@ import type { Program } from './program.js';
 
 const COMMANDS: Readonly<Record<string, string>> = {
   'qemu-img': 'img',
+  'qemu-io': 'io',
   'qemu-storage-daemon': 'storage-daemon',
 };
 

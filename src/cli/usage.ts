@@ -4,9 +4,11 @@
 
 export const USAGE = `usage: blockwright COMMAND [OPTIONS]
 
-  img             disk images: create, info, check, convert, map, compare
+  img             disk images: create, info, check, map, compare, convert, measure, resize,
+                  rebase, commit, dd, bench
+  io              commands on one image: read, write, map, breakpoints
   storage-daemon  block nodes, jobs and QMP in one process
-  shim DIR        write qemu-img and qemu-storage-daemon into DIR that run Blockwright
+  shim DIR        write qemu-img, qemu-io and qemu-storage-daemon into DIR that run Blockwright
   docs DIR        write the reference of this version into DIR
   tour            the main job from end to end, on temporary images
   bench           measure against the real tools (in a source checkout)

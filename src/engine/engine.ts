@@ -156,7 +156,7 @@ export class Engine implements AsyncDisposable {
       this.objects.letEverythingThrough();
       await this.jobs.cancelAll();
       for (const job of [...this.jobs.list()].reverse()) {
-        if (job.status === 'concluded') job.dismiss();
+        if (job.status === 'concluded') await job.dismiss();
       }
       await this.graph.closeAll();
       await this.chardevs.closeUnused();

@@ -22,8 +22,10 @@ export interface JobWork {
   prepare?(): Promise<void>;
   commit?(): void;
   abort?(): void;
-  /** Last, however the job ended, also when it never started: lets go of filters and edges. */
+  /** However the job ended, also when it never started: lets go of filters and edges. */
   clean?(): Promise<void>;
+  /** The job leaves the list: lets go of what a concluded job still has, edges at once. */
+  dismiss?(): Promise<void>;
   setSpeed?(bytesPerSecond: number): void;
   /** The user asks a READY job to come to its end; refused where this is missing. */
   complete?(): void;
@@ -360,10 +362,13 @@ export class Job {
     await this.transaction.finalize();
   }
 
-  dismiss(): void {
+  /** Resolves when everything the job still had is let go of. */
+  async dismiss(): Promise<void> {
     requireVerb(this.id, this.#status, 'dismiss');
+    const released = this.#work?.dismiss?.();
     this.#become('null');
     this.#surroundings.forget(this);
+    await released;
   }
 
   /** Bytes per second, 0 = unlimited. */
@@ -452,17 +457,19 @@ export class Job {
   /** Commits or aborts, cleans up, tells the world and dismisses itself when it may. */
   async conclude(): Promise<void> {
     const neverStarted = !this.#started;
+    const leaves = this.autoDismiss || neverStarted;
     if (this.#error === null) this.#work?.commit?.();
     else this.#work?.abort?.();
     try {
       await this.#work?.clean?.();
+      if (leaves) await this.#work?.dismiss?.();
     } catch (error) {
       // Too late to fail a committed change; an assertion still surfaces.
       if (!(error instanceof BlockError)) throw error;
     }
     if (this.blockJob && !neverStarted) this.#emitEnd();
     this.#become('concluded');
-    if (this.autoDismiss || neverStarted) {
+    if (leaves) {
       this.#become('null');
       this.#surroundings.forget(this);
     }

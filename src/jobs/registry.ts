@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The list of jobs: unique ids, and lookups worded as the two families of verbs want them.
 
-import { BlockError } from '../base/index.js';
+import { BlockError, JOB_LIMITS } from '../base/index.js';
 import type { Child, Driver, Graph, Node } from '../block/index.js';
 import type { CopyEngine } from '../block/copy/index.js';
 import { Job } from './job.js';
@@ -101,13 +101,32 @@ export class JobRegistry {
     throw new BlockError('invalid-state', 'Need a root block node');
   }
 
-  /** Cancels every job and waits for its end: the way out of the program. */
+  /**
+   * The way out of the program: holds every job and cancels them, the newest first, one after the
+   * other as long as each ends in a moment; then waits for the end of all. One that hangs in a
+   * request keeps no other from its end.
+   */
   async cancelAll(): Promise<void> {
-    for (const job of this.list()) {
-      if (job.status === 'concluded') continue;
-      await job.cancelForExit();
-      await job.ended;
+    const jobs = this.list().filter(({ status }) => status !== 'concluded');
+    for (const job of jobs) job.quiesce();
+    const ends: Promise<unknown>[] = [];
+    for (const job of jobs.toReversed()) {
+      const end = Promise.all([job.cancelForExit(), job.ended]);
+      ends.push(end);
+      await this.#waitAMoment(end);
     }
+    await Promise.all(ends);
+  }
+
+  async #waitAMoment(end: Promise<unknown>): Promise<void> {
+    await new Promise<void>((resolve) => {
+      const disarm = this.graph.clock.after(JOB_LIMITS.exitMomentMs, resolve);
+      const over = (): void => {
+        disarm();
+        resolve();
+      };
+      end.then(over, over);
+    });
   }
 
   #forget(job: Job): void {

@@ -41,7 +41,7 @@ export async function prepareWork(
   try {
     job = registry.create(options.setup);
   } catch (error) {
-    await work.clean();
+    await abandon(work);
     throw error;
   }
   job.attachWork(work);
@@ -50,14 +50,14 @@ export async function prepareWork(
     await work.attach(job);
   } catch (error) {
     try {
-      await work.clean();
+      await abandon(work);
     } finally {
       if (!job.cancelled) job.discard();
     }
     throw error;
   }
   // Someone cancelled it between its creation and here: what attach() took is given back.
-  if (job.cancelled) await work.clean();
+  if (job.cancelled) await abandon(work);
   return {
     job,
     start: () => start(job, options.startsDrained === true),
@@ -67,6 +67,10 @@ export async function prepareWork(
       await job.ended;
     },
   };
+}
+
+async function abandon(work: StartableWork): Promise<void> {
+  await letGo([() => work.clean(), () => work.dismiss?.()]);
 }
 
 async function start(job: Job, startsDrained: boolean): Promise<void> {
@@ -134,6 +138,12 @@ export async function entered<T>(backend: Backend, work: () => Eventually<T>): P
   } finally {
     leave();
   }
+}
+
+/** Takes all the edges away in this turn, whatever their nodes' files need to be closed. */
+export async function detachAll(backends: readonly Backend[]): Promise<void> {
+  const detaching = backends.map((backend) => backend.detach());
+  await letGo(detaching.map((each) => () => each));
 }
 
 /** Runs every step in turn, also when one fails; throws the first failure. */

@@ -106,7 +106,8 @@ function judge(hosts: readonly MemoryHost[], name: string): void {
 }
 
 async function expectSameView(stage: Stage, name: string, before: Uint8Array): Promise<void> {
-  expect(stage.survivors.length).toBeGreaterThan(4);
+  // The header alone is written where nothing differs.
+  expect(stage.survivors.length).toBeGreaterThan(2);
   for (const survivor of stage.survivors) {
     expect(firstDifference(await viewOf(survivor, name), before)).toBe(-1);
   }

@@ -20,7 +20,7 @@ import type { MemoryHost } from '../../src/host/index.js';
 import { peer } from '../helpers/peers.js';
 import { checkOn } from '../helpers/qcow2-check.js';
 import { createOn } from '../helpers/qcow2-create.js';
-import { backingNode, openOn } from '../helpers/qcow2-node.js';
+import { backingNode, openOn, repeats } from '../helpers/qcow2-node.js';
 import type { OpenedImage } from '../helpers/qcow2-node.js';
 import { forEachSeed } from '../helpers/seeds.js';
 
@@ -232,13 +232,10 @@ function filled(tags: readonly number[]): Uint8Array {
 /** −1 for a sector that is not one tag throughout. */
 function tagsOf(bytes: Uint8Array): number[] {
   const words = new Uint32Array(bytes.buffer, bytes.byteOffset, bytes.length / 4);
-  const tags: number[] = [];
-  for (let at = 0; at < words.length; at += SECTOR / 4) {
-    const tag = words[at] ?? -1;
-    const uniform = words.subarray(at, at + SECTOR / 4).every((word) => word === tag);
-    tags.push(uniform ? tag : -1);
-  }
-  return tags;
+  return Array.from({ length: bytes.length / SECTOR }, (_, index) => {
+    const sector = bytes.subarray(index * SECTOR, (index + 1) * SECTOR);
+    return repeats(sector, 4) ? (words[(index * SECTOR) / 4] ?? -1) : -1;
+  });
 }
 
 const settings: fc.Arbitrary<Setting> = fc

@@ -14,11 +14,12 @@ import { writeRequest, zeroRequest } from '../../src/block/index.js';
 import type { Graph, Node, NodeOptions, TruncateOptions } from '../../src/block/index.js';
 import { CrashDisk } from '../../src/host/index.js';
 import type { MemoryHost } from '../../src/host/index.js';
-import { readAll, makeGraph } from '../helpers/job-stage.js';
+import { makeGraph, readAll } from '../helpers/job-stage.js';
 import { errorOf, READ_WRITE } from '../helpers/graph.js';
 import { peer } from '../helpers/peers.js';
 import { checkOn } from '../helpers/qcow2-check.js';
 import { createOn } from '../helpers/qcow2-create.js';
+import { repeats } from '../helpers/qcow2-node.js';
 
 const SECTOR = 512;
 
@@ -49,8 +50,7 @@ function bytesOf(view: View): Uint8Array {
 function viewOf(bytes: Uint8Array): View {
   return Array.from({ length: bytes.length / SECTOR }, (_, index) => {
     const sector = bytes.subarray(index * SECTOR, (index + 1) * SECTOR);
-    const tag = sector[0] ?? -1;
-    return sector.every((byte) => byte === tag) ? tag : -1;
+    return repeats(sector, 1) ? (sector[0] ?? -1) : -1;
   });
 }
 

@@ -83,3 +83,8 @@ export async function failureOf(action: () => unknown): Promise<BlockError | nul
     return error as BlockError;
   }
 }
+
+/** Whether the bytes are their first `period` bytes again and again. */
+export function repeats(bytes: Uint8Array, period: number): boolean {
+  return Buffer.compare(bytes.subarray(period), bytes.subarray(0, -period)) === 0;
+}

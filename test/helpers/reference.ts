@@ -4,10 +4,10 @@
 // Filters leave out what is chance (sizes on disk, progress at a moment) and nothing else.
 
 import { execFileSync } from 'node:child_process';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { copyFileSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { expect } from 'vitest';
+import { afterAll, expect } from 'vitest';
 
 import { startOwnDaemon } from './own-daemon.js';
 import { peer } from './peers.js';
@@ -23,12 +23,19 @@ export const hello = command('qmp_capabilities');
 /** False where the real tools are missing: the comparison is skipped. */
 export const hasReference = daemon !== null && img !== null && io !== null;
 
-/**
- * Fresh images in the directory: base.qcow2 (4 MiB, the first MiB written) below top.qcow2 below
- * over.qcow2 (half a MiB written at 2 MiB), and the empty copy.qcow2.
- */
-function makeChain(directory: string): void {
-  const path = (name: string): string => join(directory, name);
+const IMAGES = ['base.qcow2', 'top.qcow2', 'over.qcow2', 'copy.qcow2'];
+let made: string | null = null;
+afterAll(() => {
+  if (made !== null) rmSync(made, { recursive: true });
+  made = null;
+});
+
+/** What every comparison starts with, made once in a test file: programs cost more than copies. */
+function templates(): string {
+  if (made !== null) return made;
+  const folder = mkdtempSync(join(tmpdir(), 'transcript-images-'));
+  made = folder;
+  const path = (name: string): string => join(folder, name);
   execFileSync(img as string, ['create', '-q', '-f', 'qcow2', path('base.qcow2'), '4M']);
   execFileSync(io as string, ['-c', 'write 0 1M', path('base.qcow2')]);
   const backing = ['-b', 'base.qcow2', '-F', 'qcow2'];
@@ -37,7 +44,19 @@ function makeChain(directory: string): void {
   execFileSync(img as string, ['create', '-q', '-f', 'qcow2', ...onTop, path('over.qcow2')]);
   execFileSync(io as string, ['-c', 'write 2M 512k', path('over.qcow2')]);
   execFileSync(img as string, ['create', '-q', '-f', 'qcow2', path('copy.qcow2'), '4M']);
-  for (const made of ['new.img', 'new.qcow2']) rmSync(path(made), { force: true });
+  return folder;
+}
+
+/**
+ * Fresh images in the directory: base.qcow2 (4 MiB, the first MiB written) below top.qcow2 below
+ * over.qcow2 (half a MiB written at 2 MiB), and the empty copy.qcow2.
+ */
+function makeChain(directory: string): void {
+  for (const name of IMAGES) {
+    rmSync(join(directory, name), { force: true });
+    copyFileSync(join(templates(), name), join(directory, name));
+  }
+  for (const name of ['new.img', 'new.qcow2']) rmSync(join(directory, name), { force: true });
 }
 
 type Filter = (line: Line) => Line | null;

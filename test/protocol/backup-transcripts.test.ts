@@ -262,7 +262,9 @@ describe.skipIf(!hasReference)('as a real daemon backs up', () => {
         command('drive-backup', {
           ...drive, device: 'bare', target: target('none.img'), sync: 'none', format: 'file',
         }),
-        command('blockdev-add', { driver: 'file', 'node-name': 'new', filename: target('new.img') }),
+        command('blockdev-add', {
+          driver: 'file', 'node-name': 'new', filename: target('new.img'),
+        }),
         graph,
       ];
     }, plain));

@@ -261,6 +261,21 @@ describe.skipIf(!hasReference)('as a real daemon runs jobs', () => {
       ],
     ));
 
+  it('quitting with several jobs ends the newest first', () =>
+    compare(
+      () => [
+        hello,
+        ...['a', 'b', 'c', 'to-a', 'to-b', 'to-c'].map((name) =>
+          command('blockdev-add', { driver: 'null-co', 'node-name': name, size: 4194304 })),
+        ...['a', 'b', 'c'].map((device) =>
+          command('blockdev-backup', {
+            device, target: `to-${device}`, sync: 'none', 'job-id': `job-${device}`,
+          })),
+        untilEvent('null job-a', 'quit', {}),
+      ],
+      (line) => (isDrainPause(line) ? null : withoutReplies(line)),
+    ));
+
   it('quitting with a running job cancels it and then answers', () =>
     compare(
       (directory) => [

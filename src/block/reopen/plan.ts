@@ -69,8 +69,15 @@ export function planReopen(graph: BlockGraph, requests: readonly NodeOptions[]):
   return plans;
 }
 
-/** A reopen that changes nothing but whether the node may be written to. */
-export function planAccess(node: BlockNode, readOnly: boolean): ReopenPlans {
+export interface OptionsChange {
+  readonly node: BlockNode;
+  readonly options: Options;
+  /** As it is unless given. */
+  readonly writeThrough?: boolean;
+}
+
+/** A reopen that changes what is named and nothing else. */
+export function planChange({ node, options, writeThrough }: OptionsChange): ReopenPlans {
   const plans: ReopenPlans = new Map();
   const { policy, cache, forceShare, autoReadOnly } = flagsOf(node);
   const inherited: OpenInheritance = {
@@ -78,9 +85,9 @@ export function planAccess(node: BlockNode, readOnly: boolean): ReopenPlans {
     policy: { direct: cache.direct, noFlush: cache['no-flush'], forceShare },
     autoReadOnly,
     unmap: policy.unmap,
-    writeThrough: policy.writeThrough,
+    writeThrough: writeThrough ?? policy.writeThrough,
   };
-  addPlan(plans, { node, given: { 'read-only': readOnly }, inherited, keeps: true });
+  addPlan(plans, { node, given: options, inherited, keeps: true });
   return plans;
 }
 
@@ -117,7 +124,7 @@ function addPlan(plans: ReopenPlans, request: PlanRequest): void {
       node: child,
       given: own,
       inherited: toChild(flags, inherited),
-      keeps: typeof value === 'string' || (value === undefined && keeps),
+      keeps: typeof value === 'string' || keeps,
     });
   }
   const base = {

@@ -18,8 +18,9 @@ import { renewFilenames } from '../open/node-filename.js';
 import { refreshPermissions } from '../permissions.js';
 import {
   checkPlans,
-  planAccess,
+  planChange,
   planReopen,
+  type OptionsChange,
   type ReopenPlan,
   type ReopenPlans,
 } from './plan.js';
@@ -40,13 +41,19 @@ export async function reopenNodes(
   await reopenPlanned(graph, () => planReopen(graph, requests));
 }
 
+/** Gives a node other options and keeps those that are not named. */
+export async function changeOptions(graph: BlockGraph, change: OptionsChange): Promise<void> {
+  await reopenPlanned(graph, () => planChange(change));
+}
+
 /** Lets a node be written to or not; all its other options stay. */
 export async function setReadOnly(
   graph: BlockGraph,
   node: BlockNode,
   readOnly: boolean,
 ): Promise<void> {
-  if (node.readOnly !== readOnly) await reopenPlanned(graph, () => planAccess(node, readOnly));
+  if (node.readOnly === readOnly) return;
+  await changeOptions(graph, { node, options: { 'read-only': readOnly } });
 }
 
 async function reopenPlanned(graph: BlockGraph, plan: () => ReopenPlans): Promise<void> {

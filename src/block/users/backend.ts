@@ -233,7 +233,7 @@ export class GraphBackend implements Backend {
   }
 
   async #detachWhenIdle(): Promise<void> {
-    await this.idle();
+    if (this.busy()) await this.idle();
     await this.#owner.detachBackend(this);
   }
 

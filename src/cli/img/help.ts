@@ -7,13 +7,16 @@ import type { Program } from '../program.js';
 import { loadVerb, VERB_NAMES } from './verbs.js';
 
 const OPERANDS: Readonly<Record<string, string>> = {
+  bench: 'FILE',
   check: 'FILE',
   commit: 'FILE',
   compare: 'FILE1 FILE2',
   convert: 'FILE [FILE...] TARGET',
   create: 'FILE [SIZE]',
+  dd: '[bs=SIZE] [count=BLOCKS] [skip=BLOCKS] if=FILE of=FILE',
   info: 'FILE',
   map: 'FILE',
+  measure: '[FILE]',
   rebase: 'FILE',
   resize: 'FILE [+|-]SIZE',
 };
@@ -35,6 +38,16 @@ const VALUES: Readonly<Record<string, string>> = {
   parallel: 'COUNT',
   start: 'OFFSET',
   max: 'LENGTH',
+  size: 'SIZE',
+  base: 'FILE',
+  count: 'COUNT',
+  depth: 'COUNT',
+  'flush-interval': 'COUNT',
+  aio: 'threads|native|io_uring',
+  offset: 'OFFSET',
+  pattern: 'BYTE',
+  'buffer-size': 'SIZE',
+  step: 'SIZE',
   preallocation: 'off|metadata|falloc|full',
 };
 

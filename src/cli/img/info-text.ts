@@ -64,7 +64,8 @@ function backingLines(info: ImageInfo): string[] {
   return format === undefined ? [line] : [line, `backing file format: ${escapeControls(format)}`];
 }
 
-function treeLines(tree: object, depth: number): string[] {
+/** Members by lines, indented by their depth. */
+export function treeLines(tree: object, depth: number): string[] {
   const isList = Array.isArray(tree);
   return Object.entries(tree).flatMap(([key, value]) => {
     const name = isList ? `[${key}]` : key.replaceAll('-', ' ');

@@ -8,14 +8,26 @@ const LARGEST_SIGNED = 2 ** 63;
 const LARGEST_SIGNED_TEXT = '9223372036854775807';
 const POWERS = 'bkmgtpe';
 
+export interface SizeRange {
+  readonly least?: number;
+  readonly most?: number;
+}
+
 /**
  * Bytes of a size argument; `what` names it in the refusal (`image size`). Sizes beyond 2^53 − 1
  * are refused with that limit, those beyond 2^63 with the reference's.
  */
-export function sizeArgument(what: string, text: string): number {
+export function sizeArgument(what: string, text: string, range: SizeRange = {}): number {
   const parsed = parseSize(text);
-  if (parsed.ok) return parsed.bytes;
-  if (parsed.reason === 'range') {
+  const { least = 0, most } = range;
+  if (parsed.ok && parsed.bytes >= least && parsed.bytes <= (most ?? Infinity)) {
+    return parsed.bytes;
+  }
+  const isNumber = parsed.ok || parsed.reason === 'range';
+  if (isNumber && (most !== undefined || least > 0)) {
+    throw new CliError(`Invalid ${what} specified. Must be between ${least} and ${most}.`);
+  }
+  if (parsed.ok || parsed.reason === 'range') {
     const limit = roughSize(text) >= LARGEST_SIGNED ? LARGEST_SIGNED_TEXT : String(MAX_OFFSET);
     throw new CliError(`Invalid ${what} specified. Must be between 0 and ${limit}.`);
   }

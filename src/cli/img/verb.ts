@@ -61,7 +61,8 @@ export function readVerbOptions(
   }
 }
 
-function refuseObject(value: string): never {
+/** No kind of object can be made. */
+export function refuseObject(value: string): never {
   const [type = ''] = value.split(',');
   if (type.replace(/^qom-type=/, '') === 'secret') {
     throw new CliError("--object secret is not supported: there is no LUKS driver");

@@ -19,7 +19,8 @@ import type { Job } from '../job.js';
 import { overlaysOf } from '../links.js';
 import type { OnError } from '../options.js';
 import { ScanPace } from '../scan-pace.js';
-import { entered, insertJobFilter, jobUser, letGo, requireFilterName } from '../start.js';
+import { detachAll, entered, insertJobFilter, jobUser, letGo } from '../start.js';
+import { requireFilterName } from '../start.js';
 import type { StartableWork } from '../start.js';
 import type { JobRegistry } from '../registry.js';
 
@@ -50,7 +51,10 @@ export class CommitWork implements StartableWork {
   #filter: Node | null = null;
   #main: Backend | null = null;
   #base: Backend | null = null;
+  /** The edges that are the job's own, and stay until the dismissal of one that ended well. */
+  readonly #edges: Backend[] = [];
   readonly #backends: Backend[] = [];
+  #done = false;
   #unfreeze: (() => void) | null = null;
   #loop: CopyLoop | null = null;
   #session: CopySession | null = null;
@@ -83,22 +87,22 @@ export class CommitWork implements StartableWork {
       internal: {},
     });
     this.#filter = filter;
-    const main = await this.#take(device, jobUser(job, 'main node'), NOTHING);
+    const main = await this.#takeEdge(device, jobUser(job, 'main node'), NOTHING);
     this.#main = main;
     for (const layer of layers) {
       const sees = skipFilters(layer) === skipFilters(base) ? Permission.consistentRead : 0;
       const shared = Permission.write | Permission.writeUnchanged | sees;
       const user = jobUser(job, 'intermediate node');
-      await this.#take(layer, user, { taken: Permission.none, shared });
+      await this.#takeEdge(layer, user, { taken: Permission.none, shared });
     }
     this.#unfreeze = graph.freezeChain(filter, base, 'commit');
-    await this.#take(base, jobUser(job, 'base'), NOTHING);
+    await this.#takeEdge(base, jobUser(job, 'base'), NOTHING);
     const grows = base.length < top.length ? Permission.resize : Permission.none;
-    this.#base = await this.#take(base, UNNAMED_USER, {
+    this.#base = await graph.attach(base, UNNAMED_USER, {
       taken: Permission.consistentRead | Permission.write | grows,
       shared: Permission.consistentRead | Permission.writeUnchanged,
     });
-    await this.#take(top, UNNAMED_USER, NOTHING);
+    this.#backends.push(this.#base, await graph.attach(top, UNNAMED_USER, NOTHING));
     main.onQuiesce((quiesced) => {
       if (quiesced) job.quiesce();
       else job.unquiesce();
@@ -171,6 +175,10 @@ export class CommitWork implements StartableWork {
     }
   }
 
+  commit(): void {
+    this.#done = true;
+  }
+
   async clean(): Promise<void> {
     const { graph } = this.#registry;
     const filter = this.#filter;
@@ -180,7 +188,8 @@ export class CommitWork implements StartableWork {
     this.#unfreeze?.();
     this.#unfreeze = null;
     await letGo([
-      ...this.#backends.splice(0).map((backend) => () => backend.detach()),
+      () => detachAll(this.#backends.splice(0)),
+      () => (this.#done ? undefined : this.dismiss()),
       () => (filter === null ? undefined : graph.removeFilter(filter)),
       // Whoever writes to it by now may go on.
       () =>
@@ -190,17 +199,21 @@ export class CommitWork implements StartableWork {
     ]);
   }
 
+  async dismiss(): Promise<void> {
+    await detachAll(this.#edges.splice(0));
+  }
+
   get #unit(): number {
     return skipFilters(this.#plan.base).info.clusterSize ?? DEFAULT_UNIT;
   }
 
-  async #take(
+  async #takeEdge(
     node: Node,
-    user: EdgeUser | string,
+    user: EdgeUser,
     permissions: { readonly taken: number; readonly shared: number },
   ): Promise<Backend> {
     const backend = await this.#registry.graph.attach(node, user, permissions);
-    this.#backends.push(backend);
+    this.#edges.push(backend);
     return backend;
   }
 

@@ -16,7 +16,7 @@ import type { CopyWork, Hold } from '../copy-loop.js';
 import type { Job, JobWork } from '../job.js';
 import type { OnError } from '../options.js';
 import { ScanPace } from '../scan-pace.js';
-import { entered, insertJobFilter, jobUser, letGo } from '../start.js';
+import { detachAll, entered, insertJobFilter, jobUser, letGo } from '../start.js';
 import type { JobRegistry } from '../registry.js';
 
 export interface StreamPlan {
@@ -48,7 +48,8 @@ export class StreamWork implements JobWork {
   readonly #copier: CopyOnRead;
   #filter: Node | null = null;
   #backend: Backend | null = null;
-  /** Edges that keep writers away from the layers being copied, and the size as it is. */
+  #reader: Backend | null = null;
+  /** Edges that keep writers away from the layers being copied, until the job is dismissed. */
   readonly #guards: Backend[] = [];
   #loop: CopyLoop | null = null;
   #session: CopySession | null = null;
@@ -128,7 +129,7 @@ export class StreamWork implements JobWork {
     });
     this.#backend = backend;
     const reader = { taken: Permission.consistentRead, shared: guarded };
-    this.#guards.push(await graph.attach(filter, UNNAMED_USER, reader));
+    this.#reader = await graph.attach(filter, UNNAMED_USER, reader);
     for (const layer of this.#plan.layers) {
       const isTop = layer === this.#plan.top;
       const user = jobUser(job, isTop ? 'active node' : 'intermediate node');
@@ -193,16 +194,21 @@ export class StreamWork implements JobWork {
     this.#unfreeze = null;
     const { graph } = this.#registry;
     const filter = this.#filter;
-    const backends = [this.#backend, ...this.#guards.splice(0)];
+    const backends = [this.#backend, this.#reader].filter((each) => each !== null);
     this.#backend = null;
+    this.#reader = null;
     this.#filter = null;
     const wasReadOnly = this.#wasReadOnly;
     this.#wasReadOnly = false;
     await letGo([
-      ...backends.map((backend) => () => backend?.detach()),
+      () => detachAll(backends),
       () => (filter === null ? undefined : graph.removeFilter(filter)),
       () => (wasReadOnly ? this.#makeReadOnly() : undefined),
     ]);
+  }
+
+  async dismiss(): Promise<void> {
+    await detachAll(this.#guards.splice(0));
   }
 
   /** Whoever writes to the top by now may go on. */

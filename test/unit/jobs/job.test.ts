@@ -74,7 +74,7 @@ describe('job', () => {
     await job.finalize();
     expect(trace.slice(-2)).toEqual(['BLOCK_JOB_COMPLETED', 'concluded']);
     expect(job.info()).toMatchObject({ status: 'concluded' });
-    job.dismiss();
+    await job.dismiss();
     expect(trace.at(-1)).toBe('null');
   });
 

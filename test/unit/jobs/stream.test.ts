@@ -356,7 +356,7 @@ describe('block-stream', () => {
     expect(top.backingLink()?.file).toBe('mid.qcow2');
     await stage.guest.write(0, new Uint8Array(512).fill(0xee));
     expect(firstDifference(await readAll(top), stage.guest.expected)).toBe(-1);
-    job.dismiss();
+    await job.dismiss();
     expect(stage.jobs.list()).toEqual([]);
   });
 

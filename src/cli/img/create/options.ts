@@ -202,14 +202,17 @@ export class OptionValues {
     return parts.join('');
   }
 
-  /** Members for the driver's create(), `size` and `file` aside; refuses what is not supported. */
-  members(): CreateMembers {
+  /**
+   * Members for the driver's create(), `size` and `file` aside; refuses what is not supported,
+   * unless it is among those that do not matter.
+   */
+  members(ignored: readonly string[] = []): CreateMembers {
     const result: CreateMembers = {};
     for (const option of this.format.options) {
       const value = this.get(option.name);
       if (value === null || option.name === 'size') continue;
       if (option.member === undefined) {
-        if (value === 'off' || option.hint === true) continue;
+        if (value === 'off' || option.hint === true || ignored.includes(option.name)) continue;
         throw new BlockError('unsupported', `Option '${option.name}' is not supported`);
       }
       result[option.member] = memberValue(option, value);
@@ -228,7 +231,7 @@ function memberValue(option: CreateOption, value: string): string | number | boo
 function version(compat: string): string {
   if (compat === '0.10' || compat === 'v2') return 'v2';
   if (compat === '1.1' || compat === 'v3') return 'v3';
-  throw invalid(`Parameter 'version' does not accept value '${compat}'`);
+  throw invalid(`Invalid compatibility level: '${compat}'`);
 }
 
 function normalize(option: CreateOption, text: string): string {

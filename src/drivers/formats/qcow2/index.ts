@@ -4,6 +4,8 @@
 import { ChildRole, defineDriver } from '../../../block/index.js';
 import { createQcow2 } from './create.js';
 import { QCOW2_MAGIC } from './layout.js';
+import { measureQcow2 } from './measure.js';
+import type { MeasureOptions } from './measure.js';
 import { openQcow2 } from './open.js';
 import type { Qcow2CreateOptions, Qcow2Options } from './options.js';
 
@@ -51,4 +53,5 @@ export const qcow2Driver = defineDriver<Qcow2Options>({
   },
   open: openQcow2,
   create: (context, options) => createQcow2(context, options as unknown as Qcow2CreateOptions),
+  measure: (options, source) => measureQcow2(options as unknown as MeasureOptions, source),
 });

@@ -5,6 +5,8 @@ import { ChildRole, defineDriver } from '../../../block/index.js';
 import { openRaw } from './open.js';
 import type { RawOptions } from './options.js';
 
+const SECTOR_BYTES = 512;
+
 export const rawDriver = defineDriver<RawOptions>({
   name: 'raw',
   kind: 'format',
@@ -28,4 +30,9 @@ export const rawDriver = defineDriver<RawOptions>({
   reopenOptions: ['offset', 'size'],
   strongOptions: ['offset', 'size'],
   open: openRaw,
+  measure(options, source) {
+    const size = source?.length ?? Number(options['size']);
+    const bytes = Math.ceil(size / SECTOR_BYTES) * SECTOR_BYTES;
+    return Promise.resolve({ required: bytes, fullyAllocated: bytes });
+  },
 });

@@ -38,6 +38,7 @@ export interface TableCacheOptions {
 }
 
 const MIN_TABLES = 4;
+const one = (): number => 1;
 
 export class TableCache {
   readonly #options: TableCacheOptions;
@@ -49,8 +50,9 @@ export class TableCache {
 
   constructor(options: TableCacheOptions) {
     this.#options = options;
-    const max = Math.max(MIN_TABLES, Math.floor(options.cacheBytes / options.tableBytes));
-    this.#clean = new LRUCache<number, Table>({ max });
+    const maxSize = Math.max(MIN_TABLES, Math.floor(options.cacheBytes / options.tableBytes));
+    // With `max` it would make room for that many at once, 65 536 for clusters of 512 bytes.
+    this.#clean = new LRUCache<number, Table>({ maxSize, sizeCalculation: one });
   }
 
   get dirtyCount(): number {

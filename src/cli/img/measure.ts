@@ -1,0 +1,176 @@
+// SPDX-License-Identifier: Apache-2.0
+// `img measure`: how large a new image becomes that has a given size (--size) or the contents of
+// another image. Reads block status alone, never data.
+
+import { BlockError } from '../../base/index.js';
+import type { MeasuredSize, MeasureSource, Node } from '../../block/index.js';
+import { backingOf, skipFilters } from '../../block/copy/index.js';
+import { driverOptions } from '../../drivers/options-catalog.js';
+import { writeJson } from '../../wire/index.js';
+import type { OptionSpec } from '../getopt.js';
+import { CliError, report } from '../program.js';
+import type { Program } from '../program.js';
+import { createFormat, OptionMistake, OptionValues } from './create/options.js';
+import { sizeArgument } from './numbers.js';
+import { openImage, withSession } from './session.js';
+import type { ImageName, Session } from './session.js';
+import {
+  FORCE_SHARE,
+  FORMAT,
+  IMAGE_OPTS,
+  OBJECT,
+  OUTPUT,
+  outputFormat,
+  readVerbOptions,
+  refuseFormatWithOptions,
+} from './verb.js';
+import type { OutputFormat, Verb } from './verb.js';
+
+const OPTIONS: readonly OptionSpec[] = [
+  OBJECT,
+  IMAGE_OPTS,
+  FORMAT,
+  { name: 'output-format', short: 'O', argument: true },
+  { name: 'options', short: 'o', argument: true },
+  OUTPUT,
+  { name: 'size', long: 'size', argument: true },
+  { name: 'snapshot', short: 'l', argument: true, unsupported: true },
+  FORCE_SHARE,
+];
+
+interface MeasureArguments {
+  readonly image: ImageName | null;
+  /** Bytes; null with an image. */
+  readonly size: number | null;
+  readonly outputFormat: string;
+  readonly lists: readonly string[];
+  readonly shape: OutputFormat;
+  readonly share: boolean;
+}
+
+export const measure: Verb = {
+  options: OPTIONS.filter(({ unsupported }) => unsupported !== true),
+  async run(args, program) {
+    const command = parse(args, program);
+    return withSession(program, (session) => runMeasure(session, command, program));
+  },
+};
+
+function parse(args: readonly string[], program: Program): MeasureArguments {
+  const given = new Map<string, string>();
+  const lists: string[] = [];
+  let size: number | null = null;
+  let shape: OutputFormat = 'human';
+  const operands = readVerbOptions(program, { args, specs: OPTIONS }, (name, value) => {
+    if (name === 'options') lists.push(value);
+    else if (name === 'size') size = sizeArgument('image size', value);
+    else if (name === 'output') shape = outputFormat(value);
+    else given.set(name, value);
+  });
+  const [text] = operands;
+  const format = given.get('format') ?? null;
+  const imageOptions = given.has('image-opts');
+  if (operands.length > 1) throw new CliError('At most one filename argument is allowed.');
+  if (text === undefined && (imageOptions || format !== null)) {
+    throw new CliError('--image-opts, -f, and -l require a filename argument.');
+  }
+  if (text === undefined && size === null) {
+    throw new CliError('Either --size N or one filename must be specified.');
+  }
+  if (text !== undefined && size !== null) {
+    throw new CliError('--size N cannot be used together with a filename.');
+  }
+  refuseFormatWithOptions({ format, imageOptions });
+  return {
+    image: text === undefined ? null : { text, format, imageOptions },
+    size,
+    outputFormat: given.get('output-format') ?? 'raw',
+    lists,
+    shape,
+    share: given.has('share'),
+  };
+}
+
+async function runMeasure(
+  session: Session,
+  command: MeasureArguments,
+  program: Program,
+): Promise<number> {
+  const { image, shape } = command;
+  const policy = { forceShare: command.share };
+  const node =
+    image === null ? null : await openImage(session, { image, readOnly: true, policy });
+  const values = targetValues(command, program);
+  if (command.size !== null) values.set('size', String(command.size));
+  const members = values.members(['data_file', 'data_file_raw']);
+  const driver = await session.registry.load(values.format.name);
+  if (driver.measure === undefined) {
+    const text = `Block driver '${driver.name}' does not support size measurement`;
+    throw new CliError(text);
+  }
+  const source = node === null ? null : sourceOf(node);
+  const measured = await driver.measure({ ...members, size: values.size ?? 0 }, source);
+  const isNewer = values.format.name === 'qcow2' && members['version'] !== 'v2';
+  const hasBitmaps = isNewer && node !== null && keepsBitmaps(node);
+  program.out(shape === 'json' ? jsonOf(measured, hasBitmaps) : textOf(measured, hasBitmaps));
+  return 0;
+}
+
+function targetValues(command: MeasureArguments, program: Program): OptionValues {
+  const name = command.outputFormat;
+  const format = createFormat(name);
+  if (format === null) {
+    if (!Object.hasOwn(driverOptions, name)) throw new CliError(`Unknown file format '${name}'`);
+    throw new CliError(`Format driver '${name}' does not support image creation`);
+  }
+  const values = new OptionValues(format);
+  try {
+    for (const list of command.lists) values.parse(list);
+  } catch (error) {
+    if (!(error instanceof BlockError)) throw error;
+    report(program, error.message, error instanceof OptionMistake ? error.lines : '');
+    throw new CliError(`Invalid options for file format '${name}'`);
+  }
+  return values;
+}
+
+/** What the image reads as, layer by layer. */
+function sourceOf(top: Node): MeasureSource {
+  return {
+    length: top.length,
+    async next(offset) {
+      let remaining = top.length - offset;
+      for (let node: Node | null = top; node !== null; node = backingOf(node)) {
+        const layer = skipFilters(node);
+        if (offset >= layer.length) break;
+        remaining = Math.min(remaining, layer.length - offset);
+        const asked = layer.blockStatus(offset, remaining, true);
+        const status = asked instanceof Promise ? await asked : asked;
+        remaining = Math.min(remaining, status.length);
+        if (status.allocated) return { data: status.data && !status.zero, length: remaining };
+      }
+      return { data: false, length: remaining };
+    },
+  };
+}
+
+/** Dirty bitmaps can be stored in it. */
+function keepsBitmaps(node: Node): boolean {
+  const { specific } = skipFilters(node).info;
+  return specific?.type === 'qcow2' && specific.data['compat'] !== '0.10';
+}
+
+function textOf(measured: MeasuredSize, hasBitmaps: boolean): string {
+  const { required, fullyAllocated } = measured;
+  const sizes = `required size: ${required}\nfully allocated size: ${fullyAllocated}\n`;
+  return hasBitmaps ? `${sizes}bitmaps size: 0\n` : sizes;
+}
+
+function jsonOf(measured: MeasuredSize, hasBitmaps: boolean): string {
+  const members = {
+    ...(hasBitmaps && { bitmaps: 0 }),
+    required: measured.required,
+    'fully-allocated': measured.fullyAllocated,
+  };
+  return `${writeJson(members, { pretty: true })}\n`;
+}
