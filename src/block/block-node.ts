@@ -47,6 +47,8 @@ export interface NodeFacts {
   readonly policy: PipelinePolicy;
   /** Opened only to look: nothing is written and nothing is asked of others but to stand still. */
   readonly inspectOnly: boolean;
+  /** Opened to be repaired. */
+  readonly repairs?: boolean;
   /** Everything is shared and no lock is held. */
   readonly forceShare: boolean;
 }
@@ -56,6 +58,7 @@ export class BlockNode implements Node {
   readonly driver: Driver;
   readonly pipeline: Pipeline;
   readonly inspectOnly: boolean;
+  readonly repairs: boolean;
   forceShare: boolean;
   readonly edges = new Map<string, Edge>();
   readonly parents = new Set<Edge>();
@@ -87,6 +90,7 @@ export class BlockNode implements Node {
     this.options = facts.options;
     this.given = facts.given;
     this.inspectOnly = facts.inspectOnly;
+    this.repairs = facts.repairs === true;
     this.forceShare = facts.forceShare;
     this.pipeline = new Pipeline(this, facts.driver, facts.policy);
     this.asParent = {

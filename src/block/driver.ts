@@ -100,6 +100,8 @@ export interface CheckResult {
   readonly imageEndOffset: number;
   /** One line for each finding, in the order found, capped by the caller. */
   readonly messages: readonly string[];
+  /** Why a repair was given up, with nothing changed. */
+  readonly failure?: string;
 }
 
 /** One internal snapshot as info lists it. */
@@ -269,6 +271,8 @@ export interface OpenContext {
   readonly readOnly: boolean;
   /** Opened only to look (info, check without repair): nothing is written, not even flags. */
   readonly inspectOnly: boolean;
+  /** Opened read-write to be repaired: marks of damage in it are no reason to refuse. */
+  readonly repairs?: boolean;
   child(name: string): Child;
   /** The throttle-group object of that id, or null. */
   throttleGroup?(name: string): ThrottleGroup | null;
@@ -349,6 +353,14 @@ export interface Driver<Options = Record<string, unknown>> {
    * those has none. Not asked when a strong option says what no name can.
    */
   filename?(child: (name: string) => string | null, options: Options): string | null;
+  /** Throws for options that contradict each other; called before children but `file` are open. */
+  checkOptions?(options: Options): void;
+  /** What childPermissions() will answer, for children that come before the node is open. */
+  openingPermissions?(
+    options: Options,
+    parents: PermissionPair,
+    child: string,
+  ): PermissionPair;
   open(context: OpenContext, options: Options): Promise<DriverNode>;
   /** `blockdev-create`: makes an empty image from validated options, durable when it resolves. */
   create?(context: CreateContext, options: Readonly<Record<string, unknown>>): Promise<void>;

@@ -18,6 +18,8 @@ export interface OpenPolicy {
   /** Nothing is written, not even header flags; backing files are opened unless `noBacking`. */
   readonly inspectOnly?: boolean;
   readonly noBacking?: boolean;
+  /** Opened read-write to be repaired, damaged as it may be. */
+  readonly repair?: boolean;
   /** Take no permissions that conflict with others (`-U`). */
   readonly forceShare?: boolean;
   /**
@@ -140,6 +142,8 @@ export interface InsertFilterRequest {
   readonly internal: unknown;
   /** Further edges, by child name (`target` of copy-before-write). */
   readonly children?: Readonly<Record<string, Node>>;
+  /** A refusal says whether the filter could not be made or not be put in place. */
+  readonly explained?: boolean;
 }
 
 export interface DrainedSection {

@@ -42,10 +42,10 @@ export class DueWalk {
 
   /** The next range of at most `limit` bytes; null when nothing is left that could be claimed. */
   async next(limit: number): Promise<CopyWork | Hold | null> {
-    const { length, unit, statusAt } = this.#options;
+    const { length, unit } = this.#options;
     while (this.#cursor < length) {
       if (this.#pace.due()) return { until: yieldToLoop() };
-      const status = await statusAt(this.#cursor, length);
+      const status = await this.#options.statusAt(this.#cursor, length);
       if (status.due) {
         const start = Math.floor(this.#cursor / unit) * unit;
         const most = Math.min(start + limit, length);

@@ -151,4 +151,13 @@ describe.skipIf(isMissing)('beside the real qemu-img', () => {
     expect(JSON.parse(lines.at(-1) ?? '')).toMatchObject({ percent: 100 });
     expect(JSON.parse(out.slice(end))).toEqual({ image: 't7', base: 'm7', emptied: true });
   });
+
+  it('compare tells in JSON where the images differ', () => {
+    const { out, status } = twins.shim('qemu-img compare --output=json b3 a');
+    const answer = JSON.parse(out) as Record<string, unknown>;
+    expect(status).toBe(1);
+    expect(answer).toMatchObject({ identical: false, offset: 0 });
+    const same = twins.shim('qemu-img compare --output=json b3 b3');
+    expect(JSON.parse(same.out)).toMatchObject({ identical: true });
+  });
 });

@@ -181,10 +181,6 @@ describe('alone', () => {
   });
 
   it('refuses by name what is not supported', () => {
-    expect(shim(['check', '-r', 'all', 'e'])).toMatchObject({
-      err: "qemu-img: option '-r all' (repair) is not supported\n",
-      status: 1,
-    });
     expect(shim(['convert', '--salvage', 'e', 'f'])).toMatchObject({
       err: "qemu-img: option '--salvage' is not supported\n",
       status: 1,

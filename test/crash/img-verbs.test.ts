@@ -179,4 +179,40 @@ describe('power cuts at every write', () => {
       expect(firstDifference(await viewOf(stage.disk.durable(), '/top'), after)).toBe(-1);
     });
   });
+
+  it.each(['leaks', 'all'])('check -r %s keeps the view and ends clean', async (mode) => {
+    await forEachSeed(SEEDS, async (seed) => {
+      const stage = new Stage(seed);
+      await stage.make('/top', SIZE);
+      const before = await viewOf(stage.disk, '/top');
+      damageRefcounts(stage, mode === 'all' ? 0 : 1);
+      await stage.cut(`check -q -r ${mode} /top`);
+      for (const survivor of stage.survivors) {
+        const graph = makeGraph(survivor);
+        const node = await graph.openImage('/top', 'qcow2', true);
+        expect(firstDifference(await readAll(node), before)).toBe(-1);
+        await graph.closeAll();
+      }
+      const durable = makeGraph(stage.disk.durable());
+      const node = await durable.openImage('/top', 'qcow2', true);
+      expect(await node.check('none')).toMatchObject({ corruptions: 0, checkErrors: 0, leaks: 0 });
+      await durable.closeAll();
+    });
+  });
 });
+
+/** All refcounts of the first block from the middle on: cleared, or set where nothing is. */
+function damageRefcounts(stage: Stage, least: number): void {
+  const bytes = stage.disk.fileContents('/top').slice();
+  const view = new DataView(bytes.buffer);
+  const block = Number(view.getBigUint64(Number(view.getBigUint64(48))));
+  const clusterSize = 2 ** view.getUint32(20);
+  const width = view.getUint32(4) === 2 ? 16 : 2 ** view.getUint32(96);
+  const clusters = Math.ceil(bytes.length / clusterSize);
+  const last = Math.min(clusterSize, Math.floor((clusters * width) / 8));
+  if (least === 0) bytes.fill(0, block + Math.floor(last / 2), block + last);
+  else bytes.fill(0xff, block + last, block + Math.min(clusterSize, last + 8));
+  const longer = new Uint8Array(bytes.length + 64 * clusterSize);
+  longer.set(bytes);
+  stage.disk.putFile('/top', longer);
+}

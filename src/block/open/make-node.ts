@@ -43,6 +43,7 @@ export function openContextOf(graph: BlockGraph, node: BlockNode): OpenContext {
     node,
     readOnly: node.readOnly,
     inspectOnly: node.inspectOnly,
+    repairs: node.repairs,
     child(name) {
       const edge = node.edges.get(name);
       if (edge !== undefined) return edge;
@@ -122,6 +123,7 @@ export function makeNode(graph: BlockGraph, request: NodeRequest): BlockNode {
     given: options,
     policy,
     inspectOnly: inherited.policy.inspectOnly === true,
+    repairs: inherited.policy.repair === true,
     forceShare,
   });
 }
@@ -182,7 +184,7 @@ export function withPrefix(prefix: string, thrown: unknown): BlockError {
 /** What a backing file gets from its overlay. */
 export function inheritedByOverlay(flags: NodeFlags, inherited: OpenInheritance): OpenInheritance {
   const below = inheritedByChild(flags, inherited);
-  return { ...below, readOnly: true, autoReadOnly: false, unmap: false };
+  return { ...below, readOnly: true, autoReadOnly: false };
 }
 
 export function flagsOf(node: BlockNode): NodeFlags {

@@ -7,6 +7,7 @@ import { assert, BlockError, COPY_LIMITS, Permission } from '../../base/index.js
 import type { Backend, BlockStatus, Node } from '../../block/index.js';
 import { createLanes, ViewComparer } from '../../block/copy/index.js';
 import type { CompareOutcome, LaneExecutor, Span } from '../../block/copy/index.js';
+import { writeJson } from '../../wire/index.js';
 import type { OptionSpec } from '../getopt.js';
 import { CliError } from '../program.js';
 import { Progress, progressMode } from './progress.js';
@@ -17,6 +18,8 @@ import {
   FORMAT,
   IMAGE_OPTS,
   OBJECT,
+  OUTPUT,
+  outputFormat,
   PROGRESS,
   QUIET,
   readVerbOptions,
@@ -37,6 +40,7 @@ const OPTIONS: readonly OptionSpec[] = [
   QUIET,
   { name: 'strict', short: 's' },
   FORCE_SHARE,
+  OUTPUT,
 ];
 
 const STATUS = { same: 0, differ: 1, open: 2, status: 3, read: 4 } as const;
@@ -57,6 +61,7 @@ export const compare: Verb = {
       given.set(name, value);
     });
     const mode = progressMode(given);
+    const isJson = outputFormat(given.get('output') ?? 'human') === 'json';
     const [first, second] = operands;
     if (first === undefined || second === undefined || operands.length !== 2) {
       throw usageError(program, 'Expecting two image file names');
@@ -82,12 +87,17 @@ export const compare: Verb = {
       const quiet = given.has('quiet');
       const total = Math.max(a.node.length, b.node.length);
       const progress = new Progress(program, quiet ? 'none' : mode, total);
+      const messages: string[] = [];
       const say = (text: string): void => {
-        if (!quiet) program.out(`${text}\n`);
+        messages.push(text);
+        if (!quiet && !isJson) program.out(`${text}\n`);
       };
       const lanes = createLanes(session.host);
       try {
-        return await new Comparison({ a, b, lanes, progress, say }, given.has('strict')).run();
+        const parts = { a, b, lanes, progress, say };
+        const status = await new Comparison(parts, given.has('strict')).run();
+        if (isJson && !quiet) program.out(answerJson(status, messages));
+        return status;
       } finally {
         progress.end();
         await lanes.close();
@@ -97,6 +107,17 @@ export const compare: Verb = {
     });
   },
 };
+
+/** The messages as they are printed to people, and the offset that the last of them names. */
+function answerJson(status: number, messages: readonly string[]): string {
+  const offset = /[Oo]ffset (\d+)/.exec(messages.at(-1) ?? '')?.[1];
+  const answer = {
+    identical: status === STATUS.same,
+    ...(offset !== undefined && { offset: Number(offset) }),
+    messages,
+  };
+  return `${writeJson(answer, { pretty: true })}\n`;
+}
 
 async function attachSide(session: Session, node: Node, name: string): Promise<Side> {
   const permissions = { taken: Permission.consistentRead, shared: Permission.all };

@@ -57,12 +57,13 @@ function repeated(content: Uint8Array, length: number): Uint8Array {
   return content.length === 1 ? buffer.fill(content[0] ?? 0) : buffer.fill(content);
 }
 
-/** A cluster that has its place in the file already is not stored compressed, as the reference. */
+/** As in the reference, nothing that is stored already is replaced by a compressed cluster. */
 function writeCompressed(shell: Shell, request: WriteRequest): Eventually<void> {
   const { offset, length, flags, content } = request;
   const { backend, node } = shell.file;
   return settle(node.blockStatus(offset, Math.max(1, length), false), (status) => {
-    if (status.hostOffset !== undefined && !status.compressed && node.driver.name === 'qcow2') {
+    const isStored = status.hostOffset !== undefined || status.compressed;
+    if (isStored && node.driver.name === 'qcow2') {
       throw new BlockError('io', errnoText('EIO'), { offset });
     }
     if (content === null) return backend.writeZeroes(offset, length, flags);

@@ -33,7 +33,7 @@ const DEFAULT_UNIT = 65_536;
 
 /** Filters hold nothing that could be streamed. */
 export function storingLayers(layers: readonly Node[]): number {
-  return layers.filter(({ driver }) => driver.kind !== 'filter').length;
+  return layers.filter(({ filtered }) => filtered === null).length;
 }
 
 export class StreamWork implements JobWork {
@@ -100,6 +100,7 @@ export class StreamWork implements JobWork {
         name,
         below: top,
         internal,
+        explained: true,
       });
     } catch (error) {
       await this.clean();

@@ -7,7 +7,7 @@
 
 import { BlockError, IMAGE_LIMITS } from '../../../base/index.js';
 import type { Eventually } from '../../../base/index.js';
-import { readRequest } from '../../../block/index.js';
+import { readRequest, writeRequest } from '../../../block/index.js';
 import type { Child } from '../../../block/index.js';
 import { isZero } from '../../../codec/index.js';
 import type { Qcow2Header } from './header.js';
@@ -204,6 +204,14 @@ export class RefcountsOnDisk {
     if (offset === 0) return this.#noRefcounts;
     if (offset % this.#header.geometry.clusterSize !== 0) return null;
     return this.#blocks.get(index) ?? this.#load(index, offset);
+  }
+
+  /** Writes a block that has changed in its place. */
+  async replace(index: number, bytes: Uint8Array): Promise<void> {
+    const before = this.#blocks.get(index);
+    if (before !== undefined && Buffer.compare(before, bytes) === 0) return;
+    await this.#file.node.write(writeRequest(this.blockOffset(index), bytes));
+    this.#blocks.delete(index);
   }
 
   async #load(index: number, offset: number): Promise<Uint8Array> {

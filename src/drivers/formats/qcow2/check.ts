@@ -3,10 +3,15 @@
 //
 // Sweeps: (1) count a reference for everything that the header, the L1 table and all L2 tables
 // point to; (2) count the refcount table and its blocks; (3) compare with the refcounts on disk;
-// (4) compare copied flags with those refcounts. Nothing is written. Corruption is data that may
-// be lost, a leak is space that is lost. Findings beyond a limit are counted but not worded.
+// (4) compare copied flags with those refcounts. Corruption is data that may be lost, a leak is
+// space that is lost. Findings beyond a limit are counted but not worded.
+//
+// Only a repair writes: refcounts are mended where they stand or, when one is missing, all made
+// anew (repair.ts); with that on disk, copied flags follow; last the header loses its marks. What
+// the image reads as is never changed.
 
-import { BlockError, IMAGE_LIMITS, hexBits } from '../../../base/index.js';
+import { hasAny, hexBits, IMAGE_LIMITS, orBits } from '../../../base/index.js';
+import { writeRequest } from '../../../block/index.js';
 import type { CheckResult, Child } from '../../../block/index.js';
 import { isZero } from '../../../codec/index.js';
 import {
@@ -28,35 +33,41 @@ import {
 } from './entries.js';
 import { virtualSizeOf } from './header.js';
 import type { Qcow2Header } from './header.js';
+import { CORRUPT_BIT, DIRTY_BIT } from './layout.js';
+import { writeRefcount } from './metadata/index.js';
+import type { HeaderPatch } from './metadata/index.js';
+import { rebuildRefcounts } from './repair.js';
 
 interface Tables {
   readonly l1: DataView;
   readonly refcountTable: Uint8Array;
 }
 
-/** Repairs are refused by name; the image is never changed. */
+export interface RepairRequest {
+  readonly mode: 'leaks' | 'all';
+  /** Writes fields of the header's first sector. */
+  patch(patch: HeaderPatch): Promise<void>;
+}
+
 export async function checkImage(
   file: Pick<Child, 'node'>,
   header: Qcow2Header,
-  repair: 'none' | 'leaks' | 'all',
+  repair: 'none' | RepairRequest,
 ): Promise<CheckResult> {
-  if (repair !== 'none') {
-    throw new BlockError('unsupported', `Repairing qcow2 images (${repair}) is not supported`);
-  }
   const { fields, geometry } = header;
   const l1 = new Uint8Array(fields.l1Size * 8);
   await readWithin(file, fields.l1TableOffset, l1);
   const refcountTable = new Uint8Array(fields.refcountTableClusters * geometry.clusterSize);
   await readWithin(file, fields.refcountTableOffset, refcountTable);
   const check = new Check(file, header, { l1: new DataView(l1.buffer), refcountTable });
-  return check.run();
+  return check.run(repair === 'none' ? null : repair);
 }
 
 class Check {
   readonly #file: Pick<Child, 'node'>;
   readonly #header: Qcow2Header;
   readonly #l1: DataView;
-  readonly #onDisk: RefcountsOnDisk;
+  #onDisk: RefcountsOnDisk;
   readonly #references = new ReferenceCounts();
   readonly #fileLength: number;
   readonly #clusterCount: number;
@@ -75,6 +86,15 @@ class Check {
   #fragmented = 0;
   #compressed = 0;
   #endCluster = 0;
+  #leaksFixed = 0;
+  #corruptionsFixed = 0;
+  /** Findings that are being mended; null: they are only told. */
+  #repair: RepairRequest | null = null;
+  /** Some refcount is missing, or a block of them cannot be used. */
+  #needsRebuild = false;
+  #failure: string | null = null;
+  /** How often the refcount table and its blocks refer to a cluster. */
+  readonly #structures = new Map<number, number>();
 
   constructor(file: Pick<Child, 'node'>, header: Qcow2Header, tables: Tables) {
     this.#file = file;
@@ -88,28 +108,88 @@ class Check {
     this.#clusterCount = Math.ceil(this.#fileLength / header.geometry.clusterSize);
   }
 
-  async run(): Promise<CheckResult> {
+  async run(repair: RepairRequest | null): Promise<CheckResult> {
     const { fields, geometry } = this.#header;
     this.#count(0, geometry.clusterSize);
     await this.#countMappings();
-    this.#count(fields.refcountTableOffset, fields.refcountTableClusters * geometry.clusterSize);
+    const tableBytes = fields.refcountTableClusters * geometry.clusterSize;
+    this.#countStructure(fields.refcountTableOffset, tableBytes);
+    const before = { corruptions: this.#corruptions, leaks: this.#leaks };
     this.#countRefcountBlocks();
     await this.#compareRefcounts();
+    if (repair !== null) await this.#mendRefcounts(repair, before);
     // Without usable refcounts nothing can be said about the flags.
-    if (this.#checkErrors === 0) await this.#compareCopiedFlags();
+    if (this.#checkErrors === 0 && this.#failure === null) {
+      this.#repair = repair;
+      await this.#compareCopiedFlags();
+    }
+    if (repair !== null) await this.#clearMarks(repair);
+    return this.#result();
+  }
+
+  #result(): CheckResult {
+    const { geometry } = this.#header;
     return {
       corruptions: this.#corruptions,
       leaks: this.#leaks,
       checkErrors: this.#checkErrors,
-      corruptionsFixed: 0,
-      leaksFixed: 0,
+      corruptionsFixed: this.#corruptionsFixed,
+      leaksFixed: this.#leaksFixed,
       totalClusters: Math.ceil(virtualSizeOf(this.#header) / geometry.clusterSize),
       allocatedClusters: this.#allocated,
       fragmentedClusters: this.#fragmented,
       compressedClusters: this.#compressed,
       imageEndOffset: this.#endCluster * geometry.clusterSize,
       messages: this.#messages,
+      ...(this.#failure !== null && { failure: this.#failure }),
     };
+  }
+
+  async #mendRefcounts(
+    repair: RepairRequest,
+    before: { readonly corruptions: number; readonly leaks: number },
+  ): Promise<void> {
+    if (!this.#needsRebuild) {
+      const isFine =
+        this.#corruptions === before.corruptions && this.#leaks === before.leaks;
+      if (isFine) return;
+      this.#corruptions = before.corruptions;
+      this.#leaks = before.leaks;
+      this.#repair = repair;
+      await this.#compareRefcounts();
+      await this.#file.node.flush();
+      return;
+    }
+    if (repair.mode !== 'all') {
+      this.#say(() => 'ERROR need to rebuild refcount structures');
+      this.#failure = 'Input/output error';
+      return;
+    }
+    this.#say(() => 'Rebuilding refcount structure');
+    const [file, header] = [this.#file, this.#header];
+    const [references, structures] = [this.#references, this.#structures];
+    const patch = (fields: HeaderPatch): Promise<void> => repair.patch(fields);
+    const { table } = await rebuildRefcounts({ file, header, references, structures, patch });
+    this.#onDisk = new RefcountsOnDisk(file, header, table);
+    for (const cluster of [...structures.keys()].toSorted((a, b) => a - b)) {
+      const count = structures.get(cluster) ?? 0;
+      this.#say(() => `Repairing cluster ${cluster} refcount=${count} reference=0`);
+    }
+    this.#corruptionsFixed += this.#corruptions - before.corruptions;
+    this.#leaksFixed += this.#leaks - before.leaks;
+    this.#corruptions = before.corruptions;
+    this.#leaks = before.leaks;
+    this.#checkErrors = 0;
+  }
+
+  /** Nothing is wrong any more: the header need not say so. */
+  async #clearMarks(repair: RepairRequest): Promise<void> {
+    if (this.#corruptions + this.#checkErrors > 0 || this.#failure !== null) return;
+    const bits = this.#header.fields.incompatibleFeatures;
+    await this.#file.node.flush();
+    if (!hasAny(bits, orBits(CORRUPT_BIT, DIRTY_BIT))) return;
+    await repair.patch({ corrupt: false, dirty: false });
+    await this.#file.node.flush();
   }
 
   #say(message: () => string): void {
@@ -137,6 +217,19 @@ class Check {
     const last = Math.floor((offset + length - 1) / clusterSize);
     for (let cluster = Math.floor(offset / clusterSize); cluster <= last; cluster += 1) {
       this.#references.add(cluster);
+    }
+  }
+
+  #countStructure(offset: number, length: number): void {
+    const { clusterSize } = this.#header.geometry;
+    if (length === 0 || offset + length - this.#fileLength >= clusterSize) {
+      this.#count(offset, length);
+      return;
+    }
+    this.#count(offset, length);
+    const last = Math.floor((offset + length - 1) / clusterSize);
+    for (let cluster = Math.floor(offset / clusterSize); cluster <= last; cluster += 1) {
+      this.#structures.set(cluster, (this.#structures.get(cluster) ?? 0) + 1);
     }
   }
 
@@ -254,6 +347,7 @@ class Check {
     const { clusterSize } = this.#header.geometry;
     for (let index = 0; index < this.#onDisk.tableEntries; index += 1) {
       const offset = this.#onDisk.blockOffset(index);
+      const found = this.#corruptions;
       if ((this.#onDisk.entryLo(index) & 0x1ff) !== 0) {
         this.#corrupt(() => `ERROR refcount table entry ${index} has reserved bits set`);
       } else if (offset % clusterSize !== 0) {
@@ -264,10 +358,11 @@ class Check {
       } else if (offset / clusterSize >= this.#clusterCount) {
         this.#corrupt(() => `ERROR refcount block ${index} is outside image`);
       } else if (offset !== 0) {
-        this.#count(offset, clusterSize);
+        this.#countStructure(offset, clusterSize);
         const count = this.#references.get(offset / clusterSize);
         if (count !== 1) this.#corrupt(() => `ERROR refcount block ${index} refcount=${count}`);
       }
+      this.#needsRebuild ||= this.#corruptions > found;
     }
   }
 
@@ -286,10 +381,14 @@ class Check {
       if (block === null) this.#refuseBlock(cluster, end);
       else if (none || isZero(block)) this.#compareUncounted(cluster, end);
       else {
+        const mended = this.#repair === null ? null : block.slice();
         for (let at = cluster; at < end; at += 1) {
           const refcount = refcountAt(block, at % refcountBlockEntries, refcountBits);
-          this.#compare(at, refcount, this.#references.get(at));
+          const references = this.#references.get(at);
+          if (mended === null) this.#compare(at, refcount, references);
+          else this.#mend(mended, at, { refcount, references });
         }
+        if (mended !== null) await this.#onDisk.replace(index, mended);
       }
       cluster = end;
     }
@@ -302,7 +401,32 @@ class Check {
     }
   }
 
+  /** Corrects a refcount in its block where it may be corrected there. */
+  #mend(
+    block: Uint8Array,
+    cluster: number,
+    found: { readonly refcount: number; readonly references: number },
+  ): void {
+    const { refcount, references } = found;
+    const { refcountBlockEntries, refcountOrder, maxRefcount } = this.#header.geometry;
+    const isLeak = refcount > references;
+    const isCorruption = refcount < references && this.#repair?.mode === 'all';
+    if (!isLeak && (!isCorruption || references > maxRefcount)) {
+      this.#compare(cluster, refcount, references);
+      return;
+    }
+    this.#say(
+      () => `Repairing cluster ${cluster} refcount=${refcount} reference=${references}`,
+    );
+    if (isLeak) this.#leaksFixed += 1;
+    else this.#corruptionsFixed += 1;
+    const view = new DataView(block.buffer, block.byteOffset, block.byteLength);
+    const place = { order: refcountOrder, index: cluster % refcountBlockEntries };
+    writeRefcount(view, place, references);
+  }
+
   #refuseBlock(from: number, end: number): void {
+    this.#needsRebuild = true;
     this.#checkErrors += end - from;
     const worded = Math.min(end, from + IMAGE_LIMITS.checkMessages - this.#messages.length);
     for (let at = from; at < worded; at += 1) {
@@ -318,8 +442,20 @@ class Check {
       this.#leaks += 1;
       this.#say(() => `Leaked ${facts()}`);
     } else {
+      this.#needsRebuild ||= refcount === 0;
       this.#corrupt(() => `ERROR ${facts()}`);
     }
+  }
+
+  /** A copied flag is wrong: it is to be turned if the answer is true. */
+  #wrongFlag(facts: () => string): boolean {
+    if (this.#repair === null) {
+      this.#corrupt(() => `ERROR OFLAG_COPIED ${facts()}`);
+      return false;
+    }
+    this.#corruptionsFixed += 1;
+    this.#say(() => `Repairing OFLAG_COPIED ${facts()}`);
+    return true;
   }
 
   async #compareCopiedFlags(): Promise<void> {
@@ -345,20 +481,30 @@ class Check {
       const refcount =
         block === null ? 0 : refcountAt(block, cluster % refcountBlockEntries, refcountBits);
       if ((refcount === 1) !== isCopied(hi)) {
-        this.#corrupt(
-          () =>
-            `ERROR OFLAG_COPIED L2 cluster: l1_index=${index} ` +
-            `l1_entry=${hexBits({ hi, lo })} refcount=${refcount}`,
-        );
+        const facts = (): string =>
+          `L2 cluster: l1_index=${index} l1_entry=${hexBits({ hi, lo })} refcount=${refcount}`;
+        if (this.#wrongFlag(facts)) {
+          const entry = new Uint8Array(8);
+          const view = new DataView(entry.buffer);
+          view.setUint32(0, turned(hi));
+          view.setUint32(4, lo);
+          const place = fields.l1TableOffset + index * 8;
+          await this.#file.node.write(writeRequest(place, entry));
+        }
       }
       if (this.#isEmpty[index] === 1 || offset >= this.#fileLength) continue;
       if (seen.has(offset) && !this.#mayRepeat()) continue;
       seen.add(offset);
-      if (await this.#readTable(index, offset, bytes)) await this.#compareL2Flags(bytes);
+      if (!(await this.#readTable(index, offset, bytes))) continue;
+      if (await this.#compareL2Flags(bytes)) {
+        await this.#file.node.write(writeRequest(offset, bytes));
+      }
     }
   }
 
-  async #compareL2Flags(bytes: Uint8Array): Promise<void> {
+  /** True when flags were turned in `bytes`. */
+  async #compareL2Flags(bytes: Uint8Array): Promise<boolean> {
+    let isTurned = false;
     const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
     const { clusterSize, refcountBlockEntries, refcountBits } = this.#header.geometry;
     let blockIndex = -1;
@@ -376,10 +522,17 @@ class Check {
       }
       const refcount = block && refcountAt(block, cluster % refcountBlockEntries, refcountBits);
       if ((refcount === 1) === isCopied(hi)) continue;
-      this.#corrupt(
-        () =>
-          `ERROR OFLAG_COPIED data cluster: l2_entry=${hexBits({ hi, lo })} refcount=${refcount}`,
-      );
+      const facts = (): string =>
+        `data cluster: l2_entry=${hexBits({ hi, lo })} refcount=${refcount}`;
+      if (!this.#wrongFlag(facts)) continue;
+      view.setUint32(at, turned(hi));
+      isTurned = true;
     }
+    return isTurned;
   }
+}
+
+/** The upper half of an entry with the other copied flag. */
+function turned(hi: number): number {
+  return (hi ^ 0x8000_0000) >>> 0;
 }

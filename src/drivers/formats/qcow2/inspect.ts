@@ -57,8 +57,9 @@ export class InspectedQcow2 implements DriverNode {
   }
 
   check(repair: 'none' | 'leaks' | 'all'): Promise<CheckResult> {
-    if (unsupportedFeature(this.#header) !== null) return Promise.reject(this.#refusal());
-    return checkImage(this.#file, this.#header, repair);
+    const isRefused = repair !== 'none' || unsupportedFeature(this.#header) !== null;
+    if (isRefused) return Promise.reject(this.#refusal());
+    return checkImage(this.#file, this.#header, 'none');
   }
 
   info(): DriverInfo {

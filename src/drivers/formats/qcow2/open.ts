@@ -85,7 +85,7 @@ async function openImage(
   requireLazyRefcounts(header.fields.version, options);
   const structures = new Qcow2Structures(file, header);
   if (!context.readOnly) {
-    requireWritable(header, { path });
+    if (context.repairs !== true) requireWritable(header, { path });
     if (current === null) await structures.clearAutoclear();
   }
   const tables = await readTopTables(file.node, header);
@@ -116,8 +116,7 @@ function requireLazyRefcounts(version: number, options: Qcow2Options): void {
   if (options['lazy-refcounts'] !== true || version >= 3) return;
   throw new BlockError(
     'invalid-option',
-    'Lazy refcounts require a qcow2 image with at least qemu 1.1 compatibility level ' +
-      `(version ${version})`,
+    'Lazy refcounts require a qcow2 image with at least qemu 1.1 compatibility level',
   );
 }
 

@@ -97,7 +97,12 @@ export class Qcow2Structures implements Structures {
   }
 
   check(repair: 'none' | 'leaks' | 'all'): Promise<CheckResult> {
-    return checkImage(this.#file, this.#header, repair);
+    const patch = (fields: HeaderPatch): Promise<void> => this.patchHeader(fields);
+    return checkImage(
+      this.#file,
+      this.#header,
+      repair === 'none' ? repair : { mode: repair, patch },
+    );
   }
 
   info(): DriverInfo {
