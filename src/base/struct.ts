@@ -24,7 +24,7 @@ export interface FieldRules {
   readonly otherwise?: number;
   /** Name in messages and JSON; the field's name in snake_case by default. */
   readonly json?: string;
-  /** Message for a broken rule; field and value are appended to it. */
+  /** Message for a broken rule; field and value are appended to it, but not for `equals`. */
   readonly says?: (value: number) => string;
   /** Message for a number above 2^53 − 1; field and value are appended to it. */
   readonly tooLarge?: string;
@@ -210,9 +210,19 @@ export function validateStruct<V>(
     if (typeof number !== 'number') continue;
     const broken = brokenRule(field.rules, number);
     if (broken === null) continue;
-    const text = field.rules.says?.(number) ?? `${table.name}: ${broken}`;
-    throw new BlockError('corrupt-image', `${text} (${field.json} ${number})`);
+    throw new BlockError('corrupt-image', brokenText(table, field, { number, broken }));
   }
+}
+
+/** A field of one possible value needs no telling what else it holds. */
+function brokenText(
+  table: Struct<unknown>,
+  { rules, json }: PlacedField,
+  found: { readonly number: number; readonly broken: string },
+): string {
+  const text = rules.says?.(found.number);
+  if (text !== undefined && rules.equals !== undefined) return text;
+  return `${text ?? `${table.name}: ${found.broken}`} (${json} ${found.number})`;
 }
 
 function brokenRule(rules: FieldRules, value: number): string | null {

@@ -353,6 +353,14 @@ export interface Driver<Options = Record<string, unknown>> {
    * those has none. Not asked when a strong option says what no name can.
    */
   filename?(child: (name: string) => string | null, options: Options): string | null;
+  /** Throws for options that contradict each other; called before children but `file` are open. */
+  checkOptions?(options: Options): void;
+  /** What childPermissions() will answer, for children that come before the node is open. */
+  openingPermissions?(
+    options: Options,
+    parents: PermissionPair,
+    child: string,
+  ): PermissionPair;
   open(context: OpenContext, options: Options): Promise<DriverNode>;
   /** `blockdev-create`: makes an empty image from validated options, durable when it resolves. */
   create?(context: CreateContext, options: Readonly<Record<string, unknown>>): Promise<void>;

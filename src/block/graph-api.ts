@@ -142,6 +142,8 @@ export interface InsertFilterRequest {
   readonly internal: unknown;
   /** Further edges, by child name (`target` of copy-before-write). */
   readonly children?: Readonly<Record<string, Node>>;
+  /** A refusal says whether the filter could not be made or not be put in place. */
+  readonly explained?: boolean;
 }
 
 export interface DrainedSection {

@@ -11,7 +11,7 @@ import { Edge } from './child.js';
 import { ChildRole, declarationOf, type Driver } from './driver.js';
 import type { InsertFilterRequest } from './graph-api.js';
 import type { BlockGraph } from './graph.js';
-import { openContextOf } from './open/make-node.js';
+import { openContextOf, withPrefix } from './open/make-node.js';
 import { renewFilenames } from './open/node-filename.js';
 import { NO_PERMISSIONS, refreshPermissions, topologicalOrder } from './permissions.js';
 import { transaction, type Step, type Transaction } from './transaction.js';
@@ -168,6 +168,7 @@ export async function insertFilter(
   // Who inserts it takes it out again, whatever edges come and go meanwhile.
   filter.references = 1;
   const section = await graph.drains.drain([below]);
+  let failed = 'Could not create node: ';
   try {
     for (const [name, declaration] of Object.entries(driver.children)) {
       const child =
@@ -181,6 +182,7 @@ export async function insertFilter(
       request.internal as Record<string, unknown>,
     );
     filter.filename = below.filename;
+    failed = 'Could not replace node: ';
     await changeIdle([below], (tx) => {
       const moving = edgesToMove(below, filter);
       tx.add(setOutOfPlace(filter, false));
@@ -191,7 +193,7 @@ export async function insertFilter(
     graph.adopt(filter);
   } catch (error) {
     await graph.closeNode(filter).catch(() => undefined);
-    throw error;
+    throw request.explained === true ? withPrefix(failed, error) : error;
   } finally {
     section.end();
   }

@@ -92,9 +92,13 @@ function styleOfRole(role: number): 'format' | 'filter' | 'cow' {
 
 function wantedPermissions(edge: Edge, parents: PermissionPair): PermissionPair {
   const parent = edge.parent.node as BlockNode | null;
-  if (parent?.outOfPlace === true) return NO_PERMISSIONS;
   const own = parent?.pipeline.driverNode ?? null;
-  const wanted = own?.childPermissions?.(edge, parents) ?? defaultPermissions(edge, parents);
+  const opening = own === null
+    ? parent?.driver.openingPermissions?.(parent.options, parents, edge.name)
+    : undefined;
+  if (parent?.outOfPlace === true && opening === undefined) return NO_PERMISSIONS;
+  const wanted =
+    opening ?? own?.childPermissions?.(edge, parents) ?? defaultPermissions(edge, parents);
   const shared = edge.node.forceShare ? Permission.all : wanted.shared;
   return { taken: wanted.taken, shared };
 }

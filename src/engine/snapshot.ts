@@ -94,7 +94,7 @@ async function openOverlay(engine: Engine, node: Node, request: SnapshotFile): P
   if (graph.find(request.name) !== null) {
     throw new BlockError('exists', 'New overlay node-name already in use');
   }
-  const driver = await formatDriver(engine, request.format);
+  const driver = await formatDriver(engine, request);
   if (!request.existing) {
     await createOverlay(engine, node, { driver, filename: creationPath(request.file) });
   }
@@ -122,12 +122,14 @@ async function prepareNode(node: Node): Promise<void> {
   }
 }
 
-async function formatDriver(engine: Engine, format: string): Promise<Driver> {
+async function formatDriver(engine: Engine, file: SnapshotFile): Promise<Driver> {
+  const { format, existing } = file;
   try {
     return await engine.jobs.driver(format);
   } catch (error) {
     if (!(error instanceof BlockError)) throw error;
-    throw new BlockError('invalid-option', `Unknown file format '${format}'`, { cause: error });
+    const what = existing ? 'driver' : 'file format';
+    throw new BlockError('invalid-option', `Unknown ${what} '${format}'`, { cause: error });
   }
 }
 
@@ -224,7 +226,7 @@ export async function changeBackingFile(engine: Engine, request: BackingChange):
   }
   const image = jobs.node(request.image, 'node-name');
   const below = backingOf(image);
-  if (below === null || image.driver.kind === 'filter') {
+  if (below === null && image.filtered === null) {
     throw new BlockError(
       'invalid-state',
       'not allowing backing file change on an image without a backing file',
@@ -237,7 +239,7 @@ export async function changeBackingFile(engine: Engine, request: BackingChange):
     );
   }
   requireOperation(top, 'change');
-  const formatOf = engine.habits.ownBackingFormat ? image : skipFilters(below);
+  const formatOf = engine.habits.ownBackingFormat ? image : skipFilters(below ?? image);
   const wasReadOnly = image.readOnly;
   if (wasReadOnly) await graph.setReadOnly(image, false);
   try {

@@ -23,6 +23,12 @@ export function findByFile(top: Node, file: string): Node | null {
   return null;
 }
 
+/** Throws where both store the same. */
+export function requireOther(source: Node, target: Node): void {
+  if (skipFilters(source) !== skipFilters(target)) return;
+  throw new BlockError('invalid-option', "Can't mirror node into itself");
+}
+
 /** Nodes whose header names what the node stores, looking up through filters. */
 export function overlaysOf(node: Node): Node[] {
   const overlays: Node[] = [];

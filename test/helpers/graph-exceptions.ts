@@ -6,11 +6,10 @@ import { inOrder } from './graph-images.js';
 import type { GraphState } from './graph-state.js';
 import type { Line } from './transcript.js';
 
-/** Answers and events of a command as compared. Ours tell the value that is no magic number. */
+/** Answers and events of a command as compared. */
 export function sameAnswer(command: GraphCommand, said: readonly Line[]): string[] {
   const lines = command.job === undefined ? said : said.flatMap(withoutPace);
   return lines.map((line) => inOrder(line)
-    .replace(/ \((magic|version) \d+\)/, '')
     // How much metadata one write takes along.
     .replace(/"amount-exceeded":\d+/, '"amount-exceeded":0'));
 }

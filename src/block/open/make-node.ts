@@ -184,7 +184,7 @@ export function withPrefix(prefix: string, thrown: unknown): BlockError {
 /** What a backing file gets from its overlay. */
 export function inheritedByOverlay(flags: NodeFlags, inherited: OpenInheritance): OpenInheritance {
   const below = inheritedByChild(flags, inherited);
-  return { ...below, readOnly: true, autoReadOnly: false, unmap: false };
+  return { ...below, readOnly: true, autoReadOnly: false };
 }
 
 export function flagsOf(node: BlockNode): NodeFlags {

@@ -23,7 +23,12 @@ function slotOf(name: string): number {
 
 /** The same members in that order; those of one slot stay as they are. */
 export function inMemberOrder(members: Readonly<Record<string, unknown>>): Record<string, unknown> {
-  const slots = Object.entries(members).map((entry) => ({ entry, slot: slotOf(entry[0]) }));
+  return Object.fromEntries(sortedByName(Object.entries(members)));
+}
+
+/** Pairs of a name and something in that order. */
+export function sortedByName<T>(pairs: Iterable<readonly [string, T]>): (readonly [string, T])[] {
+  const slots = [...pairs].map((entry) => ({ entry, slot: slotOf(entry[0]) }));
   const sorted = slots.toSorted((left, right) => left.slot - right.slot);
-  return Object.fromEntries(sorted.map(({ entry }) => entry));
+  return sorted.map(({ entry }) => entry);
 }

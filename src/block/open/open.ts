@@ -84,6 +84,7 @@ async function openWith(
   const { driver, inherited } = request;
   const node = makeNode(graph, request);
   try {
+    driver.checkOptions?.(node.options);
     await openChildren(graph, node, request);
     refuseLoop(node, inherited);
     graph.enlist(node);

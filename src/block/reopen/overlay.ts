@@ -68,7 +68,7 @@ function requireOverlay(overlay: BlockNode): string {
   if ((overlay.cumulative.taken & Permission.consistentRead) !== 0) {
     return refuse('The overlay is already in use');
   }
-  if (overlay.driver.kind === 'filter') return refuse('Filters cannot be used as overlays');
+  if (overlay.filtered !== null) return refuse('Filters cannot be used as overlays');
   if (overlay.backing !== null) return refuse('The overlay already has a backing image');
   for (const [name, { role }] of Object.entries(overlay.driver.children)) {
     if ((role & ChildRole.cow) !== 0) return name;

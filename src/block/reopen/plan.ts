@@ -20,6 +20,7 @@ import {
   type NodeFlags,
   type OpenInheritance,
 } from '../open/make-node.js';
+import { sortedByName } from '../open/member-order.js';
 import { flatOptions, optionOf } from './flat-options.js';
 
 type Options = Readonly<Record<string, unknown>>;
@@ -106,7 +107,8 @@ function addPlan(plans: ReopenPlans, request: PlanRequest): void {
   const flags = nodeFlags(given, inherited);
   const below: PlanRequest[] = [];
   const names: Record<string, unknown> = {};
-  for (const [name, edge] of node.edges) {
+  // The newest child first: of a node that is two of them, what is said of the older counts.
+  for (const [name, edge] of [...node.edges].reverse()) {
     const child = edge.node;
     if (Object.hasOwn(node.driver.children, name)) names[name] = child.name;
     const inherits = child.inheritsFrom === node;
@@ -167,7 +169,7 @@ function requireReopenable({ node, given }: ReopenPlan): void {
     );
   }
   const now = flatOptions(given);
-  for (const key of flatOptions(node.given).keys()) {
+  for (const [key] of sortedByName(flatOptions(node.given))) {
     const option = optionOf(key);
     const free =
       COMMON_OPTIONS.has(option) || reopenOptions.includes(option) || option in children;
@@ -255,12 +257,12 @@ function belowImplicit(node: BlockNode): BlockNode {
 function requireUnchanged({ node, given }: ReopenPlan): void {
   const { children, reopenOptions = [], changeableOptions = [], name: driver } = node.driver;
   const current = flatOptions({ ...node.given, driver, 'node-name': node.name });
-  for (const [key, value] of flatOptions(given)) {
+  for (const [key, value] of sortedByName(flatOptions(given))) {
     const option = optionOf(key);
     if (COMMON_OPTIONS.has(option) || reopenOptions.includes(option)) continue;
     if (changeableOptions.includes(option)) continue;
     if (key in children && (value === null || typeof value === 'string')) continue;
-    if (key !== option && option in children) throw cannotChange(`${option}.driver`, node);
+    if (key !== option && option in children) throw cannotChange(key, node);
     if (value !== current.get(key)) throw cannotChange(key, node);
   }
 }

@@ -6,7 +6,7 @@
 // about it stays true while it is dirty. The target is flushed before run() returns, and before a
 // bitmap says of anything that it was copied.
 
-import { BlockError, COPY_LIMITS, must, Permission, toBlockError } from '../../base/index.js';
+import { COPY_LIMITS, must, Permission, toBlockError } from '../../base/index.js';
 import type { Backend, Node } from '../../block/index.js';
 import {
   backingOf,
@@ -76,13 +76,11 @@ export class BackupWork implements StartableWork {
         below: source,
         internal,
         children: { target },
+        explained: true,
       });
     } catch (error) {
       await this.clean();
-      const failure = toBlockError(error);
-      if (failure.context.node === source.name) throw failure;
-      const text = `Could not create node: ${failure.message}`;
-      throw new BlockError(failure.kind, text, { ...failure.context, cause: failure });
+      throw error;
     }
   }
 

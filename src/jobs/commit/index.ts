@@ -7,7 +7,7 @@ import { infoBelow, requireOperation } from '../../block/index.js';
 import type { Node } from '../../block/index.js';
 import { backingOf, nodesOfView, skipFilters } from '../../block/copy/index.js';
 import type { Job } from '../job.js';
-import { findByFile, overlaysOf, requireLink } from '../links.js';
+import { findByFile, overlaysOf, requireLink, requireOther } from '../links.js';
 import { MirrorWork } from '../mirror-work.js';
 import { requireFilterName, startWork } from '../start.js';
 import type { JobRegistry } from '../registry.js';
@@ -77,6 +77,7 @@ async function startActive(
   { top, base, layers }: Ends,
 ): Promise<Job> {
   const filterName = args['filter-node-name'] ?? null;
+  requireOther(top, base);
   if (filterName !== null) requireFilterName(registry, filterName, '');
   registry.requireFreeId(args['job-id'] ?? '');
   const cluster = infoBelow(base).clusterSize ?? DEFAULT_GRANULARITY;
@@ -161,7 +162,7 @@ function findBase(registry: JobRegistry, top: Node, args: CommitOptions): Node {
     if (base !== null) return base;
     throw new BlockError('not-found', `Can't find '${args.base}' in the backing chain`);
   }
-  let lowest = top;
+  let lowest = skipFilters(top);
   for (let node = backingOf(top); node !== null; node = backingOf(node)) {
     lowest = skipFilters(node);
   }

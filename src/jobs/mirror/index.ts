@@ -7,8 +7,10 @@ import { infoBelow, requireOperation } from '../../block/index.js';
 import type { Node } from '../../block/index.js';
 import { backingOf } from '../../block/copy/index.js';
 import type { Job } from '../job.js';
-import { canReplace, MirrorWork } from '../mirror-work.js';
-import type { MirrorPlan } from '../mirror-work.js';
+import { requireOther } from '../links.js';
+import { canReplace } from '../mirror-pivot.js';
+import type { MirrorPlan } from '../mirror-pivot.js';
+import { MirrorWork } from '../mirror-work.js';
 import { createImageFile, imageFormat, openImageFile } from '../new-image.js';
 import { requireFilterName, startWork } from '../start.js';
 import type { JobRegistry } from '../registry.js';
@@ -108,9 +110,7 @@ function planMirror(
   }
   const bufferBytes = Number(args['buf-size'] ?? 0);
   if (bufferBytes < 0) throw new BlockError('invalid-option', "Invalid parameter 'buf-size'");
-  if (source === target) {
-    throw new BlockError('invalid-option', "Can't mirror node into itself");
-  }
+  requireOther(source, target);
   const sync = effectiveSync(source, args.sync);
   return {
     ...facts,

@@ -102,16 +102,16 @@ function findBase(registry: JobRegistry, top: Node, args: StreamOptions): Node |
   }
   if (args.bottom === undefined) return null;
   const bottom = registry.node(args.bottom, 'node-name');
+  if (bottom.filtered !== null) {
+    throw new BlockError(
+      'invalid-option',
+      `Node '${args.bottom}' is a filter, use a non-filter node as 'bottom'`,
+    );
+  }
   if (!isInChain(top, bottom)) {
     throw new BlockError(
       'invalid-option',
       `Node '${args.bottom}' is not in a chain starting from '${args.device}'`,
-    );
-  }
-  if (bottom.driver.kind === 'filter') {
-    throw new BlockError(
-      'invalid-option',
-      `Node '${args.bottom}' is a filter, use a non-filter node as 'bottom'`,
     );
   }
   return backingOf(bottom);

@@ -207,7 +207,7 @@ describe('blockdev-backup', () => {
   it('refuses the backing file of its source as target, before there is a job', async () => {
     const stage = await backupStage();
     await expect(startBackup(stage.jobs, { ...BACKUP, target: 'mid' })).rejects.toThrow(
-      /^Could not create node: Permission conflict on node 'mid': permissions 'write' are both /,
+      /^Could not replace node: Permission conflict on node 'mid': permissions 'write' are both /,
     );
     expect(stage.trace).toEqual([]);
     expect([...stage.graph.nodes].filter((node) => node.driver.kind === 'filter')).toEqual([]);

@@ -68,7 +68,7 @@ export class BlkdebugNode implements DriverNode {
     this.#parentsResize = (parents.taken & Permission.resize) !== 0;
     return {
       taken: parents.taken | this.#taken,
-      shared: (parents.shared | Permission.writeUnchanged) & ~this.#unshared,
+      shared: parents.shared & ~this.#unshared,
     };
   }
 

@@ -25,12 +25,17 @@ import { chosenUnits, timeoutOf } from './setup.js';
 
 type Options = CopyBeforeWriteOptions | CopyBeforeWriteInternal;
 
+const ON_TARGET: PermissionPair = {
+  taken: Permission.write,
+  shared: Permission.all & ~Permission.resize,
+};
+
 export const copyBeforeWrite = defineDriver<Options>({
   name: 'copy-before-write',
   kind: 'filter',
   children: {
     file: { role: ChildRole.filtered | ChildRole.primary, required: true },
-    target: { role: ChildRole.data, required: true, permissions: 'own' },
+    target: { role: ChildRole.data, required: true },
   },
   supports: {
     read: 'pass',
@@ -47,6 +52,7 @@ export const copyBeforeWrite = defineDriver<Options>({
     check: 'none',
   },
   namedAfterFile: true,
+  openingPermissions: (_, parents, child) => (child === 'target' ? ON_TARGET : parents),
   open: (context, options) => Promise.resolve(openFilter(context, options)),
 });
 
@@ -106,16 +112,14 @@ class CopyBeforeWriteNode implements DriverNode {
   }
 
   childPermissions(child: Child, parents: PermissionPair): PermissionPair {
-    if (child.name === 'target') {
-      return { taken: Permission.write, shared: Permission.all & ~Permission.resize };
-    }
+    if (child.name === 'target') return ON_TARGET;
     // Not in use yet (its users still stand on the node below): nothing to protect.
     if (this.#node.parents.size === 0) return parents;
     const reads = (parents.taken & Permission.write) === 0 ? 0 : Permission.consistentRead;
     return {
       taken: parents.taken | reads,
       shared:
-        (parents.shared | Permission.writeUnchanged) & ~(Permission.write | Permission.resize),
+        parents.shared & ~(Permission.write | Permission.resize),
     };
   }
 

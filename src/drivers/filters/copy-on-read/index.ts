@@ -35,6 +35,7 @@ export const copyOnRead = defineDriver<CopyOnReadOptions | CopyOnReadInternal>({
     changeBacking: 'none',
     check: 'none',
   },
+  openingPermissions: (_, parents) => permissionsOnFile(parents),
   open(context, options) {
     const file = context.child('file');
     if ('copyOnRead' in options) {
@@ -43,6 +44,11 @@ export const copyOnRead = defineDriver<CopyOnReadOptions | CopyOnReadInternal>({
     return Promise.resolve(openAlone(context, file, options));
   },
 });
+
+function permissionsOnFile({ taken, shared }: PermissionPair): PermissionPair {
+  const copying = Permission.writeUnchanged;
+  return { taken: taken | copying, shared: shared | copying };
+}
 
 function openAlone(context: OpenContext, file: Child, options: CopyOnReadOptions): CopyOnReadNode {
   const bottom = options.bottom === undefined ? null : findBottom(context, options.bottom);
@@ -67,7 +73,7 @@ function openAlone(context: OpenContext, file: Child, options: CopyOnReadOptions
 function findBottom(context: OpenContext, name: string): Node {
   const bottom = context.findNode?.(name) ?? null;
   if (bottom === null) throw new BlockError('not-found', `Bottom node '${name}' not found`);
-  if (bottom.driver.kind === 'filter') {
+  if (bottom.filtered !== null) {
     throw new BlockError('invalid-option', `Bottom node '${name}' is a filter`);
   }
   for (const node of nodesOfView(context.child('file').node)) if (node === bottom) return node;
@@ -100,10 +106,7 @@ class CopyOnReadNode implements DriverNode {
   }
 
   childPermissions(_child: Child, parents: PermissionPair): PermissionPair {
-    return {
-      taken: parents.taken | Permission.writeUnchanged,
-      shared: parents.shared | Permission.writeUnchanged,
-    };
+    return permissionsOnFile(parents);
   }
 
   read(request: Request): Eventually<void> {

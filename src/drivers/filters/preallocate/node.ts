@@ -85,8 +85,8 @@ export class PreallocateNode implements DriverNode {
   }
 
   childPermissions(_child: Child, parents: PermissionPair): PermissionPair {
-    const shared = parents.shared | Permission.writeUnchanged;
-    if (!mayGrow(parents.taken) && !this.#hasExcess) return { taken: parents.taken, shared };
+    const { shared } = parents;
+    if (!mayGrow(parents.taken) && !this.#hasExcess) return parents;
     return { taken: parents.taken | GROWING, shared: shared & ~GROWING };
   }
 

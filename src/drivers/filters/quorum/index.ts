@@ -6,7 +6,7 @@
 
 import { BlockError } from '../../../base/index.js';
 import { ChildRole, defineDriver, looseFlag, looseNumber } from '../../../block/index.js';
-import { QuorumNode, type QuorumRules } from './node.js';
+import { permissionsOnChild, QuorumNode, type QuorumRules } from './node.js';
 import type { QuorumOptions } from './options.js';
 
 export const quorum = defineDriver<QuorumOptions>({
@@ -29,6 +29,13 @@ export const quorum = defineDriver<QuorumOptions>({
     changeBacking: 'none',
     check: 'none',
   },
+  checkOptions(options) {
+    const { children = [] } = options as { readonly children?: unknown };
+    if (Array.isArray(children) && children.length > 0) rulesOf(options, children.length);
+  },
+  openingPermissions(options, parents) {
+    return permissionsOnChild(rewritesOf(options), parents);
+  },
   open(context, options) {
     const children = [...context.node.children.values()];
     const rules = rulesOf(options, children.length);
@@ -41,6 +48,11 @@ export const quorum = defineDriver<QuorumOptions>({
     return Promise.resolve(new QuorumNode(context, children, rules));
   },
 });
+
+function rewritesOf(options: QuorumOptions): boolean {
+  if (options['read-pattern'] === 'fifo') return false;
+  return looseFlag('rewrite-corrupted', options['rewrite-corrupted']);
+}
 
 function rulesOf(options: QuorumOptions, count: number): QuorumRules {
   const threshold = looseNumber('vote-threshold', options['vote-threshold'], 0);

@@ -44,6 +44,14 @@ export interface QuorumRules {
   readonly rewrites: boolean;
 }
 
+/** Nobody else may write to one child or resize it: that would make it differ. */
+export function permissionsOnChild(rewrites: boolean, parents: PermissionPair): PermissionPair {
+  return {
+    taken: parents.taken | (rewrites ? Permission.write : 0),
+    shared: (parents.shared & Permission.consistentRead) | Permission.writeUnchanged,
+  };
+}
+
 export class QuorumNode implements DriverNode {
   readonly #context: OpenContext;
   readonly #rules: QuorumRules;
@@ -83,13 +91,8 @@ export class QuorumNode implements DriverNode {
     return this.#children.every(({ node }) => node.driverNode.growsOnWrite === true);
   }
 
-  /** Nobody else may write to one child or resize it: that would make it differ. */
   childPermissions(_child: Child, parents: PermissionPair): PermissionPair {
-    const reading = parents.shared & Permission.consistentRead;
-    return {
-      taken: parents.taken | (this.#rules.rewrites ? Permission.write : 0),
-      shared: reading | Permission.writeUnchanged,
-    };
+    return permissionsOnChild(this.#rules.rewrites, parents);
   }
 
   read(request: Request): Eventually<void> {

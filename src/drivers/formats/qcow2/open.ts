@@ -116,8 +116,7 @@ function requireLazyRefcounts(version: number, options: Qcow2Options): void {
   if (options['lazy-refcounts'] !== true || version >= 3) return;
   throw new BlockError(
     'invalid-option',
-    'Lazy refcounts require a qcow2 image with at least qemu 1.1 compatibility level ' +
-      `(version ${version})`,
+    'Lazy refcounts require a qcow2 image with at least qemu 1.1 compatibility level',
   );
 }
 

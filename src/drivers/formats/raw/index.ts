@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Driver `raw`: the bytes of another node as they are, or a window of them.
 
+import { Permission } from '../../../base/index.js';
 import { ChildRole, defineDriver } from '../../../block/index.js';
 import { openRaw } from './open.js';
 import type { RawOptions } from './options.js';
@@ -29,6 +30,10 @@ export const rawDriver = defineDriver<RawOptions>({
   },
   reopenOptions: ['offset', 'size'],
   strongOptions: ['offset', 'size'],
+  openingPermissions({ offset, size }, { taken, shared }) {
+    const windowed = size !== undefined || (offset ?? 0) !== 0;
+    return { taken, shared: windowed ? shared & ~Permission.resize : shared };
+  },
   open: openRaw,
   measure(options, source) {
     const size = source?.length ?? Number(options['size']);
