@@ -3,7 +3,7 @@
 // same typed client. A job's time runs from its command to the event that says it concluded;
 // starting the daemon and opening the images happen before.
 import { spawn } from 'node:child_process';
-import { existsSync, rmSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { connect, type QmpClient } from 'blockwright/client';
@@ -15,6 +15,8 @@ export interface Daemon {
   readonly client: QmpClient;
   /** Seconds from spawn to the first answer. */
   readonly startSeconds: number;
+  /** Processor time that its threads have used so far. */
+  cpuSeconds(): number;
   stop(): Promise<void>;
 }
 
@@ -53,6 +55,7 @@ export async function startDaemon(
     return {
       client,
       startSeconds,
+      cpuSeconds: () => cpuSeconds(child.pid ?? 0),
       async stop() {
         await client.execute('quit');
         await client.close();
@@ -66,13 +69,29 @@ export async function startDaemon(
   }
 }
 
+/** Of the threads that are there now; NaN where the system does not tell. */
+function cpuSeconds(processId: number): number {
+  try {
+    const folder = `/proc/${processId}/task`;
+    const nanoseconds = readdirSync(folder).map((thread) =>
+      Number(readFileSync(join(folder, thread, 'schedstat'), 'utf8').split(' ')[0]),
+    );
+    return nanoseconds.reduce((sum, each) => sum + each, 0) / 1e9;
+  } catch {
+    return Number.NaN;
+  }
+}
+
 function storageDaemon(context: BenchContext): string {
   const path = context.peer('qemu-storage-daemon');
   if (path === null) throw new Error('no qemu-storage-daemon');
   return path;
 }
 
-/** Seconds from `start` to the conclusion of job `id`; throws when the job failed. */
+/**
+ * Seconds from `start` to the conclusion of job `id`, which is completed as soon as it is READY;
+ * throws when the job failed.
+ */
 export async function timeJob(
   client: QmpClient,
   id: string,
@@ -81,6 +100,8 @@ export async function timeJob(
   const job = client.job(id);
   const begin = performance.now();
   await start();
+  const state = await job.reach(['ready', 'concluded']);
+  if (state === 'ready') await job.complete();
   await job.completed();
   const seconds = (performance.now() - begin) / 1000;
   await client.execute('job-dismiss', { id });

@@ -20,7 +20,13 @@ export interface BenchContext {
   log(line: string): void;
 }
 
-export interface Result {
+/** A figure of every round of each. */
+export interface Paired {
+  readonly ours: readonly number[];
+  readonly peer: readonly number[] | null;
+}
+
+export interface Result extends Paired {
   readonly question: string;
   /** Bytes of the virtual disk that a run moves. */
   readonly bytes: number;
@@ -31,6 +37,10 @@ export interface Result {
   readonly startUpIncluded: { readonly ours: number; readonly peer: number | null };
   /** Both results were compared byte by byte; null when there was nothing to compare with. */
   readonly verified: boolean | null;
+  /** Seconds of processor time of the daemon. */
+  readonly cpu?: Paired;
+  /** Seconds that a flush of the target took afterwards: 0 when all of it was on disk. */
+  readonly flush?: Paired;
 }
 
 /** One question: a file of this folder exports it as `bench`. */

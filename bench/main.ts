@@ -6,14 +6,16 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { bench as backup } from './backup.js';
+import { bench as commit } from './commit.js';
 import { bench as convert } from './convert.js';
 import type { Bench, BenchContext, Result } from './harness.js';
 import { findProgram, ourCommand } from './harness.js';
+import { bench as mirror } from './mirror.js';
 import { json, table } from './report.js';
 import { bench as speed } from './speed.js';
 import { bench as stream } from './stream.js';
 
-const BENCHES: readonly Bench[] = [convert, stream, backup, speed];
+const BENCHES: readonly Bench[] = [convert, stream, commit, mirror, backup, speed];
 const PEERS = ['qemu-img', 'qemu-storage-daemon'];
 const MIB = 1024 * 1024;
 
@@ -151,7 +153,9 @@ function report(
   if (results.some(({ question }) => question.startsWith('block'))) {
     process.stdout.write(
       'Jobs: ours are on disk when they conclude, and that flush is in the figures; the\n' +
-        'reference reports them concluded before its own.\n',
+        'reference flushes mirrors and commits of the active layer only. "durable" is the\n' +
+        'ratio with a flush of the target in both times; cpu is processor time of the daemon,\n' +
+        'in seconds.\n',
     );
   }
   const starts = new Set(

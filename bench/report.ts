@@ -15,6 +15,10 @@ interface Row {
   readonly ratio: number | null;
   /** The same without the start-up of either. */
   readonly ratioWithoutStartUp: number | null;
+  /** The same with the flush of the target in both times. */
+  readonly durableRatio: number | null;
+  readonly cpu: number | null;
+  readonly peerCpu: number | null;
 }
 
 function rowOf(result: Result): Row {
@@ -30,11 +34,26 @@ function rowOf(result: Result): Row {
     peer,
     ratio: peer === null ? null : peer / ours,
     ratioWithoutStartUp: peerWork === null || work <= 0 || peerWork <= 0 ? null : peerWork / work,
+    durableRatio: durableRatio(result),
+    cpu: medianOrNull(result.cpu?.ours),
+    peerCpu: medianOrNull(result.cpu?.peer),
   };
 }
 
+function medianOrNull(values: readonly number[] | null | undefined): number | null {
+  return values === null || values === undefined ? null : median(values);
+}
+
+function durableRatio({ ours, peer, flush }: Result): number | null {
+  if (flush === undefined || flush.peer === null || peer === null) return null;
+  const total = (times: readonly number[], flushes: readonly number[]): number =>
+    median(times.map((time, index) => time + (flushes[index] ?? 0)));
+  return total(peer, flush.peer) / total(ours, flush.ours);
+}
+
 const HEADINGS = [
-  'question', 'MiB', 'ours s', 'MiB/s', 'peer s', 'MiB/s', 'ratio', 'no start-up', 'verified',
+  'question', 'MiB', 'ours s', 'MiB/s', 'peer s', 'MiB/s', 'ratio', 'no start-up',
+  'durable', 'cpu', 'peer cpu', 'verified',
 ];
 
 export function table(results: readonly Result[]): string {
@@ -49,6 +68,9 @@ export function table(results: readonly Result[]): string {
       row.peer === null ? '-' : (row.mib / row.peer).toFixed(0),
       row.ratio?.toFixed(2) ?? '-',
       row.ratioWithoutStartUp?.toFixed(2) ?? '-',
+      row.durableRatio?.toFixed(2) ?? '-',
+      row.cpu?.toFixed(2) ?? '-',
+      row.peerCpu?.toFixed(2) ?? '-',
       result.verified === null ? '-' : result.verified ? 'yes' : 'NO',
     ];
   });

@@ -39,6 +39,30 @@ uint8_t* Arguments::Bytes(size_t index, size_t* length) {
   return static_cast<uint8_t*>(data);
 }
 
+const double* Arguments::Numbers(size_t index, size_t* count) {
+  napi_typedarray_type type;
+  void* data = nullptr;
+  *count = 0;
+  if (!ok_) return nullptr;
+  napi_status status =
+      napi_get_typedarray_info(env_, values_[index], &type, count, &data, nullptr, nullptr);
+  if (status != napi_ok || type != napi_float64_array) Fail("a Float64Array is expected");
+  return static_cast<const double*>(data);
+}
+
+const int32_t* Arguments::Flag(size_t index) {
+  napi_typedarray_type type;
+  void* data = nullptr;
+  size_t count = 0;
+  if (!ok_) return nullptr;
+  napi_status status =
+      napi_get_typedarray_info(env_, values_[index], &type, &count, &data, nullptr, nullptr);
+  if (status != napi_ok || type != napi_int32_array || count == 0) {
+    Fail("an Int32Array is expected");
+  }
+  return static_cast<const int32_t*>(data);
+}
+
 void Arguments::Fail(const char* message) {
   ok_ = false;
   napi_throw_type_error(env_, nullptr, message);
@@ -62,7 +86,7 @@ bool Export(napi_env env, napi_value exports, const char* name, napi_callback ca
 NAPI_MODULE_INIT() {
   using namespace blockwright;
   bool registered = RegisterFileIo(env, exports) && RegisterLocks(env, exports) &&
-                    RegisterScan(env, exports);
+                    RegisterScan(env, exports) && RegisterCopy(env, exports);
   if (!registered) napi_throw_error(env, nullptr, "blockwright.node could not be registered");
   return exports;
 }

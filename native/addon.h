@@ -28,6 +28,11 @@ class Arguments {
   int64_t Integer(size_t index);
   /** The bytes of a Uint8Array, over an ArrayBuffer or a SharedArrayBuffer. */
   uint8_t* Bytes(size_t index, size_t* length);
+  /** The numbers of a Float64Array. */
+  const double* Numbers(size_t index, size_t* count);
+  /** The first number of an Int32Array. */
+  const int32_t* Flag(size_t index);
+  napi_value Value(size_t index) const { return values_[index]; }
 
   bool ok() const { return ok_; }
 
@@ -39,11 +44,15 @@ class Arguments {
   bool ok_;
 };
 
+/** How many leading bytes are zero. */
+size_t ZeroPrefixOf(const uint8_t* bytes, size_t length);
+
 napi_value MakeNumber(napi_env env, int64_t value);
 
 /** Adds a function to the exports; false with a pending exception on failure. */
 bool Export(napi_env env, napi_value exports, const char* name, napi_callback callback);
 
+bool RegisterCopy(napi_env env, napi_value exports);
 bool RegisterFileIo(napi_env env, napi_value exports);
 bool RegisterLocks(napi_env env, napi_value exports);
 bool RegisterScan(napi_env env, napi_value exports);

@@ -24,13 +24,17 @@ napi_value ZeroPrefix(napi_env env, napi_callback_info info) {
   size_t length;
   const uint8_t* bytes = arguments.Bytes(0, &length);
   if (!arguments.ok()) return nullptr;
-  size_t at = 0;
-  while (length - at >= kBlock && BlockIsZero(bytes + at)) at += kBlock;
-  while (at < length && bytes[at] == 0) at += 1;
-  return MakeNumber(env, static_cast<int64_t>(at));
+  return MakeNumber(env, static_cast<int64_t>(ZeroPrefixOf(bytes, length)));
 }
 
 }  // namespace
+
+size_t ZeroPrefixOf(const uint8_t* bytes, size_t length) {
+  size_t at = 0;
+  while (length - at >= kBlock && BlockIsZero(bytes + at)) at += kBlock;
+  while (at < length && bytes[at] == 0) at += 1;
+  return at;
+}
 
 bool RegisterScan(napi_env env, napi_value exports) {
   return Export(env, exports, "zeroPrefix", ZeroPrefix);

@@ -9,46 +9,18 @@
 import { assert, BlockError, COPY_LIMITS, errnoText, must, Permission } from '../base/index.js';
 import { toBlockError } from '../base/index.js';
 import type { Backend, Child, DrainedSection, EdgeUser, Node, ShownBits } from '../block/index.js';
-import { infoBelow, resolveBackingName, showBits, UNNAMED_USER } from '../block/index.js';
+import { infoBelow, showBits, UNNAMED_USER } from '../block/index.js';
 import { layerStatus, MirrorState, skipFilters, yieldToLoop } from '../block/copy/index.js';
 import type { CopyFailure, CopySession, MirrorInternal } from '../block/copy/index.js';
 import { CopyLoop, lengthen } from './copy-loop.js';
 import type { Job } from './job.js';
 import { MirrorBatches } from './mirror-batches.js';
-import type { OnError } from './options.js';
+import { requireReplaceable, takePlace } from './mirror-pivot.js';
+import type { MirrorPlan } from './mirror-pivot.js';
 import { ScanPace } from './scan-pace.js';
 import { entered, insertJobFilter, jobUser, letGo } from './start.js';
 import type { StartableWork } from './start.js';
 import type { JobRegistry } from './registry.js';
-
-export interface MirrorPlan {
-  readonly type: 'mirror' | 'commit';
-  readonly source: Node;
-  readonly target: Node;
-  /** `none`: only what is written from now on. */
-  readonly sync: 'full' | 'top' | 'none';
-  /** Layers from here on (inclusive) are not copied. */
-  readonly base: Node | null;
-  /** Nodes between the source and a target that lies below it. */
-  readonly between: readonly Node[];
-  /** Bytes that one dirty bit stands for. */
-  readonly granularity: number;
-  /** Bytes in flight at most; 0 = the default. */
-  readonly bufferBytes: number;
-  /** What the target holds is unknown: it is zeroed, or all of the source is copied. */
-  readonly zeroTarget: boolean;
-  readonly blocking: boolean;
-  readonly unmap: boolean;
-  readonly filterName: string | null;
-  /** Node whose place the target takes; the source unless given. */
-  readonly replaces: string | null;
-  /** What the target gets as backing file when it takes the place. */
-  readonly backing: 'as-it-is' | 'source' | 'source-backing' | 'as-header-says';
-  /** The job opened the target: it lives on by its users alone. */
-  readonly ownsTarget: boolean;
-  readonly onSourceError: OnError;
-  readonly onTargetError: OnError;
-}
 
 const DEFAULT_BUFFER_BYTES = 10 * 2 ** 20;
 /** So much may be left when guests are held: they wait no longer than it takes to copy it. */
@@ -408,63 +380,14 @@ export class MirrorWork implements StartableWork {
 
   async #pivot(): Promise<void> {
     const { graph } = this.#registry;
-    const { source, target, replaces } = this.#plan;
     const filter = must(this.#filter, 'the filter is in place');
-    const node = replaces === null ? source : graph.require(replaces);
-    if (!canReplace(source, node)) {
-      throw new BlockError(
-        'invalid-state',
-        `Can no longer replace '${node.name}' by '${target.name}', because it can no longer be ` +
-          'guaranteed that doing so would not lead to an abrupt change of visible data',
-      );
-    }
+    const node = requireReplaceable(graph, this.#plan);
     this.#unfreeze?.();
     this.#unfreeze = null;
     for (const backend of this.#backends) backend.setPermissions(NOTHING);
-    await this.#giveBacking();
-    // A target that cannot follow stays as it is.
-    await graph.setReadOnly(target, node.readOnly).catch(() => undefined);
-    const without = node === source ? [filter] : [];
-    await graph.replaceNode({ node, by: target, without });
+    await takePlace(graph, this.#plan, { node, filter });
     this.#pivoted = true;
   }
-
-  async #giveBacking(): Promise<void> {
-    const { graph } = this.#registry;
-    const { source, target, backing } = this.#plan;
-    if (backing === 'as-it-is') return;
-    const overlay = skipFilters(target);
-    if (backing === 'as-header-says') return this.#openBacking(overlay);
-    const wanted = backing === 'source' ? source : skipFilters(source).backing;
-    if (overlay.backing !== wanted) await graph.setBacking(overlay, wanted);
-  }
-
-  async #openBacking(overlay: Node): Promise<void> {
-    const { graph } = this.#registry;
-    const link = overlay.backingLink();
-    if (link === null || overlay.backing !== null) return;
-    try {
-      // Opened without a backing file it has no plain name of its own; its file has.
-      const file = must(overlay.primary, 'an image has a file');
-      const path = resolveBackingName(file.filename, link.file);
-      const node = await graph.openImage(path, link.format, true);
-      try {
-        await graph.setBacking(overlay, node);
-      } finally {
-        await graph.close(node);
-      }
-    } catch (error) {
-      throw new BlockError('invalid-option', errnoText('EINVAL'), { cause: toBlockError(error) });
-    }
-  }
-}
-
-/** Nodes that read as the source does whatever happens: it and what it filters. */
-export function canReplace(source: Node, node: Node): boolean {
-  for (let each: Node | null = source; each !== null; each = each.filtered) {
-    if (each === node) return true;
-  }
-  return false;
 }
 
 function zeroesByUnmapping(target: Node): boolean {

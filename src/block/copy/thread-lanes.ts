@@ -1,14 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
-// Runs lane tasks on worker threads. A batch with a file that has no descriptor, and every batch
-// once threads cannot be started or have died, runs on this thread instead: slower, with the same
-// results.
+// Runs lane tasks on threads: plain copies in the addon, on the host's own threads; everything
+// else, and without the addon all, on worker threads. A batch with a file that has no descriptor,
+// and every batch once threads cannot be started or have died, runs on this thread instead:
+// slower, with the same results.
 
-import { createWorkerPool } from '../../host/index.js';
-import type { WorkerPool } from '../../host/index.js';
+import { createWorkerPool, nativeAddon } from '../../host/index.js';
+import type { NativeAddon, WorkerPool } from '../../host/index.js';
 import { InProcessRunner } from './in-process-lanes.js';
 import type { BatchRunner, LaneBatch } from './lane-executor.js';
 import type { LanePart, LaneResult } from './lane-task.js';
 import type { LaneMessage } from './lane-worker.js';
+import { isPlain, runNatively } from './native-lanes.js';
 
 /**
  * Plain batches after which threads are worth their start (256 MiB): until then this thread, whose
@@ -27,21 +29,33 @@ export class ThreadRunner implements BatchRunner {
   #warmUp: Promise<void> | null = null;
 
   readonly #smallBytes: number;
+  readonly #addon: NativeAddon | null;
+  /** What runs in the addon now. */
+  readonly #native = new Set<Promise<LaneResult[]>>();
 
   /** Plain batches of fewer than `smallBytes` bytes run on this thread. */
-  constructor(pool: WorkerPool, smallBytes = SMALL_BYTES) {
+  constructor(pool: WorkerPool, smallBytes = SMALL_BYTES, addon = nativeAddon()) {
     this.#pool = pool;
     this.#smallBytes = smallBytes;
+    this.#addon = addon;
   }
 
-  static start(threads: number, smallBytes = SMALL_BYTES): ThreadRunner {
-    return new ThreadRunner(createWorkerPool({ script: workerScript(), threads }), smallBytes);
+  static start(
+    threads: number,
+    smallBytes = SMALL_BYTES,
+    addon = nativeAddon(),
+  ): ThreadRunner {
+    const pool = createWorkerPool({ script: workerScript(), threads });
+    return new ThreadRunner(pool, smallBytes, addon);
   }
 
   async run(batch: LaneBatch): Promise<LaneResult[]> {
     const descriptors = descriptorsOf(batch);
     if (descriptors === null || plainBytes(batch) < this.#smallBytes) {
       return this.#inProcess.run(batch);
+    }
+    if (this.#addon !== null && isPlain(batch.task)) {
+      return this.#runNatively(this.#addon, { task: batch.task, descriptors });
     }
     this.#batches += 1;
     if (this.#batches > WARM_UP_AFTER || isHeavy(batch)) void this.warmUp();
@@ -56,8 +70,19 @@ export class ThreadRunner implements BatchRunner {
     }
   }
 
-  close(): Promise<void> {
-    return this.#pool.close();
+  async close(): Promise<void> {
+    await Promise.allSettled(this.#native);
+    await this.#pool.close();
+  }
+
+  async #runNatively(addon: NativeAddon, message: LaneMessage): Promise<LaneResult[]> {
+    const running = runNatively(addon, message);
+    this.#native.add(running);
+    try {
+      return await running;
+    } finally {
+      this.#native.delete(running);
+    }
   }
 
   /** Starting takes longer than many batches: nobody has to wait for it. */

@@ -17,6 +17,11 @@ export interface NativeAddon {
   allocateNow(descriptor: number, mode: number, offset: number, length: number): number;
   /** fallocate(2), on a thread of the pool. */
   allocateLater(descriptor: number, mode: number, offset: number, length: number): Promise<number>;
+  /**
+   * Copies between descriptors on a thread of the pool: a program of numbers, and numbers in
+   * answer (native/copy.cc has their order). Steps not begun when `cancel[0]` is not 0 are skipped.
+   */
+  copyLater(program: Float64Array, cancel: Int32Array): Promise<Float64Array>;
   fileSize(descriptor: number): number;
   seekData(descriptor: number, offset: number): number;
   seekHole(descriptor: number, offset: number): number;
@@ -34,6 +39,7 @@ const ENTRY_POINTS = [
   'writeAll',
   'allocateNow',
   'allocateLater',
+  'copyLater',
   'fileSize',
   'seekData',
   'seekHole',

@@ -12,13 +12,12 @@ import { toBlockError } from '../../base/index.js';
 import { RequestFlag, UNNAMED_USER } from '../../block/index.js';
 import type { BackingLink, Backend, EdgeUser, Node } from '../../block/index.js';
 import { layerStatus, skipFilters, yieldToLoop } from '../../block/copy/index.js';
-import type { CopySession } from '../../block/copy/index.js';
 import { CopyLoop, lengthen } from '../copy-loop.js';
-import type { CopyWork, Hold } from '../copy-loop.js';
+import { DueWalk } from '../due-walk.js';
+import type { DueStatus } from '../due-walk.js';
 import type { Job } from '../job.js';
 import { overlaysOf } from '../links.js';
 import type { OnError } from '../options.js';
-import { ScanPace } from '../scan-pace.js';
 import { detachAll, entered, insertJobFilter, jobUser, letGo } from '../start.js';
 import { requireFilterName } from '../start.js';
 import type { StartableWork } from '../start.js';
@@ -57,14 +56,8 @@ export class CommitWork implements StartableWork {
   #done = false;
   #unfreeze: (() => void) | null = null;
   #loop: CopyLoop | null = null;
-  #session: CopySession | null = null;
   #madeWritable = false;
   #speed = 0;
-  #cursor = 0;
-  readonly #pace = new ScanPace();
-  /** Ranges claimed and not yet copied; those that failed are tried again. */
-  readonly #due = new Set<number>();
-  readonly #failed = new Map<number, number>();
 
   constructor(registry: JobRegistry, plan: CommitPlan) {
     this.#registry = registry;
@@ -125,11 +118,19 @@ export class CommitWork implements StartableWork {
       );
     }
     const unit = this.#unit;
-    this.#session = engine.open({
+    const session = engine.open({
       source: { node: top },
       target: must(this.#base, 'the job is attached'),
       unit,
       zeroGranularity: unit,
+    });
+    const walk = new DueWalk({
+      job,
+      length: top.length,
+      unit,
+      retries: true,
+      statusAt: (offset, end) => this.#statusAt(offset, end),
+      copy: (offset, length) => session.copy(offset, length),
     });
     this.#loop = new CopyLoop({
       clock: graph.clock,
@@ -140,7 +141,7 @@ export class CommitWork implements StartableWork {
       onSourceError: onError,
       onTargetError: onError,
       retryIgnored: true,
-      next: (limit) => this.#next(job, limit),
+      next: (limit) => walk.next(limit),
     });
     this.#loop.setSpeed(this.#speed);
     await this.#loop.run(job);
@@ -244,36 +245,8 @@ export class CommitWork implements StartableWork {
     });
   }
 
-  /** Walks on to what the base lacks. */
-  async #next(job: Job, limit: number): Promise<CopyWork | Hold | null> {
-    const { length } = this.#plan.top;
-    const unit = this.#unit;
-    while (this.#cursor < length) {
-      if (this.#pace.due()) return { until: yieldToLoop() };
-      const status = await this.#statusAt(this.#cursor, length);
-      if (status.due) {
-        const start = Math.floor(this.#cursor / unit) * unit;
-        const most = Math.min(start + limit, length);
-        let until = this.#cursor + status.length;
-        while (until < most) {
-          const more = await this.#statusAt(until, most);
-          if (!more.due) break;
-          until += more.length;
-        }
-        const end = Math.min(Math.ceil(until / unit) * unit, most);
-        return this.#claim(job, start, end - start);
-      }
-      this.#cursor += status.length;
-      if (this.#due.size === 0) job.progressTo(this.#cursor);
-    }
-    return this.#retry(job);
-  }
-
   /** A layer that cannot tell is read: the read says what is wrong. */
-  async #statusAt(
-    offset: number,
-    end: number,
-  ): Promise<{ readonly due: boolean; readonly length: number }> {
+  async #statusAt(offset: number, end: number): Promise<DueStatus> {
     const { top, base } = this.#plan;
     const asked = Math.min(COPY_LIMITS.zeroRangeBytes, end - offset);
     try {
@@ -283,31 +256,6 @@ export class CommitWork implements StartableWork {
       if (!(error instanceof BlockError)) throw error;
       return { due: true, length: Math.min(asked, this.#unit) };
     }
-  }
-
-  #claim(job: Job, offset: number, length: number): CopyWork {
-    this.#cursor = Math.max(this.#cursor, offset + length);
-    this.#due.add(offset);
-    const session = must(this.#session, 'the job runs');
-    return {
-      offset,
-      length,
-      cost: length,
-      run: () => session.copy(offset, length),
-      over: (failure) => {
-        this.#due.delete(offset);
-        if (failure !== null) this.#failed.set(offset, length);
-        else job.progressTo(Math.min(this.#cursor, ...this.#due, ...this.#failed.keys()));
-      },
-    };
-  }
-
-  #retry(job: Job): CopyWork | null {
-    for (const [offset, length] of this.#failed) {
-      this.#failed.delete(offset);
-      return this.#claim(job, offset, length);
-    }
-    return null;
   }
 }
 

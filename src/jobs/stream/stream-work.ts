@@ -9,13 +9,13 @@
 import { BlockError, COPY_LIMITS, must, Permission, toBlockError } from '../../base/index.js';
 import { UNNAMED_USER } from '../../block/index.js';
 import type { BackingLink, Backend, Node } from '../../block/index.js';
-import { CopyOnRead, layerStatus, skipFilters, yieldToLoop } from '../../block/copy/index.js';
-import type { CopyFailure, CopyOnReadInternal, CopySession } from '../../block/copy/index.js';
+import { CopyOnRead, layerStatus, skipFilters } from '../../block/copy/index.js';
+import type { CopyFailure, CopyOnReadInternal } from '../../block/copy/index.js';
 import { CopyLoop } from '../copy-loop.js';
-import type { CopyWork, Hold } from '../copy-loop.js';
+import { DueWalk } from '../due-walk.js';
+import type { DueStatus } from '../due-walk.js';
 import type { Job, JobWork } from '../job.js';
 import type { OnError } from '../options.js';
-import { ScanPace } from '../scan-pace.js';
 import { detachAll, entered, insertJobFilter, jobUser, letGo } from '../start.js';
 import type { JobRegistry } from '../registry.js';
 
@@ -30,11 +30,6 @@ export interface StreamPlan {
 
 /** Where an overlay tells no cluster size. */
 const DEFAULT_UNIT = 65_536;
-
-interface StreamChain {
-  readonly top: Node;
-  readonly base: Node | null;
-}
 
 /** Filters hold nothing that could be streamed. */
 export function storingLayers(layers: readonly Node[]): number {
@@ -52,13 +47,7 @@ export class StreamWork implements JobWork {
   /** Edges that keep writers away from the layers being copied, until the job is dismissed. */
   readonly #guards: Backend[] = [];
   #loop: CopyLoop | null = null;
-  #session: CopySession | null = null;
   #unfreeze: (() => void) | null = null;
-  /** Ranges claimed and not yet copied; those that failed are in `#failed` until tried again. */
-  readonly #due = new Set<number>();
-  readonly #failed = new Map<number, number>();
-  #cursor = 0;
-  readonly #pace = new ScanPace();
   #speed = 0;
   #wasReadOnly = false;
 
@@ -153,12 +142,20 @@ export class StreamWork implements JobWork {
     const { engine, graph } = this.#registry;
     const top = skipFilters(this.#plan.top);
     job.setTotal(top.length);
-    this.#session = engine.open({
+    const session = engine.open({
       source: { node: must(top.backing, 'there is something to stream') },
       target: { node: top },
       unit: this.#unit,
       zeroGranularity: this.#unit,
       fill: (offset, length) => this.#copier.fill(offset, length),
+    });
+    const walk = new DueWalk({
+      job,
+      length: top.length,
+      unit: this.#unit,
+      retries: this.#plan.onError !== 'ignore',
+      statusAt: (offset, end) => this.#statusAt(offset, end),
+      copy: async (offset, length) => asRead(await session.copy(offset, length)),
     });
     this.#loop = new CopyLoop({
       clock: graph.clock,
@@ -168,7 +165,7 @@ export class StreamWork implements JobWork {
       maxBatch: COPY_LIMITS.batchMaxBytes,
       onSourceError: this.#plan.onError,
       onTargetError: this.#plan.onError,
-      next: (limit) => this.#next(job, limit),
+      next: (limit) => walk.next(limit),
     });
     this.#loop.setSpeed(this.#speed);
     await this.#loop.run(job);
@@ -226,61 +223,12 @@ export class StreamWork implements JobWork {
     return { file: backingFile ?? base.filename, format: base.driver.name };
   }
 
-  /** Walks on to the next clusters that top lacks and the layers above the base have. */
-  async #next(job: Job, limit: number): Promise<CopyWork | Hold | null> {
-    const top = skipFilters(this.#plan.top);
-    const chain: StreamChain = { top, base: this.#base };
-    while (this.#cursor < top.length) {
-      if (this.#pace.due()) return { until: yieldToLoop() };
-      const asked = Math.min(COPY_LIMITS.zeroRangeBytes, top.length - this.#cursor);
-      const status = await layerStatus(chain, this.#cursor, asked);
-      if (status.where === 'middle') {
-        const start = Math.floor(this.#cursor / this.#unit) * this.#unit;
-        const most = Math.min(start + limit, top.length);
-        const until = await this.#middleUntil(chain, this.#cursor + status.length, most);
-        const end = Math.min(Math.ceil(until / this.#unit) * this.#unit, most);
-        return this.#claim(job, start, end - start);
-      }
-      this.#cursor += status.length;
-      if (this.#due.size === 0) job.progressTo(this.#cursor);
-    }
-    return this.#retry(job);
-  }
-
-  /** Up to where what is due goes on, from `from` to `most`: layers tell of it in short runs. */
-  async #middleUntil(chain: StreamChain, from: number, most: number): Promise<number> {
-    for (let at = from; at < most; ) {
-      const status = await layerStatus(chain, at, most - at);
-      if (status.where !== 'middle') return at;
-      at += status.length;
-    }
-    return Math.max(from, most);
-  }
-
-  #claim(job: Job, offset: number, length: number): CopyWork {
-    this.#cursor = Math.max(this.#cursor, offset + length);
-    this.#due.add(offset);
-    const session = must(this.#session, 'the job runs');
-    return {
-      offset,
-      length,
-      cost: length,
-      run: async () => asRead(await session.copy(offset, length)),
-      over: (failure) => {
-        this.#due.delete(offset);
-        if (failure !== null && this.#plan.onError !== 'ignore') this.#failed.set(offset, length);
-        else job.progressTo(this.#due.size === 0 ? this.#cursor : Math.min(...this.#due));
-      },
-    };
-  }
-
-  /** What failed before a `stop` is tried again after the resume. */
-  #retry(job: Job): CopyWork | null {
-    for (const [offset, length] of this.#failed) {
-      this.#failed.delete(offset);
-      return this.#claim(job, offset, length);
-    }
-    return null;
+  /** Due is what the top lacks and the layers above the base have. */
+  async #statusAt(offset: number, end: number): Promise<DueStatus> {
+    const chain = { top: skipFilters(this.#plan.top), base: this.#base };
+    const asked = Math.min(COPY_LIMITS.zeroRangeBytes, end - offset);
+    const status = await layerStatus(chain, offset, asked);
+    return { due: status.where === 'middle', length: status.length };
   }
 }
 

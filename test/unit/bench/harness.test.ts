@@ -57,12 +57,19 @@ describe('the bench report', () => {
   it('gives peer ÷ ours, with and without start-up', () => {
     const row = table([result([1, 1, 1], [2, 2, 2])]).split('\n').at(-1) ?? '';
     expect(row.split(/ {2,}/)).toEqual([
-      'copy', '100', '1.000', '100', '2.000', '50', '2.00', '4.00', 'yes',
+      'copy', '100', '1.000', '100', '2.000', '50', '2.00', '4.00', '-', '-', '-', 'yes',
     ]);
+  });
+  it('adds the flush afterwards to both times for the durable ratio', () => {
+    const flush = { ours: [0, 0, 0], peer: [1, 1, 1] };
+    const cpu = { ours: [0.5, 0.5, 0.5], peer: [0.25, 0.25, 0.25] };
+    const timed = { ...result([1, 1, 1], [2, 2, 2]), flush, cpu };
+    const row = table([timed]).split('\n').at(-1) ?? '';
+    expect(row.split(/ {2,}/).slice(8, 11)).toEqual(['3.00', '0.50', '0.25']);
   });
   it('leaves the ratio out without a peer', () => {
     const row = table([result([1], null)]).split('\n').at(-1) ?? '';
-    expect(row.split(/ {2,}/).slice(4)).toEqual(['-', '-', '-', '-', 'yes']);
+    expect(row.split(/ {2,}/).slice(4)).toEqual(['-', '-', '-', '-', '-', '-', '-', 'yes']);
   });
   it('keeps every round in the JSON', () => {
     const value = JSON.parse(json([result([1, 2, 3], [4, 5, 6])], { 'qemu-img': '7.2' })) as {

@@ -10,7 +10,7 @@ import { SeededRandom } from '../../../src/base/index.js';
 import { FairLanes, inProcessLanes } from '../../../src/block/copy/index.js';
 import type { LaneExecutor, LanePart, LaneStep, LaneTask } from '../../../src/block/copy/index.js';
 import { ThreadRunner } from '../../../src/block/copy/thread-lanes.js';
-import { MemoryHost } from '../../../src/host/index.js';
+import { MemoryHost, nativeAddon } from '../../../src/host/index.js';
 import type { HostFile, WorkerPool } from '../../../src/host/index.js';
 
 const BUILT = existsSync(new URL('../../../dist/block/copy/lane-worker.js', import.meta.url));
@@ -75,6 +75,28 @@ const wanted: fc.Arbitrary<Wanted> = fc.record({
   compressed: fc.boolean(),
 });
 
+/** What the addon does itself, longer than it reads at a time. */
+const plain: fc.Arbitrary<Wanted> = fc.record({
+  parts: fc.array(
+    fc.oneof(
+      fc.record({
+        kind: fc.constant('data' as const),
+        length: fc.integer({ min: 1, max: 800 }).map((count) => count * 512),
+        file: fc.constant(0),
+        offset: fc.nat({ max: 40 }).map((count) => count * GRAIN),
+      }),
+      fc.record({
+        kind: fc.constant('zero' as const),
+        length: fc.integer({ min: 1, max: 800 }).map((count) => count * 512),
+      }),
+    ),
+    { minLength: 1, maxLength: 4 },
+  ),
+  zeroGranularity: fc.constantFrom(0, 512, GRAIN, 65_536, 524_288),
+  skipZeroes: fc.constant(true),
+  compressed: fc.constant(false),
+});
+
 function makeSteps(wantedSteps: readonly Wanted[], packed: number): LaneStep[] {
   let offset = 0;
   return wantedSteps.map(({ parts, zeroGranularity, skipZeroes, compressed }) => {
@@ -112,20 +134,21 @@ function makeTask(steps: readonly LaneStep[]): LaneTask {
 
 describe('lanes', () => {
   const folder = mkdtempSync(join(tmpdir(), 'lanes-'));
-  let threads: LaneExecutor | null = null;
+  const threads = new Map<string, LaneExecutor>();
   beforeAll(async () => {
     if (!BUILT) return;
-    threads = new FairLanes(ThreadRunner.start(2, 0), 4);
-    await threads.warmUp();
+    threads.set('threads', new FairLanes(ThreadRunner.start(2, 0, null), 4));
+    threads.set('addon', new FairLanes(ThreadRunner.start(1, 0), 4));
+    for (const lanes of threads.values()) await lanes.warmUp();
   });
   afterAll(async () => {
-    await threads?.close();
+    for (const lanes of threads.values()) await lanes.close();
     rmSync(folder, { recursive: true, force: true });
   });
 
-  it.skipIf(!BUILT)(
-    'threads and this thread give the same bytes and the same results',
-    async () => {
+  it.skipIf(!BUILT).each(nativeAddon() === null ? ['threads'] : ['threads', 'addon'])(
+    '%s and this thread give the same bytes and the same results',
+    async (way) => {
       const run = async (seed: number, wantedSteps: readonly Wanted[]): Promise<void> => {
         const { bytes, packed } = sourceBytes(seed);
         const steps = makeSteps(wantedSteps, packed);
@@ -146,7 +169,7 @@ describe('lanes', () => {
           openSync(join(folder, 'source'), 'r'),
           openSync(join(folder, 'target'), 'r+'),
         ];
-        const got = await threads?.run(
+        const got = await threads.get(way)?.run(
           { task: makeTask(steps), files: real.map((fd) => descriptorFile('file', fd)) },
           {},
         );
@@ -155,7 +178,11 @@ describe('lanes', () => {
         expect(readFileSync(join(folder, 'target')).equals(host.fileContents('target'))).toBe(true);
       };
       await fc.assert(
-        fc.asyncProperty(fc.nat(), fc.array(wanted, { minLength: 1, maxLength: 5 }), run),
+        fc.asyncProperty(
+          fc.nat(),
+          fc.array(way === 'addon' ? plain : wanted, { minLength: 1, maxLength: 5 }),
+          run,
+        ),
         { numRuns: 25 },
       );
     },
@@ -217,6 +244,39 @@ describe('lanes', () => {
     });
   });
 
+  it.skipIf(nativeAddon() === null)(
+    'the addon names the side that failed, goes on with the others, and obeys the flag',
+    async () => {
+      const source = join(folder, 'addon-source');
+      writeFileSync(source, new Uint8Array(GRAIN).fill(5));
+      const target = join(folder, 'addon-target');
+      writeFileSync(target, '');
+      // One way each: what is not allowed fails with EBADF.
+      const descriptors = [openSync(source, 'r'), openSync(target, 'r+'), openSync(target, 'a')];
+      const step = (from: number, to: number): LaneStep => ({
+        parts: [{ kind: 'data', length: GRAIN, file: from, offset: 0 }],
+        length: GRAIN,
+        target: { kind: 'file', file: to, offset: 0 },
+        zeroGranularity: 0,
+        skipZeroes: true,
+        deflate: false,
+      });
+      const lanes = new FairLanes(ThreadRunner.start(1, 0), 1);
+      const files = descriptors.map((fd) => descriptorFile('file', fd));
+      const task = makeTask([step(2, 1), step(0, 0), step(0, 1)]);
+      const results = await lanes.run({ task, files }, {});
+      expect(results.map(({ outcome }) => outcome)).toEqual(['error', 'error', 'written']);
+      expect(results.map(({ failure }) => failure?.side)).toEqual(['source', 'target', undefined]);
+      expect(results[0]?.failure).toMatchObject({ kind: 'io', errno: 'EBADF' });
+      Atomics.store(task.cancel, 0, 1);
+      const cancelled = await lanes.run({ task, files }, {});
+      expect(new Set(cancelled.map(({ outcome }) => outcome))).toEqual(new Set(['cancelled']));
+      expect(readFileSync(target)).toEqual(Buffer.alloc(GRAIN, 5));
+      await lanes.close();
+      for (const fd of descriptors) closeSync(fd);
+    },
+  );
+
   it('a batch whose thread died is done on this thread, and so are all after it', async () => {
     const host = new MemoryHost();
     host.putFile('target', new Uint8Array(GRAIN).fill(7));
@@ -233,7 +293,7 @@ describe('lanes', () => {
       warmUp: () => Promise.resolve(),
       close: () => Promise.resolve(),
     };
-    const lanes = new FairLanes(new ThreadRunner(pool, 0), 1);
+    const lanes = new FairLanes(new ThreadRunner(pool, 0, null), 1);
     await lanes.warmUp();
     const step: LaneStep = {
       parts: [{ kind: 'zero', length: 512 }],
@@ -248,7 +308,7 @@ describe('lanes', () => {
       expect(results.map(({ outcome }) => outcome), `round ${round}`).toEqual(['written']);
     }
     expect(asked).toBe(2);
-    const busy = new FairLanes(new ThreadRunner(pool), 1);
+    const busy = new FairLanes(new ThreadRunner(pool, undefined, null), 1);
     await busy.warmUp();
     await busy.run({ task: makeTask([step]), files: [file] }, {});
     expect(asked, 'a few bytes are not worth a message to a thread').toBe(3);
