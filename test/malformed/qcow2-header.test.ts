@@ -56,7 +56,10 @@ describe('rules of the header table', () => {
         put(bytes, rule, rule.badValue);
         const error = await refusal(bytes);
         expect(error.kind).toBe('corrupt-image');
-        expect(error.message).toContain(`(${rule.json} ${rule.badValue})`);
+        // Another format altogether is refused in the reference's words.
+        const words = `(${rule.json} ${rule.badValue})`;
+        const other = 'Image is not in qcow2 format';
+        expect(error.message).toContain(rule.json === 'magic' ? other : words);
         expectOneLine(error.message);
       });
     }
