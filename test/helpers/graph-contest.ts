@@ -211,7 +211,7 @@ async function contest({ theirs, ours }: Rivals, player: Player): Promise<Outcom
       );
     }
     if (difference.includes(FORGOTTEN)) return ended('reference-died');
-    const said = { theirs: their.said, ours: our.said };
+    const said = { theirs: their.said, ours: our.said, difference };
     const unchanged = sameFacts(our.state).join() === before;
     before = sameFacts(our.state).join();
     const purpose = difference === '' ? null : differsOnPurpose(command, said, unchanged);

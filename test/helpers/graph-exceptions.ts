@@ -41,8 +41,8 @@ const FILTERS = new Set([
 const THEIRS_ONLY = [/ data-file-raw = false$/];
 
 /**
- * The reference does not notice that a node below a filter grew through another one. How long the
- * file of an image is depends on where its clusters went.
+ * The reference does not notice that a file, or a node below a filter, grew through another one.
+ * How long the file of an image is depends on where its clusters went.
  */
 const SIZE = /^node (\S+) image virtual-size = /;
 
@@ -57,22 +57,44 @@ export function sameFacts({ facts, drivers, edges }: GraphState): string[] {
       if (child === name && drivers.get(child) !== 'file') stale.add(parent);
     }
   }
+  for (const name of sharedFiles(facts, drivers)) {
+    for (const [parent, , child] of edges) {
+      if (child === name && drivers.get(parent) === 'raw') stale.add(parent);
+    }
+  }
   return facts.filter((fact) => {
     const [, name = ''] = SIZE.exec(fact) ?? [];
     return !stale.has(name) && ![...CHANCE, ...THEIRS_ONLY].some((pattern) => pattern.test(fact));
   });
 }
 
+/** Nodes of files that other nodes have open too. */
+function sharedFiles(
+  facts: readonly string[],
+  drivers: GraphState['drivers'],
+): readonly string[] {
+  const opened = facts.flatMap((fact) => {
+    const [, name = '', file = ''] = /^node (\S+) file = (.*)$/.exec(fact) ?? [];
+    return drivers.get(name) === 'file' ? [{ name, file }] : [];
+  });
+  return opened
+    .filter((one) => opened.some((other) => other !== one && other.file === one.file))
+    .map(({ name }) => name);
+}
+
 /** What both said to one command. */
 interface Sayings {
   readonly theirs: readonly Line[];
   readonly ours: readonly Line[];
+  readonly difference: string;
 }
 
 interface Purpose {
   readonly command: RegExp;
   readonly theirs: RegExp;
   readonly ours: RegExp;
+  /** Every line of the difference; absent: whatever they are. */
+  readonly lines?: RegExp;
   readonly reason: string;
 }
 
@@ -103,6 +125,20 @@ const PURPOSES: readonly Purpose[] = [
     reason: 'the reference cannot reopen what inherits force-share, even to start a job',
   },
   {
+    command: /^block-commit/,
+    theirs: /"status":"aborting"/,
+    ours: /"status":"aborting"/,
+    lines: /^reference: +node \S+ ro = false$|^ours: +node \S+ ro = true$|^\S+ +edge /,
+    reason: 'a base that a commit of the active layer gave up is read-only again',
+  },
+  {
+    command: /^block-commit .*block-job-cancel$/,
+    theirs: /BLOCK_JOB_COMPLETED/,
+    ours: /BLOCK_JOB_COMPLETED/,
+    lines: /^reference: +node \S+ ro = false$|^ours: +node \S+ ro = true$|^\S+ +edge /,
+    reason: 'a base that a commit of the active layer stayed away from is read-only again',
+  },
+  {
     command: /./,
     theirs: /"return"/,
     ours: /Backing format name too long/,
@@ -121,10 +157,12 @@ export function differsOnPurpose(
 ): string | null {
   const refused = [said.theirs, said.ours].every((lines) => lines.some((line) => 'error' in line));
   if (refused && unchanged) return 'what is refused leaves something behind in the reference';
-  const sent = `${command.execute} ${JSON.stringify(command.arguments)}`;
+  const what = `${command.execute} ${JSON.stringify(command.arguments)}`;
+  const sent = `${what} ${command.finish ?? ''}`.trim();
   const [theirs, ours] = [JSON.stringify(said.theirs), JSON.stringify(said.ours)];
   const found = PURPOSES.find((each) =>
-    each.command.test(sent) && each.theirs.test(theirs) && each.ours.test(ours));
+    each.command.test(sent) && each.theirs.test(theirs) && each.ours.test(ours) &&
+    said.difference.split('\n').every((line) => each.lines?.test(line) ?? true));
   return found?.reason ?? null;
 }
 
