@@ -3,8 +3,9 @@
 //
 // The arguments of a starting command are the job's own options (jobs/<name>/options.ts).
 
+import { mirrorCopyMode } from '../jobs/mirror/options.js';
 import { jobOptions } from '../jobs/options-catalog.js';
-import { bool, command, int, list, optional, str, struct } from '../schema/index.js';
+import { bool, command, int, list, optional, str, struct, union } from '../schema/index.js';
 import { blockdevCreateOptions } from './blockdev-options.js';
 import { blockJobInfo } from './job.js';
 
@@ -58,6 +59,27 @@ export const blockJobSetSpeed = command({
   since: '1.1',
   doc: 'Limits a block job to `speed` bytes per second; 0 means no limit.',
   args: { device: str, speed: int },
+});
+
+const blockJobChangeOptions = union('BlockJobChangeOptions', {
+  base: { id: str },
+  discriminator: 'type',
+  tagName: 'JobType',
+  branches: {
+    commit: null,
+    stream: null,
+    mirror: struct('BlockJobChangeOptionsMirror', { 'copy-mode': mirrorCopyMode }),
+    backup: null,
+    create: null,
+    amend: null,
+  },
+});
+
+export const blockJobChange = command({
+  name: 'block-job-change',
+  since: '8.2',
+  doc: 'Changes how a running block job works: a mirror goes from background to write-blocking.',
+  args: blockJobChangeOptions,
 });
 
 export const blockStream = command({

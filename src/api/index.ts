@@ -39,6 +39,7 @@ const declarations = [
   blockJob.blockJobDismiss,
   blockJob.blockJobFinalize,
   blockJob.blockJobSetSpeed,
+  blockJob.blockJobChange,
   blockJob.blockStream,
   blockJob.blockCommit,
   blockJob.blockdevMirror,

@@ -26,6 +26,8 @@ export const typeDocs: Readonly<Record<string, string>> = {
   JobInfo: 'A job as query-jobs shows it.',
   JobType: 'What a job does.',
   JobStatus: 'Where a job is in its life.',
+  BlockJobChangeOptions: 'What a block job is to do differently from now on.',
+  BlockJobChangeOptionsMirror: 'What may change of a mirror.',
   BlockJobInfo: 'A block job as query-block-jobs shows it.',
   BlockDeviceIoStatus: 'Whether I/O goes well.',
   BlockdevOnError: 'What a job does about an I/O error.',

@@ -8,7 +8,7 @@ export {
 export { startCommit } from './commit/index.js';
 export { startCreate } from './create/index.js';
 export { Job } from './job.js';
-export type { BlockJobInfo, IoStatus, JobEvent, JobInfo, JobWork } from './job.js';
+export type { BlockJobInfo, IoStatus, JobEvent, JobInfo, JobWork } from './job-work.js';
 export * from './job-states.js';
 export { JobTransaction } from './job-transaction.js';
 export { startDriveMirror, startMirror } from './mirror/index.js';

@@ -7,82 +7,21 @@
 // (job-transaction.ts): run → waiting → pending → prepare → commit or abort → clean → concluded.
 
 import { assert, BlockError, errnoText } from '../base/index.js';
-import type { Clock } from '../base/index.js';
 import { yieldToLoop } from '../block/copy/index.js';
 import { assertTransition, requireVerb, VERBS } from './job-states.js';
 import type { JobStatus, JobType } from './job-states.js';
 import { JobTransaction } from './job-transaction.js';
+import { changeRefused } from './job-work.js';
+import type {
+  BlockJobInfo,
+  IoStatus,
+  JobChanges,
+  JobInfo,
+  JobSetup,
+  JobSurroundings,
+  JobWork,
+} from './job-work.js';
 import type { OnError } from './options.js';
-
-/** What a job does; every method but run() may be left out. */
-export interface JobWork {
-  /** Resolves with everything it wrote flushed; throws to fail the job. */
-  run(job: Job): Promise<void>;
-  /** At PENDING: changes links; a throw fails the whole transaction. */
-  prepare?(): Promise<void>;
-  commit?(): void;
-  abort?(): void;
-  /** However the job ended, also when it never started: lets go of filters and edges. */
-  clean?(): Promise<void>;
-  /** The job leaves the list: lets go of what a concluded job still has, edges at once. */
-  dismiss?(): Promise<void>;
-  setSpeed?(bytesPerSecond: number): void;
-  /** The user asks a READY job to come to its end; refused where this is missing. */
-  complete?(): void;
-  /** Its end takes a moment: a cancel is answered before the events of the end. */
-  readonly lingers?: boolean;
-  /** A READY job is cancelled without force: it ends in good order, changing no link. */
-  finish?(): void;
-}
-
-export interface JobEvent {
-  readonly name: string;
-  readonly data: Readonly<Record<string, unknown>>;
-}
-
-export interface JobInfo {
-  readonly id: string;
-  readonly type: JobType;
-  readonly status: JobStatus;
-  readonly 'current-progress': number;
-  readonly 'total-progress': number;
-  readonly error?: string;
-}
-
-export type IoStatus = 'ok' | 'failed' | 'nospace';
-
-export interface BlockJobInfo {
-  readonly type: JobType;
-  readonly device: string;
-  readonly len: number;
-  readonly offset: number;
-  readonly busy: boolean;
-  readonly paused: boolean;
-  readonly speed: number;
-  readonly 'io-status': IoStatus;
-  readonly ready: boolean;
-  readonly status: JobStatus;
-  readonly 'auto-finalize': boolean;
-  readonly 'auto-dismiss': boolean;
-  readonly error?: string;
-}
-
-export interface JobSetup {
-  readonly id: string;
-  readonly type: JobType;
-  /** False for create and amend: no BLOCK_JOB_* events, unknown to block-job-* verbs. */
-  readonly blockJob: boolean;
-  readonly autoFinalize: boolean;
-  readonly autoDismiss: boolean;
-  readonly transaction?: JobTransaction;
-}
-
-export interface JobSurroundings {
-  readonly clock: Clock;
-  emit(event: JobEvent): void;
-  /** The job left the list. */
-  forget(job: Job): void;
-}
 
 interface Parked {
   readonly wake: () => void;
@@ -380,6 +319,16 @@ export class Job {
     this.#speed = Number(bytesPerSecond);
     this.#work?.setSpeed?.(this.#speed);
     if (this.#pauseCount === 0) this.wake();
+  }
+
+  change(changes: JobChanges): void {
+    requireVerb(this.id, this.#status, 'change');
+    if (this.#work?.change === undefined) throw changeRefused();
+    if (changes.type !== this.type) {
+      const text = `Job '${this.id}' is of type '${this.type}', not '${changes.type}'`;
+      throw new BlockError('invalid-option', text);
+    }
+    this.#work.change(changes);
   }
 
   info(): JobInfo {

@@ -14,6 +14,8 @@ import { layerStatus, MirrorState, skipFilters, yieldToLoop } from '../block/cop
 import type { CopyFailure, CopySession, MirrorInternal } from '../block/copy/index.js';
 import { CopyLoop, lengthen } from './copy-loop.js';
 import type { Job } from './job.js';
+import { changeRefused } from './job-work.js';
+import type { JobChanges } from './job-work.js';
 import { MirrorBatches } from './mirror-batches.js';
 import { requireReplaceable, takePlace } from './mirror-pivot.js';
 import type { MirrorPlan } from './mirror-pivot.js';
@@ -46,10 +48,14 @@ export class MirrorWork implements StartableWork {
   #pivoted = false;
   #madeWritable = false;
   #speed = 0;
+  #blocking: boolean;
+  /** All that was to be copied at the start is marked. */
+  #marked = false;
 
   constructor(registry: JobRegistry, plan: MirrorPlan) {
     this.#registry = registry;
     this.#plan = plan;
+    this.#blocking = plan.blocking;
     this.#state = new MirrorState({
       length: plan.source.length,
       granularity: plan.granularity,
@@ -122,6 +128,19 @@ export class MirrorWork implements StartableWork {
     this.#loop?.setSpeed(bytesPerSecond);
   }
 
+  /** Writes that are under way mark what they change, later ones reach the target, too. */
+  change(changes: JobChanges): void {
+    if (this.#plan.type !== 'mirror') throw changeRefused();
+    const wanted = changes['copy-mode'] ?? 'background';
+    if (this.#blocking === (wanted === 'write-blocking')) return;
+    if (this.#blocking) {
+      const text = `Change to copy mode '${wanted}' is not implemented`;
+      throw new BlockError('unsupported', text);
+    }
+    this.#blocking = true;
+    if (this.#marked) this.#state.block(must(this.#target, 'the job is attached'));
+  }
+
   complete(): void {
     const { replaces } = this.#plan;
     if (replaces !== null && this.#registry.graph.find(replaces) === null) {
@@ -135,7 +154,7 @@ export class MirrorWork implements StartableWork {
   }
 
   async run(job: Job): Promise<void> {
-    const { sync, blocking } = this.#plan;
+    const { sync } = this.#plan;
     // What starts with something to copy is answered before it gets anywhere.
     if (sync !== 'none') await yieldToLoop();
     await this.#matchSizes();
@@ -143,7 +162,8 @@ export class MirrorWork implements StartableWork {
     const loop = this.#openLoop(job, session);
     this.#loop = loop;
     await this.#findDue(job, session);
-    if (blocking) this.#state.block(must(this.#target, 'the job is attached'));
+    this.#marked = true;
+    if (this.#blocking) this.#state.block(must(this.#target, 'the job is attached'));
     for (;;) {
       await loop.run(job);
       if (!job.ready) {
@@ -189,7 +209,7 @@ export class MirrorWork implements StartableWork {
 
   /** Writes of guests that are on their way to the target still need its edge. */
   async #awaitGuests(filter: Node | null, section: DrainedSection | null): Promise<void> {
-    if (!this.#plan.blocking || filter === null || section !== null) return;
+    if (!this.#blocking || filter === null || section !== null) return;
     (await this.#registry.graph.drain([filter])).end();
   }
 
@@ -205,9 +225,12 @@ export class MirrorWork implements StartableWork {
 
   #shownBits(): ShownBits {
     const { bitmap } = this.#state;
+    const isBlocking = (): boolean => this.#blocking;
     return {
       granularity: bitmap.unit,
-      recording: !this.#plan.blocking,
+      get recording() {
+        return !isBlocking();
+      },
       get count() {
         return bitmap.dirtyUnits * bitmap.unit;
       },

@@ -5,7 +5,7 @@ import { BlockError, JOB_LIMITS } from '../base/index.js';
 import type { Child, Driver, Graph, Node } from '../block/index.js';
 import type { CopyEngine } from '../block/copy/index.js';
 import { Job } from './job.js';
-import type { JobEvent, JobSetup } from './job.js';
+import type { JobEvent, JobSetup } from './job-work.js';
 
 export interface JobRegistryOptions {
   readonly graph: Graph;

@@ -7,7 +7,8 @@ import { BlockError, NAME_LIMITS } from '../base/index.js';
 import type { Eventually } from '../base/index.js';
 import { jobBlock } from '../block/index.js';
 import type { Backend, Driver, EdgeUser, InsertFilterRequest, Node } from '../block/index.js';
-import type { Job, JobSetup, JobWork } from './job.js';
+import type { Job } from './job.js';
+import type { JobSetup, JobWork } from './job-work.js';
 import type { JobRegistry } from './registry.js';
 
 export interface StartableWork extends JobWork {

@@ -121,8 +121,9 @@ async function chain(seed: number, sizes: readonly number[]): Promise<Stage> {
 }
 
 describe('while guests write', () => {
-  it('a mirror is its source at the pivot, in both copy modes', async () => {
-    const mode = fc.constantFrom('background' as const, 'write-blocking' as const);
+  it('a mirror is its source at the pivot, in both copy modes and when they change', async () => {
+    const modes = ['background', 'write-blocking', 'changed'] as const;
+    const mode = fc.constantFrom(...modes);
     const granularity = fc.constantFrom(0, 512, 4096, 131_072);
     await fc.assert(
       fc.asyncProperty(
@@ -141,8 +142,13 @@ describe('while guests write', () => {
           const writing = guests.run(seed);
           const job = await startMirror(stage.jobs, {
             'job-id': 'm', device: 'top', target: 'target', sync,
-            'copy-mode': copyMode, granularity: grain, 'auto-finalize': false,
+            'copy-mode': copyMode === 'changed' ? 'background' : copyMode,
+            granularity: grain, 'auto-finalize': false,
           });
+          if (copyMode === 'changed') {
+            await turns(seed % 30);
+            job.change({ type: 'mirror', 'copy-mode': 'write-blocking' });
+          }
           await toPending(job, new SeededRandom(seed), pivot);
           expect(firstDifference(await readAll(source), guests.expected)).toBe(-1);
           expect(firstDifference(await readAll(target), guests.expected)).toBe(-1);

@@ -36,8 +36,9 @@ const DIFFERENCES: readonly { readonly at: RegExp; readonly reason: string }[] =
   },
 ];
 
-/** Names of older versions, which the reference does not have any more. */
+/** Names of versions before the reference's, and of later ones. */
 const OWN_NAMES = [
+  'block-job-change',
   'x-blockdev-reopen',
   'x-block-dirty-bitmap-enable',
   'x-block-dirty-bitmap-disable',

@@ -4,7 +4,8 @@
 import { BlockError, Permission } from '../../base/index.js';
 import { UNNAMED_USER } from '../../block/index.js';
 import type { Backend, Driver, Node, NodeOptions } from '../../block/index.js';
-import type { Job, JobWork } from '../job.js';
+import type { Job } from '../job.js';
+import type { JobWork } from '../job-work.js';
 import type { JobRegistry } from '../registry.js';
 import { letGo } from '../start.js';
 import type { CreateOptions } from './options.js';

@@ -14,7 +14,8 @@ import type { CopyFailure, CopyOnReadInternal } from '../../block/copy/index.js'
 import { CopyLoop } from '../copy-loop.js';
 import { DueWalk } from '../due-walk.js';
 import type { DueStatus } from '../due-walk.js';
-import type { Job, JobWork } from '../job.js';
+import type { Job } from '../job.js';
+import type { JobWork } from '../job-work.js';
 import type { OnError } from '../options.js';
 import { detachAll, entered, insertJobFilter, jobUser, letGo } from '../start.js';
 import type { JobRegistry } from '../registry.js';

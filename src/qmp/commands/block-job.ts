@@ -22,6 +22,7 @@ export const blockJobCommands: HandlerFamily<
   | 'block-job-dismiss'
   | 'block-job-finalize'
   | 'block-job-set-speed'
+  | 'block-job-change'
   | 'block-stream'
   | 'block-commit'
   | 'blockdev-mirror'
@@ -41,6 +42,8 @@ export const blockJobCommands: HandlerFamily<
   'block-job-finalize': (engine, { id }) => engine.jobs.requireBlockJob(id).finalize(),
   'block-job-set-speed': (engine, { device, speed }) =>
     engine.jobs.requireBlockJob(device).setSpeed(speed),
+  'block-job-change': (engine, changes) =>
+    engine.jobs.requireBlockJob(changes.id).change(changes),
   'block-stream': async (engine, args) => void (await startStream(engine.jobs, args)),
   'block-commit': async (engine, args) => void (await startCommit(engine.jobs, args)),
   'blockdev-mirror': async (engine, args) => void (await startMirror(engine.jobs, args)),

@@ -101,6 +101,28 @@ describe('a mirror', () => {
     expect(firstDifference(await readAll(graph.require('top')), guest.expected)).toBe(-1);
   });
 
+  it('goes from background to write-blocking while it runs, and not back', async () => {
+    const { jobs, graph, guest } = await mirrorStage();
+    const job = await startMirror(jobs, USUAL);
+    await reach(job, 'ready');
+    job.change({ type: 'mirror', 'copy-mode': 'background' });
+    job.change({ type: 'mirror', 'copy-mode': 'write-blocking' });
+    job.change({ type: 'mirror', 'copy-mode': 'write-blocking' });
+    await guest.write(131_072, bytes(7));
+    expect(firstDifference(await readAll(graph.require('target')), guest.expected)).toBe(-1);
+    expect(() => job.change({ type: 'mirror', 'copy-mode': 'background' })).toThrow(
+      "Change to copy mode 'background' is not implemented",
+    );
+    expect(() => job.change({ type: 'backup' })).toThrow(
+      "Job 'm' is of type 'mirror', not 'backup'",
+    );
+    await job.cancelBlock(true);
+    await job.ended;
+    expect(() => job.change({ type: 'mirror', 'copy-mode': 'background' })).toThrow(
+      "cannot accept command verb 'change'",
+    );
+  });
+
   it('stops for want of space, goes on after the resume, and is complete', async () => {
     const { jobs, guest, host, graph } = await mirrorStage();
     host.faults.add({ operation: 'write', path: 'target.qcow2', nth: 3, errno: 'ENOSPC' });
