@@ -61,9 +61,12 @@ function repeated(content: Uint8Array, length: number): Uint8Array {
 function writeCompressed(shell: Shell, request: WriteRequest): Eventually<void> {
   const { offset, length, flags, content } = request;
   const { backend, node } = shell.file;
+  const cluster = node.info.clusterSize ?? 1;
+  const reachesEnd = offset + length === node.length;
+  const whole = offset % cluster === 0 && (length % cluster === 0 || reachesEnd);
   return settle(node.blockStatus(offset, Math.max(1, length), false), (status) => {
     const isStored = status.hostOffset !== undefined || status.compressed;
-    if (isStored && node.driver.name === 'qcow2') {
+    if (whole && isStored && node.driver.name === 'qcow2') {
       throw new BlockError('io', errnoText('EIO'), { offset });
     }
     if (content === null) return backend.writeZeroes(offset, length, flags);
