@@ -190,7 +190,7 @@ describe.skipIf(isMissing)('beside the real qemu-img', () => {
     }
   });
 
-  it.each(BENCH_LINES)('answers the same but for the time: %s', (line) => {
+  it.each(someOf(BENCH_LINES, 2))('answers the same but for the time: %s', (line) => {
     const words = `qemu-img ${line}`;
     expect(timeless(twins.shim(words))).toEqual(timeless(twins.real(words)));
   });

@@ -8,6 +8,7 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 
 import { SeededRandom } from '../../src/base/index.js';
+import { openNativeHost } from '../../src/host/index.js';
 import { peer } from '../helpers/peers.js';
 import { forEachSeed } from '../helpers/seeds.js';
 import { IoTwins } from '../helpers/io-twins.js';
@@ -35,6 +36,8 @@ const TARGETS: readonly Target[] = [
   { name: 'top.qcow2', args: [], size: 1024 * KIB, compresses: true, cluster: 64 * KIB },
   { name: 'x.raw', args: ['-f', 'raw'], size: 512 * KIB, compresses: false, cluster: 512 },
 ];
+/** Without the addon a raw file cannot be zeroed without writing zeroes (`write -zn`). */
+const PLAYED = TARGETS.filter(({ name }) => name !== 'x.raw' || openNativeHost() !== null);
 
 /** Commands without those beside them: what is printed comes in one order only. */
 class Script {
@@ -128,7 +131,7 @@ describe.skipIf(qemuImg === '' || qemuIo === '')('random commands', () => {
 
   afterAll(() => twins.remove());
 
-  it.each(TARGETS)('have the same effects on $name', async (target) => {
+  it.each(PLAYED)('have the same effects on $name', async (target) => {
     await forEachSeed([1, 2, 10, 12], (seed) => {
       twins.reset();
       const args = [...target.args, target.name, ...commandsOf(new Script(seed, target))];
