@@ -7,7 +7,7 @@ import { closeSync, fdatasyncSync, openSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import type { QmpClient } from 'blockwright/client';
 import { startDaemon, timeJob, type Who } from './daemons.js';
-import { type Content, writeContent } from './data.js';
+import { type Content, warm, writeContent } from './data.js';
 import type { BenchContext, Paired, Result } from './harness.js';
 import { alternate, median, sameContent, timeCommand } from './harness.js';
 
@@ -28,6 +28,37 @@ export interface JobBench {
 }
 
 const JOB = 'job';
+
+/** A job that copies a whole disk to a fresh qcow2 image. */
+export async function measureWholeCopy(
+  context: BenchContext,
+  command: 'blockdev-backup' | 'blockdev-mirror',
+  content: Content,
+): Promise<Result> {
+  const source = join(context.folder, 'source.qcow2');
+  const target = { ours: join(context.folder, 'ours'), peer: join(context.folder, 'peer') };
+  await makeImage(context, content, source);
+  return measureJob(context, {
+    question: `${command}, ${content}`,
+    blockdevs: (who) => [qcow2Node('disk', source), qcow2Node('target', target[who])],
+    async reset(who) {
+      rmSync(target[who], { force: true });
+      await makeEmpty(context, target[who]);
+      warm(source);
+    },
+    start: (client, id) =>
+      client.execute(command, {
+        'job-id': id,
+        device: 'disk',
+        target: 'target',
+        sync: 'full',
+        'auto-dismiss': false,
+      }),
+    target: (who) => target[who],
+    expected: source,
+    files: [source, ...Object.values(target)],
+  });
+}
 
 export async function measureJob(context: BenchContext, bench: JobBench): Promise<Result> {
   context.log(bench.question);
