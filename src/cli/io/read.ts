@@ -5,8 +5,11 @@ import { CommandFailure, UsageFailure } from './command.js';
 import type { Command, GivenWords } from './command.js';
 import { lengthOf, lengthsOf, patternOf, requireSectors, sizeOf } from './numbers.js';
 import {
+  ASYNC_MANUAL,
+  checkPattern,
   COUNTS,
   DUMP,
+  injectsInvalid,
   INVALID,
   perform,
   QUIET,
@@ -45,10 +48,6 @@ function timedRead(shell: Shell, request: ReadRequest): Timed {
     },
     verify: () => expected === null || verifyPattern(shell, { buffer, offset }, expected),
   };
-}
-
-function checkPattern(letter: string, value: string): void {
-  if (letter === 'P') patternOf(value);
 }
 
 export const read: Command = {
@@ -134,20 +133,9 @@ export const aioRead: Command = {
   about: 'asynchronously reads a number of bytes',
   words: [2, null],
   flags: [COUNTS, VERIFY, INVALID, DUMP, QUIET],
-  manual: [
-    'Goes on while the commands that follow run, and prints what came of it when it ends;',
-    'aio_flush waits for that. The command itself fails only if nothing could be sent.',
-  ],
+  manual: ASYNC_MANUAL,
   run(shell, given) {
-    let invalid = false;
-    given.read([0, null], (letter, value) => {
-      checkPattern(letter, value);
-      if (letter === 'i') invalid = true;
-    });
-    if (invalid) {
-      shell.program.out('injecting invalid read request\n');
-      return;
-    }
+    if (injectsInvalid(shell, given, 'read')) return;
     given.read([2, null]);
     submit(shell, given, timedRead(shell, vectored(given, 'readv')));
   },

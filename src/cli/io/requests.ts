@@ -6,6 +6,7 @@ import type { Eventually } from '../../base/index.js';
 import { BlockError } from '../../base/index.js';
 import { CommandFailure } from './command.js';
 import type { CommandFlag, GivenWords } from './command.js';
+import { patternOf } from './numbers.js';
 import { dumpTexts, reportText } from './report.js';
 import type { Finished } from './report.js';
 import { requestFailure } from './shell.js';
@@ -33,6 +34,32 @@ export const INVALID: CommandFlag = {
 };
 
 export const DEFAULT_FILL = 0xcd;
+
+/** How requests behave that run beside the commands. */
+export const ASYNC_MANUAL: readonly string[] = [
+  'Goes on while the commands that follow run, and prints what came of it when it ends;',
+  'aio_flush waits for that. The command itself fails only if nothing could be sent.',
+];
+
+/** A pattern that is no byte is refused before the operands are looked at. */
+export function checkPattern(letter: string, value: string): void {
+  if (letter === 'P') patternOf(value);
+}
+
+/** With -i nothing is sent, whatever the operands are: says so. */
+export function injectsInvalid(
+  shell: Shell,
+  given: GivenWords,
+  kind: 'read' | 'write',
+): boolean {
+  let invalid = false;
+  given.read([0, null], (letter, value) => {
+    checkPattern(letter, value);
+    if (letter === 'i') invalid = true;
+  });
+  if (invalid) shell.program.out(`injecting invalid ${kind} request\n`);
+  return invalid;
+}
 
 export interface Timed extends Omit<Finished, 'milliseconds'> {
   /** What messages call it: `read failed: …`. */

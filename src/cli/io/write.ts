@@ -10,10 +10,13 @@ import { CommandFailure } from './command.js';
 import type { Command, GivenWords } from './command.js';
 import { lengthOf, lengthsOf, patternOf, requireSectors, sizeOf } from './numbers.js';
 import {
+  ASYNC_MANUAL,
+  checkPattern,
   COUNTS,
   DEFAULT_FILL,
   FILL,
   FUA,
+  injectsInvalid,
   INVALID,
   perform,
   QUIET,
@@ -81,10 +84,6 @@ function flagsOf(given: GivenWords): number {
   if (given.has('n')) flags |= RequestFlag.noFallback;
   if (given.has('c')) flags |= RequestFlag.compressed;
   return flags;
-}
-
-function checkPattern(letter: string, value: string): void {
-  if (letter === 'P') patternOf(value);
 }
 
 function fillOf(given: GivenWords): Uint8Array {
@@ -194,20 +193,9 @@ export const aioWrite: Command = {
   words: [2, null],
   permissions: Permission.write,
   flags: [FILL, COUNTS, FUA, INVALID, QUIET, UNMAP, ZEROES],
-  manual: [
-    'Goes on while the commands that follow run, and prints what came of it when it ends;',
-    'aio_flush waits for that. The command itself fails only if nothing could be sent.',
-  ],
+  manual: ASYNC_MANUAL,
   run(shell, given) {
-    let invalid = false;
-    given.read([0, null], (letter, value) => {
-      checkPattern(letter, value);
-      if (letter === 'i') invalid = true;
-    });
-    if (invalid) {
-      shell.program.out('injecting invalid write request\n');
-      return;
-    }
+    if (injectsInvalid(shell, given, 'write')) return;
     const operands = given.read([2, null]);
     if (given.has('z') && operands.length !== 2) {
       throw new CommandFailure('-z supports only a single length parameter');
