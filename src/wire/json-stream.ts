@@ -73,7 +73,8 @@ export class JsonStream {
 
   #token(token: Token): void {
     if (token.kind === 'error') {
-      this.#fail(`JSON parse error, stray '${strayText(token.bytes)}'`);
+      this.#reset();
+      this.#emit(strayMessage(token.bytes));
       return;
     }
     if (this.#tokens.length === 0 && token.kind === 'structure' && nesting(token) <= 0) {
@@ -126,7 +127,7 @@ export class JsonStream {
   }
 
   #reset(): void {
-    this.#tokens = [];
+    if (this.#tokens.length > 0) this.#tokens = [];
     this.#bytes = 0;
     this.#braces = 0;
     this.#brackets = 0;
@@ -135,16 +136,22 @@ export class JsonStream {
 
 const STRAY_BYTES = 1024;
 
-/** The broken token up to a NUL, as text that is safe to print. */
-function strayText(bytes: Uint8Array): string {
-  const [only] = bytes;
-  // What floods consist of; a byte of 0x80 or more alone is no character.
-  if (bytes.length === 1 && only !== undefined && only > 0) {
-    return only < 0x80 ? String.fromCharCode(only) : '\ufffd';
-  }
+/** What single bytes that begin nothing are answered with: floods consist of them. */
+const STRAY: readonly JsonMessage[] = Array.from({ length: 256 }, (_, byte) =>
+  refusedStray(Uint8Array.of(byte)),
+);
+
+function strayMessage(bytes: Uint8Array): JsonMessage {
+  const [first = 0] = bytes;
+  return bytes.length === 1 ? (STRAY[first] as JsonMessage) : refusedStray(bytes);
+}
+
+/** Shows the broken token up to a NUL. */
+function refusedStray(bytes: Uint8Array): JsonMessage {
   const shown = Buffer.from(bytes.subarray(0, STRAY_BYTES));
   const nul = shown.indexOf(0);
-  return shown.subarray(0, nul < 0 ? shown.length : nul).toString('utf8');
+  const text = shown.subarray(0, nul < 0 ? shown.length : nul).toString('utf8');
+  return { ok: false, error: `JSON parse error, stray '${text}'` };
 }
 
 /** One whole JSON text; throws JsonSyntaxError. */
