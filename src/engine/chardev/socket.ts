@@ -16,8 +16,8 @@ type LegacyAddress = SocketOptions['addr'];
 
 export interface SocketPlace {
   readonly clock: Clock;
-  /** Waiting for a first client ends with it. */
-  readonly quit: Promise<void>;
+  /** Waiting for the other side ends with it. */
+  readonly quit: AbortSignal;
 }
 
 /** Binds or connects; with `wait` resolves when the first client is there. */
@@ -34,12 +34,16 @@ export async function openSocketChardev(
     throw invalid("'wait' option is incompatible with socket in client connect mode");
   }
   const chardev = new SocketChardev(options, place.clock);
-  if (!server) {
-    await chardev.connect();
-    return chardev;
+  if (server) await chardev.listen();
+  if (server && wait !== true) return chardev;
+  const giveUp = (): void => void chardev.close();
+  place.quit.addEventListener('abort', giveUp);
+  try {
+    if (place.quit.aborted) giveUp();
+    await (server ? chardev.firstClient : chardev.connect());
+  } finally {
+    place.quit.removeEventListener('abort', giveUp);
   }
-  await chardev.listen();
-  if (wait === true) await Promise.race([chardev.firstClient, place.quit]);
   return chardev;
 }
 
@@ -87,6 +91,7 @@ function addressOf(addr: LegacyAddress): SocketAddress {
 
 class SocketChardev implements Chardev {
   readonly kind = 'socket';
+  /** Resolves when it is closed, too. */
   readonly firstClient: Promise<void>;
   readonly #options: SocketOptions;
   readonly #clock: Clock;
@@ -177,6 +182,7 @@ class SocketChardev implements Chardev {
 
   async close(): Promise<void> {
     this.#givingUp.abort();
+    this.#arrived?.();
     this.#cancelRetry?.();
     for (const socket of this.#sockets) socket.destroy();
     await this.#listener?.close();
