@@ -89,13 +89,20 @@ class Check {
     await this.#comparison.compare(null);
     if (repair !== null) await this.#mendRefcounts(repair, before);
     // Without usable refcounts nothing can be said about the flags.
-    if (findings.checkErrors === 0 && findings.failure === null) {
+    if (findings.checkErrors === 0 && findings.failure === null && !this.#flagsAreRight()) {
       const isRepaired = repair !== null;
       const flags = new CopiedFlags({ file, header, findings, onDisk: this.#onDisk, isRepaired });
       await flags.compare(header.fields.l1TableOffset, tables);
     }
     if (repair !== null) await this.#clearMarks(repair);
     return this.#result();
+  }
+
+  /** Every flag is set and every refcount is one: the usual image, which needs no second sweep. */
+  #flagsAreRight(): boolean {
+    const { corruptions, leaks } = this.#findings;
+    if (corruptions + leaks > 0 || !this.#mappings.allCopied) return false;
+    return !this.#regions.references.hasShared();
   }
 
   #result(): CheckResult {

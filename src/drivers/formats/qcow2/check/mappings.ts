@@ -32,6 +32,8 @@ export class MappingSweep {
   /** Those of them that do not follow their predecessor in the L2 table. */
   fragmented = 0;
   compressed = 0;
+  /** Every entry that may have the copied flag has it. */
+  allCopied = true;
   readonly #context: MappingContext;
 
   constructor(context: MappingContext) {
@@ -47,6 +49,7 @@ export class MappingSweep {
       const hi = tables.hi(index);
       const lo = tables.lo(index);
       if (hi === 0 && lo === 0) continue;
+      this.allCopied &&= isCopied(hi);
       if (hasReservedL1Bits(hi, lo)) {
         const entry = hexBits({ hi, lo });
         findings.corrupt(() => `ERROR found L1 entry with reserved bits set: ${entry}`);
@@ -92,6 +95,7 @@ export class MappingSweep {
       if (kind !== EntryKind.data && kind !== EntryKind.zeroAllocated) continue;
       const offset = entryHostOffset(hi, lo);
       this.allocated += times;
+      this.allCopied &&= isCopied(hi);
       if (next !== 0 && offset !== next) this.fragmented += times;
       next = offset + clusterSize;
       if (regions.countCluster(offset, times)) continue;

@@ -47,6 +47,15 @@ export class ReferenceCounts {
     return count;
   }
 
+  /** Some cluster is counted more than once. */
+  hasShared(): boolean {
+    for (const { list, length, counts } of this.#pages.values()) {
+      if (counts?.some((count) => count > 1) === true) return true;
+      if (new Set(list.subarray(0, length)).size < length) return true;
+    }
+    return false;
+  }
+
   /** The first cluster from `from` on that has a count; Infinity when there is none. */
   next(from: number): number {
     this.#sorted ??= [...this.#pages.keys()].toSorted((a, b) => a - b);
