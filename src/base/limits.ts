@@ -63,8 +63,8 @@ export const IMAGE_LIMITS = {
   backingFormatBytes: 15,
   /** Findings of a check that are worded; further ones are only counted. */
   checkMessages: 10_000,
-  /** L2 tables that a check sweeps again because two L1 entries share them. */
-  checkRepeats: 64,
+  /** Bytes of refcount blocks that a check keeps at hand. */
+  checkBlockBytes: 32 * MIB,
   /** Bytes, and 16 KiB for each table, that a check reads of tables without an entry. */
   checkEmptyTableBytes: 1024 * MIB,
   backingChainDepth: 200,
