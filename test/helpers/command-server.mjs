@@ -22,6 +22,7 @@ function chunkOf(command) {
 const LOADERS = {
   img: async () => (await import(chunkOf('img'))).runImg,
   io: async () => (await import(chunkOf('io'))).runIo,
+  'storage-daemon': async () => (await import(chunkOf('storage-daemon'))).runStorageDaemon,
 };
 
 async function answer({ cwd, words }) {
