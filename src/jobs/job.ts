@@ -343,8 +343,8 @@ export class Job {
   }
 
   blockInfo(): BlockJobInfo {
-    return {
-      type: this.type,
+    const { type } = this;
+    const state = {
       device: this.id,
       len: this.#total,
       offset: this.#progress,
@@ -358,6 +358,8 @@ export class Job {
       'auto-dismiss': this.autoDismiss,
       ...(this.#error === null ? {} : { error: this.#error }),
     };
+    if (type !== 'mirror') return { type, ...state };
+    return { type, ...state, 'actively-synced': this.#work?.activelySynced?.() ?? false };
   }
 
   // ---- What the transaction calls
