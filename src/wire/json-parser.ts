@@ -6,7 +6,7 @@
 // recursion here is bounded too. What is wrong is a Mistake, with the wording QMP clients know: a
 // value and nothing thrown, since a flood of broken messages is one each.
 
-import { JsonDouble, must } from '../base/index.js';
+import { assert, JsonDouble, must } from '../base/index.js';
 import type { JsonValue } from '../base/index.js';
 import { Buffer } from 'node:buffer';
 import type { Token } from './json-lexer.js';
@@ -138,8 +138,13 @@ function decodeUtf8(bytes: Uint8Array): string | Mistake {
   } catch {
     const text = Buffer.from(bytes).toString('latin1');
     if (!text.includes('\xc0\x80')) return BAD_UTF8;
-    const parts = text.split('\xc0\x80').map((part) => decodeUtf8(Buffer.from(part, 'latin1')));
-    return parts.find((part) => part instanceof Mistake) ?? parts.join('\0');
+    const parts: string[] = [];
+    for (const part of text.split('\xc0\x80')) {
+      const decoded = decodeUtf8(Buffer.from(part, 'latin1'));
+      if (decoded instanceof Mistake) return decoded;
+      parts.push(decoded);
+    }
+    return parts.join('\0');
   }
 }
 
@@ -282,7 +287,11 @@ export function nesting(token: Token): number {
 }
 
 function spell(token: Token, quote: (text: string) => string): string {
-  if (token.kind === 'string') return quote(String(decodeString(token.bytes)));
+  if (token.kind === 'string') {
+    const string = decodeString(token.bytes);
+    assert(typeof string === 'string', 'the tokens were parsed before');
+    return quote(string);
+  }
   const text = textOf(token.bytes);
   return text === ',' || text === ':' ? `${text} ` : text;
 }
