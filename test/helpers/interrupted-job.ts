@@ -199,7 +199,8 @@ export class InterruptedJob {
   async expectAllWell(): Promise<void> {
     this.host.faults.clear();
     this.#expectNothingLeft();
-    const { guest, engine } = this;
+    const { guest } = this;
+    if (this.#kind.endless === true && this.#hasMoved) return;
     expect(brokenAt(guest.view, await readAll(guest.backend.node)), 'the view').toBe(-1);
     await this.#expectBitmapsKnow();
     await guest.flush();
@@ -209,7 +210,7 @@ export class InterruptedJob {
     await expectWreck(last, 'at the end');
     await guest.backend.detach();
     await this.#close();
-    expect([...engine.graph.nodes].map(({ name }) => name)).toEqual([]);
+    expect([...this.engine.graph.nodes].map(({ name }) => name)).toEqual([]);
     expect(this.#clock.pendingTimers, 'timers').toBe(0);
   }
 
@@ -267,6 +268,11 @@ export class InterruptedJob {
     return status === 'ready' && turn > 8 ? 'job-complete' : null;
   }
 
+  /** The guest is on the job's target; one that copies only what comes lacks all else. */
+  get #hasMoved(): boolean {
+    return skipFilters(this.guest.backend.node).name !== 'top';
+  }
+
   #expectNothingLeft(): void {
     const nodes = [...this.engine.graph.nodes];
     const filters = nodes.filter((node) => node.driver.kind === 'filter');
@@ -297,7 +303,7 @@ export class InterruptedJob {
       const origin = this.#origins.get(name);
       if (node === null || origin === undefined) continue;
       // Once the guest is on what was its backing file, that changes below it.
-      if (name === 'top' && skipFilters(this.guest.backend.node) !== node) continue;
+      if (name === 'top' && this.#hasMoved) continue;
       expect(unmarked(node, 'all', await readAll(node), origin), `all of ${name}`).toEqual([]);
     }
     for (const each of this.#kind.backups ?? []) await this.#expectBackup(each);
