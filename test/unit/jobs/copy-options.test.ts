@@ -82,9 +82,21 @@ describe('a backup', () => {
     });
   }
 
+  it('copies zeroes as data where the host may copy by itself', async () => {
+    for (const hostCopies of [false, true]) {
+      const stage = await loadedStage();
+      await stage.guest.write(0, new Uint8Array(4 * CLUSTER));
+      const perf = { 'use-copy-range': hostCopies };
+      await (await startBackup(stage.jobs, { ...MIRROR, 'x-perf': perf })).ended;
+      await expectCopied(stage);
+      const status = await stage.graph.require('target').blockStatus(0, CLUSTER, true);
+      expect(status.data).toBe(hostCopies);
+    }
+  });
+
   it('copies no more at once than max-chunk, in whole units', async () => {
     const stage = await loadedStage();
-    const perf = { 'max-workers': 1, 'max-chunk': 5 * CLUSTER + 4096, 'use-copy-range': true };
+    const perf = { 'max-workers': 1, 'max-chunk': 5 * CLUSTER + 4096 };
     await (await startBackup(stage.jobs, { ...MIRROR, 'x-perf': perf })).ended;
     expect(stage.load.largest).toBe(5 * CLUSTER);
     await expectCopied(stage);
