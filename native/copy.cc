@@ -6,8 +6,8 @@
 // by itself what it can, sharing storage where its file system does) and number of parts, then of
 // each part its descriptor (-1: zeroes), offset and length. The result has four numbers for each
 // step: outcome, errno, bytes written, count of zero ranges; then offset and length of each of
-// these. Zero ranges are left out of the target. The cancel flag is looked at between steps. Nothing
-// is kept between two calls; the caller holds the descriptors open until the answer.
+// these. Zero ranges are left out of the target. The cancel flag is looked at between steps.
+// Nothing is kept between two calls; the caller holds the descriptors open until the answer.
 
 #include "addon.h"
 
