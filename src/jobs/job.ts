@@ -190,12 +190,20 @@ export class Job {
     void this.#runWork(this.#work);
   }
 
-  /** Resolves when the job rests: it is parked, waits for its user to finalize it, or is over. */
+  /**
+   * Resolves when the job rests: it is parked, waits for its user or for others of its transaction
+   * to come to its end, or is over.
+   */
   async restsOrEnds(): Promise<void> {
+    while (!this.#rests) {
+      await new Promise<void>((resolve) => void this.#parkWaiters.push(resolve));
+    }
+  }
+
+  get #rests(): boolean {
     const isOver = this.#status === 'concluded' || this.#status === 'null';
-    const waitsForUser = this.#status === 'pending' && !this.autoFinalize;
-    if (this.#parked !== null || isOver || waitsForUser) return;
-    await new Promise<void>((resolve) => void this.#parkWaiters.push(resolve));
+    const isDone = this.#status === 'waiting' || this.#status === 'pending';
+    return this.#parked !== null || isOver || (isDone && !this.transaction.ending);
   }
 
   /** Throws a job away that was created and could not be started. */
@@ -380,6 +388,7 @@ export class Job {
 
   becomeWaiting(): void {
     this.#become('waiting');
+    this.#tellRest();
   }
 
   becomePending(): void {
@@ -390,7 +399,7 @@ export class Job {
         data: { type: this.type, id: this.id },
       });
     }
-    if (!this.autoFinalize) this.#tellRest();
+    this.#tellRest();
   }
 
   /** Becomes ABORTING with its first error. */
