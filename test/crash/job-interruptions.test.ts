@@ -14,7 +14,7 @@ import type { JobCase } from '../helpers/job-cases.js';
 
 const campaign = process.env['BLOCKWRIGHT_CAMPAIGN'];
 const SAMPLES = Math.max(1, Number(campaign ?? 1));
-const STEP = campaign === undefined ? 4 : 1;
+const STEP = campaign === undefined ? 6 : 1;
 const REPLAY = process.env['BLOCKWRIGHT_SEED'];
 const LIMIT_MS = campaign === undefined ? 60_000 : 3_600_000;
 
