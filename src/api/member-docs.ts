@@ -36,7 +36,12 @@ export const memberDocs: Readonly<Record<string, MemberText>> = {
   compress: { doc: 'Write compressed, where the target can.', ...off },
   'bitmap-mode': { doc: 'When the bitmap changes; wanted with `bitmap`.' },
   'x-perf': { doc: 'How the work is shared out.' },
-  'use-copy-range': { doc: 'Let the host copy where it can.', ...off },
+  'use-copy-range': {
+    doc:
+      'The host may copy by itself, sharing storage where its file system does; zeroes inside ' +
+      'data are copied as data then.',
+    ...off,
+  },
   'max-workers': { doc: 'Copies in flight.', default: '64' },
   'min-cluster-size': {
     doc:
