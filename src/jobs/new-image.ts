@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Image files that a job makes and opens for itself: the targets of the drive-* commands.
 
-import { resolve } from 'node:path';
+import { dirname, resolve } from 'node:path';
 
 import { BlockError, Permission } from '../base/index.js';
 import { ChildRole, creationPath } from '../block/index.js';
@@ -71,7 +71,7 @@ export async function createImageFile(registry: JobRegistry, image: NewImage): P
     try {
       await driver.create?.(
         { host: graph.host, node: () => Promise.resolve(backend.node) },
-        { driver: driver.name, file: file.name, size, ...backingOptions(image.backing) },
+        { driver: driver.name, file: file.name, size, ...backingOptions(image.backing, filename) },
       );
     } finally {
       await backend.detach();
@@ -81,12 +81,13 @@ export async function createImageFile(registry: JobRegistry, image: NewImage): P
   }
 }
 
-function backingOptions(backing: Node | null): Readonly<Record<string, string>> {
+/** A name that means another file when read in the folder of the new image is made absolute. */
+function backingOptions(backing: Node | null, image: string): Readonly<Record<string, string>> {
   if (backing === null) return {};
   const { filename } = backing;
-  const named = filename.startsWith('/') || filename.includes(':');
+  const holds = filename.includes(':') || resolve(dirname(image), filename) === resolve(filename);
   return {
-    'backing-file': named ? filename : resolve(filename),
+    'backing-file': holds ? filename : resolve(filename),
     'backing-fmt': skipFilters(backing).driver.name,
   };
 }
