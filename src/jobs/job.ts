@@ -49,6 +49,8 @@ export class Job {
   #speed = 0;
   #ioStatus: IoStatus = 'ok';
   #started = false;
+  /** It holds its nodes drained itself, and works on under that. */
+  standsStill = false;
   #ended: (() => void) | null = null;
   #hasAborted: (() => void) | null = null;
   readonly #parkWaiters: (() => void)[] = [];
@@ -92,6 +94,12 @@ export class Job {
   /** READY was reached: the job may be told to complete. */
   get ready(): boolean {
     return this.#status === 'ready' || this.#status === 'standby';
+  }
+
+  /** It runs none of its code, or not for long: it has work left only where it waits for that. */
+  get atRest(): boolean {
+    const mayWork = this.#status === 'running' || this.#status === 'ready';
+    return !mayWork || this.#parked !== null || this.standsStill;
   }
 
   get pauseRequested(): boolean {
@@ -209,7 +217,9 @@ export class Job {
   /** A drained section begins around the job; nests with the user's pause. */
   quiesce(): void {
     this.#pauseCount += 1;
-    if (this.#parked !== null) this.#enterPause();
+    if (this.#parked === null) return;
+    if (this.#cancelRequested) this.wake();
+    else this.#enterPause();
   }
 
   unquiesce(): void {

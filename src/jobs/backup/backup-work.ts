@@ -20,7 +20,7 @@ import { CopyLoop } from '../copy-loop.js';
 import type { CopyWork, Hold } from '../copy-loop.js';
 import type { Job } from '../job.js';
 import { ScanPace } from '../scan-pace.js';
-import { insertJobFilter, jobUser, letGo } from '../start.js';
+import { insertJobFilter, jobUser, letGo, pauseWithNode } from '../start.js';
 import type { StartableWork } from '../start.js';
 import type { JobRegistry } from '../registry.js';
 import type { BackupPlan } from './plan.js';
@@ -90,13 +90,10 @@ export class BackupWork implements StartableWork {
     const filter = must(this.#filter, 'the filter is in place');
     const guards = [['main node', filter], ['target', target]] as const;
     for (const [link, node] of guards) {
-      this.#backends.push(await graph.attach(node, jobUser(job, link), NOTHING));
+      const backend = await graph.attach(node, jobUser(job, link), NOTHING);
+      this.#backends.push(backend);
+      pauseWithNode(job, backend);
     }
-    const [backend] = this.#backends;
-    backend?.onQuiesce((quiesced) => {
-      if (quiesced) job.quiesce();
-      else job.unquiesce();
-    });
   }
 
   setSpeed(bytesPerSecond: number): void {

@@ -40,8 +40,8 @@ async function startDrained(
   prepare: () => Promise<PreparedJob>,
 ): Promise<Job> {
   const { graph } = registry;
-  // The reference drains the source once to look and once to act; running jobs show both.
-  (await graph.drain([source])).end();
+  // As a transaction of one action, before which every node stands still for a moment.
+  await graph.standStill();
   const section = await graph.drain([source]);
   let job: Job;
   try {

@@ -17,7 +17,7 @@ import type { DueStatus } from '../due-walk.js';
 import type { Job } from '../job.js';
 import type { JobWork } from '../job-work.js';
 import type { OnError } from '../options.js';
-import { detachAll, entered, insertJobFilter, jobUser, letGo } from '../start.js';
+import { detachAll, entered, insertJobFilter, jobUser, letGo, pauseWithNode } from '../start.js';
 import type { JobRegistry } from '../registry.js';
 
 export interface StreamPlan {
@@ -127,10 +127,7 @@ export class StreamWork implements JobWork {
       const shared = isTop ? guarded : reading;
       this.#guards.push(await graph.attach(layer, user, { taken: Permission.none, shared }));
     }
-    backend.onQuiesce((quiesced) => {
-      if (quiesced) job.quiesce();
-      else job.unquiesce();
-    });
+    for (const edge of [backend, ...this.#guards]) pauseWithNode(job, edge);
   }
 
   setSpeed(bytesPerSecond: number): void {

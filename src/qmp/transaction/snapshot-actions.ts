@@ -24,14 +24,14 @@ export const snapshotActions: ActionFamily<
   },
 };
 
-export function prepareSnapshot(
+function prepareSnapshot(
   engine: Engine,
   data: ActionData<'blockdev-snapshot'>,
 ): Promise<PreparedSnapshot> {
   return prepareSnapshotOnto(engine, engine.jobs.node(data.node), data.overlay);
 }
 
-export function prepareSnapshotSync(
+function prepareSnapshotSync(
   engine: Engine,
   data: ActionData<'blockdev-snapshot-sync'>,
 ): Promise<PreparedSnapshot> {
