@@ -148,7 +148,8 @@ class Section implements DrainedSection {
   /** All that were stopped, in the order of the graph as it is by now. */
   #inOrder(): Set<EdgeParent> {
     const order = new Set<EdgeParent>();
-    for (const user of reach(this.#roots, this.#scope).users) if (this.#stopped.has(user)) order.add(user);
+    const { users } = reach(this.#roots, this.#scope);
+    for (const user of users) if (this.#stopped.has(user)) order.add(user);
     for (const user of this.#stopped) order.add(user);
     return order;
   }

@@ -67,8 +67,11 @@ export interface Graph {
   drain(nodes: readonly Node[]): Promise<DrainedSection>;
   /** The same for every node, the oldest first. */
   drainAll(): Promise<DrainedSection>;
-  /** Such a section for a moment, after which what it stopped has come to rest again. */
-  standStill(): Promise<void>;
+  /**
+   * A section for a moment, of the nodes or of every node, after which what it stopped has come to
+   * rest again: running jobs show it as a pause.
+   */
+  standStill(nodes?: readonly Node[]): Promise<void>;
 
   /** Refuses to break or replace links from `top` down to `base` (exclusive) while held. */
   freezeChain(top: Node, base: Node | null, owner: string): () => void;

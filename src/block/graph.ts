@@ -241,8 +241,9 @@ export class BlockGraph implements Graph, BackendOwner {
     return await this.drains.drain([...this.nodes].map(asBlockNode), 'each');
   }
 
-  async standStill(): Promise<void> {
-    (await this.drainAll()).end();
+  async standStill(nodes?: readonly Node[]): Promise<void> {
+    const section = nodes === undefined ? await this.drainAll() : await this.drain(nodes);
+    section.end();
     await this.drains.rest([...this.nodes].map(asBlockNode));
   }
 

@@ -2,7 +2,7 @@
 // `blockdev-backup` and `drive-backup`: their point in time is the moment at which the filter comes
 // in, with the source drained.
 
-import { toBlockError } from '../../base/index.js';
+import { must, toBlockError } from '../../base/index.js';
 import { requireOperation } from '../../block/index.js';
 import type { Node } from '../../block/index.js';
 import { backingOf } from '../../block/copy/index.js';
@@ -20,9 +20,9 @@ import type { BackupArguments, BackupPlan } from './plan.js';
 export { backupOptions, driveBackupOptions } from './options.js';
 
 export async function startBackup(registry: JobRegistry, args: BackupOptions): Promise<Job> {
-  const source = registry.node(args.device);
-  registry.node(args.target);
-  return startDrained(registry, source, () => prepareBackup(registry, args));
+  return startDrained(registry, [args.device, args.target], () =>
+    prepareBackup(registry, args),
+  );
 }
 
 /** Deprecated: the target should be created and opened by commands of their own. */
@@ -30,19 +30,20 @@ export async function startDriveBackup(
   registry: JobRegistry,
   args: DriveBackupOptions,
 ): Promise<Job> {
-  const source = registry.node(args.device);
-  return startDrained(registry, source, () => prepareDriveBackup(registry, args));
+  return startDrained(registry, [args.device], () => prepareDriveBackup(registry, args));
 }
 
+/** Of the nodes, which are looked for in order, the first is drained. */
 async function startDrained(
   registry: JobRegistry,
-  source: Node,
+  names: readonly string[],
   prepare: () => Promise<PreparedJob>,
 ): Promise<Job> {
   const { graph } = registry;
   // As a transaction of one action, before which every node stands still for a moment.
   await graph.standStill();
-  const section = await graph.drain([source]);
+  const [source] = names.map((name) => registry.node(name));
+  const section = await graph.drain([must(source, 'a backup has a source')]);
   let job: Job;
   try {
     const prepared = await prepare();

@@ -173,8 +173,8 @@ export class StreamWork implements JobWork {
 
   async prepare(): Promise<void> {
     const link = this.#link();
-    if (link === undefined) return;
     const top = skipFilters(this.#plan.top);
+    if (link === undefined) return await this.#registry.graph.standStill([top]);
     // A reopen reads the header that this writes.
     await entered(must(this.#backend, 'the job is attached'), async () => {
       await top.flush();
@@ -188,7 +188,6 @@ export class StreamWork implements JobWork {
   async clean(): Promise<void> {
     this.#unfreeze?.();
     this.#unfreeze = null;
-    const { graph } = this.#registry;
     const filter = this.#filter;
     const backends = [this.#backend, this.#reader].filter((each) => each !== null);
     this.#backend = null;
@@ -198,13 +197,20 @@ export class StreamWork implements JobWork {
     this.#wasReadOnly = false;
     await letGo([
       () => detachAll(backends),
-      () => (filter === null ? undefined : graph.removeFilter(filter)),
+      () => (filter === null ? undefined : this.#removeFilter(filter)),
       () => (wasReadOnly ? this.#makeReadOnly() : undefined),
     ]);
   }
 
   async dismiss(): Promise<void> {
     await detachAll(this.#guards.splice(0));
+  }
+
+  /** The reference drains the filter three times on the way, which jobs above it show. */
+  async #removeFilter(filter: Node): Promise<void> {
+    const { graph } = this.#registry;
+    for (let round = 0; round < 2; round++) await graph.standStill([filter]);
+    await graph.removeFilter(filter);
   }
 
   /** Whoever writes to the top by now may go on. */
