@@ -31,6 +31,11 @@ export class MirrorBatches {
     this.#options = options;
   }
 
+  /** A copy is in flight. */
+  get working(): boolean {
+    return this.#inFlight > 0;
+  }
+
   async next(limit: number): Promise<CopyWork | Hold | null> {
     const { bitmap } = this.#options.state;
     for (;;) {

@@ -7,10 +7,12 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { openNativeHost } from '../../src/host/index.js';
-import { misdeeds, refusalLines, runMeasured } from '../helpers/measured-run.js';
+import { CommandServer } from '../helpers/command-server.js';
+import { measureLine, misdeeds, refusalLines } from '../helpers/measured-run.js';
 import { peer } from '../helpers/peers.js';
 
 const QEMU_IMG = peer('qemu-img');
+const server = new CommandServer();
 let folder: string;
 
 function img(...args: readonly string[]): void {
@@ -49,7 +51,10 @@ beforeAll(() => {
     img('create', '-q', '-f', 'qcow2', ...link, `deep${depth}`, '64k');
   }
 }, 120_000);
-afterAll(() => rmSync(folder, { recursive: true, force: true }));
+afterAll(() => {
+  server.close();
+  rmSync(folder, { recursive: true, force: true });
+});
 
 describe.skipIf(QEMU_IMG === null)('what is no image', () => {
   const names = [
@@ -58,14 +63,14 @@ describe.skipIf(QEMU_IMG === null)('what is no image', () => {
     'loop-by-link', 'loop-by-json', 'nested-json', 'deep250', 'x'.repeat(5000),
   ];
   for (const name of names) {
-    it(`is refused as qcow2: ${name.slice(0, 40)}`, async () => {
+    it(`is refused as qcow2: ${name.slice(0, 40)}`, () => {
       const source = ['-f', 'qcow2', name];
       for (const args of [
         ['info', '--backing-chain', ...source],
         ['map', ...source],
         ['convert', '-O', 'raw', ...source, 'target'],
       ]) {
-        const run = await runMeasured(['img', ...args], { cwd: folder });
+        const run = measureLine(server, ['img', ...args], folder);
         expect(misdeeds(run), args[0]).toEqual([]);
         expect(run.status, args[0]).toBe(1);
         expect(refusalLines(run), args[0]).toHaveLength(1);
@@ -73,13 +78,13 @@ describe.skipIf(QEMU_IMG === null)('what is no image', () => {
     });
   }
 
-  it('a sparse file of two tebibytes is read as raw at once', async () => {
+  it('a sparse file of two tebibytes is read as raw at once', () => {
     // Who cannot see holes must compare every byte.
     const compare = openNativeHost() === null ? [] : [['compare', 'sparse', 'sparse']];
     for (const args of [['info', 'sparse'], ['map', 'sparse'], ...compare]) {
       const [verb = '', ...files] = args;
       const formats = verb === 'compare' ? ['-f', 'raw', '-F', 'raw'] : ['-f', 'raw'];
-      const run = await runMeasured(['img', verb, ...formats, ...files], { cwd: folder });
+      const run = measureLine(server, ['img', verb, ...formats, ...files], folder);
       expect(misdeeds(run)).toEqual([]);
       expect(run.status, run.complaint).toBe(0);
     }

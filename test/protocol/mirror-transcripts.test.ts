@@ -249,6 +249,12 @@ describe.skipIf(!hasReference)('as a real daemon mirrors', () => {
         drive({ mode: 'existing', target: join(directory, 'nowhere') }),
         drive({ mode: 'existing', target: join(directory, 'nowhere'), format: 'qcow2' }),
         drive({ format: 'foo' }),
+        ...['snapshot-access', 'throttle', 'file', 'raw'].map((format) =>
+          drive({ format, sync: 'none' }),
+        ),
+        drive({ sync: 'none', target: join(directory, 'over.qcow2') }),
+        drive({ sync: 'top', target: join(directory, 'top.qcow2') }),
+        drive({ 'buf-size': -1 }),
         drive({ 'node-name': 'top' }),
         drive({ 'node-name': 'x', replaces: 'no' }),
         drive({ replaces: 'over' }),

@@ -7,6 +7,7 @@
 // bitmap says of anything that it was copied.
 
 import { COPY_LIMITS, must, Permission, toBlockError } from '../../base/index.js';
+import { infoBelow } from '../../block/index.js';
 import type { Backend, Node } from '../../block/index.js';
 import {
   backingOf,
@@ -15,7 +16,13 @@ import {
   viewStatus,
   yieldToLoop,
 } from '../../block/copy/index.js';
-import type { CopyBeforeWriteInternal, CopySession, ViewStatus } from '../../block/copy/index.js';
+import type {
+  CopyBeforeWriteInternal,
+  CopyFailure,
+  CopySession,
+  Span,
+  ViewStatus,
+} from '../../block/copy/index.js';
 import { CopyLoop } from '../copy-loop.js';
 import type { CopyWork, Hold } from '../copy-loop.js';
 import type { Job } from '../job.js';
@@ -24,10 +31,13 @@ import { insertJobFilter, jobUser, letGo, pauseWithNode } from '../start.js';
 import type { StartableWork } from '../start.js';
 import type { JobRegistry } from '../registry.js';
 import type { BackupPlan } from './plan.js';
+import { SourceDiscard } from './source-discard.js';
 import { SyncBitmap } from './sync-bitmap.js';
 
 /** The job's own edges ask for nothing: filter and blocked operations do the keeping away. */
 const NOTHING = { taken: Permission.none, shared: Permission.all };
+/** What is discarded changes under all who use the source. */
+const DISCARDING = { taken: Permission.write, shared: Permission.all };
 
 export class BackupWork implements StartableWork {
   readonly #registry: JobRegistry;
@@ -41,6 +51,7 @@ export class BackupWork implements StartableWork {
   #backends: Backend[] = [];
   #loop: CopyLoop | null = null;
   #session: CopySession | null = null;
+  #discard: SourceDiscard | null = null;
   #speed = 0;
   #hasBegun = false;
   #cursor = 0;
@@ -88,12 +99,10 @@ export class BackupWork implements StartableWork {
     const { graph } = this.#registry;
     const { target } = this.#plan;
     const filter = must(this.#filter, 'the filter is in place');
-    const guards = [['main node', filter], ['target', target]] as const;
-    for (const [link, node] of guards) {
-      const backend = await graph.attach(node, jobUser(job, link), NOTHING);
-      this.#backends.push(backend);
-      pauseWithNode(job, backend);
-    }
+    const onSource = this.#plan.discardsSource ? DISCARDING : NOTHING;
+    this.#backends.push(await graph.attach(filter, jobUser(job, 'main node'), onSource));
+    this.#backends.push(await graph.attach(target, jobUser(job, 'target'), NOTHING));
+    for (const edge of this.#backends) pauseWithNode(job, edge);
   }
 
   setSpeed(bytesPerSecond: number): void {
@@ -110,6 +119,8 @@ export class BackupWork implements StartableWork {
     } catch (error) {
       await this.#noteMissing();
       throw error;
+    } finally {
+      await this.#discard?.makeRoom();
     }
   }
 
@@ -129,13 +140,17 @@ export class BackupWork implements StartableWork {
     await job.pausePoint();
     if (plan.sync === 'none') for (;;) await job.rest();
     if (plan.sync === 'top') await this.#leaveOutBacking(job);
+    const cluster = infoBelow(target.node).clusterSize ?? plan.unit;
     this.#session = this.#registry.engine.open({
       source: this.#source,
       target,
-      unit: plan.unit,
+      unit: plan.compress ? cluster : plan.unit,
       zeroGranularity: plan.unit,
       compress: plan.compress,
     });
+    if (plan.discardsSource) {
+      this.#discard = new SourceDiscard({ source: this.#source, target });
+    }
     this.#loop = new CopyLoop({
       clock: this.#registry.graph.clock,
       backend: must(this.#backends[0], 'the job is attached'),
@@ -156,7 +171,7 @@ export class BackupWork implements StartableWork {
 
   /** What was copied before a failure counts once it is on disk. */
   async #noteMissing(): Promise<void> {
-    if (this.#wanted === null) return;
+    if (this.#wanted === null && this.#discard === null) return;
     const missing = this.#bitmap.uncopied();
     try {
       await this.#target.node.flush();
@@ -271,6 +286,15 @@ export class BackupWork implements StartableWork {
     return length >= left ? left : length - (length % this.#plan.unit);
   }
 
+  /** The range is held, so what is discarded is what was copied. */
+  async #copy(range: Span, zero: boolean): Promise<CopyFailure | null> {
+    const session = must(this.#session, 'the job runs');
+    const { offset, length } = range;
+    const failure = await (zero ? session.zero(offset, length) : session.copy(offset, length));
+    if (failure !== null || this.#discard === null) return failure;
+    return this.#discard.discard(range);
+  }
+
   #claim(
     job: Job,
     wanted: { readonly offset: number; readonly limit: number; readonly zero: boolean },
@@ -283,12 +307,11 @@ export class BackupWork implements StartableWork {
     this.#cursor = offset + length;
     const bytes = this.#unitBytes(length);
     this.#inFlight += bytes;
-    const session = must(this.#session, 'the job runs');
     return {
       offset,
       length,
       cost: zero ? 0 : length,
-      run: () => (zero ? session.zero(offset, length) : session.copy(offset, length)),
+      run: () => this.#copy({ offset, length }, zero),
       over: (failure) => {
         this.#inFlight -= bytes;
         if (failure !== null) bitmap.set(offset, length);

@@ -5,13 +5,13 @@
 // Order: blocks and table → sync → the header's first sector names them → sync. A power cut before
 // that leaves the image as it was, after it the new refcounts; the mapping is never touched.
 
-import { BlockError, IMAGE_LIMITS } from '../../../base/index.js';
-import { writeRequest } from '../../../block/index.js';
-import type { Child } from '../../../block/index.js';
-import type { ReferenceCounts } from './check-refcounts.js';
-import type { Qcow2Header } from './header.js';
-import { writeRefcount } from './metadata/index.js';
-import type { HeaderPatch } from './metadata/index.js';
+import { BlockError, IMAGE_LIMITS } from '../../../../base/index.js';
+import { writeRequest } from '../../../../block/index.js';
+import type { Child } from '../../../../block/index.js';
+import type { ReferenceCounts } from './references.js';
+import type { Qcow2Header } from '../header.js';
+import { writeRefcount } from '../metadata/index.js';
+import type { HeaderPatch } from '../metadata/index.js';
 
 export interface RebuildRequest {
   readonly file: Pick<Child, 'node'>;
