@@ -144,6 +144,8 @@ export const QMP_LIMITS = {
   jsonTokens: 512 * KIB,
   /** In-band commands queued per session before reading stops. */
   queuedCommands: 8,
+  /** Bytes of answers to broken messages that are sent together. */
+  refusalBytes: 64 * KIB,
   /** Bytes of unsent answers and events per session before it is closed as too slow. */
   unsentBytes: 64 * MIB,
   /** Events that a client's reader may leave unread before its reading fails. */

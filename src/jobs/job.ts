@@ -196,12 +196,18 @@ export class Job {
     void this.#runWork(this.#work);
   }
 
-  /** Resolves when the job rests: it is parked, waits for its user to finalize it, or is over. */
+  /**
+   * Resolves when the job rests: it is parked, waits for its user or for others of its transaction
+   * to come to its end, or is over.
+   */
   async restsOrEnds(): Promise<void> {
+    while (!this.#rests) await this.#parking.nextRest();
+  }
+
+  get #rests(): boolean {
     const isOver = this.#status === 'concluded' || this.#status === 'null';
-    const waitsForUser = this.#status === 'pending' && !this.autoFinalize;
-    if (this.#parking.taken || isOver || waitsForUser) return;
-    await this.#parking.nextRest();
+    const isDone = this.#status === 'waiting' || this.#status === 'pending';
+    return this.#parking.taken || isOver || (isDone && !this.transaction.ending);
   }
 
   /** Throws a job away that was created and could not be started. */
@@ -365,6 +371,7 @@ export class Job {
 
   becomeWaiting(): void {
     this.#become('waiting');
+    this.#parking.tellRest();
   }
 
   becomePending(): void {
@@ -375,7 +382,7 @@ export class Job {
         data: { type: this.type, id: this.id },
       });
     }
-    if (!this.autoFinalize) this.#parking.tellRest();
+    this.#parking.tellRest();
   }
 
   /** Becomes ABORTING with its first error. */

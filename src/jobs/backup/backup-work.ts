@@ -146,6 +146,7 @@ export class BackupWork implements StartableWork {
       target,
       unit: plan.compress ? cluster : plan.unit,
       zeroGranularity: plan.unit,
+      hostCopies: plan.hostCopies,
       compress: plan.compress,
     });
     if (plan.discardsSource) {

@@ -2,7 +2,7 @@
 // `blockdev-backup` and `drive-backup`: their point in time is the moment at which the filter comes
 // in, with the source drained.
 
-import { must, toBlockError } from '../../base/index.js';
+import { toBlockError } from '../../base/index.js';
 import { requireOperation } from '../../block/index.js';
 import type { Node } from '../../block/index.js';
 import { backingOf } from '../../block/copy/index.js';
@@ -20,9 +20,9 @@ import type { BackupArguments, BackupPlan } from './plan.js';
 export { backupOptions, driveBackupOptions } from './options.js';
 
 export async function startBackup(registry: JobRegistry, args: BackupOptions): Promise<Job> {
-  return startDrained(registry, [args.device, args.target], () =>
-    prepareBackup(registry, args),
-  );
+  const source = registry.node(args.device);
+  registry.node(args.target);
+  return startDrained(registry, source, () => prepareBackup(registry, args));
 }
 
 /** Deprecated: the target should be created and opened by commands of their own. */
@@ -30,31 +30,25 @@ export async function startDriveBackup(
   registry: JobRegistry,
   args: DriveBackupOptions,
 ): Promise<Job> {
-  return startDrained(registry, [args.device], () => prepareDriveBackup(registry, args));
+  const source = registry.node(args.device);
+  return startDrained(registry, source, () => prepareDriveBackup(registry, args));
 }
 
-/** Of the nodes, which are looked for in order, the first is drained. */
 async function startDrained(
   registry: JobRegistry,
-  names: readonly string[],
+  source: Node,
   prepare: () => Promise<PreparedJob>,
 ): Promise<Job> {
-  const { graph } = registry;
-  // As a transaction of one action, before which every node stands still for a moment.
-  await graph.standStill();
-  const [source] = names.map((name) => registry.node(name));
-  const section = await graph.drain([must(source, 'a backup has a source')]);
-  let job: Job;
+  const section = await registry.graph.drain([source]);
+  let prepared: PreparedJob;
   try {
-    const prepared = await prepare();
+    prepared = await prepare();
     await prepared.start();
-    ({ job } = prepared);
   } finally {
     section.end();
   }
-  // With nothing to copy it is through before the answer.
-  if (job.info()['total-progress'] === 0) await job.restsOrEnds();
-  return job;
+  await prepared.throughIfEmpty();
+  return prepared.job;
 }
 
 /** Who calls it holds the source drained until the job is started or thrown away. */

@@ -7,7 +7,7 @@ import type { Node } from '../../block/index.js';
 import { changeBackingFile } from '../../engine/index.js';
 import type { Engine } from '../../engine/index.js';
 import type { HandlerFamily } from '../handlers.js';
-import { findNode, runTransaction } from '../transaction/index.js';
+import { findNode, runAction } from '../transaction/index.js';
 
 export const blockChangeCommands: HandlerFamily<
   | 'block_resize'
@@ -33,11 +33,9 @@ export const blockChangeCommands: HandlerFamily<
     engine.writeThresholds.set(node, args['write-threshold']);
   },
 
-  // Transactions of one action, pauses of running jobs included.
-  'blockdev-snapshot': (engine, data) =>
-    runTransaction(engine, [{ type: 'blockdev-snapshot', data }], 'individual'),
+  'blockdev-snapshot': (engine, data) => runAction(engine, { type: 'blockdev-snapshot', data }),
   'blockdev-snapshot-sync': (engine, data) =>
-    runTransaction(engine, [{ type: 'blockdev-snapshot-sync', data }], 'individual'),
+    runAction(engine, { type: 'blockdev-snapshot-sync', data }),
   'change-backing-file': (engine, args) =>
     changeBackingFile(engine, {
       device: args.device,

@@ -38,8 +38,8 @@ export async function runTransaction(
   const grouped = completion === 'grouped';
   const context: ActionContext = { engine, jobs: grouped ? new JobTransaction() : undefined };
   const sections = await standStill(engine, actions);
+  const prepared: PreparedAction[] = [];
   try {
-    const prepared: PreparedAction[] = [];
     try {
       for (const action of actions) {
         if (grouped) requireGroupable(action.type);
@@ -53,6 +53,13 @@ export async function runTransaction(
   } finally {
     for (const section of sections) section.end();
   }
+  // Jobs of a group end from the newest to the oldest.
+  await finish(prepared.reverse().map((action) => action.afterwards?.bind(action)));
+}
+
+/** A command that is an action as well: everything stands still for it as for a transaction. */
+export function runAction(engine: Engine, action: Action): Promise<void> {
+  return runTransaction(engine, [action], 'individual');
 }
 
 function requireGroupable(type: ActionName): void {
@@ -101,12 +108,13 @@ async function standStill(engine: Engine, actions: readonly Action[]): Promise<D
   return sections;
 }
 
-/** The node whose users must not write between this action and the next, if there is one. */
-function nodeOf(engine: Engine, { data }: Action): Node | null {
+/** The node whose users must not write between this action and the next; null: none is found. */
+function nodeOf({ graph }: Engine, { type, data }: Action): Node | null {
+  if (type === 'blockdev-backup' && graph.find(data.target) === null) return null;
   const named = data as Readonly<Record<string, unknown>>;
   for (const member of ['node', 'device', 'node-name']) {
     const name = named[member];
-    const node = typeof name === 'string' ? engine.graph.find(name) : null;
+    const node = typeof name === 'string' ? graph.find(name) : null;
     if (node !== null) return node;
   }
   return null;

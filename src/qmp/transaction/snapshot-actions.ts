@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Snapshots, as commands and as actions: one implementation in two steps.
+// Snapshots: what the commands of the same names do is a transaction of one of these actions.
 
 import type { ActionData } from '../../api/index.js';
 import { BlockError } from '../../base/index.js';
