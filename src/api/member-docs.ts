@@ -36,7 +36,12 @@ export const memberDocs: Readonly<Record<string, MemberText>> = {
   compress: { doc: 'Write compressed, where the target can.', ...off },
   'bitmap-mode': { doc: 'When the bitmap changes; wanted with `bitmap`.' },
   'x-perf': { doc: 'How the work is shared out.' },
-  'use-copy-range': { doc: 'Let the host copy where it can.', ...off },
+  'use-copy-range': {
+    doc:
+      'The host may copy by itself, sharing storage where its file system does; zeroes inside ' +
+      'data are copied as data then.',
+    ...off,
+  },
   'max-workers': { doc: 'Copies in flight.', default: '64' },
   'min-cluster-size': {
     doc:
@@ -47,7 +52,9 @@ export const memberDocs: Readonly<Record<string, MemberText>> = {
   'discard-source': {
     doc:
       'What has been copied is discarded in the source, where that is open with ' +
-      '`discard=unmap`. With a snapshot-access node as the source its image shrinks.',
+      '`discard=unmap`, and only the target has it then, however the job ends. With a ' +
+      'snapshot-access node as the source the image shrinks that keeps the old data; units ' +
+      'there that are larger than those of the job stay (see `min-cluster-size`).',
     ...off,
   },
   'max-chunk': { doc: 'Largest copy in bytes.', default: '`0`, no limit' },

@@ -42,6 +42,8 @@ export class Job {
   readonly #parking: Parking;
   readonly #report: JobReport;
   #started = false;
+  /** It holds its nodes drained itself, and works on under that. */
+  standsStill = false;
   #ended: (() => void) | null = null;
   #hasAborted: (() => void) | null = null;
   /** Resolves once the job is concluded (or was thrown away before it started). */
@@ -91,6 +93,11 @@ export class Job {
   /** It runs its work, which is not parked. */
   get working(): boolean {
     return ['running', 'ready'].includes(this.#status) && !this.#parking.taken;
+  }
+
+  /** It runs none of its work, or only what drained nodes of its own need. */
+  get atRest(): boolean {
+    return !this.working || this.standsStill;
   }
 
   get pauseRequested(): boolean {
@@ -189,12 +196,18 @@ export class Job {
     void this.#runWork(this.#work);
   }
 
-  /** Resolves when the job rests: it is parked, waits for its user to finalize it, or is over. */
+  /**
+   * Resolves when the job rests: it is parked, waits for its user or for others of its transaction
+   * to come to its end, or is over.
+   */
   async restsOrEnds(): Promise<void> {
+    while (!this.#rests) await this.#parking.nextRest();
+  }
+
+  get #rests(): boolean {
     const isOver = this.#status === 'concluded' || this.#status === 'null';
-    const waitsForUser = this.#status === 'pending' && !this.autoFinalize;
-    if (this.#parking.taken || isOver || waitsForUser) return;
-    await this.#parking.nextRest();
+    const isDone = this.#status === 'waiting' || this.#status === 'pending';
+    return this.#parking.taken || isOver || (isDone && !this.transaction.ending);
   }
 
   /** Throws a job away that was created and could not be started. */
@@ -208,7 +221,9 @@ export class Job {
   /** A drained section begins around the job; nests with the user's pause. */
   quiesce(): void {
     this.#pauseCount += 1;
-    if (this.#parking.taken) this.#enterPause();
+    if (!this.#parking.taken) return;
+    if (this.#cancelRequested) this.wake();
+    else this.#enterPause();
   }
 
   unquiesce(): void {
@@ -356,6 +371,7 @@ export class Job {
 
   becomeWaiting(): void {
     this.#become('waiting');
+    this.#parking.tellRest();
   }
 
   becomePending(): void {
@@ -366,7 +382,7 @@ export class Job {
         data: { type: this.type, id: this.id },
       });
     }
-    if (!this.autoFinalize) this.#parking.tellRest();
+    this.#parking.tellRest();
   }
 
   /** Becomes ABORTING with its first error. */

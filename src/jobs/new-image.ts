@@ -5,7 +5,7 @@
 // A file is made in two steps: it is created empty by its protocol, then the format writes its
 // header through a node of its own. What fails leaves the file, and no node.
 
-import { resolve } from 'node:path';
+import { dirname, resolve } from 'node:path';
 
 import { BlockError, Permission } from '../base/index.js';
 import { ChildRole, creationPath, protocolOf, UNNAMED_USER } from '../block/index.js';
@@ -20,8 +20,8 @@ export interface NewImage {
   readonly size: number;
   readonly backing: Node | null;
   /**
-   * What the header names it by: its absolute name unless told otherwise; as it was opened, a
-   * relative name counts from where the image is.
+   * What the header names it by: a name that holds where the image is unless told otherwise; as
+   * it was opened, a relative name counts from where the image is.
    */
   readonly backingName?: 'as-opened';
 }
@@ -99,7 +99,7 @@ async function writeHeader(
     try {
       await driver.create?.(
         { host: graph.host, node: () => Promise.resolve(backend.node) },
-        { driver: driver.name, file: file.name, size, ...backingLink(image) },
+        { driver: driver.name, file: file.name, size, ...backingLink(image, filename) },
       );
     } finally {
       await backend.detach();
@@ -109,15 +109,19 @@ async function writeHeader(
   }
 }
 
-function backingLink({ backing, backingName }: NewImage): Readonly<Record<string, string>> {
+/** A name that means another file when read in the folder of the new image is made absolute. */
+function backingLink(
+  { backing, backingName }: NewImage,
+  path: string,
+): Readonly<Record<string, string>> {
   if (backing === null) return {};
   const { filename } = backing;
   if (backingName === 'as-opened') {
     return { 'backing-file': filename, 'backing-fmt': backing.driver.name };
   }
-  const named = filename.startsWith('/') || filename.includes(':');
+  const holds = filename.includes(':') || resolve(dirname(path), filename) === resolve(filename);
   return {
-    'backing-file': named ? filename : resolve(filename),
+    'backing-file': holds ? filename : resolve(filename),
     'backing-fmt': skipFilters(backing).driver.name,
   };
 }

@@ -31,6 +31,8 @@ export interface PreparedJob {
   start(): Promise<void>;
   /** Throws the job away, with those of its transaction that have not begun. */
   abort(): Promise<void>;
+  /** A job that has nothing to do is through before the answer of the command that started it. */
+  throughIfEmpty(): Promise<void>;
 }
 
 export async function prepareWork(
@@ -67,6 +69,9 @@ export async function prepareWork(
       await job.cancel();
       await job.ended;
     },
+    async throughIfEmpty() {
+      if (job.info()['total-progress'] === 0) await job.restsOrEnds();
+    },
   };
 }
 
@@ -101,6 +106,15 @@ export function jobUser(job: Job, link: string): EdgeUser {
     job: job.id,
     blocks: jobBlock(job.type),
   };
+}
+
+/** A drained section around a node of the job pauses it. */
+export function pauseWithNode(job: Job, backend: Backend): void {
+  const tell = (quiesced: boolean): void => {
+    if (quiesced) job.quiesce();
+    else job.unquiesce();
+  };
+  backend.onQuiesce(tell, () => job.atRest);
 }
 
 const NODE_NAME = /^[A-Za-z][A-Za-z0-9\-._]*$/;

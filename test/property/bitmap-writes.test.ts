@@ -111,11 +111,15 @@ class Pledge {
     if (this.before === null) return;
     const now = await readAll(this.node);
     const length = Math.min(now.length, this.before.length);
-    if (Buffer.compare(now.subarray(0, length), this.before.subarray(0, length)) === 0) return;
-    for (let offset = 0; offset < length; offset += 1) {
-      if (now[offset] === this.before[offset] || this.bitmap.isDirty(offset)) continue;
-      const { name } = this.bitmap;
-      expect.fail(`byte ${offset} of ${this.node.name} changed and is clean in '${name ?? ''}'`);
+    const { granularity, name } = this.bitmap;
+    for (let offset = 0; offset < length; offset += granularity) {
+      const end = Math.min(length, offset + granularity);
+      if (Buffer.compare(now.subarray(offset, end), this.before.subarray(offset, end)) === 0) {
+        continue;
+      }
+      if (this.bitmap.isDirty(offset)) continue;
+      const where = `a byte of ${this.node.name} from ${offset} on`;
+      expect.fail(`${where} changed and is clean in '${name ?? ''}'`);
     }
   }
 }

@@ -11,6 +11,8 @@
 const PAGE_BITS = 32_768;
 const PAGE_WORDS = PAGE_BITS / 32;
 const PAGE_BYTES = PAGE_BITS / 8;
+/** Of a page that has hardly any bits yet. */
+const FIRST_WORDS = 8;
 const TABLE_PAGES = 4096;
 const TABLE_BITS = TABLE_PAGES * PAGE_BITS;
 
@@ -45,8 +47,9 @@ function popcount(word: number): number {
   return Math.imul((bits + (bits >>> 4)) & 0x0f0f0f0f, 0x01010101) >>> 24;
 }
 
+/** Words behind the last that was ever set are not there: most nodes need a few only. */
 class Page implements Bits<Page> {
-  readonly words: Uint32Array;
+  words: Uint32Array;
   count: number;
 
   constructor(words: Uint32Array, count: number) {
@@ -55,9 +58,8 @@ class Page implements Bits<Page> {
   }
 
   static filled(value: boolean): Page {
-    const words = new Uint32Array(PAGE_WORDS);
-    if (value) words.fill(0xffffffff);
-    return new Page(words, value ? PAGE_BITS : 0);
+    if (!value) return new Page(new Uint32Array(FIRST_WORDS), 0);
+    return new Page(new Uint32Array(PAGE_WORDS).fill(0xffffffff), PAGE_BITS);
   }
 
   get(bit: number): boolean {
@@ -77,7 +79,7 @@ class Page implements Bits<Page> {
   }
 
   merge({ words }: Page): void {
-    for (let word = 0; word < PAGE_WORDS; word += 1) {
+    for (let word = 0; word < words.length; word += 1) {
       const before = this.words[word] ?? 0;
       this.#put(word, before, before | (words[word] ?? 0));
     }
@@ -85,8 +87,15 @@ class Page implements Bits<Page> {
 
   #put(word: number, before: number, after: number): void {
     if (before === after >>> 0) return;
+    if (word >= this.words.length) this.#grow(word);
     this.words[word] = after;
     this.count += popcount(after) - popcount(before);
+  }
+
+  #grow(word: number): void {
+    const grown = new Uint32Array(Math.min(PAGE_WORDS, Math.max(word + 1, 2 * this.words.length)));
+    grown.set(this.words);
+    this.words = grown;
   }
 
   next({ from, to }: Part, value: boolean): number {
@@ -103,6 +112,13 @@ class Page implements Bits<Page> {
 
   clone(): Page {
     return new Page(this.words.slice(), this.count);
+  }
+
+  /** Words are little-endian on every machine that Node runs on but s390x. */
+  bytes(): Uint8Array {
+    const whole = new Uint32Array(PAGE_WORDS);
+    whole.set(this.words);
+    return new Uint8Array(whole.buffer);
   }
 }
 
@@ -272,7 +288,7 @@ export class BitPages {
       const bits = Math.min(PAGE_BITS, this.#size - index * PAGE_BITS);
       const bytes = Math.max(1, Math.ceil(bits / 64)) * 8;
       const page = this.#page(index);
-      const all = page === 'dirty' ? dirty : page === undefined ? clean : bytesOf(page);
+      const all = page === 'dirty' ? dirty : page === undefined ? clean : page.bytes();
       yield all.subarray(0, bytes);
     }
   }
@@ -287,9 +303,4 @@ export class BitPages {
     copy.#tables = this.#tables.clone();
     return copy;
   }
-}
-
-/** Words are little-endian on every machine that Node runs on but s390x. */
-function bytesOf({ words }: Page): Uint8Array {
-  return new Uint8Array(words.buffer, words.byteOffset, words.byteLength);
 }

@@ -51,6 +51,8 @@ export interface CopySpec {
   readonly targetIsZero?: boolean;
   /** False: zeroes are written so that their space stays theirs. */
   readonly unmap?: boolean;
+  /** The host may copy by itself; zeroes in data are not looked for. */
+  readonly hostCopies?: boolean;
   /** Write compressed clusters, in the order of the calls. */
   readonly compress?: boolean;
   /**
@@ -94,7 +96,7 @@ export class CopySession {
     this.#lanes = lanes;
     // Less than a cluster cannot be left out of one: it would be read, merged and written again.
     const cluster = spec.target.node.info.clusterSize ?? 0;
-    const { zeroGranularity } = spec;
+    const zeroGranularity = spec.hostCopies === true ? 0 : spec.zeroGranularity;
     this.spec = {
       ...spec,
       zeroGranularity: zeroGranularity === 0 ? 0 : Math.max(zeroGranularity, cluster),
@@ -212,7 +214,7 @@ export class CopySession {
     range: PlannedRange,
     reservation: TargetReservation,
   ): Promise<Filled> {
-    const { zeroGranularity } = this.spec;
+    const { zeroGranularity, hostCopies = false } = this.spec;
     const lost = await this.#piecesOfGuest(reservation);
     const table = new FileTable();
     const steps: LaneStep[] = [];
@@ -225,7 +227,7 @@ export class CopySession {
       const isZero = allZero(cutParts(range, piece.offset, piece.length));
       stepOf.push(isZero ? ZERO : steps.length);
       if (isZero) continue;
-      steps.push(pieceStep(range, piece, { table, zeroGranularity }));
+      steps.push(pieceStep(range, piece, { table, zeroGranularity, hostCopies }));
     }
     const results = await this.#runSteps(steps, table, reservation);
     const holes = this.spec.targetIsZero === true;

@@ -22,6 +22,8 @@ export interface BackupPlan {
   readonly discardsSource: boolean;
   /** Bytes of one copy unit. */
   readonly unit: number;
+  /** The host may copy by itself, where the target is not compressed. */
+  readonly hostCopies: boolean;
   readonly workers: number;
   /** Bytes of one batch at most; Infinity = no limit of the user's. */
   readonly maxChunk: number;
@@ -79,6 +81,7 @@ export function planBackup(
     compress,
     discardsSource,
     unit,
+    hostCopies: !compress && (args['x-perf']?.['use-copy-range'] ?? false),
     workers,
     maxChunk: chunk === 0 ? Infinity : chunk,
     filterName: args['filter-node-name'] ?? null,
