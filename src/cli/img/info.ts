@@ -108,10 +108,10 @@ async function inspect(session: Session, image: ImageName, share: boolean): Prom
     .stat(hostPath(node.filename, image))
     .catch(() => null);
   const several = node.driver.childLists !== undefined;
-  const stat =
+  const allocated =
     several || node.filename === 'null-co://'
-      ? { allocatedBytes: await storedBytes(session.host, node) }
-      : stored;
+      ? await storedBytes(session.host, node)
+      : (stored?.allocatedBytes ?? null);
   // What is stored nowhere has no such flag.
   const dirty = facts.dirty ?? (isStored(node) ? false : undefined);
   const result: ImageInfo = {
@@ -122,7 +122,7 @@ async function inspect(session: Session, image: ImageName, share: boolean): Prom
     filename: node.filename === '' ? image.text : node.filename,
     ...(facts.clusterSize !== undefined && { 'cluster-size': facts.clusterSize }),
     format: node.driver.name,
-    ...(stat !== null && { 'actual-size': stat.allocatedBytes }),
+    ...(allocated !== null && { 'actual-size': allocated }),
     ...(facts.specific !== undefined && { 'format-specific': facts.specific }),
     ...(link !== null && fullName(node.filename, link.file)),
     ...(facts.encrypted === true && { encrypted: true }),

@@ -4,6 +4,7 @@
 import { BlockError, Permission } from '../../base/index.js';
 import { UNNAMED_USER } from '../../block/index.js';
 import type { Backend, Driver, Node, NodeOptions } from '../../block/index.js';
+import { yieldToLoop } from '../../block/copy/index.js';
 import type { Job } from '../job.js';
 import type { JobWork } from '../job-work.js';
 import type { JobRegistry } from '../registry.js';
@@ -51,6 +52,8 @@ class CreateWork implements JobWork {
     } finally {
       job.advance(1);
       await this.#letGo();
+      // Who asked for it is answered first, however soon it fails.
+      await yieldToLoop();
     }
   }
 
