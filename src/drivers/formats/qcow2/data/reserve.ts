@@ -297,9 +297,11 @@ class Reservation implements TargetReservation, EntryWatcher {
   #isHole(table: Table | null, at: number): boolean {
     const { image } = this.#context.store;
     const plan = new RunPlan(image);
-    plan.find(table, at, 1);
+    plan.find(table, at, image.clusterSize);
+    if (plan.length < image.clusterSize && image.geometry.subclustersPerCluster > 1) return false;
     if (plan.kind === EntryKind.zero || plan.kind === EntryKind.zeroAllocated) return true;
-    return plan.kind === EntryKind.unallocated && image.backing === null;
+    const shows = plan.kind === EntryKind.unallocated || plan.kind === EntryKind.hosted;
+    return shows && image.backing === null;
   }
 }
 
