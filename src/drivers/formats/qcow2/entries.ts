@@ -102,6 +102,12 @@ export function entryIn(view: DataView, at: number, { l2EntryBytes }: EntryWidth
   return { hi, lo, zeroes: view.getUint32(at + 8), allocated: view.getUint32(at + 12) };
 }
 
+/** The bitmaps contradict each other or the host offset; the entry is not compressed. */
+export function isContradiction(entry: L2Entry): boolean {
+  if (entryHostOffset(entry.hi, entry.lo) === 0) return entry.allocated !== 0;
+  return (entry.zeroes & entry.allocated) !== 0;
+}
+
 export const UNALLOCATED_ENTRY: L2Entry = { hi: 0, lo: 0, zeroes: 0, allocated: 0 };
 const ZERO_ENTRY: L2Entry = { ...UNALLOCATED_ENTRY, lo: ZERO_LO };
 const ZERO_SUBCLUSTERS: L2Entry = { ...UNALLOCATED_ENTRY, zeroes: ALL_SUBCLUSTERS };

@@ -6,8 +6,8 @@
 // written zeroes do, and a discard does nothing (it would uncover the backing file). A discard
 // touches whole clusters only, zeroes whole subclusters where there are such; the image's last
 // cluster counts as whole when the range reaches the end. A part of a compressed cluster can only
-// be written. All entries of one L2 table change in one turn, so no lock is held, but held locks are
-// waited for.
+// be written. All entries of one L2 table change in one turn, so no lock is held, but held locks
+// are waited for.
 
 import { BlockError, settle } from '../../../../base/index.js';
 import type { Eventually } from '../../../../base/index.js';

@@ -16,13 +16,14 @@ import {
   entryKind,
   hasReservedL2Bits,
   isCompressed,
+  isContradiction,
   isCopied,
 } from '../entries.js';
 import type { L2Entry } from '../entries.js';
 import { SUBCLUSTERS } from '../layout.js';
 import { hex } from '../metadata/index.js';
 import type { Qcow2Image, Table } from '../metadata/index.js';
-import { isContradiction, maskOfKind, runOfMask, subclusterKind } from './subclusters.js';
+import { maskOfKind, runOfMask, subclusterKind } from './subclusters.js';
 
 /** Bytes of a standard entry. */
 const STANDARD = 8;

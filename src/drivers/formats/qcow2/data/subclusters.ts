@@ -83,12 +83,6 @@ export function maskOfKind(entry: L2Entry, kind: EntryKind): number {
   }
 }
 
-/** The bitmaps contradict each other or the host offset; the entry is not compressed. */
-export function isContradiction(entry: L2Entry): boolean {
-  if (entryHostOffset(entry.hi, entry.lo) === 0) return entry.allocated !== 0;
-  return (entry.zeroes & entry.allocated) !== 0;
-}
-
 /**
  * Guest bytes that a write of `span` into a newly taken cluster has to fill: whole subclusters,
  * and everything that the old entry of the cluster holds and a new place must hold as well.

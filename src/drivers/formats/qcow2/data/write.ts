@@ -6,7 +6,8 @@
 // is written first (with the rest of a partly written cluster filled from what the guest sees
 // there, in the same host write where that is small), and only then its L2 entries are linked in
 // memory. With extended L2 entries only subclusters are filled and linked: those the request
-// touches, and what the old cluster holds when another one takes its place. A piece that fails gives its clusters back; the guest still sees what was there before.
+// touches, and what the old cluster holds when another one takes its place. A piece that fails
+// gives its clusters back; the guest still sees what was there before.
 
 import { QCOW2_LIMITS, settle } from '../../../../base/index.js';
 import type { Eventually } from '../../../../base/index.js';
