@@ -19,7 +19,7 @@ import {
   createImage,
   firstDifference,
   Guest,
-  makeChain,
+  openPreparedChain,
   makeStage,
   openImage,
   readAll,
@@ -48,7 +48,7 @@ async function prepare(seed: number): Promise<Interruption> {
   const clock = new ManualClock();
   const host = new MemoryHost({ seed, clock });
   const stage = makeStage({ host });
-  await makeChain(stage, { seed: 5, size: SIZE, clusterSizes: CLUSTERS, scribbles: 3 });
+  await openPreparedChain(stage, { seed: 5, size: SIZE, clusterSizes: CLUSTERS, scribbles: 3 });
   await createImage(stage, { name: 'target', size: SIZE });
   await openImage(stage, 'target');
   const top = stage.graph.require('top');
