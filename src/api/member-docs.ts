@@ -52,7 +52,9 @@ export const memberDocs: Readonly<Record<string, MemberText>> = {
   'discard-source': {
     doc:
       'What has been copied is discarded in the source, where that is open with ' +
-      '`discard=unmap`. With a snapshot-access node as the source its image shrinks.',
+      '`discard=unmap`, and only the target has it then, however the job ends. With a ' +
+      'snapshot-access node as the source the image shrinks that keeps the old data; units ' +
+      'there that are larger than those of the job stay (see `min-cluster-size`).',
     ...off,
   },
   'max-chunk': { doc: 'Largest copy in bytes.', default: '`0`, no limit' },

@@ -120,14 +120,8 @@ describe('a backup of a snapshot that discards its source', () => {
     await same(stage, 'then', stage.before);
   });
 
-  it('cancelled, each unit is in the target or still in the snapshot', async () => {
-    const stage = await fleecing();
-    await stage.guest.write(4 * UNIT, filled(0xee, 8 * UNIT));
-    const slow = { ...FLEECE, speed: 10 * UNIT };
-    const job = await startBackup(stage.jobs, slow);
-    await until(job, UNIT);
-    await job.cancel();
-    await job.ended;
+  /** How many units are in the target only, and how many still in the snapshot. */
+  async function whereUnitsAre(stage: Fleecing): Promise<{ copied: number; left: number }> {
     let [copied, left] = [0, 0];
     for (let unit = 0; unit < UNITS; unit += 1) {
       const wanted = stage.before.subarray(unit * UNIT, (unit + 1) * UNIT);
@@ -140,7 +134,35 @@ describe('a backup of a snapshot that discards its source', () => {
       if (inSnapshot) left += 1;
       else copied += 1;
     }
+    return { copied, left };
+  }
+
+  it('cancelled, each unit is in the target or still in the snapshot', async () => {
+    const stage = await fleecing();
+    await stage.guest.write(4 * UNIT, filled(0xee, 8 * UNIT));
+    const job = await startBackup(stage.jobs, { ...FLEECE, speed: 10 * UNIT });
+    await until(job, UNIT);
+    await job.cancel();
+    await job.ended;
+    const { copied, left } = await whereUnitsAre(stage);
     expect(Math.min(copied, left)).toBeGreaterThan(0);
+  });
+
+  it('cancelled at any turn, with a guest that writes, it loses nothing either', async () => {
+    for (let moment = 0; moment < 36; moment += 3) {
+      const stage = await fleecing();
+      await stage.guest.write(4 * UNIT, filled(0xee, 8 * UNIT));
+      const perf = { 'max-workers': 2, 'max-chunk': UNIT };
+      const job = await startBackup(stage.jobs, { ...FLEECE, 'x-perf': perf });
+      for (let turn = 0; turn < moment && !job.cancelled; turn += 1) {
+        await stage.guest.write((turn % UNITS) * UNIT + 512, filled(0xdd, 512));
+        await turns(1);
+      }
+      if (job.status === 'running') await job.cancel();
+      await job.ended;
+      await whereUnitsAre(stage);
+      await same(stage, 'disk', stage.guest.expected);
+    }
   });
 
   it('a write that fails discards nothing, and is made good after the resume', async () => {

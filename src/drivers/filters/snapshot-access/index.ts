@@ -77,7 +77,7 @@ class SnapshotAccessNode implements DriverNode {
   }
 
   flush(): Eventually<void> {
-    return this.#view().flush();
+    return this.#file.node.driverNode.snapshotView?.flush();
   }
 
   close(): Promise<void> {
