@@ -51,6 +51,8 @@ export interface CopySpec {
   readonly targetIsZero?: boolean;
   /** False: zeroes are written so that their space stays theirs. */
   readonly unmap?: boolean;
+  /** The target is flushed when all is copied: its writing back may begin meanwhile. */
+  readonly flushedSoon?: boolean;
   /** Write compressed clusters, in the order of the calls. */
   readonly compress?: boolean;
   /**
@@ -284,9 +286,10 @@ export class CopySession {
     reservation: TargetReservation,
   ): Promise<LaneResult[]> {
     if (steps.length === 0) return [];
+    const flushedSoon = this.spec.flushedSoon === true && reservation.pieces.every(isFlushed);
     try {
       return await this.#lanes.run(
-        { task: { steps, slab: null, cancel: this.#cancel }, files: table.files },
+        { task: { steps, slab: null, cancel: this.#cancel, flushedSoon }, files: table.files },
         this,
       );
     } catch (error) {
@@ -390,6 +393,11 @@ interface Filled {
   readonly zeroes: readonly Span[];
   /** A guest's write came first somewhere. */
   readonly lost: boolean;
+}
+
+/** A file that is never flushed may as well never be written back. */
+function isFlushed({ file }: ReservedPiece): boolean {
+  return file.flushes;
 }
 
 /** In place of a step's number: nothing to write, or not ours any more. */

@@ -137,6 +137,7 @@ export class BackupWork implements StartableWork {
       target,
       unit: plan.unit,
       zeroGranularity: plan.unit,
+      flushedSoon: true,
       compress: plan.compress,
     });
     this.#loop = new CopyLoop({

@@ -123,6 +123,7 @@ export class CommitWork implements StartableWork {
       target: must(this.#base, 'the job is attached'),
       unit,
       zeroGranularity: unit,
+      flushedSoon: true,
     });
     const walk = new DueWalk({
       job,

@@ -148,6 +148,7 @@ export class StreamWork implements JobWork {
       target: { node: top },
       unit: this.#unit,
       zeroGranularity: this.#unit,
+      flushedSoon: true,
       fill: (offset, length) => this.#copier.fill(offset, length),
     });
     const walk = new DueWalk({
