@@ -131,7 +131,7 @@ export class CommitWork implements StartableWork {
       unit,
       retries: true,
       statusAt: (offset, end) => this.#statusAt(offset, end),
-      copy: (offset, length) => session.copy(offset, length),
+      copy: (spans) => session.copyAll(spans),
     });
     this.#loop = new CopyLoop({
       clock: graph.clock,

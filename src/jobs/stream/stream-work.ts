@@ -157,7 +157,7 @@ export class StreamWork implements JobWork {
       unit: this.#unit,
       retries: this.#plan.onError !== 'ignore',
       statusAt: (offset, end) => this.#statusAt(offset, end),
-      copy: async (offset, length) => asRead(await session.copy(offset, length)),
+      copy: async (spans) => asRead(await session.copyAll(spans)),
     });
     this.#loop = new CopyLoop({
       clock: graph.clock,
