@@ -36,6 +36,8 @@ export class DueWalk {
   readonly #due = new Set<number>();
   readonly #failed = new Map<number, readonly Span[]>();
   #cursor = 0;
+  /** Up to here what follows the cursor was due when it was last looked at. */
+  #knownDue = 0;
 
   constructor(options: DueWalkOptions) {
     this.#options = options;
@@ -52,18 +54,21 @@ export class DueWalk {
         if (spans.length > 0) break;
         return { until: yieldToLoop() };
       }
-      const status = await this.#status(this.#cursor, length, spans.length > 0);
-      if (status === null) break;
-      if (status.due) {
-        const span = await this.#dueAt(this.#cursor + status.length, left);
-        if (spans.length === 0) this.#due.add(span.offset);
-        spans.push(span);
-        left -= span.length;
-        this.#cursor = span.offset + span.length;
-        continue;
+      if (this.#cursor >= this.#knownDue) {
+        const status = await this.#status(this.#cursor, length, spans.length > 0);
+        if (status === null) break;
+        if (!status.due) {
+          this.#cursor += status.length;
+          if (this.#due.size === 0 && spans.length === 0) this.#tell();
+          continue;
+        }
+        this.#knownDue = this.#cursor + status.length;
       }
-      this.#cursor += status.length;
-      if (this.#due.size === 0 && spans.length === 0) this.#tell();
+      const span = await this.#dueAt(this.#knownDue, left);
+      if (spans.length === 0) this.#due.add(span.offset);
+      spans.push(span);
+      left -= span.length;
+      this.#cursor = span.offset + span.length;
     }
     return spans.length > 0 ? this.#claim(spans) : this.#retry();
   }

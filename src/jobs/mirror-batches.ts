@@ -97,12 +97,15 @@ export class MirrorBatches {
   #rangeAt(offset: number, limit: number): Span | null {
     const { unit, state } = this.#options;
     const { bitmap } = state;
-    const most = Math.min(bitmap.length, offset + Math.max(unit, limit - (limit % unit)));
+    const free = bitmap.locks.freeUntil(offset, bitmap.length);
+    const inUnits = free === bitmap.length ? free : free - (free % unit);
+    const most = Math.min(inUnits, offset + Math.max(unit, limit - (limit % unit)));
     let end = offset;
     while (end < most) {
-      const next = Math.min(bitmap.length, end + unit);
-      if (bitmap.nextDirty(end, next) < 0 || bitmap.locks.overlaps(end, next - end)) break;
-      end = next;
+      const dirty = bitmap.nextDirty(end, Math.min(most, end + unit));
+      if (dirty < 0) break;
+      const run = dirty + bitmap.dirtyRun(dirty, most - dirty);
+      end = Math.min(most, Math.ceil(run / unit) * unit);
     }
     return end === offset ? null : { offset, length: end - offset };
   }

@@ -19,7 +19,7 @@ export class CopyBitmap {
   readonly locks = new RangeLocks();
   readonly #unitCount: number;
   /** 'dirty' and 'clean' pages need no bits. */
-  readonly #pages: ('dirty' | 'clean' | Uint8Array)[];
+  readonly #pages: ('dirty' | 'clean' | Uint32Array)[];
   #dirtyUnits: number;
 
   constructor(length: number, unit: number, initially: 'dirty' | 'clean' = 'dirty') {
@@ -57,32 +57,20 @@ export class CopyBitmap {
     const page = this.#pages[Math.floor(unit / PAGE_UNITS)];
     if (typeof page === 'string') return page === 'dirty';
     const bit = unit % PAGE_UNITS;
-    return page !== undefined && ((page[bit >> 3] ?? 0) & (1 << (bit & 7))) !== 0;
+    return page !== undefined && (((page[bit >>> 5] ?? 0) >>> (bit & 31)) & 1) !== 0;
   }
 
   /** Offset of the first dirty unit that begins in [offset, end), or −1. */
   nextDirty(offset: number, end = this.length): number {
-    let unit = Math.ceil(offset / this.unit);
     const unitEnd = Math.min(this.#unitCount, Math.ceil(end / this.unit));
-    while (unit < unitEnd) {
-      const page = this.#pages[Math.floor(unit / PAGE_UNITS)];
-      if (page === 'clean') unit = (Math.floor(unit / PAGE_UNITS) + 1) * PAGE_UNITS;
-      else if (this.isDirty(unit * this.unit)) return unit * this.unit;
-      else unit += 1;
-    }
-    return -1;
+    const unit = this.#next(true, Math.ceil(offset / this.unit), unitEnd);
+    return unit < unitEnd ? unit * this.unit : -1;
   }
 
   /** Whether every unit that the range touches is dirty. */
   isAllDirty(offset: number, length: number): boolean {
     const unitEnd = Math.min(this.#unitCount, Math.ceil((offset + length) / this.unit));
-    for (let unit = Math.floor(offset / this.unit); unit < unitEnd; ) {
-      const index = Math.floor(unit / PAGE_UNITS);
-      if (this.#pages[index] === 'dirty') unit = (index + 1) * PAGE_UNITS;
-      else if (this.isDirty(unit * this.unit)) unit += 1;
-      else return false;
-    }
-    return true;
+    return this.#next(false, Math.floor(offset / this.unit), unitEnd) >= unitEnd;
   }
 
   /**
@@ -95,12 +83,24 @@ export class CopyBitmap {
     const first = Math.floor(offset / this.unit);
     const most = reachesEnd ? Infinity : Math.max(1, Math.floor(limit / this.unit));
     const last = Math.min(this.#unitCount, first + most);
-    let unit = first;
-    while (unit < last && this.isDirty(unit * this.unit)) {
-      const index = Math.floor(unit / PAGE_UNITS);
-      unit = this.#pages[index] === 'dirty' ? (index + 1) * PAGE_UNITS : unit + 1;
+    return Math.min(this.#next(false, first, last) * this.unit, this.length) - offset;
+  }
+
+  /** The first unit from `unit` on that is dirty (or clean), `end` when there is none before. */
+  #next(dirty: boolean, unit: number, end: number): number {
+    const passed = dirty ? 'clean' : 'dirty';
+    for (let at = unit; at < end; ) {
+      const index = Math.floor(at / PAGE_UNITS);
+      const start = index * PAGE_UNITS;
+      const pageEnd = Math.min(end, start + PAGE_UNITS);
+      const page = this.#pages[index];
+      if (typeof page === 'object') {
+        const found = start + nextBit(page, dirty, { from: at - start, end: pageEnd - start });
+        if (found < pageEnd) return found;
+      } else if (page !== passed) return at;
+      at = pageEnd;
     }
-    return Math.min(Math.min(unit, last) * this.unit, this.length) - offset;
+    return Math.max(unit, end);
   }
 
   set(offset: number, length: number): void {
@@ -121,7 +121,7 @@ export class CopyBitmap {
         unit === index * PAGE_UNITS &&
         pageEnd === Math.min((index + 1) * PAGE_UNITS, this.#unitCount);
       if (wholePage) this.#changePage(index, dirty);
-      else for (let each = unit; each < pageEnd; each += 1) this.#changeUnit(each, dirty);
+      else this.#changeBits(index, { from: unit, end: pageEnd }, dirty);
       unit = pageEnd;
     }
   }
@@ -135,26 +135,55 @@ export class CopyBitmap {
 
   #dirtyIn(index: number, count: number): number {
     const page = this.#pages[index];
-    if (typeof page === 'string') return page === 'dirty' ? count : 0;
-    const start = index * PAGE_UNITS;
-    let dirty = 0;
-    for (let unit = start; unit < start + count; unit += 1) {
-      if (this.isDirty(unit * this.unit)) dirty += 1;
-    }
-    return dirty;
+    if (typeof page !== 'object') return page === 'dirty' ? count : 0;
+    return changeBits(page, { from: 0, end: count }, false);
   }
 
-  #changeUnit(unit: number, dirty: boolean): void {
-    if (this.isDirty(unit * this.unit) === dirty) return;
-    const index = Math.floor(unit / PAGE_UNITS);
+  #changeBits(index: number, units: Bits, dirty: boolean): void {
     let page = this.#pages[index];
-    assert(page !== undefined, `unit ${unit} is beyond the bitmap`);
+    assert(page !== undefined, `unit ${units.from} is beyond the bitmap`);
     if (typeof page === 'string') {
-      page = new Uint8Array(PAGE_UNITS / 8).fill(page === 'dirty' ? 0xff : 0);
+      if (page === (dirty ? 'dirty' : 'clean')) return;
+      page = new Uint32Array(PAGE_UNITS / 32).fill(page === 'dirty' ? 0xffff_ffff : 0);
       this.#pages[index] = page;
     }
-    const bit = unit % PAGE_UNITS;
-    page[bit >> 3] = (page[bit >> 3] ?? 0) ^ (1 << (bit & 7));
-    this.#dirtyUnits += dirty ? 1 : -1;
+    const start = index * PAGE_UNITS;
+    const changed = changeBits(page, { from: units.from - start, end: units.end - start }, dirty);
+    this.#dirtyUnits += dirty ? changed : -changed;
   }
+}
+
+interface Bits {
+  readonly from: number;
+  readonly end: number;
+}
+
+/** The first bit that is set (or clear); `end` when there is none. A word at a time. */
+function nextBit(words: Uint32Array, set: boolean, { from, end }: Bits): number {
+  for (let at = from; at < end; at = (at | 31) + 1) {
+    const word = words[at >>> 5] ?? 0;
+    const bits = (set ? word : ~word) >>> (at & 31);
+    if (bits !== 0) return Math.min(end, at + 31 - Math.clz32(bits & -bits));
+  }
+  return end;
+}
+
+/** Sets or clears bits; gives how many were not so before. */
+function changeBits(words: Uint32Array, { from, end }: Bits, set: boolean): number {
+  let changed = 0;
+  for (let at = from; at < end; at = (at | 31) + 1) {
+    const before = words[at >>> 5] ?? 0;
+    const above = end - at + (at & 31);
+    const mask = (0xffff_ffff << (at & 31)) & (above >= 32 ? 0xffff_ffff : ~(0xffff_ffff << above));
+    const after = (set ? before | mask : before & ~mask) >>> 0;
+    changed += bitCount(before ^ after);
+    words[at >>> 5] = after;
+  }
+  return changed;
+}
+
+function bitCount(word: number): number {
+  const pairs = word - ((word >>> 1) & 0x5555_5555);
+  const nibbles = (pairs & 0x3333_3333) + ((pairs >>> 2) & 0x3333_3333);
+  return Math.imul((nibbles + (nibbles >>> 4)) & 0x0f0f_0f0f, 0x0101_0101) >>> 24;
 }

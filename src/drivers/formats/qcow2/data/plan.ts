@@ -18,6 +18,18 @@ import {
 import { hex } from '../metadata/index.js';
 import type { Qcow2Image, Table } from '../metadata/index.js';
 
+/** Entries compared at once. */
+const STRIDE = 32;
+
+/** Whether STRIDE entries from `index` on are the same as the one before. */
+function areSame(bytes: Uint8Array, index: number): boolean {
+  const start = index * 8;
+  const end = start + STRIDE * 8;
+  if (end > bytes.length) return false;
+  const before = bytes.subarray(start - 8, end - 8);
+  return Buffer.compare(before, bytes.subarray(start, end)) === 0;
+}
+
 export class RunPlan {
   kind: EntryKind = EntryKind.unallocated;
   /** Guest bytes from the offset asked for. */
@@ -60,7 +72,12 @@ export class RunPlan {
       this.length = Math.min(run, most);
       return;
     }
-    for (let index = first + 1; run < most; index += 1) {
+    let index = first + 1;
+    while (this.hostOffset === 0 && run < most && areSame(table.bytes, index)) {
+      run += STRIDE * clusterSize;
+      index += STRIDE;
+    }
+    for (; run < most; index += 1) {
       if (!this.#continues(table.view, index, run + inCluster)) break;
       run += clusterSize;
     }
@@ -103,6 +120,8 @@ export class RunPlan {
   #continues(view: DataView, index: number, distance: number): boolean {
     const hi = view.getUint32(index * 8);
     const lo = view.getUint32(index * 8 + 4);
+    // Mostly the entry of the next host cluster, with the same bits as the first.
+    if (this.hostOffset !== 0 && hi === this.hi && lo === this.lo + distance) return true;
     if (hasReservedL2Bits(hi, lo, this.#image.version)) return false;
     if (entryKind(hi, lo, this.#image.version) !== this.kind) return false;
     if (this.hostOffset === 0) return true;

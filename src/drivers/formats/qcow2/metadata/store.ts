@@ -2,16 +2,20 @@
 // The metadata of one image as the data path uses it: lookup and change of L2 entries.
 //
 // lookup() and forWriting() answer within the turn: a table, or a promise after which the caller
-// asks again. L2 entries change only through setEntry(), under a range lock (leases.ts).
+// asks again. L2 entries change only through setEntry() and setEmpty(), under a range lock
+// (leases.ts) or within one turn.
 
 import { BlockError } from '../../../../base/index.js';
 import type { Eventually } from '../../../../base/index.js';
+import { isZero } from '../../../../codec/index.js';
 import {
   compressedHostOffset,
   compressedLength,
   EntryKind,
+  entryHi,
   entryHostOffset,
   entryKind,
+  entryLo,
   isCopied,
 } from '../entries.js';
 import { Allocator } from './alloc.js';
@@ -21,6 +25,12 @@ import { Qcow2Image } from './image.js';
 import type { ImageOptions } from './image.js';
 import { Refcounts } from './refcounts.js';
 import type { Table } from './table-cache.js';
+
+/** Guest clusters, `end` exclusive. */
+export interface Clusters {
+  readonly first: number;
+  readonly end: number;
+}
 
 export class MetadataStore {
   readonly image: Qcow2Image;
@@ -74,7 +84,34 @@ export class MetadataStore {
     table.view.setUint32(at, entry.hi);
     table.view.setUint32(at + 4, entry.lo);
     image.l2.touch(table);
-    if (image.watchers.size > 0) image.entryChanged(guestCluster);
+    if (image.watchers.size > 0) image.entriesChanged(guestCluster, guestCluster + 1);
+  }
+
+  /** Whether nothing was ever said of these guest clusters, all in the table. */
+  isEmpty(table: Table, { first, end }: Clusters): boolean {
+    return isZero(this.#entriesOf(table, { first, end }));
+  }
+
+  /** Gives empty entries their first content: host clusters in a row, or (null) zeroes. */
+  setEmpty(table: Table, clusters: Clusters, hostOffset: number | null): void {
+    const { image } = this;
+    const { first, end } = clusters;
+    if (hostOffset === null) repeatEntry(this.#entriesOf(table, clusters), entryLo(0, true));
+    else {
+      const at = (first % image.geometry.l2Entries) * 8;
+      for (let index = 0; index < end - first; index += 1) {
+        const offset = hostOffset + index * image.clusterSize;
+        table.view.setUint32(at + index * 8, entryHi(offset, true));
+        table.view.setUint32(at + index * 8 + 4, entryLo(offset, false));
+      }
+    }
+    image.l2.touch(table);
+    if (image.watchers.size > 0) image.entriesChanged(first, end);
+  }
+
+  #entriesOf(table: Table, { first, end }: Clusters): Uint8Array {
+    const at = (first % this.image.geometry.l2Entries) * 8;
+    return table.bytes.subarray(at, at + (end - first) * 8);
   }
 
   /**
@@ -117,5 +154,13 @@ export class MetadataStore {
       this.#growing = null;
     });
     return this.#growing;
+  }
+}
+
+/** Fills entries of high half 0 with one low half: the runs of a sparse image are long. */
+function repeatEntry(entries: Uint8Array, lo: number): void {
+  new DataView(entries.buffer, entries.byteOffset).setUint32(4, lo);
+  for (let done = 8; done < entries.length; done *= 2) {
+    entries.copyWithin(done, 0, Math.min(done, entries.length - done));
   }
 }
