@@ -2,14 +2,15 @@
 // Copies ranges between descriptors on one thread of the pool: read, look for zeroes, write.
 //
 // A program is a list of numbers: how many steps, and of each step its target descriptor and
-// offset, length, granularity of zeroes (0: not looked for) and number of parts, then of each part
-// its descriptor (-1: zeroes), offset and length. The result has four numbers for each step:
-// outcome, errno, bytes written, count of zero ranges; then offset and length of each of these.
-// Zero ranges are left out of the target. The cancel flag is looked at between steps. What will be
-// flushed soon anyway may be sent on its way to the disk step by step: the flush then waits for the
-// rest only, and copying and writing back overlap. That is no flush: nothing waits for it, and what
-// fails on the way is reported by the flush. Nothing is kept between two calls; the caller holds
-// the descriptors open until the answer.
+// offset, length, granularity of zeroes (0: not looked for; -1: not looked for, and the host copies
+// by itself what it can, sharing storage where its file system does) and number of parts, then of
+// each part its descriptor (-1: zeroes), offset and length. The result has four numbers for each
+// step: outcome, errno, bytes written, count of zero ranges; then offset and length of each of
+// these. Zero ranges are left out of the target. The cancel flag is looked at between steps. What
+// will be flushed soon anyway may be sent on its way to the disk step by step: the flush then waits
+// for the rest only, and copying and writing back overlap. That is no flush: nothing waits for it,
+// and what fails on the way is reported by the flush. Nothing is kept between two calls; the caller
+// holds the descriptors open until the answer.
 
 #include "addon.h"
 
@@ -105,6 +106,19 @@ class Gatherer {
  public:
   explicit Gatherer(const std::vector<Part>& parts) : parts_(parts) {}
 
+  void Skip(int64_t length) {
+    while (length > 0) {
+      int64_t left = parts_[part_].length - static_cast<int64_t>(skip_);
+      if (length < left) {
+        skip_ += static_cast<size_t>(length);
+        return;
+      }
+      length -= left;
+      part_ += 1;
+      skip_ = 0;
+    }
+  }
+
   int Fill(uint8_t* bytes, size_t length) {
     while (length > 0) {
       if (part_ == parts_.size()) return EINVAL;
@@ -178,9 +192,28 @@ int PutChunk(const Step& step, const uint8_t* bytes, size_t length, int64_t star
   return 0;
 }
 
+/** Copies in the host as far as that goes; gives the bytes done, and why it ended is no matter. */
+int64_t CopyInHost(const Step& step) {
+  int64_t done = 0;
+  for (const Part& part : step.parts) {
+    if (part.descriptor < 0) return done;
+    for (int64_t at = 0; at < part.length;) {
+      off64_t from = part.offset + at;
+      off64_t to = step.offset + done;
+      size_t left = static_cast<size_t>(part.length - at);
+      ssize_t count = copy_file_range(part.descriptor, &from, step.descriptor, &to, left, 0);
+      if (count < 0 && errno == EINTR) continue;
+      if (count <= 0) return done;
+      at += count;
+      done += count;
+    }
+  }
+  return done;
+}
+
 StepResult RunStep(const Step& step) {
   StepResult result;
-  size_t unit = static_cast<size_t>(step.granularity);
+  size_t unit = step.granularity > 0 ? static_cast<size_t>(step.granularity) : 0;
   size_t chunk = unit > kChunk ? unit : kChunk;
   if (unit > 0) chunk -= chunk % unit;
   uint8_t* bytes = Scratch(chunk);
@@ -190,7 +223,9 @@ StepResult RunStep(const Step& step) {
     return result;
   }
   Gatherer gatherer(step.parts);
-  for (int64_t start = 0; start < step.length; start += static_cast<int64_t>(chunk)) {
+  if (step.granularity < 0) result.bytes = CopyInHost(step);
+  gatherer.Skip(result.bytes);
+  for (int64_t start = result.bytes; start < step.length; start += static_cast<int64_t>(chunk)) {
     int64_t left = step.length - start;
     size_t length = left < static_cast<int64_t>(chunk) ? static_cast<size_t>(left) : chunk;
     result.failure = gatherer.Fill(bytes, length);

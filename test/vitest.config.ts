@@ -1,14 +1,50 @@
 // SPDX-License-Identifier: Apache-2.0
 // Tests of every kind, one runner; the build comes first, since lanes run from dist.
+//
+// Files that only use modules share a process, which loads (and optimizes) src once; what starts
+// programs, changes the process or is to survive crashes has a process for each file.
 import { defineConfig } from 'vitest/config';
+
+const SHARED = ['test/{unit,property,conformance}/**/*.test.ts'];
+/** Files that replace modules of Node. */
+const REPLACING = ['test/unit/host/new-file-sync.test.ts'];
+
+const common = {
+  root: new URL('..', import.meta.url).pathname,
+  testTimeout: 60_000,
+  hookTimeout: 60_000,
+  maxWorkers: 2,
+};
 
 export default defineConfig({
   test: {
-    include: ['test/**/*.test.ts'],
-    root: new URL('..', import.meta.url).pathname,
+    ...common,
     globalSetup: ['test/helpers/global-setup.ts'],
-    testTimeout: 60_000,
-    hookTimeout: 60_000,
-    maxWorkers: 2,
+    projects: [
+      {
+        test: {
+          ...common,
+          name: 'alone',
+          include: ['test/**/*.test.ts'],
+          exclude: SHARED,
+        },
+      },
+      {
+        test: {
+          ...common,
+          name: 'replacing',
+          include: REPLACING,
+        },
+      },
+      {
+        test: {
+          ...common,
+          name: 'shared',
+          include: SHARED,
+          exclude: REPLACING,
+          isolate: false,
+        },
+      },
+    ],
   },
 });

@@ -16,4 +16,6 @@ export interface SnapshotView {
   blockStatus(offset: number, length: number, exact: boolean): Eventually<BlockStatus>;
   /** Gives up the whole units of the range: they need not be kept and cannot be read any more. */
   discard(request: Request): Eventually<void>;
+  /** What was discarded has become free where it was kept. */
+  flush(): Eventually<void>;
 }

@@ -6,7 +6,7 @@
 // waiting, never a command that was sent. Events reach listeners and readers in the order of
 // arrival, before whoever awaits a later reply goes on.
 
-import type { Buffer } from 'node:buffer';
+import { Buffer } from 'node:buffer';
 import type { Duplex } from 'node:stream';
 import type { CommandName, CommandResult, EventName } from '../api/index.js';
 import { BlockError } from '../base/index.js';
@@ -72,7 +72,10 @@ export class QmpClient implements CommandRunner, AsyncDisposable {
 
   private constructor(stream: Duplex) {
     this.#stream = stream;
-    stream.on('data', (chunk: Buffer) => this.#parser.feed(chunk));
+    stream.on('data', (chunk: Buffer | string) => {
+      // A stream may be given that decodes, or that was made of strings.
+      this.#parser.feed(typeof chunk === 'string' ? Buffer.from(chunk) : chunk);
+    });
     stream.on('error', (error) => this.#lose(error));
     stream.on('end', () => this.#lose(null));
     this.#whenClosed = new Promise((resolve) => {

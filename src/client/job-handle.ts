@@ -36,6 +36,8 @@ export class JobHandle implements AsyncDisposable, AsyncIterable<JobState> {
   #stopError: JobIoError | null = null;
   #wasReady = false;
   #isConcluding = false;
+  /** What is seen is of this job, not the last of an earlier one with its id. */
+  #isBorn: boolean;
 
   /** `look`: the job may be there already, so that query-jobs is asked for it. */
   constructor(client: CommandRunner, id: string, options: { readonly look: boolean }) {
@@ -47,6 +49,7 @@ export class JobHandle implements AsyncDisposable, AsyncIterable<JobState> {
     this.done.catch(() => undefined);
     this.#stops.push(client.onEvent((event) => this.#see(event)));
     this.#stops.push(client.onLost((error) => this.#lost(error)));
+    this.#isBorn = options.look;
     if (options.look) this.#look();
   }
 
@@ -240,6 +243,8 @@ export class JobHandle implements AsyncDisposable, AsyncIterable<JobState> {
   }
 
   #see(event: QmpEvent): void {
+    if (!this.#isBorn && !isBirth(event, this.id)) return;
+    this.#isBorn = true;
     switch (event.event) {
       case 'JOB_STATUS_CHANGE':
         if (event.data.id === this.id) this.#reached(event.data.status);
@@ -319,6 +324,11 @@ export class JobHandle implements AsyncDisposable, AsyncIterable<JobState> {
     for (const stop of this.#stops.splice(0)) stop();
     this.#waiters.close(error);
   }
+}
+
+function isBirth(event: QmpEvent, id: string): boolean {
+  if (event.event !== 'JOB_STATUS_CHANGE') return false;
+  return event.data.id === id && event.data.status === 'created';
 }
 
 function isEnd(status: JobState): boolean {

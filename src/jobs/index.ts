@@ -12,6 +12,7 @@ export type { BlockJobInfo, IoStatus, JobEvent, JobInfo, JobWork } from './job-w
 export * from './job-states.js';
 export { JobTransaction } from './job-transaction.js';
 export { startDriveMirror, startMirror } from './mirror/index.js';
+export { createImageFile, hasBacking } from './new-image.js';
 export { JobRegistry } from './registry.js';
 export type { JobRegistryOptions } from './registry.js';
 export type { PreparedJob } from './start.js';

@@ -29,6 +29,8 @@ export interface JobWork {
   complete?(): void;
   /** Its end takes a moment: a cancel is answered before the events of the end. */
   readonly lingers?: boolean;
+  /** Mirrors: the target is as the source, and a guest's write ends when both have it. */
+  activelySynced?(): boolean;
   /** A READY job is cancelled without force: it ends in good order, changing no link. */
   finish?(): void;
 }
@@ -59,8 +61,13 @@ export interface JobInfo {
 
 export type IoStatus = 'ok' | 'failed' | 'nospace';
 
-export interface BlockJobInfo {
-  readonly type: JobType;
+export type BlockJobInfo = BlockJobState &
+  (
+    | { readonly type: Exclude<JobType, 'mirror'> }
+    | { readonly type: 'mirror'; readonly 'actively-synced': boolean }
+  );
+
+interface BlockJobState {
   readonly device: string;
   readonly len: number;
   readonly offset: number;

@@ -10,11 +10,11 @@ import { assert, BlockError, errnoText } from '../base/index.js';
 import { yieldToLoop } from '../block/copy/index.js';
 import { assertTransition, requireVerb, VERBS } from './job-states.js';
 import type { JobStatus, JobType } from './job-states.js';
+import { JobReport } from './job-report.js';
 import { JobTransaction } from './job-transaction.js';
 import { changeRefused } from './job-work.js';
 import type {
   BlockJobInfo,
-  IoStatus,
   JobChanges,
   JobInfo,
   JobSetup,
@@ -22,10 +22,7 @@ import type {
   JobWork,
 } from './job-work.js';
 import type { OnError } from './options.js';
-
-interface Parked {
-  readonly wake: () => void;
-}
+import { Parking } from './parking.js';
 
 export class Job {
   readonly id: string;
@@ -42,16 +39,11 @@ export class Job {
   #cancelRequested = false;
   /** Cancelled without force when READY: it ends well, and takes no `complete` any more. */
   #finishing = false;
-  #parked: Parked | null = null;
-  #error: string | null = null;
-  #progress = 0;
-  #total = 0;
-  #speed = 0;
-  #ioStatus: IoStatus = 'ok';
+  readonly #parking: Parking;
+  readonly #report: JobReport;
   #started = false;
   #ended: (() => void) | null = null;
   #hasAborted: (() => void) | null = null;
-  readonly #parkWaiters: (() => void)[] = [];
   /** Resolves once the job is concluded (or was thrown away before it started). */
   readonly ended: Promise<void>;
 
@@ -62,6 +54,8 @@ export class Job {
     this.autoFinalize = setup.autoFinalize;
     this.autoDismiss = setup.autoDismiss;
     this.transaction = setup.transaction ?? new JobTransaction();
+    this.#parking = new Parking(setup.id);
+    this.#report = new JobReport(this);
     this.transaction.add(this);
     this.#surroundings = surroundings;
     this.ended = new Promise((resolve) => {
@@ -78,7 +72,7 @@ export class Job {
   }
 
   get speed(): number {
-    return this.#speed;
+    return this.#report.speed;
   }
 
   get cancelled(): boolean {
@@ -86,12 +80,17 @@ export class Job {
   }
 
   get failed(): boolean {
-    return this.#error !== null;
+    return this.#report.error !== null;
   }
 
   /** READY was reached: the job may be told to complete. */
   get ready(): boolean {
     return this.#status === 'ready' || this.#status === 'standby';
+  }
+
+  /** It runs its work, which is not parked. */
+  get working(): boolean {
+    return ['running', 'ready'].includes(this.#status) && !this.#parking.taken;
   }
 
   get pauseRequested(): boolean {
@@ -102,26 +101,26 @@ export class Job {
 
   /** Bytes (or steps) done so far; never goes back. */
   progressTo(done: number): void {
-    this.#progress = Math.max(this.#progress, done);
+    this.#report.progress = Math.max(this.#report.progress, done);
   }
 
   advance(amount: number): void {
-    this.#progress += amount;
+    this.#report.progress += amount;
   }
 
   get progress(): number {
-    return this.#progress;
+    return this.#report.progress;
   }
 
   setTotal(total: number): void {
-    this.#total = total;
+    this.#report.total = total;
   }
 
   /** Stays here while the job is paused; throws kind `cancelled` once it is cancelled. */
   async pausePoint(): Promise<void> {
     while (this.#pauseCount > 0 && !this.#cancelRequested) {
       this.#enterPause();
-      await this.#park(() => undefined);
+      await this.#parking.park();
     }
     this.#leavePause();
     this.#requireNotCancelled();
@@ -130,19 +129,19 @@ export class Job {
   /** Waits `ms` milliseconds at most; pause, resume, cancel and a new speed end it early. */
   async sleep(ms: number): Promise<void> {
     if (this.#cancelRequested || this.#pauseCount > 0) return this.pausePoint();
-    await this.#park((wake) => this.#surroundings.clock.after(ms, wake));
+    await this.#parking.park((wake) => this.#surroundings.clock.after(ms, wake));
     return this.pausePoint();
   }
 
   /** Waits until someone wakes the job (`wake`), pauses or cancels it. */
   async rest(): Promise<void> {
     if (this.#cancelRequested || this.#pauseCount > 0) return this.pausePoint();
-    await this.#park(() => undefined);
+    await this.#parking.park();
     return this.pausePoint();
   }
 
   wake(): void {
-    this.#parked?.wake();
+    this.#parking.wake();
   }
 
   /**
@@ -166,7 +165,7 @@ export class Job {
         this.#userPaused = true;
         this.#pauseCount += 1;
       }
-      if (this.#ioStatus === 'ok') this.#ioStatus = noSpace ? 'nospace' : 'failed';
+      if (this.#report.ioStatus === 'ok') this.#report.ioStatus = noSpace ? 'nospace' : 'failed';
     }
     return action;
   }
@@ -174,7 +173,7 @@ export class Job {
   /** All is copied: from now on the job may be told to complete. */
   becomeReady(): void {
     this.#become('ready');
-    this.#surroundings.emit({ name: 'BLOCK_JOB_READY', data: this.#endFacts() });
+    this.#surroundings.emit({ name: 'BLOCK_JOB_READY', data: this.#report.endFacts() });
   }
 
   // ---- What the starter calls
@@ -190,12 +189,18 @@ export class Job {
     void this.#runWork(this.#work);
   }
 
-  /** Resolves when the job rests: it is parked, waits for its user to finalize it, or is over. */
+  /**
+   * Resolves when the job rests: it is parked, waits for its user or for others of its transaction
+   * to come to its end, or is over.
+   */
   async restsOrEnds(): Promise<void> {
+    while (!this.#rests) await this.#parking.nextRest();
+  }
+
+  get #rests(): boolean {
     const isOver = this.#status === 'concluded' || this.#status === 'null';
-    const waitsForUser = this.#status === 'pending' && !this.autoFinalize;
-    if (this.#parked !== null || isOver || waitsForUser) return;
-    await new Promise<void>((resolve) => void this.#parkWaiters.push(resolve));
+    const isDone = this.#status === 'waiting' || this.#status === 'pending';
+    return this.#parking.taken || isOver || (isDone && !this.transaction.ending);
   }
 
   /** Throws a job away that was created and could not be started. */
@@ -209,7 +214,7 @@ export class Job {
   /** A drained section begins around the job; nests with the user's pause. */
   quiesce(): void {
     this.#pauseCount += 1;
-    if (this.#parked !== null) this.#enterPause();
+    if (this.#parking.taken) this.#enterPause();
   }
 
   unquiesce(): void {
@@ -225,7 +230,7 @@ export class Job {
     if (this.#userPaused) throw new BlockError('invalid-state', 'Job is already paused');
     this.#userPaused = true;
     this.#pauseCount += 1;
-    if (this.#parked !== null) this.#enterPause();
+    if (this.#parking.taken) this.#enterPause();
   }
 
   resume(): void {
@@ -234,7 +239,7 @@ export class Job {
     }
     requireVerb(this.id, this.#status, 'resume');
     this.#userPaused = false;
-    this.#ioStatus = 'ok';
+    this.#report.ioStatus = 'ok';
     this.#pauseCount -= 1;
     this.#goOn();
   }
@@ -251,7 +256,7 @@ export class Job {
     if (!this.#mayRun()) {
       this.fail(cancelledError());
       await this.transaction.settleFailure();
-    } else if (this.#parked !== null) {
+    } else if (this.#parking.taken) {
       this.wake();
       if (this.#work?.lingers === true) return;
       await this.ended;
@@ -316,8 +321,8 @@ export class Job {
     if (bytesPerSecond < 0) {
       throw new BlockError('invalid-option', "Parameter 'speed' expects a non-negative value");
     }
-    this.#speed = Number(bytesPerSecond);
-    this.#work?.setSpeed?.(this.#speed);
+    this.#report.speed = Number(bytesPerSecond);
+    this.#work?.setSpeed?.(this.#report.speed);
     if (this.#pauseCount === 0) this.wake();
   }
 
@@ -332,32 +337,11 @@ export class Job {
   }
 
   info(): JobInfo {
-    return {
-      id: this.id,
-      type: this.type,
-      status: this.#status,
-      'current-progress': this.#progress,
-      'total-progress': this.#total,
-      ...(this.#error === null ? {} : { error: this.#error }),
-    };
+    return this.#report.info();
   }
 
   blockInfo(): BlockJobInfo {
-    return {
-      type: this.type,
-      device: this.id,
-      len: this.#total,
-      offset: this.#progress,
-      busy: ['running', 'ready'].includes(this.#status) && this.#parked === null,
-      paused: this.#pauseCount > 0,
-      speed: this.#speed,
-      'io-status': this.#ioStatus,
-      ready: this.ready,
-      status: this.#status,
-      'auto-finalize': this.autoFinalize,
-      'auto-dismiss': this.autoDismiss,
-      ...(this.#error === null ? {} : { error: this.#error }),
-    };
+    return this.#report.blockInfo(this.#work?.activelySynced?.() ?? false);
   }
 
   // ---- What the transaction calls
@@ -378,6 +362,7 @@ export class Job {
 
   becomeWaiting(): void {
     this.#become('waiting');
+    this.#parking.tellRest();
   }
 
   becomePending(): void {
@@ -388,12 +373,12 @@ export class Job {
         data: { type: this.type, id: this.id },
       });
     }
-    if (!this.autoFinalize) this.#tellRest();
+    this.#parking.tellRest();
   }
 
   /** Becomes ABORTING with its first error. */
   fail(error: unknown): void {
-    this.#error ??= this.#cancelRequested ? errnoText('ECANCELED') : messageOf(error);
+    this.#report.error ??= this.#cancelRequested ? errnoText('ECANCELED') : messageOf(error);
     if (this.#status === 'aborting') return;
     this.#become('aborting');
     this.#hasAborted?.();
@@ -407,7 +392,7 @@ export class Job {
   async conclude(): Promise<void> {
     const neverStarted = !this.#started;
     const leaves = this.autoDismiss || neverStarted;
-    if (this.#error === null) this.#work?.commit?.();
+    if (this.#report.error === null) this.#work?.commit?.();
     else this.#work?.abort?.();
     try {
       await this.#work?.clean?.();
@@ -423,7 +408,7 @@ export class Job {
       this.#surroundings.forget(this);
     }
     this.#ended?.();
-    this.#tellRest();
+    this.#parking.tellRest();
   }
 
   async #runWork(work: JobWork): Promise<void> {
@@ -448,40 +433,10 @@ export class Job {
     this.#surroundings.emit({
       name: cancelled ? 'BLOCK_JOB_CANCELLED' : 'BLOCK_JOB_COMPLETED',
       data: {
-        ...this.#endFacts(),
-        ...(this.#error === null || cancelled ? {} : { error: this.#error }),
+        ...this.#report.endFacts(),
+        ...(this.#report.error === null || cancelled ? {} : { error: this.#report.error }),
       },
     });
-  }
-
-  #endFacts(): Readonly<Record<string, unknown>> {
-    return {
-      device: this.id,
-      len: this.#total,
-      offset: this.#progress,
-      speed: this.#speed,
-      type: this.type,
-    };
-  }
-
-  async #park(arm: (wake: () => void) => (() => void) | undefined): Promise<void> {
-    assert(this.#parked === null, `job ${this.id} is parked twice`);
-    await new Promise<void>((resolve) => {
-      let disarm: (() => void) | undefined = undefined;
-      const wake = (): void => {
-        if (this.#parked === null) return;
-        this.#parked = null;
-        disarm?.();
-        resolve();
-      };
-      this.#parked = { wake };
-      disarm = arm(wake);
-      this.#tellRest();
-    });
-  }
-
-  #tellRest(): void {
-    for (const resolve of this.#parkWaiters.splice(0)) resolve();
   }
 
   #goOn(): void {

@@ -33,6 +33,11 @@ export class MirrorBatches {
     this.#options = options;
   }
 
+  /** A copy is in flight. */
+  get working(): boolean {
+    return this.#inFlight > 0;
+  }
+
   async next(limit: number): Promise<CopyWork | Hold | null> {
     const { state, unit } = this.#options;
     const { bitmap } = state;

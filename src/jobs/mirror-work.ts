@@ -51,6 +51,8 @@ export class MirrorWork implements StartableWork {
   #blocking: boolean;
   /** All that was to be copied at the start is marked. */
   #marked = false;
+  /** READY was reached. */
+  #copied = false;
 
   constructor(registry: JobRegistry, plan: MirrorPlan) {
     this.#registry = registry;
@@ -141,6 +143,11 @@ export class MirrorWork implements StartableWork {
     if (this.#marked) this.#state.block(must(this.#target, 'the job is attached'));
   }
 
+  activelySynced(): boolean {
+    if (!this.#blocking || !this.#copied || this.#batches?.working === true) return false;
+    return this.#state.bitmap.dirtyUnits === 0;
+  }
+
   complete(): void {
     const { replaces } = this.#plan;
     if (replaces !== null && this.#registry.graph.find(replaces) === null) {
@@ -168,6 +175,7 @@ export class MirrorWork implements StartableWork {
       await loop.run(job);
       if (!job.ready) {
         if (!(await this.#flush(job, loop, false))) continue;
+        this.#copied = true;
         job.becomeReady();
       }
       if (this.#ending === null) await this.#rest(job);

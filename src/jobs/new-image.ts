@@ -1,10 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-// Image files that a job makes and opens for itself: the targets of the drive-* commands.
+// Image files that commands make: overlays of snapshots, and the targets of the drive-* commands,
+// which a job opens for itself.
+//
+// A file is made in two steps: it is created empty by its protocol, then the format writes its
+// header through a node of its own. What fails leaves the file, and no node.
 
-import { resolve } from 'node:path';
+import { dirname, resolve } from 'node:path';
 
 import { BlockError, Permission } from '../base/index.js';
-import { ChildRole, creationPath } from '../block/index.js';
+import { ChildRole, creationPath, protocolOf, UNNAMED_USER } from '../block/index.js';
 import type { Driver, Node, NodeOptions } from '../block/index.js';
 import { skipFilters } from '../block/copy/index.js';
 import type { JobRegistry } from './registry.js';
@@ -15,6 +19,11 @@ export interface NewImage {
   /** Bytes. */
   readonly size: number;
   readonly backing: Node | null;
+  /**
+   * What the header names it by: a name that holds where the image is unless told otherwise; as
+   * it was opened, a relative name counts from where the image is.
+   */
+  readonly backingName?: 'as-opened';
 }
 
 export interface ImageFile {
@@ -43,35 +52,54 @@ function isBare(driver: Driver): boolean {
   return driver.name === 'raw' || driver.kind === 'protocol';
 }
 
+/** Whether its images can have a backing file. */
+export function hasBacking(driver: Driver): boolean {
+  return Object.values(driver.children).some(({ role }) => (role & ChildRole.cow) !== 0);
+}
+
 /** Makes an empty image, durable when this resolves; a file that is there is overwritten. */
 export async function createImageFile(registry: JobRegistry, image: NewImage): Promise<void> {
-  const { graph } = registry;
-  const { driver, size } = image;
+  const { host } = registry.graph;
   const filename = creationPath(image.filename);
-  const bare = isBare(driver);
-  if (driver.name !== 'raw' && driver.create === undefined) {
-    const text = `Format driver '${driver.name}' does not support image creation`;
-    throw new BlockError('unsupported', text);
-  }
-  if (bare && image.backing !== null) {
-    const text = `Backing file not supported for file format '${driver.name}'`;
-    throw new BlockError('unsupported', text);
-  }
+  requireCreatable(image, filename);
+  const bare = isBare(image.driver);
   const noNode = (): Promise<Node> => Promise.reject(new BlockError('invalid-state', 'no node'));
   const fileDriver = await registry.driver('file');
-  const empty = { filename, size: bare ? size : 0 };
-  await fileDriver.create?.({ host: graph.host, node: noNode }, empty);
-  if (bare) return;
-  const file = await graph.open({ driver: 'file', filename });
+  await fileDriver.create?.({ host, node: noNode }, { filename, size: bare ? image.size : 0 });
+  if (!bare) await writeHeader(registry, image, filename);
+}
+
+function requireCreatable({ driver, backing }: NewImage, path: string): void {
+  const { name } = driver;
+  if (name !== 'raw' && driver.create === undefined) {
+    const text = `Format driver '${name}' does not support image creation`;
+    throw new BlockError('unsupported', text, { path });
+  }
+  if (backing !== null && !hasBacking(driver)) {
+    const text = `Backing file not supported for file format '${name}'`;
+    throw new BlockError('unsupported', text, { path });
+  }
+  if (backing?.filename !== path) return;
+  const text = 'Error: Trying to create an image with the same filename as the backing file';
+  throw new BlockError('invalid-option', text, { path });
+}
+
+async function writeHeader(
+  { graph }: JobRegistry,
+  image: NewImage,
+  filename: string,
+): Promise<void> {
+  const { driver, size } = image;
+  const file = await graph.open({ driver: await protocolOf(graph.host, filename), filename });
   try {
-    const backend = await graph.attach(file, 'an unnamed block device', {
+    const backend = await graph.attach(file, UNNAMED_USER, {
       taken: Permission.write | Permission.resize,
       shared: Permission.all,
     });
     try {
       await driver.create?.(
         { host: graph.host, node: () => Promise.resolve(backend.node) },
-        { driver: driver.name, file: file.name, size, ...backingOptions(image.backing) },
+        { driver: driver.name, file: file.name, size, ...backingLink(image, filename) },
       );
     } finally {
       await backend.detach();
@@ -81,12 +109,19 @@ export async function createImageFile(registry: JobRegistry, image: NewImage): P
   }
 }
 
-function backingOptions(backing: Node | null): Readonly<Record<string, string>> {
+/** A name that means another file when read in the folder of the new image is made absolute. */
+function backingLink(
+  { backing, backingName }: NewImage,
+  path: string,
+): Readonly<Record<string, string>> {
   if (backing === null) return {};
   const { filename } = backing;
-  const named = filename.startsWith('/') || filename.includes(':');
+  if (backingName === 'as-opened') {
+    return { 'backing-file': filename, 'backing-fmt': backing.driver.name };
+  }
+  const holds = filename.includes(':') || resolve(dirname(path), filename) === resolve(filename);
   return {
-    'backing-file': named ? filename : resolve(filename),
+    'backing-file': holds ? filename : resolve(filename),
     'backing-fmt': skipFilters(backing).driver.name,
   };
 }
@@ -97,16 +132,14 @@ export async function openImageFile(registry: JobRegistry, image: ImageFile): Pr
   const filename = creationPath(image.filename);
   const format = image.format ?? (await probeFormat(registry, filename));
   const driver = await imageFormat(registry, format);
-  const hasBacking = Object.values(driver.children).some(
-    ({ role }) => (role & ChildRole.cow) !== 0,
-  );
   const cache = image.like.options['cache'];
+  const protocol = await protocolOf(graph.host, filename);
   const options: NodeOptions = {
     driver: format,
-    ...(driver.kind === 'protocol' ? { filename } : { file: { driver: 'file', filename } }),
+    ...(driver.kind === 'protocol' ? { filename } : { file: { driver: protocol, filename } }),
     discard: 'unmap',
     ...(image.name === null ? {} : { 'node-name': image.name }),
-    ...(hasBacking && image.backing !== 'as-header-says' ? { backing: null } : {}),
+    ...(hasBacking(driver) && image.backing !== 'as-header-says' ? { backing: null } : {}),
     ...(image.detectZeroes === undefined ? {} : { 'detect-zeroes': image.detectZeroes }),
     ...(cache === undefined ? {} : { cache }),
   };

@@ -31,6 +31,8 @@ export interface PreparedJob {
   start(): Promise<void>;
   /** Throws the job away, with those of its transaction that have not begun. */
   abort(): Promise<void>;
+  /** A job that has nothing to do is through before the answer of the command that started it. */
+  throughIfEmpty(): Promise<void>;
 }
 
 export async function prepareWork(
@@ -66,6 +68,9 @@ export async function prepareWork(
       if (job.status !== 'created') return;
       await job.cancel();
       await job.ended;
+    },
+    async throughIfEmpty() {
+      if (job.info()['total-progress'] === 0) await job.restsOrEnds();
     },
   };
 }

@@ -17,12 +17,16 @@ import { engineCommands } from './commands/index.js';
 export type Reply = Readonly<Record<string, unknown>>;
 
 export class RequestError extends Error {
-  constructor(
-    message: string,
-    readonly errorClass: QmpErrorClass = 'GenericError',
-  ) {
+  readonly errorClass: QmpErrorClass;
+
+  constructor(message: string, errorClass: QmpErrorClass = 'GenericError') {
+    // Clients make them by the million, and taking the stack would cost the most.
+    const { stackTraceLimit } = Error;
+    Error.stackTraceLimit = 0;
     super(message);
+    Error.stackTraceLimit = stackTraceLimit;
     this.name = 'RequestError';
+    this.errorClass = errorClass;
   }
 }
 
@@ -33,18 +37,21 @@ export interface Request {
   readonly args: JsonObject;
 }
 
-/** Checks the shape of a message; throws RequestError. */
-export function readRequest(value: JsonValue, oobEnabled: boolean): Request {
+/** A request, or what is wrong with the shape of a message. */
+export function readRequest(value: JsonValue, oobEnabled: boolean): Request | RequestError {
   if (typeof value !== 'object' || value === null || Array.isArray(value) || !isPlain(value)) {
-    throw new RequestError('QMP input must be a JSON object');
+    return new RequestError('QMP input must be a JSON object');
   }
   const message = value as JsonObject;
-  for (const [name, member] of Object.entries(message)) checkMember(name, member, oobEnabled);
+  for (const [name, member] of Object.entries(message)) {
+    const mistake = memberMistake(name, member, oobEnabled);
+    if (mistake !== null) return new RequestError(`QMP input member '${name}' ${mistake}`);
+  }
   const clash = 'execute' in message && 'exec-oob' in message;
-  if (clash) throw new RequestError("QMP input member 'execute' clashes with 'exec-oob'");
+  if (clash) return new RequestError("QMP input member 'execute' clashes with 'exec-oob'");
   const outOfBand = 'exec-oob' in message;
   const command = outOfBand ? message['exec-oob'] : message['execute'];
-  if (typeof command !== 'string') throw new RequestError("QMP input lacks member 'execute'");
+  if (typeof command !== 'string') return new RequestError("QMP input lacks member 'execute'");
   return { command, outOfBand, args: (message['arguments'] ?? {}) as JsonObject };
 }
 
@@ -52,17 +59,15 @@ function isPlain(value: object): boolean {
   return Object.getPrototypeOf(value) === null;
 }
 
-function checkMember(name: string, member: JsonValue, oobEnabled: boolean): void {
+function memberMistake(name: string, member: JsonValue, oobEnabled: boolean): string | null {
   if (name === 'execute' || (name === 'exec-oob' && oobEnabled)) {
-    if (typeof member !== 'string') {
-      throw new RequestError(`QMP input member '${name}' must be a string`);
-    }
-  } else if (name === 'arguments') {
-    const isObject = typeof member === 'object' && member !== null && isPlain(member);
-    if (!isObject) throw new RequestError("QMP input member 'arguments' must be an object");
-  } else if (name !== 'id') {
-    throw new RequestError(`QMP input member '${name}' is unexpected`);
+    return typeof member === 'string' ? null : 'must be a string';
   }
+  if (name === 'arguments') {
+    const isObject = typeof member === 'object' && member !== null && isPlain(member);
+    return isObject ? null : 'must be an object';
+  }
+  return name === 'id' ? null : 'is unexpected';
 }
 
 export function errorReply(error: unknown, idText: string | null): Reply {

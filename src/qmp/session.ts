@@ -35,6 +35,11 @@ export interface SessionOptions {
   readonly crash?: (error: unknown) => void;
 }
 
+interface LookedAt {
+  readonly request: Request;
+  readonly idText: string | null;
+}
+
 /** Both directions of a connection; a socket is both. */
 export type SessionStreams = CharStreams;
 
@@ -60,6 +65,10 @@ export class QmpSession {
   #work: Promise<void> | null = null;
   /** Answers out of band, in their order. */
   #outOfBand: Promise<void> = Promise.resolve();
+  /** Refusals of broken messages, to be sent together and before anything else is. */
+  #refusals = '';
+  /** The answer to the last broken message: a flood gets the same one over and over. */
+  #refusal = { error: '', text: '' };
   #closed = false;
   #ended: (() => void) | null = null;
   #farewell: Promise<void> | null = null;
@@ -159,7 +168,7 @@ export class QmpSession {
       const message = this.#inbox.shift();
       if (message === undefined) break;
       if (this.#oob && isOutOfBand(message)) {
-        this.#outOfBand = this.#outOfBand.then(() => this.#answer(message));
+        this.#outOfBand = this.#outOfBand.then(() => this.#answerOutOfBand(message));
         continue;
       }
       this.#queue.push(message);
@@ -179,26 +188,41 @@ export class QmpSession {
     let answered = 0;
     for (let next = this.#queue.shift(); next !== undefined; next = this.#queue.shift()) {
       if (this.#oob) this.#admit();
-      await this.#answer(next);
-      answered += 1;
-      if (answered % IO_LIMITS.yieldOperations === 0) await setImmediate();
+      const request = this.#look(next);
+      if (request !== null) {
+        this.#sendRefusals();
+        await this.#answer(request);
+        answered += 1;
+        if (answered % IO_LIMITS.yieldOperations === 0) await setImmediate();
+      } else if (this.#refusals.length >= QMP_LIMITS.refusalBytes) {
+        this.#sendRefusals();
+        await setImmediate();
+      }
       if (this.#engine.closing) this.#forget();
       this.#admit();
       if (this.#inbox.length === 0) this.#streams.input.resume();
     }
+    this.#sendRefusals();
     this.#work = null;
     if (this.#streams.input.readableEnded) void this.close();
   }
 
-  async #answer(message: JsonMessage): Promise<void> {
+  /** The request that a message is; null when it is none, and its refusal is to be sent. */
+  #look(message: JsonMessage): LookedAt | null {
     if (!message.ok) {
-      this.#send({ error: { class: 'GenericError', desc: message.error } });
-      return;
+      this.#refuse(message.error);
+      return null;
     }
     const { idText } = message;
+    const request = readRequest(message.value, this.#oob);
+    if (!(request instanceof RequestError)) return { request, idText };
+    this.#refusals += this.#textOf(errorReply(request, idText));
+    return null;
+  }
+
+  async #answer({ request, idText }: LookedAt): Promise<void> {
     let reply: Reply;
     try {
-      const request = readRequest(message.value, this.#oob);
       reply = returnReply(await this.#run(request), idText);
     } catch (error) {
       if (!isRefusal(error)) {
@@ -208,6 +232,12 @@ export class QmpSession {
       reply = errorReply(error, idText);
     }
     this.#send(reply);
+  }
+
+  async #answerOutOfBand(message: JsonMessage): Promise<void> {
+    const request = this.#look(message);
+    if (request === null) this.#sendRefusals();
+    else await this.#answer(request);
   }
 
   async #run(request: Request): Promise<unknown> {
@@ -245,13 +275,34 @@ export class QmpSession {
     this.#send({ timestamp, event: event.name, ...(hasData ? { data: event.data } : {}) });
   }
 
+  /** Answers what is no JSON, with the next that is sent. */
+  #refuse(error: string): void {
+    if (error !== this.#refusal.error) {
+      const text = this.#textOf({ error: { class: 'GenericError', desc: error } });
+      this.#refusal = { error, text };
+    }
+    this.#refusals += this.#refusal.text;
+  }
+
+  #sendRefusals(): void {
+    if (this.#refusals !== '') this.#write('');
+  }
+
   #send(message: Reply): void {
-    if (this.#closed) return;
+    if (!this.#closed) this.#write(this.#textOf(message));
+  }
+
+  #textOf(message: Reply): string {
+    if (this.#options.pretty !== true) return `${writeJson(message)}\r\n`;
+    return `${writeJson(message, { pretty: true }).replaceAll('\n', '\r\n')}\r\n`;
+  }
+
+  #write(text: string): void {
     const { output } = this.#streams;
-    const text = writeJson(message, { pretty: this.#options.pretty ?? false });
-    output.write(
-      this.#options.pretty === true ? `${text.replaceAll('\n', '\r\n')}\r\n` : `${text}\r\n`,
-    );
+    const whole = this.#refusals + text;
+    this.#refusals = '';
+    if (this.#closed) return;
+    output.write(whole);
     if (output.writableLength > (this.#options.unsentBytes ?? QMP_LIMITS.unsentBytes)) {
       output.destroy();
       this.#lost();

@@ -74,6 +74,12 @@ const STRUCTURE: Readonly<Record<number, Token>> = Object.fromEntries(
   }),
 );
 
+/** Single bytes that begin nothing: what floods consist of. */
+const STRAY: readonly Token[] = Array.from({ length: 256 }, (_, byte) => ({
+  kind: 'error',
+  bytes: Uint8Array.of(byte),
+}));
+
 function isSpace(byte: number): boolean {
   return byte === 0x20 || byte === 0x09 || byte === 0x0a || byte === 0x0d;
 }
@@ -195,7 +201,7 @@ export class JsonLexer {
     const state = firstState(byte);
     if (state === null) {
       this.#state = 'recovery';
-      this.#emit({ kind: 'error', bytes: Uint8Array.of(byte) });
+      this.#emit(STRAY[byte] as Token);
       return;
     }
     this.#state = state;

@@ -8,6 +8,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 
 import { SeededRandom } from '../../src/base/index.js';
 import { packageFile } from '../../src/host/index.js';
+import { CommandServer } from '../helpers/command-server.js';
 import { peer } from '../helpers/peers.js';
 
 const MIB = 1024 * 1024;
@@ -46,7 +47,14 @@ function compare(program: readonly string[], args: readonly string[]) {
   return { status, stdout, stderr: stderr.replaceAll('blockwright img', 'qemu-img') };
 }
 
-const ours = (args: readonly string[]) =>
+const server = new CommandServer();
+
+function ours(args: readonly string[]) {
+  const { status, out, err } = server.run(folder, ['--as', 'qemu-img', 'img', 'compare', ...args]);
+  return { status, stdout: out, stderr: err };
+}
+
+const alone = (args: readonly string[]) =>
   compare([process.execPath, packageFile('dist/cli/blockwright.js'), 'img'], args);
 
 /** A campaign plays all. */
@@ -78,7 +86,10 @@ describe.skipIf(reference === null)('compare beside the real one', () => {
       cwd: folder,
     });
   });
-  afterAll(() => rmSync(folder, { recursive: true, force: true }));
+  afterAll(() => {
+    server.close();
+    rmSync(folder, { recursive: true, force: true });
+  });
 
   const images = ['plain.qcow2', 'packed.qcow2', 'small.qcow2', 'top.qcow2'];
   const raws = [...Object.keys(CHANGES), 'same.raw', 'longer.raw', 'longer-data.raw'];
@@ -94,7 +105,7 @@ describe.skipIf(reference === null)('compare beside the real one', () => {
 
   it('ends in order while its threads are still being started', () => {
     for (let round = 0; round < ROUNDS; round += 1) {
-      const { status, stderr } = ours(['-F', 'raw', 'packed.qcow2', 'first-byte.raw']);
+      const { status, stderr } = alone(['-F', 'raw', 'packed.qcow2', 'first-byte.raw']);
       expect([status, stderr]).toEqual([1, '']);
     }
   }, 60_000);

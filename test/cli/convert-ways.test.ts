@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0
-import { spawnSync } from 'node:child_process';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -7,23 +6,25 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 
 import { SeededRandom } from '../../src/base/index.js';
-import { packageFile } from '../../src/host/index.js';
-import { complaintsOf } from '../helpers/command-line.js';
+import { runIn } from '../helpers/command-line.js';
+import { CommandServer } from '../helpers/command-server.js';
 import { peer } from '../helpers/peers.js';
 
 const MIB = 1024 * 1024;
 const reference = peer('qemu-img');
 let folder = '';
 
-function run(command: string, args: readonly string[]) {
-  const { status, stdout, stderr } = spawnSync(command, args, { cwd: folder, encoding: 'utf8' });
-  const complaints = complaintsOf(stderr).replaceAll('blockwright img', 'qemu-img');
-  return { status, stdout, stderr: complaints };
+const server = new CommandServer();
+
+function theirs(...args: readonly string[]) {
+  const { status, out, err } = runIn(folder, [reference ?? '', ...args]);
+  return { status, stdout: out, stderr: err };
 }
 
-const theirs = (...args: readonly string[]) => run(reference ?? '', args);
-const ours = (...args: readonly string[]) =>
-  run(process.execPath, [packageFile('dist/cli/blockwright.js'), 'img', ...args]);
+function ours(...args: readonly string[]) {
+  const { status, out, err } = server.run(folder, ['--as', 'qemu-img', 'img', ...args]);
+  return { status, stdout: out, stderr: err };
+}
 
 interface MapEntry {
   readonly length: number;
@@ -64,7 +65,10 @@ describe.skipIf(reference === null)('convert beside the real one', () => {
     theirs('convert', '-O', 'qcow2', '-B', 'base.qcow2', '-F', 'qcow2', 'upper.raw', 'top.qcow2');
     theirs('create', '-f', 'qcow2', '-F', 'qcow2', '-b', 'base.qcow2', 'empty.qcow2', '8M');
   });
-  afterAll(() => rmSync(folder, { recursive: true, force: true }));
+  afterAll(() => {
+    server.close();
+    rmSync(folder, { recursive: true, force: true });
+  });
 
   const cases = [
     '-S 0 even.raw',

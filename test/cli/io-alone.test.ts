@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // `blockwright io` by itself: its additions, its help, requests that run beside the commands, and
 // what it leaves behind.
-import { spawnSync } from 'node:child_process';
 import { mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -9,23 +8,17 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 
 import { COMMANDS } from '../../src/cli/io/table.js';
-import { complaintsOf } from '../helpers/command-line.js';
 import type { Outcome } from '../helpers/command-line.js';
+import { CommandServer } from '../helpers/command-server.js';
 
-const PROGRAM = new URL('../../dist/cli/blockwright.js', import.meta.url).pathname;
 const SIZE = 1024 * 1024;
 
 let folder = '';
+let server: CommandServer;
 
-function blockwright(words: readonly string[], input = ''): Outcome {
-  const result = spawnSync(process.execPath, [PROGRAM, ...words], {
-    cwd: folder,
-    input,
-    encoding: 'utf8',
-    env: { ...process.env, TMPDIR: folder },
-    timeout: 60_000,
-  });
-  return { out: result.stdout, err: complaintsOf(result.stderr), status: result.status };
+function blockwright(words: readonly string[]): Outcome {
+  const { out, err, status } = server.run(folder, words);
+  return { out, err, status };
 }
 
 /** Commands on the file, without times. */
@@ -36,9 +29,13 @@ function io(words: readonly string[], ...commands: readonly string[]): Outcome {
 
 beforeAll(() => {
   folder = mkdtempSync(join(tmpdir(), 'blockwright-io-'));
+  server = new CommandServer({ env: { TMPDIR: folder } });
 });
 
-afterAll(() => rmSync(folder, { recursive: true, force: true }));
+afterAll(() => {
+  server.close();
+  rmSync(folder, { recursive: true, force: true });
+});
 
 describe('blockwright io', () => {
   beforeEach(() => {

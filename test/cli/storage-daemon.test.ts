@@ -10,22 +10,33 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 
 import { complaintsOf } from '../helpers/command-line.js';
+import { CommandServer } from '../helpers/command-server.js';
 import { peer } from '../helpers/peers.js';
 
 const PROGRAM = new URL('../../dist/cli/blockwright.js', import.meta.url).pathname;
 const real = peer('qemu-storage-daemon');
+const server = new CommandServer();
 let folder = '';
 
 beforeAll(() => {
   folder = mkdtempSync(join(tmpdir(), 'blockwright-daemon-'));
 });
-afterAll(() => rmSync(folder, { recursive: true, force: true }));
+afterAll(() => {
+  server.close();
+  rmSync(folder, { recursive: true, force: true });
+});
 
 function refusal(words: readonly string[]): { err: string; status: number | null } {
   const [program = '', ...args] = words;
   const options = { cwd: folder, encoding: 'utf8', argv0: 'qemu-storage-daemon' } as const;
   const { stderr, status } = spawnSync(program, args, options);
   return { err: complaintsOf(stderr), status };
+}
+
+function ownRefusal(args: readonly string[]): { err: string; status: number | null } {
+  const words = ['--as', 'qemu-storage-daemon', 'storage-daemon', ...args];
+  const { err, status } = server.run(folder, words);
+  return { err, status };
 }
 
 function ours(args: readonly string[]): readonly string[] {
@@ -77,7 +88,7 @@ const REFUSED: readonly (readonly string[])[] = [
 
 describe.skipIf(real === null)('beside the real qemu-storage-daemon', () => {
   it.each(REFUSED)('refuses alike: %s %s', (...args) => {
-    expect(refusal(ours(args))).toEqual(refusal([real ?? '', ...args]));
+    expect(ownRefusal(args)).toEqual(refusal([real ?? '', ...args]));
   });
 });
 

@@ -8,6 +8,7 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 
 import { runIn } from '../helpers/command-line.js';
+import { CommandServer } from '../helpers/command-server.js';
 import type { Outcome } from '../helpers/command-line.js';
 import { peer } from '../helpers/peers.js';
 
@@ -25,13 +26,24 @@ beforeEach(() => {
   mkdirSync(folder);
   writeFileSync(join(folder, 'source'), Buffer.alloc(65536, 7));
 });
-afterAll(() => rmSync(top, { recursive: true, force: true }));
+afterAll(() => {
+  server.close();
+  rmSync(top, { recursive: true, force: true });
+});
 
+const server = new CommandServer();
 const OURS = [process.execPath, PROGRAM, '--as', 'qemu-img', 'img'];
 
+function ours(args: readonly string[]): Outcome {
+  const { out, err, status } = server.run(folder, ['--as', 'qemu-img', 'img', ...args]);
+  return { out, err, status };
+}
+
+const theirs = (args: readonly string[]): Outcome => runIn(folder, [qemuImg ?? '', ...args]);
+
 /** How it ended, and what is in the folder then. */
-function effect(program: readonly string[], args: readonly string[]): [Outcome, string[]] {
-  const outcome = runIn(folder, [...program, ...args]);
+function effect(run: typeof ours, args: readonly string[]): [Outcome, string[]] {
+  const outcome = run(args);
   const left = readdirSync(folder).sort();
   for (const name of left) if (name !== 'source') rmSync(join(folder, name));
   return [outcome, left];
@@ -45,20 +57,20 @@ describe.skipIf(qemuImg === null)('beside the real qemu-img', () => {
   it.each(CREATED)('creates alike: "%s"', (name) => {
     for (const format of ['raw', 'qcow2']) {
       const args = ['create', '-q', '-f', format, '--', name, '1M'];
-      expect(effect(OURS, args)).toEqual(effect([qemuImg ?? ''], args));
+      expect(effect(ours, args)).toEqual(effect(theirs, args));
     }
   });
 
   it.each(['file:new', './c:new', 'a,b', '-'])('converts alike: "%s"', (name) => {
     for (const format of ['raw', 'qcow2']) {
       const args = ['convert', '-f', 'raw', '-O', format, '--', 'source', name];
-      expect(effect(OURS, args)).toEqual(effect([qemuImg ?? ''], args));
+      expect(effect(ours, args)).toEqual(effect(theirs, args));
     }
   });
 });
 
 it.each(['c:new', 'nbd:new', 'json:new'])('a conversion to "%s" leaves nothing', (name) => {
-  const [{ status }, left] = effect(OURS, ['convert', '-O', 'raw', 'source', name]);
+  const [{ status }, left] = effect(ours, ['convert', '-O', 'raw', 'source', name]);
   expect(status).toBe(1);
   expect(left).toEqual(['source']);
 });

@@ -61,8 +61,8 @@ describe('the tour', () => {
     expect(readdirSync(folder)).toEqual([]);
   });
 
-  it('prints plain lines when piped', async () => {
-    const run = await tour(['--size', '8']);
+  it('prints plain lines when piped, and takes sizes with a suffix', async () => {
+    const run = await tour(['--size', '8M']);
     expect(run.output).not.toContain('\x1b');
     expect(run.output).toMatch(/backup: 100 %/);
     expect(run.output).toMatch(/^stream +8 MiB .*blockwright/m);
@@ -83,11 +83,10 @@ describe('the tour', () => {
     expect(readdirSync(folder)).toEqual([]);
   });
 
-  it('gives its help on standard output, and takes sizes with a suffix', async () => {
+  it('gives its help on standard output', async () => {
     const help = await tour(['--help']);
     expect(help).toMatchObject({ status: 0, complaint: '' });
     expect(help.output).toMatch(/^usage: blockwright tour/);
-    expect(await tour(['--size', '8M', '--progress', 'json'])).toMatchObject({ status: 0 });
   });
 
   it('refuses a size that is none', async () => {

@@ -7,6 +7,7 @@
 import { spawn } from 'node:child_process';
 
 import { complaintsOf } from './command-line.js';
+import type { CommandServer } from './command-server.js';
 
 const MAIN = new URL('../../dist/cli/blockwright.js', import.meta.url).pathname;
 const REPORT_MEMORY =
@@ -57,6 +58,20 @@ export function runMeasured(
       resolve({ status, output, complaint: complaintsOf(complaint), residentMiB });
     });
   });
+}
+
+/**
+ * The same for one of many command lines that share a process: the memory is the highest of all so
+ * far, and work without end ends the server, which throws.
+ */
+export function measureLine(
+  server: CommandServer,
+  args: readonly string[],
+  cwd: string,
+): MeasuredRun {
+  const { out, err, status, cpuSeconds, residentMiB } = server.run(cwd, args);
+  const isLate = cpuSeconds > BAD_INPUT_LIMITS.processorSeconds;
+  return { status: isLate ? null : status, output: out, complaint: err, residentMiB };
 }
 
 /** Everything that bad input must never do, as one list; empty when the run was well behaved. */

@@ -62,10 +62,18 @@ function makeChain(directory: string): void {
 type Filter = (line: Line) => Line | null;
 type Record = Awaited<ReturnType<typeof playAll>>;
 
+/** Without what versions after the reference's say besides. */
+function withoutLater(line: Line): Line {
+  const text = JSON.stringify(line, (key, value: unknown) =>
+    key === 'actively-synced' ? undefined : value,
+  );
+  return JSON.parse(text) as Line;
+}
+
 function filtered(record: Record, filter: Filter): unknown {
   return record.map(({ step, said }) => ({
     step,
-    said: said.map(filter).filter((line) => line !== null),
+    said: said.map(withoutLater).map(filter).filter((line) => line !== null),
   }));
 }
 

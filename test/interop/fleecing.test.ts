@@ -3,7 +3,7 @@
 // copy-before-write, another one copies the snapshot. Answers, events and bytes are compared.
 
 import { execFileSync } from 'node:child_process';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, rmSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Socket } from 'node:net';
@@ -193,4 +193,30 @@ describe.skipIf(!hasReference)('fleecing, here and with a real daemon', () => {
       ],
       (folder) => same(folder, 'disk.qcow2', 'new.qcow2'),
     ));
+});
+
+describe.skipIf(!hasReference)('fleecing with discard-source, which the reference has not', () => {
+  it('leaves nothing in the image that old data was kept in, and a sound one', async () => {
+    const folder = mkdtempSync(join(tmpdir(), 'fleecing-'));
+    const scratch = join(folder, 'scratch.qcow2');
+    try {
+      makeImages(folder);
+      await using own = await startOwnDaemon(folder);
+      void own.engine.quitRequested.then(() => own.server.close());
+      const steps = pieces(folder, {}).slice(0, -1);
+      const then = { driver: 'snapshot-access', 'node-name': 'then', file: 'cbw' };
+      steps.push(add({ ...then, discard: 'unmap' }), backup('new', 'cbw'));
+      await playAll(await own.connect(), steps);
+      expect(statSync(scratch).blocks * 512).toBeGreaterThan(1.5 * 2 ** 20);
+      const discards = backup('then', 'copy', { 'discard-source': true });
+      await playAll(await own.connect(), [hello, discards, quit]);
+      same(folder, 'copy.qcow2', 'before.qcow2');
+      same(folder, 'disk.qcow2', 'new.qcow2');
+      expect(statSync(scratch).blocks * 512).toBeLessThan(2 ** 20);
+      expect(img('map', '--output=json', scratch)).not.toContain('"data": true');
+      expect(img('check', scratch)).toContain('No errors were found on the image.');
+    } finally {
+      rmSync(folder, { recursive: true, force: true });
+    }
+  });
 });

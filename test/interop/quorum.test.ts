@@ -8,12 +8,14 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 
 import { openNativeHost } from '../../src/host/index.js';
 import { runIn } from '../helpers/command-line.js';
+import type { Outcome } from '../helpers/command-line.js';
+import { CommandServer } from '../helpers/command-server.js';
 import { peer } from '../helpers/peers.js';
 
 const qemuImg = peer('qemu-img');
 const daemon = peer('qemu-storage-daemon');
 const ready = qemuImg !== null && daemon !== null && openNativeHost() !== null;
-const program = new URL('../../dist/cli/blockwright.js', import.meta.url).pathname;
+const server = new CommandServer();
 let folder = '';
 
 beforeAll(() => {
@@ -22,7 +24,16 @@ beforeAll(() => {
     writeFileSync(join(folder, `c${index}`), Buffer.alloc(1_048_576).fill(byte, 65_536, 131_072));
   }
 });
-afterAll(() => rmSync(folder, { recursive: true }));
+afterAll(() => {
+  server.close();
+  rmSync(folder, { recursive: true });
+});
+
+/** What ours says under the reference's name, and how it ended. */
+function ours(name: string, words: readonly string[]): Outcome {
+  const { out, err, status } = server.run(folder, ['--as', name, ...words]);
+  return { out, err, status };
+}
 
 const files = ['c0', 'c1', 'c2'].map((filename) => ({ driver: 'file', filename }));
 const NAMES = {
@@ -49,9 +60,7 @@ const NAMES = {
 describe.skipIf(!ready)('qemu-img and img agree on', () => {
   const both = (words: readonly string[]): void => {
     const theirs = runIn(folder, [qemuImg ?? '', ...words]);
-    const ours = runIn(folder, [process.execPath, program, 'img', ...words]);
-    const err = ours.err.replaceAll('blockwright img:', 'qemu-img:');
-    expect({ ...ours, err }).toEqual(theirs);
+    expect(ours('qemu-img', ['img', ...words])).toEqual(theirs);
   };
 
   it.each(Object.entries(NAMES))('info and map of a quorum named by %s', (_, options) => {
@@ -85,8 +94,6 @@ describe.skipIf(!ready)('a quorum on the command line of a daemon is refused ali
     const first = ['--blockdev', 'driver=null-co,node-name=a,size=1048576'];
     const words = [...first, '--blockdev', `driver=quorum,node-name=q,${options}`];
     const theirs = runIn(folder, [daemon ?? '', ...words]);
-    const ours = runIn(folder, [process.execPath, program, 'storage-daemon', ...words]);
-    const err = ours.err.replaceAll('blockwright storage-daemon:', 'qemu-storage-daemon:');
-    expect({ ...ours, err }).toEqual(theirs);
+    expect(ours('qemu-storage-daemon', ['storage-daemon', ...words])).toEqual(theirs);
   });
 });

@@ -7,7 +7,13 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { goldenImages, unpackGolden } from '../helpers/golden.js';
 import type { GoldenFolder } from '../helpers/golden.js';
-import { misdeeds, refusalLines, runMeasured } from '../helpers/measured-run.js';
+import { CommandServer } from '../helpers/command-server.js';
+import { measureLine, misdeeds, refusalLines } from '../helpers/measured-run.js';
+import type { MeasuredRun } from '../helpers/measured-run.js';
+
+const server = new CommandServer();
+const img = (...args: readonly string[]): MeasuredRun =>
+  measureLine(server, ['img', ...args], folder);
 
 let golden: GoldenFolder;
 let folder: string;
@@ -18,6 +24,7 @@ beforeAll(() => {
   folder = mkdtempSync(join(tmpdir(), 'truncated-'));
 });
 afterAll(() => {
+  server.close();
   golden.remove();
   rmSync(folder, { recursive: true, force: true });
 });
@@ -27,14 +34,12 @@ describe('a file that ends before its tables', () => {
     ['hostile-l1-beyond-end.qcow2', 'l1_table_offset 4294967296'],
     ['hostile-refcount-table-beyond-end.qcow2', 'refcount_table_offset 4294967296'],
   ] as const) {
-    it(`info tells its header, check finds it corrupt, its data is refused: ${file}`, async () => {
+    it(`info tells its header, check finds it corrupt, its data is refused: ${file}`, () => {
       const path = join(golden.path, file);
-      const [info, check, map, convert] = await Promise.all([
-        runMeasured(['img', 'info', '--output=json', path]),
-        runMeasured(['img', 'check', path]),
-        runMeasured(['img', 'map', '--output=json', path]),
-        runMeasured(['img', 'convert', '-O', 'raw', path, join(folder, 'out')]),
-      ]);
+      const info = img('info', '--output=json', path);
+      const check = img('check', path);
+      const map = img('map', '--output=json', path);
+      const convert = img('convert', '-O', 'raw', path, 'out');
       for (const run of [info, check, map, convert]) expect(misdeeds(run)).toEqual([]);
       expect(info.status).toBe(0);
       expect(JSON.parse(info.output)).toMatchObject({ 'virtual-size': 1_048_576 });
@@ -51,15 +56,13 @@ describe('a file that ends before its tables', () => {
 });
 
 describe('a virtual size that is no whole number of sectors', () => {
-  it('is rounded down, as the reference does, wherever it is shown or read', async () => {
+  it('is rounded down, as the reference does, wherever it is shown or read', () => {
     const path = join(golden.path, 'empty.qcow2');
     const descriptor = openSync(path, 'r+');
     writeSync(descriptor, Buffer.from('00000000000f0001', 'hex'), 0, 8, 24);
     closeSync(descriptor);
-    const [info, map] = await Promise.all([
-      runMeasured(['img', 'info', '--output=json', path]),
-      runMeasured(['img', 'map', '--output=json', path]),
-    ]);
+    const info = img('info', '--output=json', path);
+    const map = img('map', '--output=json', path);
     expect(JSON.parse(info.output)).toMatchObject({ 'virtual-size': 983_040 });
     expect(JSON.parse(map.output)).toMatchObject([{ start: 0, length: 983_040 }]);
   });

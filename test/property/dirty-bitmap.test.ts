@@ -1,4 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
+import { setImmediate } from 'node:timers/promises';
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
+
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 
@@ -59,6 +63,28 @@ const steps = fc.array(
   ),
   { maxLength: 25 },
 );
+
+/** Bytes outside the heap that what `make` gives still holds, as soon as they are below `limit`. */
+async function arrayBytesGrown(limit: number, make: () => unknown): Promise<number> {
+  const collect = (globalThis as { readonly gc?: () => void }).gc ?? exposedCollector();
+  collect();
+  const before = process.memoryUsage().arrayBuffers;
+  const kept = make();
+  let grown = Infinity;
+  // What was collected is given back beside the program.
+  for (let turn = 0; turn < 100 && grown >= limit; turn += 1) {
+    collect();
+    await setImmediate();
+    grown = process.memoryUsage().arrayBuffers - before;
+  }
+  expect(kept).toBeDefined();
+  return grown;
+}
+
+function exposedCollector(): () => void {
+  setFlagsFromString('--expose-gc');
+  return runInNewContext('gc') as () => void;
+}
 
 describe('a dirty bitmap', () => {
   it('is a set of units, whatever is set, cleared and resized', () => {
@@ -122,6 +148,29 @@ describe('a dirty bitmap', () => {
     const after = process.memoryUsage();
     const grown = after.heapUsed + after.arrayBuffers - before.heapUsed - before.arrayBuffers;
     expect(grown).toBeLessThan(32 * 2 ** 20);
+  });
+
+  it('that is filled piece by piece gives the memory for its bits back', async () => {
+    const size = 2 ** 36;
+    const grown = await arrayBytesGrown(2 ** 20, () => {
+      const bitmap = new DirtyBitmap({ name: 'b', size, granularity: GRANULARITY });
+      for (let at = 0; at < size; at += 2 ** 20) bitmap.set(at, 2 ** 20);
+      expect(bitmap.count).toBe(size);
+      expect(bitmap.nextClean(0)).toBe(null);
+      return bitmap;
+    });
+    expect(grown).toBeLessThan(2 ** 20);
+  });
+
+  it('follows a node to the largest size and back at once', () => {
+    const bitmap = new DirtyBitmap({ name: 'b', size: 2 ** 20, granularity: GRANULARITY });
+    bitmap.resize(2 ** 53 - 512);
+    bitmap.resize(2 ** 20);
+    bitmap.resize(2 ** 53 - 512);
+    expect(bitmap.count).toBe(2 ** 53 - 512 - 2 ** 20);
+    expect(bitmap.nextDirty(0)).toEqual({ offset: 2 ** 20, length: bitmap.count });
+    bitmap.clear(0, 2 ** 53 - 512);
+    expect(bitmap.count).toBe(0);
   });
 
   it('merged has every unit that either has a bit in, whatever their granularities', () => {

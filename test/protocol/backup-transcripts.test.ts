@@ -195,7 +195,10 @@ describe.skipIf(!hasReference)('as a real daemon backs up', () => {
         drive({ target: join(directory, 'over.qcow2') }),
         drive({ bitmap: 'm' }),
         drive({ bitmap: 'no', sync: 'incremental' }),
-        drive({ sync: 'none', format: 'raw' }),
+        ...['snapshot-access', 'throttle', 'file', 'raw'].map((format) =>
+          drive({ sync: 'none', format }),
+        ),
+        drive({ sync: 'none', target: join(directory, 'over.qcow2') }),
         drive({ compress: true, format: 'raw' }),
         drive({ 'job-id': '1x' }),
         drive({ 'job-id': undefined }),

@@ -189,3 +189,27 @@ it('a schema that goes round in circles, or is nonsense, has an answer', () => {
   expect(schema.hasArgument('d', 'a=b')).toBe(false);
   expect(schema.hasArgument('d', '')).toBe(false);
 });
+
+it('a job is not taken for an earlier one of its name, whose end is still on its way', async () => {
+  const { client, sent, say, end } = await scripted();
+  const status = (name: string): object => ({
+    event: 'JOB_STATUS_CHANGE',
+    data: { id: 'j', status: name },
+    ...STAMP,
+  });
+  const done = { event: 'BLOCK_JOB_COMPLETED', data: { ...progress, device: 'j' }, ...STAMP };
+  const starting = client.start('block-stream', { 'job-id': 'j', device: 'd' });
+  await turn();
+  for (const message of [status('pending'), done, status('concluded'), status('null')]) {
+    say(message);
+  }
+  say(status('created'));
+  say(status('running'));
+  say({ return: {}, id: sent[0]?.id });
+  const job = await starting;
+  expect(job.history).toEqual(['created', 'running']);
+  const failed = { ...done, data: { ...done.data, error: 'No space left' } };
+  for (const message of [failed, status('concluded'), status('null')]) say(message);
+  expect(await job.done).toMatchObject({ result: 'failed', error: 'No space left' });
+  end();
+});

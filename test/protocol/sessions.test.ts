@@ -166,6 +166,32 @@ describe('a QMP server', () => {
     expect(input.isPaused()).toBe(false);
   });
 
+  it('refuses what is broken at once, in its place among the answers', async () => {
+    await using engine = await createEngine({ host: new MemoryHost() });
+    await using server = new QmpServer(engine);
+    const input = new PassThrough();
+    const output = new PassThrough();
+    let said = '';
+    output.on('data', (chunk: Buffer) => (said += chunk.toString()));
+    server.serve({ input, output });
+    let release = (): void => undefined;
+    const busy = engine.exclusive(() => new Promise<void>((resolve) => (release = resolve)));
+    input.write(`]${hello}x {"execute":"query-jobs","id":1}{"id":2} [] ]`);
+    const kind = /JSON parse|lacks|must be|return|"QMP"/;
+    const kinds = (): (string | undefined)[] =>
+      said.trimEnd().split('\r\n').map((line) => kind.exec(line)?.[0]);
+    for (let index = 0; index < 5; index += 1) await new Promise(setImmediate);
+    // The command has not run yet; what is broken before it is refused.
+    expect(kinds()).toEqual(['"QMP"', 'JSON parse', 'return', 'JSON parse']);
+    release();
+    await busy;
+    while (kinds().length < 8) await new Promise(setImmediate);
+    expect(kinds().slice(4)).toEqual(['return', 'lacks', 'must be', 'JSON parse']);
+    input.write(']'.repeat(10_000));
+    while (said.split('\n').length < 10_009) await new Promise(setImmediate);
+    expect(new Set(kinds().slice(8))).toEqual(new Set(['JSON parse']));
+  });
+
   it('drops a client that does not read', async () => {
     await using engine = await createEngine({ host: new MemoryHost() });
     await using server = new QmpServer(engine, { unsentBytes: 65_536 });

@@ -57,7 +57,7 @@ describe.skipIf(!hasReference)('a snapshot into a name, as a real daemon makes i
       const both = ['null-co://', 'foo:bar', path('no/x')];
       const made = [...both, 'blkdebug::x', 'blkverify:x:y', 'json:{}'];
       const opened = [...both, 'json:{"driver":"file","filename":"x"}'];
-      const formats = ['raw', 'nope', 'file', 'throttle', 'copy-on-read', 'null-co'];
+      const formats = ['raw', 'nope', 'file', 'throttle', 'snapshot-access', 'null-co'];
       return [
         hello,
         add({ driver: 'null-co', 'node-name': 'n', size: 1_048_576 }),

@@ -400,6 +400,60 @@ describe.skipIf(!hasReference)('as a real daemon does transactions', () => {
       (line) => (isWaiting(line) ? null : withoutReplies(withoutOffset(line))),
     ));
 
+  it('commands that are transactions of one action let every job pause once', () =>
+    compare((directory) => {
+      const one = { 'job-id': 'k', device: 'm', target: 't', sync: 'full' };
+      return [
+        hello,
+        ...openAll(directory),
+        ...FOUR_NODES,
+        command('blockdev-backup', {
+          'job-id': 'j',
+          device: 'n',
+          target: 's',
+          sync: 'none',
+        }),
+        command('blockdev-backup', { ...one, sync: 'none' }),
+        command('job-cancel', { id: 'k' }),
+        command('blockdev-backup', { ...one, bitmap: 'x' }),
+        command('blockdev-backup', { ...one, device: 'no' }),
+        command('blockdev-backup', { ...one, target: 'no' }),
+        command('drive-backup', { ...one, target: join(directory, 'new') }),
+        command('drive-backup', { ...one, target: join(directory, 'new'), device: 'no' }),
+        command('blockdev-snapshot', { node: 'over', overlay: 'copy' }),
+        command('blockdev-snapshot', { node: 'over', overlay: 'no' }),
+        command('blockdev-snapshot', { node: 'no', overlay: 'no' }),
+        command('blockdev-snapshot-sync', {
+          'node-name': 'copy',
+          'snapshot-file': join(directory, 'new.qcow2'),
+          'snapshot-node-name': 'new',
+        }),
+        bitmap('m', 'x'),
+        command('job-cancel', { id: 'j' }),
+      ];
+    }));
+
+  for (const more of [{}, { 'auto-finalize': false }, { 'auto-dismiss': false }]) {
+    it(`a backup with nothing to copy, ${JSON.stringify(more)}, ends before the answer`, () => {
+      const bits = { sync: 'incremental', bitmap: 'a', ...more };
+      const lone = (mode: string): string =>
+        transaction([backup('j', 'n', 's', bits)], { 'completion-mode': mode });
+      return compare(() => [
+        hello,
+        ...FOUR_NODES,
+        bitmap('n', 'a'),
+        ...['individual', 'grouped'].flatMap((mode) => [
+          lone(mode),
+          jobs,
+          command('job-finalize', { id: 'j' }),
+          command('job-dismiss', { id: 'j' }),
+        ]),
+        command('blockdev-backup', { 'job-id': 'j', device: 'n', target: 's', ...bits }),
+        jobs,
+      ]);
+    });
+  }
+
   for (const mode of ['grouped', 'individual']) {
     it(`several backups of one node, ${mode}, stop and go on in the same order`, () =>
       compare(() => [

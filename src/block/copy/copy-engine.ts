@@ -55,6 +55,8 @@ export interface CopySpec {
   readonly unmap?: boolean;
   /** The target is flushed when all is copied: its writing back may begin meanwhile. */
   readonly flushedSoon?: boolean;
+  /** The host may copy by itself; zeroes in data are not looked for. */
+  readonly hostCopies?: boolean;
   /** Write compressed clusters, in the order of the calls. */
   readonly compress?: boolean;
   /**
@@ -98,7 +100,7 @@ export class CopySession {
     this.#lanes = lanes;
     // Less than a cluster cannot be left out of one: it would be read, merged and written again.
     const cluster = spec.target.node.info.clusterSize ?? 0;
-    const { zeroGranularity } = spec;
+    const zeroGranularity = spec.hostCopies === true ? 0 : spec.zeroGranularity;
     this.spec = {
       ...spec,
       zeroGranularity: zeroGranularity === 0 ? 0 : Math.max(zeroGranularity, cluster),
@@ -239,8 +241,8 @@ export class CopySession {
   }
 
   async #fill(fillings: readonly Filling[]): Promise<Filled> {
-    const { zeroGranularity } = this.spec;
-    const context = { table: new FileTable(), zeroGranularity };
+    const { zeroGranularity, hostCopies = false } = this.spec;
+    const context = { table: new FileTable(), zeroGranularity, hostCopies };
     const steps: LaneStep[] = [];
     const lost: Span[] = [];
     const stepsOf: number[][] = [];

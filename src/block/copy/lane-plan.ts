@@ -102,7 +102,11 @@ export function laneParts(parts: readonly SourcePart[], table: FileTable): LaneP
 export function pieceStep(
   range: PlannedRange,
   piece: ReservedPiece,
-  context: { readonly table: FileTable; readonly zeroGranularity: number },
+  context: {
+    readonly table: FileTable;
+    readonly zeroGranularity: number;
+    readonly hostCopies?: boolean;
+  },
 ): LaneStep {
   const parts = cutParts(range, piece.offset, piece.length);
   return {
@@ -115,6 +119,7 @@ export function pieceStep(
     },
     zeroGranularity: context.zeroGranularity,
     skipZeroes: true,
+    hostCopies: context.hostCopies ?? false,
     deflate: false,
   };
 }

@@ -47,6 +47,8 @@ export interface LaneStep {
   readonly zeroGranularity: number;
   /** Zero units inside other data are left out and reported (only where the target allows it). */
   readonly skipZeroes: boolean;
+  /** The host may copy by itself (nothing is looked for then); a hint. */
+  readonly hostCopies?: boolean;
   /** Puts the deflated bytes into the slab, or, when they are not fewer, the bytes as they are. */
   readonly deflate: boolean;
 }

@@ -128,6 +128,10 @@ export class PointInTime implements SnapshotView {
     return this.#discardTarget({ ...request, offset, length });
   }
 
+  flush(): Eventually<void> {
+    return this.#options.target.node.flush();
+  }
+
   async #discardTarget(request: Request): Promise<void> {
     const { bitmap, target } = this.#options;
     const { offset, length } = request;

@@ -15,6 +15,8 @@ export interface Session {
   readonly host: Host;
   readonly graph: Graph;
   readonly registry: DriverRegistry;
+  /** Users of images that let go when the run ends, last come first gone. */
+  readonly users: Backend[];
   /** A line to people that is no complaint of the program's. */
   warn(text: string): void;
 }
@@ -34,16 +36,21 @@ export async function withSession(
   const host = program.host ?? openDefaultHost({ warn: warnLine });
   const registry = createRegistry({ drivers: checkedDrivers(DRIVER_LOADERS), probed: ['qcow2'] });
   const graph = createGraph({ host, registry, clock: systemClock, random: host.random });
+  const users: Backend[] = [];
+  const closeAll = async (): Promise<void> => {
+    for (const user of users.splice(0).reverse()) await user.detach();
+    await graph.closeAll();
+  };
   let finished = false;
   try {
     const warn = (text: string): void => program.err(text);
-    const status = await run({ host, graph, registry, warn });
+    const status = await run({ host, graph, registry, users, warn });
     finished = true;
-    await graph.closeAll();
+    await closeAll();
     return status;
   } finally {
     // After a failure the images are let go of, and the first failure is the one to report.
-    if (!finished) await graph.closeAll().catch(() => undefined);
+    if (!finished) await closeAll().catch(() => undefined);
   }
 }
 
@@ -102,7 +109,9 @@ export async function attachUser(
 ): Promise<Backend> {
   const { node, name, taken } = user;
   try {
-    return await session.graph.attach(node, 'img', { taken, shared: Permission.all });
+    const user = await session.graph.attach(node, 'img', { taken, shared: Permission.all });
+    session.users.push(user);
+    return user;
   } catch (error) {
     if (!(error instanceof BlockError) || error.kind !== 'locked') throw error;
     throw new CliError(`Could not open '${name}': ${error.message}`, 1, error);

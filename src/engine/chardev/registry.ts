@@ -34,14 +34,14 @@ const RING_BYTES = 65_536;
 
 export class ChardevRegistry {
   readonly #clock: Clock;
-  readonly #quit: Promise<void>;
+  readonly #quit = new AbortController();
   readonly #chardevs = new Map<string, Chardev>();
   #stdioInUse = false;
 
-  /** Waiting for a first client ends with `quit`. */
+  /** Waiting for the other side of a socket ends with `quit`. */
   constructor(clock: Clock, quit: Promise<void>) {
     this.#clock = clock;
-    this.#quit = quit;
+    void quit.then(() => this.#quit.abort());
   }
 
   get entries(): ReadonlyMap<string, Chardev> {
@@ -157,7 +157,7 @@ export class ChardevRegistry {
       case 'stdio':
         return this.#openStdio();
       case 'socket':
-        return openSocketChardev(backend.data, { clock: this.#clock, quit: this.#quit });
+        return openSocketChardev(backend.data, { clock: this.#clock, quit: this.#quit.signal });
       default: {
         const text = `'${backend.type}' is not a valid char driver name`;
         throw new BlockError('unsupported', text);

@@ -16,8 +16,8 @@ type LegacyAddress = SocketOptions['addr'];
 
 export interface SocketPlace {
   readonly clock: Clock;
-  /** Waiting for a first client ends with it. */
-  readonly quit: Promise<void>;
+  /** Waiting for the other side ends with it. */
+  readonly quit: AbortSignal;
 }
 
 /** Binds or connects; with `wait` resolves when the first client is there. */
@@ -34,12 +34,16 @@ export async function openSocketChardev(
     throw invalid("'wait' option is incompatible with socket in client connect mode");
   }
   const chardev = new SocketChardev(options, place.clock);
-  if (!server) {
-    await chardev.connect();
-    return chardev;
+  if (server) await chardev.listen();
+  if (server && wait !== true) return chardev;
+  const giveUp = (): void => void chardev.close();
+  place.quit.addEventListener('abort', giveUp);
+  try {
+    if (place.quit.aborted) giveUp();
+    await (server ? chardev.firstClient : chardev.connect());
+  } finally {
+    place.quit.removeEventListener('abort', giveUp);
   }
-  await chardev.listen();
-  if (wait === true) await Promise.race([chardev.firstClient, place.quit]);
   return chardev;
 }
 
@@ -87,17 +91,19 @@ function addressOf(addr: LegacyAddress): SocketAddress {
 
 class SocketChardev implements Chardev {
   readonly kind = 'socket';
+  /** Resolves when it is closed, too. */
   readonly firstClient: Promise<void>;
   readonly #options: SocketOptions;
   readonly #clock: Clock;
-  readonly #waiting: Socket[] = [];
+  readonly #waiting = new Set<Socket>();
   readonly #sockets = new Set<Socket>();
   #address: SocketAddress;
   #listener: SocketListener | null = null;
   #user: CharUser | null = null;
   #arrived: (() => void) | null = null;
   #cancelRetry: CancelTimer | null = null;
-  #closed = false;
+  /** Aborted when the device is closed. */
+  readonly #givingUp = new AbortController();
 
   constructor(options: SocketOptions, clock: Clock) {
     this.#options = options;
@@ -152,26 +158,31 @@ class SocketChardev implements Chardev {
     }
   }
 
-  /** Fails only where it will not be tried again. */
+  /** Fails only where it will not be tried again, and not when it is closed meanwhile. */
   async connect(): Promise<void> {
     try {
-      const socket = await connectSocket(this.#address);
-      if (this.#closed) socket.destroy();
-      else this.#accept(socket);
+      this.#accept(await connectSocket(this.#address, this.#givingUp.signal));
     } catch (error) {
-      if (!this.#retry()) throw error;
+      if (!this.#retry() && !this.#isClosed) throw error;
     }
+  }
+
+  get #isClosed(): boolean {
+    return this.#givingUp.signal.aborted;
   }
 
   attach(user: CharUser): boolean {
     if (this.#user !== null) return false;
     this.#user = user;
-    for (const socket of this.#waiting.splice(0)) user(streamsOf(socket));
+    const waiting = [...this.#waiting];
+    this.#waiting.clear();
+    for (const socket of waiting) user(streamsOf(socket));
     return true;
   }
 
   async close(): Promise<void> {
-    this.#closed = true;
+    this.#givingUp.abort();
+    this.#arrived?.();
     this.#cancelRetry?.();
     for (const socket of this.#sockets) socket.destroy();
     await this.#listener?.close();
@@ -189,17 +200,18 @@ class SocketChardev implements Chardev {
     socket.on('error', () => undefined);
     socket.once('close', () => {
       this.#sockets.delete(socket);
+      this.#waiting.delete(socket);
       this.#retry();
     });
     if (this.#user !== null) this.#user(streamsOf(socket));
-    else if (this.#waiting.length < CHARDEV_LIMITS.waitingClients) this.#waiting.push(socket);
+    else if (this.#waiting.size < CHARDEV_LIMITS.waitingClients) this.#waiting.add(socket);
     else socket.destroy();
   }
 
   /** True when it will be tried again. */
   #retry(): boolean {
     const seconds = Number(this.#options.reconnect ?? 0);
-    if (this.#listener !== null || seconds === 0 || this.#closed) return false;
+    if (this.#listener !== null || seconds === 0 || this.#isClosed) return false;
     this.#cancelRetry = this.#clock.after(seconds * 1000, () => void this.connect());
     return true;
   }

@@ -7,6 +7,7 @@
 // bitmap says of anything that it was copied.
 
 import { COPY_LIMITS, must, Permission, toBlockError } from '../../base/index.js';
+import { infoBelow } from '../../block/index.js';
 import type { Backend, Node } from '../../block/index.js';
 import {
   backingOf,
@@ -25,10 +26,13 @@ import { insertJobFilter, jobUser, letGo } from '../start.js';
 import type { StartableWork } from '../start.js';
 import type { JobRegistry } from '../registry.js';
 import type { BackupPlan } from './plan.js';
+import { SourceDiscard } from './source-discard.js';
 import { SyncBitmap } from './sync-bitmap.js';
 
 /** The job's own edges ask for nothing: filter and blocked operations do the keeping away. */
 const NOTHING = { taken: Permission.none, shared: Permission.all };
+/** What is discarded changes under all who use the source. */
+const DISCARDING = { taken: Permission.write, shared: Permission.all };
 
 export class BackupWork implements StartableWork {
   readonly #registry: JobRegistry;
@@ -42,6 +46,7 @@ export class BackupWork implements StartableWork {
   #backends: Backend[] = [];
   #loop: CopyLoop | null = null;
   #session: CopySession | null = null;
+  #discard: SourceDiscard | null = null;
   #speed = 0;
   #hasBegun = false;
   #cursor = 0;
@@ -89,10 +94,9 @@ export class BackupWork implements StartableWork {
     const { graph } = this.#registry;
     const { target } = this.#plan;
     const filter = must(this.#filter, 'the filter is in place');
-    const guards = [['main node', filter], ['target', target]] as const;
-    for (const [link, node] of guards) {
-      this.#backends.push(await graph.attach(node, jobUser(job, link), NOTHING));
-    }
+    const onSource = this.#plan.discardsSource ? DISCARDING : NOTHING;
+    this.#backends.push(await graph.attach(filter, jobUser(job, 'main node'), onSource));
+    this.#backends.push(await graph.attach(target, jobUser(job, 'target'), NOTHING));
     const [backend] = this.#backends;
     backend?.onQuiesce((quiesced) => {
       if (quiesced) job.quiesce();
@@ -114,6 +118,8 @@ export class BackupWork implements StartableWork {
     } catch (error) {
       await this.#noteMissing();
       throw error;
+    } finally {
+      await this.#discard?.makeRoom();
     }
   }
 
@@ -133,14 +139,19 @@ export class BackupWork implements StartableWork {
     await job.pausePoint();
     if (plan.sync === 'none') for (;;) await job.rest();
     if (plan.sync === 'top') await this.#leaveOutBacking(job);
+    const cluster = infoBelow(target.node).clusterSize ?? plan.unit;
     this.#session = this.#registry.engine.open({
       source: this.#source,
       target,
-      unit: plan.unit,
+      unit: plan.compress ? cluster : plan.unit,
       zeroGranularity: plan.unit,
       flushedSoon: true,
+      hostCopies: plan.hostCopies,
       compress: plan.compress,
     });
+    if (plan.discardsSource) {
+      this.#discard = new SourceDiscard({ source: this.#source, target });
+    }
     this.#loop = new CopyLoop({
       clock: this.#registry.graph.clock,
       backend: must(this.#backends[0], 'the job is attached'),
@@ -161,7 +172,7 @@ export class BackupWork implements StartableWork {
 
   /** What was copied before a failure counts once it is on disk. */
   async #noteMissing(): Promise<void> {
-    if (this.#wanted === null) return;
+    if (this.#wanted === null && this.#discard === null) return;
     const missing = this.#bitmap.uncopied();
     try {
       await this.#target.node.flush();
@@ -308,13 +319,16 @@ export class BackupWork implements StartableWork {
     };
   }
 
+  /** The ranges are held, so what is discarded is what was copied. */
   async #copy(claims: readonly Claim[], data: readonly Claim[]): Promise<CopyFailure | null> {
     const session = must(this.#session, 'the job runs');
     for (const { offset, length, zero } of claims) {
       const failure = zero ? await session.zero(offset, length) : null;
       if (failure !== null) return failure;
     }
-    return data.length > 0 ? session.copyAll(data) : null;
+    const failure = data.length > 0 ? await session.copyAll(data) : null;
+    if (failure !== null || this.#discard === null) return failure;
+    return this.#discard.discard(claims);
   }
 }
 

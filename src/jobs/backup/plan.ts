@@ -18,8 +18,12 @@ export interface BackupPlan {
   readonly sync: 'full' | 'top' | 'none' | 'bitmap';
   readonly bitmap: BitmapChoice | null;
   readonly compress: boolean;
+  /** What has been copied is discarded in the source. */
+  readonly discardsSource: boolean;
   /** Bytes of one copy unit. */
   readonly unit: number;
+  /** The host may copy by itself, where the target is not compressed. */
+  readonly hostCopies: boolean;
   readonly workers: number;
   /** Bytes of one batch at most; Infinity = no limit of the user's. */
   readonly maxChunk: number;
@@ -65,7 +69,9 @@ export function planBackup(
     throw new BlockError('invalid-option', 'Source and target image have different sizes');
   }
   requireFilterName(registry, args['filter-node-name']);
-  const unit = copyUnit(target);
+  const discardsSource = args['discard-source'] ?? false;
+  if (discardsSource) requireWritable(source);
+  const unit = copyUnit(target, args['x-perf']?.['min-cluster-size']);
   requireChunk(chunk, unit);
   return {
     source,
@@ -73,7 +79,9 @@ export function planBackup(
     sync,
     bitmap,
     compress,
+    discardsSource,
     unit,
+    hostCopies: !compress && (args['x-perf']?.['use-copy-range'] ?? false),
     workers,
     maxChunk: chunk === 0 ? Infinity : chunk,
     filterName: args['filter-node-name'] ?? null,
@@ -130,6 +138,12 @@ function syncMode(source: Node, args: BackupArguments): Pick<BackupPlan, 'sync' 
 
 function invalid(text: string): BlockError {
   return new BlockError('invalid-option', text);
+}
+
+/** Its edge would be refused as well, but only when the job is there. */
+function requireWritable(source: Node): void {
+  if (!source.readOnly) return;
+  throw new BlockError('permission', 'Block node is read-only', { node: source.name });
 }
 
 function workersOf(args: BackupArguments): number {

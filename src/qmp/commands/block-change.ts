@@ -7,7 +7,7 @@ import type { Node } from '../../block/index.js';
 import { changeBackingFile } from '../../engine/index.js';
 import type { Engine } from '../../engine/index.js';
 import type { HandlerFamily } from '../handlers.js';
-import { findNode, prepareSnapshot, prepareSnapshotSync } from '../transaction/index.js';
+import { findNode, runAction } from '../transaction/index.js';
 
 export const blockChangeCommands: HandlerFamily<
   | 'block_resize'
@@ -33,12 +33,9 @@ export const blockChangeCommands: HandlerFamily<
     engine.writeThresholds.set(node, args['write-threshold']);
   },
 
-  'blockdev-snapshot': async (engine, args) => {
-    await (await prepareSnapshot(engine, args)).commit();
-  },
-  'blockdev-snapshot-sync': async (engine, args) => {
-    await (await prepareSnapshotSync(engine, args)).commit();
-  },
+  'blockdev-snapshot': (engine, data) => runAction(engine, { type: 'blockdev-snapshot', data }),
+  'blockdev-snapshot-sync': (engine, data) =>
+    runAction(engine, { type: 'blockdev-snapshot-sync', data }),
   'change-backing-file': (engine, args) =>
     changeBackingFile(engine, {
       device: args.device,

@@ -17,6 +17,8 @@ export interface PreparedAction {
   commit?(): Promise<void> | void;
   /** Takes back what was done. */
   abort?(): Promise<void> | void;
+  /** After a commit, when everybody may write again: what is to be over before the answer. */
+  afterwards?(): Promise<void> | void;
 }
 
 /** Throws with nothing changed. */

@@ -13,5 +13,9 @@ export const jobActions: ActionFamily<'blockdev-backup' | 'drive-backup'> = {
 };
 
 function jobAction(prepared: PreparedJob): PreparedAction {
-  return { commit: () => prepared.start(), abort: () => prepared.abort() };
+  return {
+    commit: () => prepared.start(),
+    abort: () => prepared.abort(),
+    afterwards: () => prepared.throughIfEmpty(),
+  };
 }

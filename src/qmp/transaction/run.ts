@@ -38,8 +38,8 @@ export async function runTransaction(
   const grouped = completion === 'grouped';
   const context: ActionContext = { engine, jobs: grouped ? new JobTransaction() : undefined };
   const section = await standStill(engine, actions);
+  const prepared: PreparedAction[] = [];
   try {
-    const prepared: PreparedAction[] = [];
     try {
       for (const action of actions) {
         if (grouped) requireGroupable(action.type);
@@ -53,6 +53,13 @@ export async function runTransaction(
   } finally {
     section.end();
   }
+  // Jobs of a group end from the newest to the oldest.
+  await finish(prepared.reverse().map((action) => action.afterwards?.bind(action)));
+}
+
+/** A command that is an action as well: everything stands still for it as for a transaction. */
+export function runAction(engine: Engine, action: Action): Promise<void> {
+  return runTransaction(engine, [action], 'individual');
 }
 
 function requireGroupable(type: ActionName): void {

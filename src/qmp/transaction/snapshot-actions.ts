@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Snapshots, as commands and as actions: one implementation in two steps.
+// Snapshots: what the commands of the same names do is a transaction of one of these actions.
 
 import type { ActionData } from '../../api/index.js';
 import { BlockError } from '../../base/index.js';
@@ -24,14 +24,14 @@ export const snapshotActions: ActionFamily<
   },
 };
 
-export function prepareSnapshot(
+function prepareSnapshot(
   engine: Engine,
   data: ActionData<'blockdev-snapshot'>,
 ): Promise<PreparedSnapshot> {
   return prepareSnapshotOnto(engine, engine.jobs.node(data.node), data.overlay);
 }
 
-export function prepareSnapshotSync(
+function prepareSnapshotSync(
   engine: Engine,
   data: ActionData<'blockdev-snapshot-sync'>,
 ): Promise<PreparedSnapshot> {

@@ -43,6 +43,15 @@ describe('copy bitmap', () => {
     );
   });
 
+  it('copied piece by piece has nothing left to look through', () => {
+    const length = 2 ** 42;
+    const bitmap = new CopyBitmap(length, 65_536);
+    for (let at = 0; at < length; at += 2 ** 26) bitmap.clear(at, 2 ** 26);
+    // At its end a copy looks again after each batch, and so does each write of a guest.
+    for (let look = 0; look < 10_000; look += 1) expect(bitmap.nextDirty(0)).toBe(-1);
+    expect(bitmap.dirtyUnits).toBe(0);
+  });
+
   it('a run to the end has the last unit, which is shorter than the others', () => {
     const length = 9 * UNIT + 100;
     const bitmap = new CopyBitmap(length, UNIT);

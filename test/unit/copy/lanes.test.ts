@@ -66,6 +66,7 @@ interface Wanted {
   readonly zeroGranularity: number;
   readonly skipZeroes: boolean;
   readonly compressed: boolean;
+  readonly hostCopies: boolean;
 }
 
 const wanted: fc.Arbitrary<Wanted> = fc.record({
@@ -73,6 +74,7 @@ const wanted: fc.Arbitrary<Wanted> = fc.record({
   zeroGranularity: fc.constantFrom(0, GRAIN, 65_536),
   skipZeroes: fc.boolean(),
   compressed: fc.boolean(),
+  hostCopies: fc.boolean(),
 });
 
 /** What the addon does itself, longer than it reads at a time. */
@@ -95,11 +97,12 @@ const plain: fc.Arbitrary<Wanted> = fc.record({
   zeroGranularity: fc.constantFrom(0, 512, GRAIN, 65_536, 524_288),
   skipZeroes: fc.constant(true),
   compressed: fc.constant(false),
+  hostCopies: fc.boolean(),
 });
 
 function makeSteps(wantedSteps: readonly Wanted[], packed: number): LaneStep[] {
   let offset = 0;
-  return wantedSteps.map(({ parts, zeroGranularity, skipZeroes, compressed }) => {
+  return wantedSteps.map(({ parts, zeroGranularity, skipZeroes, compressed, hostCopies }) => {
     const all: LanePart[] = [...parts];
     if (compressed) {
       all.push({
@@ -119,6 +122,7 @@ function makeSteps(wantedSteps: readonly Wanted[], packed: number): LaneStep[] {
       target: { kind: 'file', file: 1, offset },
       zeroGranularity,
       skipZeroes,
+      hostCopies,
       deflate: false,
     };
     offset += length;

@@ -91,6 +91,35 @@ describe('blockdev-backup', () => {
     expect(compressedClusters).toBeGreaterThan(0);
   });
 
+  for (const clusterSize of [4096, 131_072]) {
+    it(`compresses each cluster of ${clusterSize} bytes by itself`, async () => {
+      const stage = await backupStage();
+      await createImage(stage, { name: 'packed', size: SIZE, clusterSize });
+      const target = await openImage(stage, 'packed');
+      const perf = { 'x-perf': { 'min-cluster-size': 2 ** 18 } };
+      const args = { ...BACKUP, ...perf, target: 'packed', compress: true };
+      await (await startBackup(stage.jobs, args)).ended;
+      expect(firstDifference(await readAll(target), stage.before)).toBe(-1);
+      const { compressedClusters, corruptions } = await target.check('none');
+      expect(corruptions).toBe(0);
+      expect(compressedClusters).toBeGreaterThan(0);
+    });
+  }
+
+  it('copies as much at once before a guest writes as min-cluster-size asks for', async () => {
+    const stage = await backupStage();
+    const perf = { 'x-perf': { 'min-cluster-size': 2 ** 18 } };
+    const job = await startBackup(stage.jobs, { ...BACKUP, ...perf, sync: 'none' });
+    await turns();
+    await stage.guest.write(2 ** 18 + 512, new Uint8Array(512).fill(0xee));
+    await job.cancel();
+    await job.ended;
+    const copied = await readAll(stage.graph.require('target'));
+    const wanted = new Uint8Array(SIZE);
+    wanted.set(stage.before.subarray(2 ** 18, 2 ** 19), 2 ** 18);
+    expect(firstDifference(copied, wanted)).toBe(-1);
+  });
+
   it('sync=top copies only what the top layer holds', async () => {
     const stage = await backupStage();
     const job = await startBackup(stage.jobs, { ...BACKUP, sync: 'top' });
@@ -183,6 +212,11 @@ describe('blockdev-backup', () => {
       'Required max-chunk (4096) is less than backup cluster size (65536)'],
     [{ 'x-perf': { 'max-chunk': -1 } },
       'max-chunk must be zero (which means no limit) or positive'],
+    [{ 'x-perf': { 'min-cluster-size': 100_000 } }, 'min-cluster-size needs to be a power of 2'],
+    [{ 'x-perf': { 'min-cluster-size': 2 ** 30 } },
+      'min-cluster-size too large: 1073741824 > 67108864'],
+    [{ 'x-perf': { 'min-cluster-size': 2 ** 20, 'max-chunk': 2 ** 19 } },
+      'Required max-chunk (524288) is less than backup cluster size (1048576)'],
     [{ 'job-id': 'a b' }, "Invalid job ID 'a b'"],
   ];
   for (const [args, message] of refusals) {

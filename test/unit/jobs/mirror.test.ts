@@ -101,6 +101,40 @@ describe('a mirror', () => {
     expect(firstDifference(await readAll(graph.require('top')), guest.expected)).toBe(-1);
   });
 
+  it('is actively synced once it blocks writes and has nothing left to copy', async () => {
+    const { jobs, guest, host } = await mirrorStage();
+    const job = await startMirror(jobs, { ...USUAL, speed: 65_536, 'on-target-error': 'stop' });
+    const synced = (): unknown => {
+      const info = job.blockInfo();
+      return info.type === 'mirror' && info['actively-synced'];
+    };
+    job.change({ type: 'mirror', 'copy-mode': 'write-blocking' });
+    await turns();
+    expect([job.ready, synced()]).toEqual([false, false]);
+    job.setSpeed(0);
+    await reach(job, 'ready');
+    expect(synced()).toBe(true);
+    await guest.write(65_536, bytes(7));
+    expect(synced()).toBe(true);
+    host.faults.add({ operation: 'write', path: 'target.qcow2', nth: 1, errno: 'EIO' });
+    await guest.write(131_072, bytes(8));
+    expect(synced()).toBe(false);
+    await reach(job, 'standby');
+    job.resume();
+    for (let turn = 0; turn < 500 && synced() === false; turn += 1) await turns(1);
+    expect(synced()).toBe(true);
+    job.complete();
+    await job.ended;
+  });
+
+  it('that copies in the background is never actively synced, and no other job tells', async () => {
+    const { jobs } = await mirrorStage();
+    const job = await startMirror(jobs, USUAL);
+    await reach(job, 'ready');
+    expect(job.blockInfo()).toMatchObject({ type: 'mirror', 'actively-synced': false });
+    await job.cancelBlock(true);
+  });
+
   it('goes from background to write-blocking while it runs, and not back', async () => {
     const { jobs, graph, guest } = await mirrorStage();
     const job = await startMirror(jobs, USUAL);

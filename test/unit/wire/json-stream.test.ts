@@ -3,7 +3,7 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 
 import { JsonDouble } from '../../../src/base/index.js';
-import { JsonStream, JsonSyntaxError, parseJson } from '../../../src/wire/index.js';
+import { JsonStream, JsonSyntaxError, parseJson, quoteJson } from '../../../src/wire/index.js';
 import { RawJson, writeJson } from '../../../src/wire/index.js';
 import type { JsonMessage, JsonStreamLimits } from '../../../src/wire/index.js';
 
@@ -149,6 +149,23 @@ describe('a broken message', () => {
     expect(outcome(bad([0xc3, 0x28]))).toEqual(['invalid UTF-8 sequence in string']);
     expect(outcome(bad([0xed, 0xa0, 0x80]))).toEqual(['invalid UTF-8 sequence in string']);
     expect(outcome(bad([0xf0, 0x9f, 0x98, 0x80]))).toEqual([['😀']]);
+    expect(outcome(bad([0x61, 0xc0, 0x80, 0x62]))).toEqual([['a\0b']]);
+    expect(outcome(bad([0xc0, 0x80, 0xff]))[0]).toMatch('stray');
+    expect(outcome(bad([0xc0, 0x80, 0x80]))).toEqual(['invalid UTF-8 sequence in string']);
+  });
+
+  it('with code points that are no characters is refused, however they are spelt', () => {
+    for (const text of ['\uffff', '\ufffe', '\ufdd0', '\ufdef', '\u{1fffe}', '\u{10ffff}']) {
+      expect(outcome(`["a${text}"]`)).toEqual(['invalid UTF-8 sequence in string']);
+      const escaped = quoteJson(text).slice(1, -1);
+      expect(outcome(`["a${escaped}"]`)).toEqual([`${escaped} is not a valid Unicode character`]);
+    }
+    for (const text of ['\ufffd', '\ufdcf', '\ufdf0', '\u{1fffd}', '\u{10fffd}']) {
+      expect(outcome(`["a${text}"]`, `["a${quoteJson(text).slice(1, -1)}"]`)).toEqual([
+        [`a${text}`],
+        [`a${text}`],
+      ]);
+    }
   });
 
   it('is bounded in depth, and 1,024 levels are accepted', () => {
@@ -168,7 +185,7 @@ describe('a broken message', () => {
 });
 
 describe('a flood of broken JSON', () => {
-  it('gives one error for each broken message and takes no stack for any', () => {
+  it('gives one error for each broken message and then goes on', () => {
     const limits = { depth: 16, tokens: 100, messageBytes: 999 };
     const messages = feed([`[${'1,'.repeat(200)}`], limits);
     expect(messages.filter(({ ok }) => !ok).length).toBeGreaterThan(90);
@@ -178,8 +195,6 @@ describe('a flood of broken JSON', () => {
     for (const text of ['[1 1]', '{1:1}', '{"a":1,"a":2}', '[tru]']) {
       expect(() => parseJson(text)).toThrow(JsonSyntaxError);
     }
-    expect(new JsonSyntaxError('x').stack?.split('\n')).toHaveLength(1);
-    expect(Error.stackTraceLimit).toBeGreaterThan(0);
   });
 
   it('looks at each byte of a hostile message a bounded number of times', () => {

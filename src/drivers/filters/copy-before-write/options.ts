@@ -2,7 +2,7 @@
 // Options of `copy-before-write`; pure data.
 
 import { blockDirtyBitmap, blockdevRef } from '../../../block/options.js';
-import { enumeration, optional, struct, uint32 } from '../../../schema/index.js';
+import { enumeration, optional, size, struct, uint32 } from '../../../schema/index.js';
 import type { Infer } from '../../../schema/index.js';
 
 export const onCbwError = enumeration('OnCbwError', ['break-guest-write', 'break-snapshot']);
@@ -13,6 +13,7 @@ export const copyBeforeWriteOptions = struct('BlockdevOptionsCbw', {
   'on-cbw-error': optional(onCbwError),
   'cbw-timeout': optional(uint32),
   bitmap: optional(blockDirtyBitmap),
+  'min-cluster-size': optional(size),
 });
 
 export type CopyBeforeWriteOptions = Infer<typeof copyBeforeWriteOptions>;

@@ -12,7 +12,7 @@ import type { CopyBeforeWriteOptions } from './options.js';
 /** All units, or those that a bitmap has bits in. Throws for a bitmap that does not fit. */
 export function chosenUnits(context: OpenContext, options: CopyBeforeWriteOptions): CopyBitmap {
   const source = context.child('file').node;
-  const unit = copyUnit(context.child('target').node);
+  const unit = copyUnit(context.child('target').node, options['min-cluster-size']);
   if (options.bitmap === undefined) return new CopyBitmap(source.length, unit);
   const chosen = findBitmap(context, options.bitmap);
   const units = new CopyBitmap(source.length, unit, 'clean');

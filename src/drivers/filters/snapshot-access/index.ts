@@ -3,7 +3,8 @@
 //
 // It asks for no permission, so that it can stand beside the guest's own use of that node. Data,
 // status and discards go past the node's requests to its snapshot view; whether there is one is
-// seen at each request, for the node below may be replaced. Nothing can be written.
+// seen at each request, for the node below may be replaced. Nothing can be written. A flush is one
+// of where old data is kept, which is what makes room of discards there.
 
 import { BlockError, Permission } from '../../../base/index.js';
 import type { Eventually, PermissionPair } from '../../../base/index.js';
@@ -29,7 +30,7 @@ export const snapshotAccess = defineDriver<SnapshotAccessOptions>({
     write: 'none',
     writeZeroes: 'none',
     discard: 'native',
-    flush: 'none',
+    flush: 'native',
     blockStatus: 'native',
     truncate: 'none',
     planExtents: 'none',
@@ -73,6 +74,10 @@ class SnapshotAccessNode implements DriverNode {
 
   discard(request: Request): Eventually<void> {
     return this.#view().discard(request);
+  }
+
+  flush(): Eventually<void> {
+    return this.#file.node.driverNode.snapshotView?.flush();
   }
 
   close(): Promise<void> {

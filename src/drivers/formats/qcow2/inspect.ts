@@ -15,7 +15,7 @@ import type {
   DriverNode,
   NodeLimits,
 } from '../../../block/index.js';
-import { checkImage } from './check.js';
+import { checkImage } from './check/index.js';
 import { unsupportedFeature } from './features.js';
 import { virtualSizeOf } from './header.js';
 import type { Qcow2Header } from './header.js';

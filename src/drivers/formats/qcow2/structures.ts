@@ -17,7 +17,7 @@ import {
 import type { Bits64 } from '../../../base/index.js';
 import { readRequest, writeRequest } from '../../../block/index.js';
 import type { BackingLink, CheckResult, Child, DriverInfo, Node } from '../../../block/index.js';
-import { checkImage } from './check.js';
+import { checkImage } from './check/index.js';
 import type { Qcow2Header } from './header.js';
 import {
   decodeHeader,

@@ -1,0 +1,3 @@
+// SPDX-License-Identifier: Apache-2.0
+export { checkImage } from './check-image.js';
+export type { RepairRequest } from './check-image.js';
