@@ -21,7 +21,7 @@ import type { Qcow2Image, Table } from '../metadata/index.js';
 /** Entries compared at once. */
 const STRIDE = 32;
 
-/** Whether STRIDE entries from `index` on are the same as the one before. */
+/** Whether STRIDE entries of 8 bytes from `index` on are the same as the one before. */
 function areSame(bytes: Uint8Array, index: number): boolean {
   const start = index * 8;
   const end = start + STRIDE * 8;
@@ -64,8 +64,9 @@ export class RunPlan {
     }
     const inCluster = inTable % clusterSize;
     const first = (inTable - inCluster) / clusterSize;
-    this.hi = table.view.getUint32(first * 8);
-    this.lo = table.view.getUint32(first * 8 + 4);
+    const at = first * geometry.l2EntryBytes;
+    this.hi = table.view.getUint32(at);
+    this.lo = table.view.getUint32(at + 4);
     this.#classify(guestOffset);
     let run = clusterSize - inCluster;
     if (this.kind === EntryKind.compressed) {
@@ -73,9 +74,10 @@ export class RunPlan {
       return;
     }
     let index = first + 1;
-    while (this.hostOffset === 0 && run < most && areSame(table.bytes, index)) {
-      run += STRIDE * clusterSize;
-      index += STRIDE;
+    if (this.hostOffset === 0 && geometry.l2EntryBytes === 8) {
+      for (; run < most && areSame(table.bytes, index); index += STRIDE) {
+        run += STRIDE * clusterSize;
+      }
     }
     for (; run < most; index += 1) {
       if (!this.#continues(table.view, index, run + inCluster)) break;
@@ -118,10 +120,13 @@ export class RunPlan {
 
   /** The next entry carries the run on; `distance` is its host distance from the first cluster. */
   #continues(view: DataView, index: number, distance: number): boolean {
-    const hi = view.getUint32(index * 8);
-    const lo = view.getUint32(index * 8 + 4);
+    const { l2EntryBytes } = this.#image.geometry;
+    const at = index * l2EntryBytes;
+    const hi = view.getUint32(at);
+    const lo = view.getUint32(at + 4);
     // Mostly the entry of the next host cluster, with the same bits as the first.
-    if (this.hostOffset !== 0 && hi === this.hi && lo === this.lo + distance) return true;
+    const isNext = this.hostOffset !== 0 && hi === this.hi && lo === this.lo + distance;
+    if (isNext && l2EntryBytes === 8) return true;
     if (hasReservedL2Bits(hi, lo, this.#image.version)) return false;
     if (entryKind(hi, lo, this.#image.version) !== this.kind) return false;
     if (this.hostOffset === 0) return true;

@@ -12,12 +12,13 @@ import {
   compressedHostOffset,
   compressedLength,
   EntryKind,
-  entryHi,
   entryHostOffset,
   entryKind,
-  entryLo,
   isCopied,
+  ownedEntry,
+  zeroEntry,
 } from '../entries.js';
+import type { L2Entry } from '../entries.js';
 import { Allocator } from './alloc.js';
 import { Flusher } from './flush.js';
 import { growRefcountTable } from './grow.js';
@@ -77,41 +78,63 @@ export class MetadataStore {
     return table;
   }
 
+  /** Where the entry of a guest cluster begins in the table that covers it, in bytes. */
+  entryAt(guestCluster: number): number {
+    const { l2Entries, l2EntryBytes } = this.image.geometry;
+    return (guestCluster % l2Entries) * l2EntryBytes;
+  }
+
   /** Replaces the entry of a guest cluster in the table that covers it; frees nothing. */
-  setEntry(table: Table, guestCluster: number, entry: { hi: number; lo: number }): void {
+  setEntry(table: Table, guestCluster: number, entry: L2Entry): void {
     const { image } = this;
-    const at = (guestCluster % image.geometry.l2Entries) * 8;
-    table.view.setUint32(at, entry.hi);
-    table.view.setUint32(at + 4, entry.lo);
+    this.#put(table, this.entryAt(guestCluster), entry);
     image.l2.touch(table);
     if (image.watchers.size > 0) image.entriesChanged(guestCluster, guestCluster + 1);
   }
 
+  #put({ view }: Table, at: number, entry: L2Entry): void {
+    view.setUint32(at, entry.hi);
+    view.setUint32(at + 4, entry.lo);
+    if (this.image.geometry.l2EntryBytes !== 16) return;
+    view.setUint32(at + 8, entry.zeroes);
+    view.setUint32(at + 12, entry.allocated);
+  }
+
   /** Whether nothing was ever said of these guest clusters, all in the table. */
-  isEmpty(table: Table, { first, end }: Clusters): boolean {
-    return isZero(this.#entriesOf(table, { first, end }));
+  isEmpty({ bytes }: Table, { first, end }: Clusters): boolean {
+    const at = this.entryAt(first);
+    return isZero(bytes.subarray(at, at + (end - first) * this.image.geometry.l2EntryBytes));
   }
 
   /** Gives empty entries their first content: host clusters in a row, or (null) zeroes. */
-  setEmpty(table: Table, clusters: Clusters, hostOffset: number | null): void {
+  setEmpty(table: Table, { first, end }: Clusters, hostOffset: number | null): void {
     const { image } = this;
-    const { first, end } = clusters;
-    if (hostOffset === null) repeatEntry(this.#entriesOf(table, clusters), entryLo(0, true));
-    else {
-      const at = (first % image.geometry.l2Entries) * 8;
-      for (let index = 0; index < end - first; index += 1) {
-        const offset = hostOffset + index * image.clusterSize;
-        table.view.setUint32(at + index * 8, entryHi(offset, true));
-        table.view.setUint32(at + index * 8 + 4, entryLo(offset, false));
+    const size = image.geometry.l2EntryBytes;
+    const at = this.entryAt(first);
+    const until = at + (end - first) * size;
+    if (hostOffset === null) {
+      this.#put(table, at, zeroEntry(image.geometry));
+      repeatFirst(table.bytes.subarray(at, until), size);
+    } else {
+      for (let to = at, host = hostOffset; to < until; to += size, host += image.clusterSize) {
+        this.#put(table, to, ownedEntry(host));
       }
     }
     image.l2.touch(table);
     if (image.watchers.size > 0) image.entriesChanged(first, end);
   }
 
-  #entriesOf(table: Table, { first, end }: Clusters): Uint8Array {
-    const at = (first % this.image.geometry.l2Entries) * 8;
-    return table.bytes.subarray(at, at + (end - first) * 8);
+  /** setEntry(), and what the old entry held becomes free. */
+  replaceEntry(
+    table: Table,
+    guestCluster: number,
+    change: { readonly entry: L2Entry; readonly punch: boolean },
+  ): void {
+    const at = this.entryAt(guestCluster);
+    const hi = table.view.getUint32(at);
+    const lo = table.view.getUint32(at + 4);
+    this.setEntry(table, guestCluster, change.entry);
+    this.freeEntry(hi, lo, change.punch);
   }
 
   /**
@@ -157,10 +180,9 @@ export class MetadataStore {
   }
 }
 
-/** Fills entries of high half 0 with one low half: the runs of a sparse image are long. */
-function repeatEntry(entries: Uint8Array, lo: number): void {
-  new DataView(entries.buffer, entries.byteOffset).setUint32(4, lo);
-  for (let done = 8; done < entries.length; done *= 2) {
-    entries.copyWithin(done, 0, Math.min(done, entries.length - done));
+/** Fills all with the first `size` bytes: the runs of a sparse image are long. */
+function repeatFirst(bytes: Uint8Array, size: number): void {
+  for (let done = size; done < bytes.length; done *= 2) {
+    bytes.copyWithin(done, 0, Math.min(done, bytes.length - done));
   }
 }
