@@ -10,6 +10,7 @@ import { expect } from 'vitest';
 import { BlockError, ManualClock, SeededRandom } from '../../src/base/index.js';
 import type { JsonObject, Random } from '../../src/base/index.js';
 import { addBitmap, findBitmap, operationRefusal, shownBitmapsOf } from '../../src/block/index.js';
+import type { Node } from '../../src/block/index.js';
 import { skipFilters } from '../../src/block/copy/index.js';
 import { DRIVER_LOADERS } from '../../src/engine/catalog.js';
 import { createEngine } from '../../src/engine/index.js';
@@ -75,6 +76,8 @@ export class InterruptedJob {
   readonly trace: string[] = [];
   readonly #clock: ManualClock;
   readonly #kind: JobCase;
+  /** Those there are before the job. */
+  readonly #nodes: ReadonlySet<Node>;
   /** What the bitmaps' nodes read when the bitmaps began. */
   readonly #origins = new Map<string, Uint8Array>();
   /** What is under way, by what it is. */
@@ -92,6 +95,7 @@ export class InterruptedJob {
     facts: { engine: Engine; host: MemoryHost; guest: WatchedGuest; random: SeededRandom },
   ) {
     this.#kind = kind;
+    this.#nodes = new Set(facts.engine.graph.nodes);
     this.engine = facts.engine;
     this.host = facts.host;
     this.guest = facts.guest;
@@ -277,6 +281,10 @@ export class InterruptedJob {
     const nodes = [...this.engine.graph.nodes];
     const filters = nodes.filter((node) => node.driver.kind === 'filter');
     expect(filters.map((node) => node.name), 'filters').toEqual([]);
+    const guests = skipFilters(this.guest.backend.node);
+    const kept = new Set([...this.#nodes, guests, guests.children.get('file')?.node]);
+    const others = nodes.filter((node) => !kept.has(node)).map((node) => node.name);
+    expect(others, 'nodes left over').toEqual([]);
     expect(this.engine.jobs.list()).toEqual([]);
     for (const node of nodes) {
       const users = [...node.parents].filter(({ parent }) => parent.node === null);
