@@ -179,6 +179,8 @@ export class InterruptedJob {
         this.host.faults.clear();
         this.#expectNothingLeft();
         const { guest } = this;
+        if (!this.faulty)
+            expect(guest.failures, 'requests of the guest').toEqual([]);
         if (this.#kind.endless === true && this.#hasMoved)
             return;
         expect(brokenAt(guest.view, await readAll(guest.backend.node)), 'the view').toBe(-1);
