@@ -191,7 +191,8 @@ export class BlockNode implements Node {
       throw new BlockError('read-only', 'Image is read-only', { node: this.name });
     }
     if (!Number.isSafeInteger(size) || size < 0) {
-      throw new BlockError('invalid-option', `Size ${size} of node '${this.name}' is out of range`);
+      const text = `Size ${Number.isInteger(size) ? BigInt(size) : size} of node '${this.name}'`;
+      throw new BlockError('invalid-option', `${text} is out of range`);
     }
     const full: TruncateOptions = { exact: true, preallocation: 'off', ...options };
     const from = Math.min(before, size);

@@ -201,6 +201,12 @@ export interface DriverNode {
   /** Present where points of the data path can be made to hold requests. */
   readonly breakpoints?: Breakpoints;
 
+  /**
+   * Of a node whose children are to hold the same: those that read as it does, and those that are
+   * outvoted where they do not.
+   */
+  alike?(): { readonly same: readonly Node[]; readonly voting: readonly Node[] };
+
   /** Where a past state of the node can be read beside what it holds now. */
   readonly snapshotView?: SnapshotView;
 

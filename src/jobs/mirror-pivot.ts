@@ -39,12 +39,16 @@ export interface MirrorPlan {
   readonly onTargetError: OnError;
 }
 
-/** Nodes that read as the source does whatever happens: it and what it filters. */
+/**
+ * Whether the place of `node` may be taken by what reads as the source does: it reads as the
+ * source whatever happens, being that or what it filters, or is one vote of it and nothing else.
+ */
 export function canReplace(source: Node, node: Node): boolean {
-  for (let each: Node | null = source; each !== null; each = each.filtered) {
-    if (each === node) return true;
-  }
-  return false;
+  if (source === node) return true;
+  const alike = source.driverNode.alike?.();
+  if (alike === undefined) return source.filtered !== null && canReplace(source.filtered, node);
+  if (alike.voting.includes(node)) return [...node.parents].length === 1;
+  return alike.same.some((each) => canReplace(each, node));
 }
 
 /** The node whose place the target takes; throws when that would change what guests see. */

@@ -5,7 +5,7 @@
 // A file is made in two steps: it is created empty by its protocol, then the format writes its
 // header through a node of its own. What fails leaves the file, and no node.
 
-import { resolve } from 'node:path';
+import { dirname, resolve } from 'node:path';
 
 import { BlockError, Permission } from '../base/index.js';
 import { ChildRole, creationPath, protocolOf, UNNAMED_USER } from '../block/index.js';
@@ -20,8 +20,8 @@ export interface NewImage {
   readonly size: number;
   readonly backing: Node | null;
   /**
-   * What the header names it by: its absolute name unless told otherwise; as it was opened, a
-   * relative name counts from where the image is.
+   * What the header names it by: a name that holds where the image is unless told otherwise; as
+   * it was opened, a relative name counts from where the image is.
    */
   readonly backingName?: 'as-opened';
 }
@@ -38,12 +38,17 @@ export interface ImageFile {
   readonly detectZeroes?: 'unmap';
 }
 
+/** Drivers that no user can name. */
+const FILTERS_OF_JOBS: ReadonlySet<string> = new Set(['mirror_top', 'commit_top']);
+
 export async function imageFormat(registry: JobRegistry, name: string): Promise<Driver> {
+  const unknown = `Unknown file format '${name}'`;
+  if (FILTERS_OF_JOBS.has(name)) throw new BlockError('invalid-option', unknown);
   try {
     return await registry.driver(name);
   } catch (error) {
     if (!(error instanceof BlockError)) throw error;
-    throw new BlockError('invalid-option', `Unknown file format '${name}'`, { cause: error });
+    throw new BlockError('invalid-option', unknown, { cause: error });
   }
 }
 
@@ -99,7 +104,7 @@ async function writeHeader(
     try {
       await driver.create?.(
         { host: graph.host, node: () => Promise.resolve(backend.node) },
-        { driver: driver.name, file: file.name, size, ...backingLink(image) },
+        { driver: driver.name, file: file.name, size, ...backingLink(image, filename) },
       );
     } finally {
       await backend.detach();
@@ -109,15 +114,19 @@ async function writeHeader(
   }
 }
 
-function backingLink({ backing, backingName }: NewImage): Readonly<Record<string, string>> {
+/** A name that means another file when read in the folder of the new image is made absolute. */
+function backingLink(
+  { backing, backingName }: NewImage,
+  path: string,
+): Readonly<Record<string, string>> {
   if (backing === null) return {};
   const { filename } = backing;
   if (backingName === 'as-opened') {
     return { 'backing-file': filename, 'backing-fmt': backing.driver.name };
   }
-  const named = filename.startsWith('/') || filename.includes(':');
+  const holds = filename.includes(':') || resolve(dirname(path), filename) === resolve(filename);
   return {
-    'backing-file': named ? filename : resolve(filename),
+    'backing-file': holds ? filename : resolve(filename),
     'backing-fmt': skipFilters(backing).driver.name,
   };
 }

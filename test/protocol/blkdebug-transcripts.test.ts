@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { describe, it } from 'vitest';
 
 import { compare, graphByNames, hasReference, hello } from '../helpers/reference.js';
-import { command } from '../helpers/transcript.js';
+import { command, untilEvent } from '../helpers/transcript.js';
 import type { Line } from '../helpers/transcript.js';
 
 const add = (more: Line): string =>
@@ -159,6 +159,30 @@ describe.skipIf(!hasReference)('as a real daemon opens blkdebug', () => {
       ],
       comparable,
     ));
+
+  it.each([
+    ['read_aio', 'source'],
+    ['write_aio', 'target'],
+  ])('raw passes %s on, where a mirror then fails', (event, failing) =>
+    compare((directory) => [
+      hello,
+      ...['source', 'target'].map((name, index) => {
+        const filename = join(directory, `${['base', 'copy'][index]}.qcow2`);
+        const image = { driver: 'file', filename };
+        const rule = { event, errno: 5, sector: 128, once: true };
+        const rules = name === failing ? { 'inject-error': [rule] } : {};
+        return command('blockdev-add', {
+          driver: 'raw',
+          'node-name': name,
+          size: 196_608,
+          file: { driver: 'blkdebug', image, ...rules },
+        });
+      }),
+      untilEvent('null m', 'blockdev-mirror', {
+        'job-id': 'm', device: 'source', target: 'target', sync: 'full', granularity: 65_536,
+        'buf-size': 65_536,
+      }),
+    ]));
 
   it('permissions that it takes and withholds conflict', () =>
     compare(() => [

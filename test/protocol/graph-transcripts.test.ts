@@ -4,7 +4,9 @@
 import { join } from 'node:path';
 import { describe, it } from 'vitest';
 
-import { compare, graphByNames, hasReference, hello, top } from '../helpers/reference.js';
+import {
+  compare, graphByNames, hasReference, hello, namesInOneOrder, top,
+} from '../helpers/reference.js';
 import { command, untilEvent } from '../helpers/transcript.js';
 import type { Line } from '../helpers/transcript.js';
 
@@ -118,6 +120,36 @@ describe.skipIf(!hasReference)('as a real daemon answers', () => {
       untilEvent('null j', 'block-stream', { 'job-id': 'j', device: 'f' }),
       shapeOf,
     ], shape));
+
+  it('filters count as layers, and come before what they open themselves', () =>
+    compare((directory) => [
+      hello,
+      add({
+        driver: 'throttle',
+        'node-name': 'slow',
+        'throttle-group': 'g',
+        file: top(directory, { 'node-name': 'below', backing: null }),
+      }),
+      command('object-add', { 'qom-type': 'throttle-group', id: 'g' }),
+      add({
+        driver: 'throttle',
+        'node-name': 'slow',
+        'throttle-group': 'g',
+        file: top(directory, { 'node-name': 'below' }),
+      }),
+      add({
+        driver: 'blkdebug',
+        'node-name': 'debug',
+        image: { driver: 'copy-on-read', 'node-name': 'cor', file: 'slow' },
+      }),
+      add({
+        driver: 'blkverify',
+        'node-name': 'verify',
+        raw: { driver: 'null-co', 'node-name': 'n0' },
+        test: { driver: 'null-co', 'node-name': 'n1' },
+      }),
+      nested,
+    ], namesInOneOrder));
 
   it('a file and a raw image grow and shrink', () =>
     compare((directory) => {

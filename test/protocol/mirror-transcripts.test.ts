@@ -134,6 +134,46 @@ describe.skipIf(!hasReference)('as a real daemon mirrors', () => {
       graph,
     ], plain));
 
+  it('a child of a quorum, but not one that others use, nor one below a filter', () =>
+    compare((directory) => {
+      const votes = { 'vote-threshold': 1, children: ['q0', 'q2'] };
+      const zeroes = { driver: 'null-co', size: 4_194_304, 'read-zeroes': true };
+      const throttled = { driver: 'throttle', 'node-name': 'q2', 'throttle-group': 'g' };
+      const replacing = (replaces: string): Line =>
+        ({ device: 'q', replaces, 'filter-node-name': 'filter' });
+      return [
+        hello,
+        ...openAll(directory),
+        command('object-add', { 'qom-type': 'throttle-group', id: 'g' }),
+        command('blockdev-add', { ...zeroes, 'node-name': 'q0' }),
+        command('blockdev-add', { ...zeroes, 'node-name': 'n' }),
+        command('blockdev-add', { ...throttled, file: 'n' }),
+        command('blockdev-add', { driver: 'quorum', 'node-name': 'q', ...votes }),
+        command('blockdev-add', { driver: 'raw', 'node-name': 'user', file: 'q0' }),
+        mirror(replacing('q0')),
+        mirror(replacing('n')),
+        until('BLOCK_JOB_READY', replacing('q2')),
+        untilEvent('null m', 'job-complete', { id: 'm' }),
+        graph,
+      ];
+    }, plain));
+
+  it('either side of a blkverify', () =>
+    compare((directory) => {
+      const zeroes = { driver: 'null-co', size: 4_194_304, 'read-zeroes': true };
+      const verify = { driver: 'blkverify', 'node-name': 'v', raw: 'r', test: 't' };
+      return [
+        hello,
+        addQcow2(directory, 'copy'),
+        command('blockdev-add', { ...zeroes, 'node-name': 'r' }),
+        command('blockdev-add', { ...zeroes, 'node-name': 't' }),
+        command('blockdev-add', verify),
+        until('BLOCK_JOB_READY', { device: 'v', replaces: 't', 'filter-node-name': 'filter' }),
+        untilEvent('null m', 'job-complete', { id: 'm' }),
+        graph,
+      ];
+    }, plain));
+
   it('a mirror that finalizes by hand is completed, and cancelled while pending', () =>
     compare((directory) => [
       hello,
@@ -200,7 +240,7 @@ describe.skipIf(!hasReference)('as a real daemon mirrors', () => {
       command('blockdev-add', { driver: 'null-co', 'node-name': 'nul', size: 4194304 }),
       until('BLOCK_JOB_READY'),
       command('blockdev-backup', { device: 'over', target: 'nul', sync: 'full', 'job-id': 'b' }),
-      command('job-complete', { id: 'm' }),
+      untilEvent('null m', 'job-complete', { id: 'm' }),
     ], (line) => (isDrainPause(line) ? null : plain(line))));
 
   it('filters and bits of a mirror are seen in the list of nodes', () =>

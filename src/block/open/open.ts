@@ -85,9 +85,9 @@ async function openWith(
   const node = makeNode(graph, request);
   try {
     driver.checkOptions?.(node.options);
+    graph.enlist(node);
     await openChildren(graph, node, request);
     refuseLoop(node, inherited);
-    graph.enlist(node);
     await openListedChildren(graph, node, inherited);
     node.pipeline.driverNode = await driver.open(openContextOf(graph, node), node.options);
     node.pipeline.readOnly ||= node.pipeline.driverNode.readOnly === true;

@@ -69,6 +69,7 @@ export async function runStorageDaemon(
   const { Daemon: Runner } = await import('./daemon.js');
   const daemon = await Runner.start(program);
   const quit = (): void => daemon.requestQuit();
+  // They stay until the process is gone: one that comes late must not look like a crash.
   for (const signal of SIGNALS) process.on(signal, quit);
   const release = keepAlive();
   let status = 1;
@@ -77,7 +78,6 @@ export async function runStorageDaemon(
   } finally {
     status = Math.max(status, await reported(program, () => daemon.close()));
     release();
-    for (const signal of SIGNALS) process.off(signal, quit);
   }
   return status;
 }

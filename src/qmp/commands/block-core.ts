@@ -40,11 +40,15 @@ export const blockCoreCommands: HandlerFamily<
 
   'query-named-block-nodes': (engine, { flat }) => describeNodes(engine, flat ?? false),
 
-  'x-debug-query-block-graph': (engine) => describeGraph(engine.graph.nodes),
+  'x-debug-query-block-graph': (engine) =>
+    describeGraph(engine.graph.nodes, engine.jobs.listBlockJobs()),
 };
 
-/** Each node, each job once, and every other user for itself; edges name both ends by number. */
-function describeGraph(all: Iterable<Node>): GraphInfo {
+/**
+ * Each node, each job once (one that has ended, too), and every other user for itself; edges name
+ * both ends by number.
+ */
+function describeGraph(all: Iterable<Node>, jobs: Iterable<{ readonly id: string }>): GraphInfo {
   const ids = new Map<unknown, number>();
   const nodes: GraphInfo['nodes'][number][] = [];
   const idOf = (key: unknown, type: NodeType, name: string): number => {
@@ -74,5 +78,6 @@ function describeGraph(all: Iterable<Node>): GraphInfo {
       });
     }
   }
+  for (const { id } of jobs) idOf(id, 'block-job', id);
   return { nodes, edges };
 }

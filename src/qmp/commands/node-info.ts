@@ -22,9 +22,14 @@ function storageOf(node: Node): Node | null {
   return null;
 }
 
-function backingDepth(node: Node): number {
+/** What is read where the node itself has nothing: what it filters, or its backing image. */
+function layerBelow(node: Node): Node | null {
+  return node.filtered ?? node.backing;
+}
+
+function layersBelow(node: Node): number {
   let depth = 0;
-  for (let below = node.backing; below !== null; below = below.backing) depth += 1;
+  for (let below = layerBelow(node); below !== null; below = layerBelow(below)) depth += 1;
   return depth;
 }
 
@@ -49,7 +54,7 @@ function imageInfo(node: Node, sizes: StoredSizes, nested: boolean): ImageInfoVa
   const full = link === null ? null : headerName(node, link.file);
   const storage = storageOf(node);
   const dirty = told === undefined && storage !== null ? false : (told ?? undefined);
-  const backing = nested ? node.backing : null;
+  const backing = nested ? layerBelow(node) : null;
   return {
     'virtual-size': node.length,
     filename: node.filename,
@@ -90,7 +95,7 @@ function describeNode(node: Node, { sizes, flat, threshold }: NodeQuery): NodeIn
     drv: node.driver.name,
     file: node.filename,
     ...(node.backing === null ? {} : { backing_file: node.backing.filename }),
-    backing_file_depth: flat ? 0 : backingDepth(node),
+    backing_file_depth: flat ? 0 : layersBelow(node),
     ro: node.readOnly,
     encrypted: node.info.encrypted ?? false,
     detect_zeroes: detect ?? 'off',

@@ -107,6 +107,10 @@ class BlkverifyNode implements DriverNode {
     );
   }
 
+  alike(): ReturnType<NonNullable<DriverNode['alike']>> {
+    return { same: [this.#raw.node, this.#test.node], voting: [] };
+  }
+
   flush(): Eventually<void> {
     return this.#test.node.flush();
   }

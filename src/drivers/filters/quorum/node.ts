@@ -91,6 +91,10 @@ export class QuorumNode implements DriverNode {
     return this.#children.every(({ node }) => node.driverNode.growsOnWrite === true);
   }
 
+  alike(): ReturnType<NonNullable<DriverNode['alike']>> {
+    return { same: [], voting: this.#children.map(({ node }) => node) };
+  }
+
   childPermissions(_child: Child, parents: PermissionPair): PermissionPair {
     return permissionsOnChild(this.#rules.rewrites, parents);
   }

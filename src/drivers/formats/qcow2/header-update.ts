@@ -45,7 +45,9 @@ export function planBackingChange(
   if (name !== null && (name.length === 0 || name.length > IMAGE_LIMITS.backingNameBytes)) {
     throw new BlockError(
       'invalid-option',
-      `Backing file name too long (backing_file_size ${name.length})`,
+      name.length === 0
+        ? 'The name of a backing file must not be empty'
+        : `Backing file name too long (backing_file_size ${name.length})`,
     );
   }
   requireShortFormat(link?.format ?? null);

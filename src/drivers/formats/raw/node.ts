@@ -74,6 +74,12 @@ export class RawNode implements DriverNode {
   }
 
   read(request: Request): Eventually<void> {
+    const held = this.debugEvent('read_aio', true);
+    if (held instanceof Promise) return held.then(() => this.#read(request));
+    return this.#read(request);
+  }
+
+  #read(request: Request): Eventually<void> {
     const shifted = this.#shift(request);
     if (this.#offset % SECTOR_BYTES === 0) return this.#file.node.read(shifted);
     return this.#readUneven(request, shifted);
@@ -89,6 +95,12 @@ export class RawNode implements DriverNode {
   }
 
   write(request: Request): Eventually<void> {
+    const held = this.debugEvent('write_aio', true);
+    if (held instanceof Promise) return held.then(() => this.#write(request));
+    return this.#write(request);
+  }
+
+  #write(request: Request): Eventually<void> {
     return this.#file.node.write(this.#shift(request));
   }
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // blockdev-create for `file`: an existing file is emptied, but only once nobody who uses it
-// objects. Durable when it resolves.
+// objects. `nocow` is a hint, which has no effect here. Durable when it resolves.
 
 import { BlockError, Permission, settle } from '../../../base/index.js';
 import type { CreateContext } from '../../../block/index.js';
@@ -10,14 +10,11 @@ export async function createFile(
   context: CreateContext,
   options: Readonly<Record<string, unknown>>,
 ): Promise<void> {
-  const { filename, size, preallocation = 'off', nocow } = options as FileCreateOptions;
+  const { filename, size, preallocation = 'off' } = options as FileCreateOptions;
   if (preallocation === 'metadata') {
     throw new BlockError('unsupported', 'Unsupported preallocation mode: metadata', {
       path: filename,
     });
-  }
-  if (nocow === true) {
-    throw new BlockError('unsupported', 'nocow=on is not supported', { path: filename });
   }
   const file = await context.host.createFile(filename);
   try {
