@@ -4,7 +4,6 @@
 //
 // A moment is a number of promise continuations since the command that starts the job, so each
 // await of a life can be met. A run depends on its seed alone.
-import { resolve } from 'node:path';
 import { promiseHooks } from 'node:v8';
 import { expect } from 'vitest';
 import { BlockError, ManualClock, SeededRandom } from '../../src/base/index.js';
@@ -33,7 +32,6 @@ import type { Wreck } from './wreck.js';
 
 const SIZE = 3 * 2 ** 17;
 const CLUSTERS = [65_536, 4096, 16_384];
-const BACKING = ['/base.qcow2', '/mid.qcow2'];
 const STUCK_AFTER_TURNS = 1500;
 const GUEST_ACTS = 40;
 /** Turns after the interruption when what it holds up goes on. */
@@ -112,11 +110,7 @@ export class InterruptedJob {
   static async prepare(kind: JobCase, seed: number): Promise<InterruptedJob> {
     const clock = new ManualClock();
     const host = new MemoryHost({ seed, clock });
-    for (const [path, bytes] of await template) {
-      host.putFile(path, bytes);
-      // Commands that write a name into a header make it absolute.
-      if (BACKING.includes(path)) host.putFile(resolve(`.${path}`), bytes);
-    }
+    for (const [path, bytes] of await template) host.putFile(path, bytes);
     const engine = await createEngine({ host, lanes: 0 });
     await openAll(engine);
     const { graph } = engine;
@@ -286,6 +280,9 @@ export class InterruptedJob {
     const kept = new Set([...this.#nodes, guests, guests.children.get('file')?.node]);
     const others = nodes.filter((node) => !kept.has(node)).map((node) => node.name);
     expect(others, 'nodes left over').toEqual([]);
+    for (const name of this.#hasMoved || this.faulty ? [] : ['base', 'mid']) {
+      expect(this.engine.graph.require(name).readOnly, `${name} is read-only`).toBe(true);
+    }
     expect(this.engine.jobs.list()).toEqual([]);
     for (const node of nodes) {
       const users = [...node.parents].filter(({ parent }) => parent.node === null);
@@ -342,8 +339,8 @@ function subjectOf(data: Arguments): string {
 }
 
 async function openAll({ graph }: Engine): Promise<void> {
-  await openImage({ graph }, 'base');
-  await openImage({ graph }, 'mid', { backing: 'base' });
+  await openImage({ graph }, 'base', { readOnly: true });
+  await openImage({ graph }, 'mid', { backing: 'base', readOnly: true });
   await openImage({ graph }, 'top', { backing: 'mid' });
   for (const name of ['other', 'target', 'target2']) await openImage({ graph }, name);
   await graph.open({ driver: 'file', 'node-name': 'blank', filename: 'blank' });
