@@ -41,8 +41,9 @@ Block nodes, jobs and a QMP server. Options act in the order given.
                          write to a file, speak on a pipe, keep the last bytes, say nothing
   --monitor [chardev=]ID[,mode=control][,pretty=on]
                          serve QMP on a character device
-  --object throttle-group,id=ID[,limits.bps-total=N,...]
-                         make an object that nodes refer to by its id
+  --object throttle-group|iothread,id=ID[,PROPERTY=VALUE,...]
+                         make an object that nodes refer to by its id; 'help' lists the types,
+                         'TYPE,help' the properties of one, as '--chardev help' lists devices
   --pidfile PATH         write the process id when everything is up
 `;
 
@@ -88,7 +89,13 @@ async function serve(
   actions: readonly Action[],
   program: Program,
 ): Promise<number> {
+  const { listingOf } = await import('./listings.js');
   for (const action of actions) {
+    const listing = listingOf(action.name, action.value);
+    if (listing !== null) {
+      program.out(listing);
+      return 0;
+    }
     const place = { ...program, name: `${program.name}: --${action.name} ${action.value}` };
     const status = await reported(place, () => daemon.perform(action.name, action.value));
     if (status !== 0) return status;
