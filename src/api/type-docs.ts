@@ -164,7 +164,9 @@ export const typeDocs: Readonly<Record<string, string>> = {
   ThrottleGroupProperties: 'Properties of a throttle group; either `limits` or the `x-` ones.',
   ThrottleLimits: 'Limits of I/O; 0 means none.',
   ObjectTypeInfo: 'A type of objects.',
-  IothreadProperties: 'Properties of an iothread, a place for work on nodes.',
+  IothreadProperties:
+    'Properties of an iothread, a place for work on nodes. Those of polling and batching are ' +
+    'kept and checked, and change nothing.',
   MainLoopProperties: 'Properties of the main loop.',
   ObjectPropertyInfo: 'A property of an object.',
 };

@@ -46,6 +46,11 @@ export const COPY_LIMITS = {
   laneMax: 4,
 } as const;
 
+export const DRAIN_LIMITS = {
+  /** So many turns of the event loop a drained section gives running jobs to come to rest. */
+  restTurns: 64,
+} as const;
+
 export const JOB_LIMITS = {
   /** At the end of the program one job's end is waited for so long before the next is cancelled. */
   exitMomentMs: 100,

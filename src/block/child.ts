@@ -38,6 +38,8 @@ export interface EdgeParent {
   quiesce?(): void;
   /** Requests this parent still has running through the edge. */
   busy?(): boolean;
+  /** Whether it notices being stopped at once; absent: it does. */
+  atRest?(): boolean;
   /** Finishes when `busy` is false; needed where `busy` is given. */
   idle?(): Eventually<void>;
   unquiesce?(): void;
@@ -71,6 +73,8 @@ export class Edge implements Child {
   readonly parent: EdgeParent;
   node: BlockNode;
   permissions: PermissionPair;
+  /** The later the edge came to its node, the higher among the children of its parent. */
+  turn = 0;
   /** Jobs that froze the link, in order; the first is named in refusals. */
   readonly freezers: string[] = [];
 

@@ -65,6 +65,13 @@ export interface Graph {
 
   /** Every parent above the nodes stops; resolves when nothing runs. End it exactly once. */
   drain(nodes: readonly Node[]): Promise<DrainedSection>;
+  /** The same for every node, the oldest first. */
+  drainAll(): Promise<DrainedSection>;
+  /**
+   * A section for a moment, of the nodes or of every node, after which what it stopped has come to
+   * rest again: running jobs show it as a pause.
+   */
+  standStill(nodes?: readonly Node[]): Promise<void>;
 
   /** Refuses to break or replace links from `top` down to `base` (exclusive) while held. */
   freezeChain(top: Node, base: Node | null, owner: string): () => void;
@@ -169,8 +176,10 @@ export interface Backend {
   /**
    * Called with true when drained, false when it may go on (jobs pause their batches), at once if
    * it is drained now. The callback may begin sections and send requests; it must not throw.
+   * While `atRest` says no, the user has no request but may be about to send one: sections wait a
+   * few turns for it before and after they stop it.
    */
-  onQuiesce(callback: (quiesced: boolean) => void): void;
+  onQuiesce(callback: (quiesced: boolean) => void, atRest?: () => boolean): void;
   /**
    * Work outside the pipeline that drain must wait for, until the result is called: lane batches,
    * a change of the header. Graph changes are not asked for within it: they drain.

@@ -62,6 +62,7 @@ export function moveEdges(edges: readonly Edge[], to: BlockNode): Step {
     edge.node.parents.delete(edge);
     edge.node = node;
     node.parents.add(edge);
+    placeLast(edge, edge.parent.node as BlockNode | null);
   };
   for (const { name, node, frozenBy } of edges) {
     if (frozenBy === null) continue;
@@ -78,6 +79,12 @@ export function moveEdges(edges: readonly Edge[], to: BlockNode): Step {
       edges.forEach((edge, index) => place(edge, must(before[index], 'node of an edge')));
     },
   };
+}
+
+/** Notes that no child of `parent` came to its node later. */
+export function placeLast(edge: Edge, parent: BlockNode | null): void {
+  if (parent === null) return;
+  for (const { turn } of parent.edges.values()) edge.turn = Math.max(edge.turn, turn + 1);
 }
 
 /**
@@ -268,6 +275,7 @@ export function placeEdge(parent: BlockNode, name: string, child: BlockNode): St
     node: child,
     permissions: NO_PERMISSIONS,
   });
+  placeLast(edge, parent);
   parent.edges.set(name, edge);
   child.parents.add(edge);
   return {

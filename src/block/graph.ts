@@ -22,6 +22,7 @@ import type { CorruptionReport } from './driver.js';
 import {
   freezeChain,
   insertFilter,
+  placeLast,
   refuseClosing,
   setBacking,
   settled,
@@ -236,6 +237,16 @@ export class BlockGraph implements Graph, BackendOwner {
     return await this.drains.drain(nodes.map(asBlockNode));
   }
 
+  async drainAll(): Promise<DrainedSection> {
+    return await this.drains.drain([...this.nodes].map(asBlockNode), 'each');
+  }
+
+  async standStill(nodes?: readonly Node[]): Promise<void> {
+    const section = nodes === undefined ? await this.drainAll() : await this.drain(nodes);
+    section.end();
+    await this.drains.rest([...this.nodes].map(asBlockNode));
+  }
+
   freezeChain(top: Node, base: Node | null, owner: string): () => void {
     const below = base === null ? null : asBlockNode(base);
     const thaw = freezeChain(asBlockNode(top), below, owner);
@@ -314,6 +325,7 @@ export class BlockGraph implements Graph, BackendOwner {
       node: child,
       permissions: NO_PERMISSIONS,
     });
+    placeLast(edge, parent);
     parent.edges.set(name, edge);
     child.parents.add(edge);
     try {

@@ -150,7 +150,7 @@ export class ObjectRegistry {
 
   /** Properties of the object at `path`. */
   list(path: string): PropertyFacts[] {
-    const { type: _, properties } = this.#resolve(path);
+    const { type: _, properties } = this.#resolve(path, { tellsAmbiguity: true });
     const own = [...properties].map(([name, { type }]) => ({ name, type }));
     return [{ name: 'type', type: 'string' }, ...own];
   }
@@ -170,16 +170,17 @@ export class ObjectRegistry {
     property.set(value);
   }
 
-  #resolve(path: string): ManagedObject {
+  /** Only a list says that a path leads to several objects; elsewhere it leads to none. */
+  #resolve(path: string, options = { tellsAmbiguity: false }): ManagedObject {
     const parts = path.split('/').filter((part) => part !== '');
     const matches = this.#tree().filter((node) =>
       path.startsWith('/') ? isSame(node.path, parts) : endsWith(node.path, parts),
     );
     const [found, second] = matches;
-    if (second !== undefined) {
+    if (second !== undefined && options.tellsAmbiguity) {
       throw new BlockError('invalid-option', `Path '${path}' is ambiguous`);
     }
-    if (found === undefined) {
+    if (found === undefined || second !== undefined) {
       throw new BlockError('device-not-found', `Device '${path}' not found`);
     }
     return found.object;

@@ -4,8 +4,8 @@
 // A pipe is opened for both directions, so that opening never waits for the other side and losing
 // that side is no end of the stream.
 
-import { constants, createReadStream, createWriteStream, fstatSync, openSync } from 'node:fs';
-import { closeSync } from 'node:fs';
+import { closeSync, constants, createReadStream, createWriteStream, fstatSync } from 'node:fs';
+import { openSync, statSync } from 'node:fs';
 import { Socket } from 'node:net';
 import type { Readable, Writable } from 'node:stream';
 
@@ -15,12 +15,12 @@ const { O_RDWR, O_WRONLY, O_RDONLY, O_CREAT, O_TRUNC, O_APPEND, O_NONBLOCK } = c
 
 /** Creates or empties the file, or appends to it. Throws naming the path. */
 export function openCharOutput(path: string, append: boolean): Writable {
-  const descriptor = open(path, O_WRONLY | O_CREAT | (append ? O_APPEND : O_TRUNC));
+  const descriptor = openPlain(path, O_WRONLY | O_CREAT | (append ? O_APPEND : O_TRUNC));
   return createWriteStream(path, { fd: descriptor });
 }
 
 export function openCharInput(path: string): Readable {
-  return createReadStream(path, { fd: open(path, O_RDONLY) });
+  return createReadStream(path, { fd: openPlain(path, O_RDONLY) });
 }
 
 /** The pipes `path.in` and `path.out` where both are there, else `path` in both directions. */
@@ -54,7 +54,27 @@ function pipeStream(path: string, direction: Direction): Socket {
   return new Socket({ fd: descriptor, readable, writable: !readable });
 }
 
+/** Opening a pipe waits for its other side, and the whole program with it. */
+function openPlain(path: string, flags: number): number {
+  if (!isPipe(path)) return open(path, flags);
+  const text = `Could not open '${path}': it is a pipe, which the backend 'pipe' is for`;
+  throw new BlockError('unsupported', text, { path });
+}
+
+/** What is wrong with the path is told when it is opened. */
+function isPipe(path: string): boolean {
+  try {
+    return statSync(path).isFIFO();
+  } catch {
+    return false;
+  }
+}
+
 function open(path: string, flags: number): number {
+  if (path.includes('\0')) {
+    const text = `Could not open '${path}': the name holds a zero byte`;
+    throw new BlockError('invalid-option', text, { path });
+  }
   try {
     return openSync(path, flags, 0o666);
   } catch (error) {

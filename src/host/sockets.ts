@@ -107,14 +107,16 @@ function closeAll(server: Server, sockets: ReadonlySet<Socket>): Promise<void> {
 }
 
 function checkedPath(path: string): string {
-  if (Buffer.byteLength(path) > UNIX_PATH_BYTES || path.includes('\0')) {
-    throw new BlockError(
-      'invalid-option',
-      `UNIX socket path '${path}' is too long: at most ${UNIX_PATH_BYTES} bytes are allowed`,
-      { path },
-    );
-  }
-  return path;
+  const mistake = pathMistake(path);
+  if (mistake === null) return path;
+  throw new BlockError('invalid-option', `UNIX socket path '${path}' ${mistake}`, { path });
+}
+
+function pathMistake(path: string): string | null {
+  if (path === '') return 'is empty';
+  if (path.includes('\0')) return 'holds a zero byte';
+  if (Buffer.byteLength(path) <= UNIX_PATH_BYTES) return null;
+  return `is too long: at most ${UNIX_PATH_BYTES} bytes are allowed`;
 }
 
 async function removeStale(path: string): Promise<void> {

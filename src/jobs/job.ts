@@ -42,6 +42,8 @@ export class Job {
   readonly #parking: Parking;
   readonly #report: JobReport;
   #started = false;
+  /** It holds its nodes drained itself, and works on under that. */
+  standsStill = false;
   #ended: (() => void) | null = null;
   #hasAborted: (() => void) | null = null;
   /** Resolves once the job is concluded (or was thrown away before it started). */
@@ -91,6 +93,11 @@ export class Job {
   /** It runs its work, which is not parked. */
   get working(): boolean {
     return ['running', 'ready'].includes(this.#status) && !this.#parking.taken;
+  }
+
+  /** It runs none of its work, or only what drained nodes of its own need. */
+  get atRest(): boolean {
+    return !this.working || this.standsStill;
   }
 
   get pauseRequested(): boolean {
@@ -214,7 +221,9 @@ export class Job {
   /** A drained section begins around the job; nests with the user's pause. */
   quiesce(): void {
     this.#pauseCount += 1;
-    if (this.#parking.taken) this.#enterPause();
+    if (!this.#parking.taken) return;
+    if (this.#cancelRequested) this.wake();
+    else this.#enterPause();
   }
 
   unquiesce(): void {

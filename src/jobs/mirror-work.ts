@@ -20,7 +20,7 @@ import { MirrorBatches } from './mirror-batches.js';
 import { requireReplaceable, takePlace } from './mirror-pivot.js';
 import type { MirrorPlan } from './mirror-pivot.js';
 import { ScanPace } from './scan-pace.js';
-import { entered, insertJobFilter, jobUser, letGo } from './start.js';
+import { entered, insertJobFilter, jobUser, letGo, pauseWithNode } from './start.js';
 import type { StartableWork } from './start.js';
 import type { JobRegistry } from './registry.js';
 
@@ -96,21 +96,19 @@ export class MirrorWork implements StartableWork {
     const guarding = { taken: Permission.none, shared: standing };
     this.#target = await this.#take(target, UNNAMED_USER, this.#targetPermissions());
     this.#main = await this.#take(filter, jobUser(job, 'main node'), reading);
-    await this.#take(source, jobUser(job, 'source'), guarding);
-    await this.#take(target, jobUser(job, 'target'), NOTHING);
+    const edges = [
+      this.#main,
+      await this.#take(source, jobUser(job, 'source'), guarding),
+      await this.#take(target, jobUser(job, 'target'), NOTHING),
+    ];
     for (const node of between) {
       const sees = skipFilters(node) === skipFilters(target) ? Permission.consistentRead : 0;
       const shared = Permission.write | Permission.writeUnchanged | sees;
       const user = jobUser(job, 'intermediate node');
-      await this.#take(node, user, { taken: Permission.none, shared });
+      edges.push(await this.#take(node, user, { taken: Permission.none, shared }));
     }
     if (type === 'commit') this.#unfreeze = graph.freezeChain(filter, target, 'commit');
-    for (const backend of [this.#main, this.#target]) {
-      backend.onQuiesce((quiesced) => {
-        if (quiesced) job.quiesce();
-        else job.unquiesce();
-      });
-    }
+    for (const edge of edges) pauseWithNode(job, edge);
     this.#state.listen(
       () => {
         if (this.#resting) job.wake();
@@ -371,12 +369,14 @@ export class MirrorWork implements StartableWork {
 
   /** True when the target is the source, on disk, and stays so: guests are held from here on. */
   async #converge(job: Job, loop: CopyLoop): Promise<boolean> {
+    job.standsStill = true;
     const section = await this.#registry.graph.drain([this.#source.node]);
     if ((await this.#copyLast(job, loop)) && (await this.#flush(job, loop, true))) {
       this.#section = section;
       return true;
     }
     section.end();
+    job.standsStill = false;
     return false;
   }
 

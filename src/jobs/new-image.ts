@@ -38,12 +38,17 @@ export interface ImageFile {
   readonly detectZeroes?: 'unmap';
 }
 
+/** Drivers that no user can name. */
+const FILTERS_OF_JOBS: ReadonlySet<string> = new Set(['mirror_top', 'commit_top']);
+
 export async function imageFormat(registry: JobRegistry, name: string): Promise<Driver> {
+  const unknown = `Unknown file format '${name}'`;
+  if (FILTERS_OF_JOBS.has(name)) throw new BlockError('invalid-option', unknown);
   try {
     return await registry.driver(name);
   } catch (error) {
     if (!(error instanceof BlockError)) throw error;
-    throw new BlockError('invalid-option', `Unknown file format '${name}'`, { cause: error });
+    throw new BlockError('invalid-option', unknown, { cause: error });
   }
 }
 

@@ -108,6 +108,15 @@ export function jobUser(job: Job, link: string): EdgeUser {
   };
 }
 
+/** A drained section around a node of the job pauses it. */
+export function pauseWithNode(job: Job, backend: Backend): void {
+  const tell = (quiesced: boolean): void => {
+    if (quiesced) job.quiesce();
+    else job.unquiesce();
+  };
+  backend.onQuiesce(tell, () => job.atRest);
+}
+
 const NODE_NAME = /^[A-Za-z][A-Za-z0-9\-._]*$/;
 
 /** Checks a name for the job's filter before anything is changed. */

@@ -3,7 +3,7 @@
 import { execFileSync, spawn, spawnSync } from 'node:child_process';
 import type { ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, mkdtempSync, readFileSync, rmSync, watch } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, rmSync, statSync, watch } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
@@ -129,6 +129,7 @@ it.each(['SIGTERM', 'SIGINT', 'SIGHUP'] as const)('%s ends it cleanly', async (s
   const daemon = spawn(program, args, { stdio: 'ignore' });
   await pidFileOf(daemon, pidFile);
   expect(readFileSync(pidFile, 'utf8')).toBe(`${daemon.pid}\n`);
+  expect(statSync(pidFile).mode & 0o777).toBe(0o600);
   expect(existsSync(socket)).toBe(true);
   daemon.kill(signal);
   const [status] = (await once(daemon, 'exit')) as [number | null];

@@ -106,7 +106,13 @@ describe('random commands', () => {
         host.putFile('/a.img', new Uint8Array(1048576));
         const mistakes: unknown[] = [];
         const engine = await createEngine({ host });
-        const server = new QmpServer(engine, { crash: (error) => mistakes.push(error) });
+        const server = new QmpServer(engine, {
+          crash(error) {
+            mistakes.push(error);
+            // No answer follows.
+            output.emit('data', '');
+          },
+        });
         const [input, output] = [new PassThrough(), new PassThrough()];
         server.serve({ input, output });
         let said = '';

@@ -271,4 +271,40 @@ describe.skipIf(!hasReference)('as a real daemon backs up', () => {
         graph,
       ];
     }, plain));
+
+  it('names of targets and formats that there are not', () =>
+    compare((directory) => {
+      const drive = { 'job-id': 'b', device: 'over', sync: 'full' };
+      const target = join(directory, 'new.img');
+      return [
+        hello,
+        ...openAll(directory),
+        command('drive-backup', { ...drive, target: ':x' }),
+        command('drive-mirror', { ...drive, target: ':x', mode: 'existing' }),
+        command('drive-mirror', { ...drive, target, format: 'mirror_top' }),
+        command('drive-backup', { ...drive, target, format: 'commit_top' }),
+      ];
+    }, plain));
+
+  it('a node stands in the list before all its children but the file', () =>
+    compare((directory) => {
+      const file = (name: string, node: string): Line => ({
+        driver: 'file', 'node-name': node, filename: join(directory, name),
+      });
+      const image = file('base.qcow2', 'image');
+      const raw = file('copy.qcow2', 'raw');
+      const test = file('over.qcow2', 'test');
+      return [
+        hello,
+        command('blockdev-add', { driver: 'blkdebug', 'node-name': 'debug', image }),
+        command('blockdev-add', { driver: 'blkverify', 'node-name': 'verify', raw, test }),
+        command('query-named-block-nodes', { flat: true }),
+      ];
+    }, namesOnly));
 });
+
+function namesOnly(line: Line): Line {
+  const nodes = line['return'];
+  if (!Array.isArray(nodes)) return line;
+  return { return: nodes.map((node: Line) => node['node-name']) };
+}

@@ -240,7 +240,7 @@ describe.skipIf(!hasReference)('as a real daemon mirrors', () => {
       command('blockdev-add', { driver: 'null-co', 'node-name': 'nul', size: 4194304 }),
       until('BLOCK_JOB_READY'),
       command('blockdev-backup', { device: 'over', target: 'nul', sync: 'full', 'job-id': 'b' }),
-      command('job-complete', { id: 'm' }),
+      untilEvent('null m', 'job-complete', { id: 'm' }),
     ], (line) => (isDrainPause(line) ? null : plain(line))));
 
   it('filters and bits of a mirror are seen in the list of nodes', () =>

@@ -71,6 +71,13 @@ describe.skipIf(!hasReference)('as a real daemon keeps objects', () => {
         command('qom-set', { path: 'g0', property: 'type', value: 'a' }),
         command('qom-set', { path: '/objects', property: 'g0', value: 1 }),
         command('qom-set', { path: 'g0', property: 'x-bps-total', value: 1 }),
+        // Two objects end with that path: only a list says so.
+        command('chardev-add', { id: 'g0', backend: { type: 'null', data: {} } }),
+        get('g0', 'type'),
+        get('', 'type'),
+        command('qom-list', { path: 'g0' }),
+        command('qom-set', { path: 'g0', property: 'x-bps-total', value: 1 }),
+        command('chardev-remove', { id: 'g0' }),
         command('object-add', { 'qom-type': 'throttle-group' }),
         command('object-add', { id: 'x' }),
         command('object-add', { 'qom-type': 'nope', id: 'x' }),

@@ -15,7 +15,7 @@ const NULL_AIO_NAME = 'null-aio://';
 /** Prefixes of names that images can be opened by, but not made. */
 const UNMADE_PROTOCOLS = new Set(['null-co', 'null-aio', 'blkdebug', 'blkverify', 'nbd']);
 
-const PREFIX = /^([^:/]+):/;
+const PREFIX = /^([^:/]*):/;
 
 export function parseFilename(name: string): ParsedName {
   if (name.startsWith('json:')) return { kind: 'options', options: parseJson(name) };

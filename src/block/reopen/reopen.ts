@@ -63,7 +63,7 @@ async function reopenPlanned(graph: BlockGraph, plan: () => ReopenPlans): Promis
     let plans = plan();
     // Planned again after each wait: a job may have ended, and nodes come that its filter had.
     while ([...plans.keys()].some((node) => !drained.has(node))) {
-      sections.push(await graph.drains.drain([...plans.keys()]));
+      sections.push(await graph.drains.drain([...plans.keys()], 'around'));
       for (const node of plans.keys()) drained.add(node);
       plans = plan();
     }

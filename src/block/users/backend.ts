@@ -55,6 +55,7 @@ export class GraphBackend implements Backend {
   readonly #held: (() => void)[] = [];
   #idleWaiters: (() => void)[] = [];
   readonly #listeners: QuiesceListener[] = [];
+  #atRest: (() => boolean) | null = null;
 
   constructor(facts: BackendFacts) {
     this.description = facts.user.description;
@@ -76,6 +77,7 @@ export class GraphBackend implements Backend {
       blocks,
       quiesce: () => this.quiesce(),
       busy: () => this.busy(),
+      atRest: () => this.#atRest?.() ?? true,
       idle: () => this.idle(),
       unquiesce: () => this.unquiesce(),
     };
@@ -124,7 +126,8 @@ export class GraphBackend implements Backend {
     this.#owner.changePermissions(this.edge, permissions);
   }
 
-  onQuiesce(callback: (quiesced: boolean) => void): void {
+  onQuiesce(callback: (quiesced: boolean) => void, atRest?: () => boolean): void {
+    this.#atRest = atRest ?? this.#atRest;
     this.#listeners.push({ callback, quiesced: false });
     this.#tellListeners();
   }

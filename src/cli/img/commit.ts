@@ -7,6 +7,7 @@
 // in the base, hidden by the image.
 
 import { BlockError, Permission } from '../../base/index.js';
+import type { CancelTimer } from '../../base/index.js';
 import type { Node } from '../../block/index.js';
 import { resolveBackingName } from '../../block/index.js';
 import { backingOf, CopyEngine, createLanes, skipFilters } from '../../block/copy/index.js';
@@ -167,6 +168,8 @@ async function runCommit(session: Session, run: CommitRun): Promise<void> {
       'auto-dismiss': false,
       speed,
     });
+    // It may have come while the job was being made.
+    if (interrupted) onInterrupt();
     await job.ended;
     const failure = job.info().error;
     if (interrupted) throw new CliError('interrupted, the image is as it was', INTERRUPTED);
@@ -180,18 +183,14 @@ async function runCommit(session: Session, run: CommitRun): Promise<void> {
 }
 
 /** Calls `look` from time to time until the result is called. */
-function watch(session: Session, look: () => void): () => void {
+function watch(session: Session, look: () => void): CancelTimer {
   const { clock } = session.graph;
-  let stopped = false;
   const again = (): void => {
-    if (stopped) return;
     look();
-    clock.after(PROGRESS_INTERVAL_MS, again);
+    cancel = clock.after(PROGRESS_INTERVAL_MS, again);
   };
-  clock.after(PROGRESS_INTERVAL_MS, again);
-  return () => {
-    stopped = true;
-  };
+  let cancel = clock.after(PROGRESS_INTERVAL_MS, again);
+  return () => cancel();
 }
 
 /** A layer that cannot be empty keeps what it holds. */

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // --pidfile: written when everything is up, held locked while the daemon runs, removed at its end.
 
+import { closeSync, constants, openSync } from 'node:fs';
+
 import { BlockError, Permission } from '../../base/index.js';
 import type { Host, HostFile } from '../../host/index.js';
 
@@ -16,6 +18,7 @@ export class PidFile {
   /** Throws naming the reason when it cannot be made or another daemon holds it. */
   static async write(host: Host, path: string): Promise<PidFile> {
     let file: HostFile;
+    makePrivate(path);
     try {
       file = await host.createFile(path);
     } catch (error) {
@@ -41,6 +44,16 @@ export class PidFile {
   async remove(): Promise<void> {
     await this.#host.removeFile(this.#file.path).catch(() => undefined);
     await this.#file.close();
+  }
+}
+
+/** A new file is the owner's alone. What is wrong with the path is told when it is opened. */
+function makePrivate(path: string): void {
+  try {
+    const { O_WRONLY, O_CREAT, O_NONBLOCK } = constants;
+    closeSync(openSync(path, O_WRONLY | O_CREAT | O_NONBLOCK, 0o600));
+  } catch {
+    return;
   }
 }
 

@@ -27,7 +27,7 @@ import { CopyLoop } from '../copy-loop.js';
 import type { CopyWork, Hold } from '../copy-loop.js';
 import type { Job } from '../job.js';
 import { ScanPace } from '../scan-pace.js';
-import { insertJobFilter, jobUser, letGo } from '../start.js';
+import { insertJobFilter, jobUser, letGo, pauseWithNode } from '../start.js';
 import type { StartableWork } from '../start.js';
 import type { JobRegistry } from '../registry.js';
 import type { BackupPlan } from './plan.js';
@@ -102,11 +102,7 @@ export class BackupWork implements StartableWork {
     const onSource = this.#plan.discardsSource ? DISCARDING : NOTHING;
     this.#backends.push(await graph.attach(filter, jobUser(job, 'main node'), onSource));
     this.#backends.push(await graph.attach(target, jobUser(job, 'target'), NOTHING));
-    const [backend] = this.#backends;
-    backend?.onQuiesce((quiesced) => {
-      if (quiesced) job.quiesce();
-      else job.unquiesce();
-    });
+    for (const edge of this.#backends) pauseWithNode(job, edge);
   }
 
   setSpeed(bytesPerSecond: number): void {

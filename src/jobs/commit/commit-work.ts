@@ -18,7 +18,7 @@ import type { DueStatus } from '../due-walk.js';
 import type { Job } from '../job.js';
 import { overlaysOf } from '../links.js';
 import type { OnError } from '../options.js';
-import { detachAll, entered, insertJobFilter, jobUser, letGo } from '../start.js';
+import { detachAll, entered, insertJobFilter, jobUser, letGo, pauseWithNode } from '../start.js';
 import { requireFilterName } from '../start.js';
 import type { StartableWork } from '../start.js';
 import type { JobRegistry } from '../registry.js';
@@ -96,10 +96,7 @@ export class CommitWork implements StartableWork {
       shared: Permission.consistentRead | Permission.writeUnchanged,
     });
     this.#backends.push(this.#base, await graph.attach(top, UNNAMED_USER, NOTHING));
-    main.onQuiesce((quiesced) => {
-      if (quiesced) job.quiesce();
-      else job.unquiesce();
-    });
+    for (const edge of this.#edges) pauseWithNode(job, edge);
   }
 
   setSpeed(bytesPerSecond: number): void {

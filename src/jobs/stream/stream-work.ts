@@ -17,7 +17,7 @@ import type { DueStatus } from '../due-walk.js';
 import type { Job } from '../job.js';
 import type { JobWork } from '../job-work.js';
 import type { OnError } from '../options.js';
-import { detachAll, entered, insertJobFilter, jobUser, letGo } from '../start.js';
+import { detachAll, entered, insertJobFilter, jobUser, letGo, pauseWithNode } from '../start.js';
 import type { JobRegistry } from '../registry.js';
 
 export interface StreamPlan {
@@ -127,10 +127,7 @@ export class StreamWork implements JobWork {
       const shared = isTop ? guarded : reading;
       this.#guards.push(await graph.attach(layer, user, { taken: Permission.none, shared }));
     }
-    backend.onQuiesce((quiesced) => {
-      if (quiesced) job.quiesce();
-      else job.unquiesce();
-    });
+    for (const edge of [backend, ...this.#guards]) pauseWithNode(job, edge);
   }
 
   setSpeed(bytesPerSecond: number): void {
@@ -176,8 +173,8 @@ export class StreamWork implements JobWork {
 
   async prepare(): Promise<void> {
     const link = this.#link();
-    if (link === undefined) return;
     const top = skipFilters(this.#plan.top);
+    if (link === undefined) return await this.#registry.graph.standStill([top]);
     // A reopen reads the header that this writes.
     await entered(must(this.#backend, 'the job is attached'), async () => {
       await top.flush();
@@ -191,7 +188,6 @@ export class StreamWork implements JobWork {
   async clean(): Promise<void> {
     this.#unfreeze?.();
     this.#unfreeze = null;
-    const { graph } = this.#registry;
     const filter = this.#filter;
     const backends = [this.#backend, this.#reader].filter((each) => each !== null);
     this.#backend = null;
@@ -201,13 +197,20 @@ export class StreamWork implements JobWork {
     this.#wasReadOnly = false;
     await letGo([
       () => detachAll(backends),
-      () => (filter === null ? undefined : graph.removeFilter(filter)),
+      () => (filter === null ? undefined : this.#removeFilter(filter)),
       () => (wasReadOnly ? this.#makeReadOnly() : undefined),
     ]);
   }
 
   async dismiss(): Promise<void> {
     await detachAll(this.#guards.splice(0));
+  }
+
+  /** The reference drains the filter three times on the way, which jobs above it show. */
+  async #removeFilter(filter: Node): Promise<void> {
+    const { graph } = this.#registry;
+    for (let round = 0; round < 2; round++) await graph.standStill([filter]);
+    await graph.removeFilter(filter);
   }
 
   /** Whoever writes to the top by now may go on. */

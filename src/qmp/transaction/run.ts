@@ -37,7 +37,7 @@ export async function runTransaction(
 ): Promise<void> {
   const grouped = completion === 'grouped';
   const context: ActionContext = { engine, jobs: grouped ? new JobTransaction() : undefined };
-  const section = await standStill(engine, actions);
+  const sections = await standStill(engine, actions);
   const prepared: PreparedAction[] = [];
   try {
     try {
@@ -51,7 +51,7 @@ export async function runTransaction(
     }
     await finish(prepared.map((action) => action.commit?.bind(action)));
   } finally {
-    section.end();
+    for (const section of sections) section.end();
   }
   // Jobs of a group end from the newest to the oldest.
   await finish(prepared.reverse().map((action) => action.afterwards?.bind(action)));
@@ -94,24 +94,28 @@ async function finish(steps: readonly (PreparedAction['commit'] | undefined)[]):
 }
 
 /** Actions that change bitmaps only need no section of their own. */
-async function standStill(engine: Engine, actions: readonly Action[]): Promise<DrainedSection> {
+async function standStill(engine: Engine, actions: readonly Action[]): Promise<DrainedSection[]> {
   const { graph } = engine;
-  const all = await graph.drain([...graph.nodes]);
-  if (actions.every(({ type }) => type === 'abort' || type in bitmapActions)) return all;
-  all.end();
-  return await graph.drain(nodesOf(engine, actions));
+  if (actions.every(({ type }) => type === 'abort' || type in bitmapActions)) {
+    return [await graph.drainAll()];
+  }
+  await graph.standStill();
+  const sections: DrainedSection[] = [];
+  for (const action of actions) {
+    const node = nodeOf(engine, action);
+    if (node !== null) sections.push(await graph.drain([node]));
+  }
+  return sections;
 }
 
-/** Nodes whose users must not write between one action and the next, those that exist. */
-function nodesOf(engine: Engine, actions: readonly Action[]): Node[] {
-  const nodes = new Set<Node>();
-  for (const { data } of actions) {
-    const named = data as Readonly<Record<string, unknown>>;
-    for (const member of ['node', 'device', 'node-name']) {
-      const name = named[member];
-      const node = typeof name === 'string' ? engine.graph.find(name) : null;
-      if (node !== null) nodes.add(node);
-    }
+/** The node whose users must not write between this action and the next; null: none is found. */
+function nodeOf({ graph }: Engine, { type, data }: Action): Node | null {
+  if (type === 'blockdev-backup' && graph.find(data.target) === null) return null;
+  const named = data as Readonly<Record<string, unknown>>;
+  for (const member of ['node', 'device', 'node-name']) {
+    const name = named[member];
+    const node = typeof name === 'string' ? graph.find(name) : null;
+    if (node !== null) return node;
   }
-  return [...nodes];
+  return null;
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Socket devices whose other side is slow, absent or gone.
-import { spawn } from 'node:child_process';
+import { execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { connect } from 'node:net';
@@ -25,6 +25,32 @@ function socketAt(path: string, options: object): Parameters<ChardevRegistry['ad
 }
 
 const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
+
+describe('a device', () => {
+  it.each([
+    ['', 'is empty'],
+    ['a\0b', 'zero byte'],
+    ['x'.repeat(108), 'too long'],
+  ])('at the path %j is refused as a mistake, listening and connecting', async (path, why) => {
+    const registry = new ChardevRegistry(new ManualClock(), never);
+    for (const server of [true, false]) {
+      await expect(registry.add('c', socketAt(path, { server }))).rejects.toThrow(why);
+    }
+    expect(registry.list()).toEqual([]);
+  });
+
+  it('that is a file is never a pipe, which would be waited for without an end', async () => {
+    const registry = new ChardevRegistry(new ManualClock(), never);
+    const pipe = join(directory, 'fifo');
+    execFileSync('mkfifo', [pipe]);
+    const devices = [{ out: pipe }, { in: pipe, out: '/dev/null' }, { out: 'a\0b' }] as const;
+    for (const data of devices) {
+      const adding = registry.add('c', { type: 'file', data });
+      await expect(adding).rejects.toThrow(/is a pipe|zero byte/);
+    }
+    expect(registry.list()).toEqual([]);
+  });
+});
 
 describe('a socket device', () => {
   it('removed while it connects again is gone, and the failure is nobody’s', async () => {

@@ -7,6 +7,7 @@
 // the file's length first.
 
 import { L1_ENTRY, L2_ENTRY } from './layout.js';
+import type { Geometry } from './layout.js';
 
 export const EntryKind = {
   unallocated: 0,
@@ -69,6 +70,35 @@ export function entryHi(hostOffset: number, copied: boolean): number {
 /** Low half of an entry that points to `hostOffset` (0 = none), with or without the zero bit. */
 export function entryLo(hostOffset: number, zero: boolean): number {
   return (((hostOffset % TWO_32) & OFFSET_LO) | (zero ? ZERO_LO : 0)) >>> 0;
+}
+
+/**
+ * One L2 entry. The bitmaps exist on disk only with extended L2 entries: bit n is of subcluster n,
+ * `zeroes` of those that read as zeroes, `allocated` of those whose bytes are in the host cluster.
+ */
+export interface L2Entry {
+  readonly hi: number;
+  readonly lo: number;
+  readonly zeroes: number;
+  readonly allocated: number;
+}
+
+/** Every subcluster of a cluster. */
+export const ALL_SUBCLUSTERS = 0xffff_ffff;
+
+export const UNALLOCATED_ENTRY: L2Entry = { hi: 0, lo: 0, zeroes: 0, allocated: 0 };
+const ZERO_ENTRY: L2Entry = { ...UNALLOCATED_ENTRY, lo: ZERO_LO };
+const ZERO_SUBCLUSTERS: L2Entry = { ...UNALLOCATED_ENTRY, zeroes: ALL_SUBCLUSTERS };
+
+/** All of the cluster is data at `hostOffset`, which has refcount one. */
+export function ownedEntry(hostOffset: number): L2Entry {
+  const lo = entryLo(hostOffset, false);
+  return { hi: entryHi(hostOffset, true), lo, zeroes: 0, allocated: ALL_SUBCLUSTERS };
+}
+
+/** All of the cluster reads as zeroes and has no place in the file; version 3. */
+export function zeroEntry({ l2EntryBytes }: Pick<Geometry, 'l2EntryBytes'>): L2Entry {
+  return l2EntryBytes === 16 ? ZERO_SUBCLUSTERS : ZERO_ENTRY;
 }
 
 /** Bits of a compressed entry that hold the byte offset: 62 − (clusterBits − 8), 49 to 61. */

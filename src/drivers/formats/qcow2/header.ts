@@ -34,6 +34,7 @@ import {
   HEADER,
   Incompatible,
   KNOWN_INCOMPATIBLE,
+  l1EntriesFor,
   V2_HEADER_LENGTH,
 } from './layout.js';
 import type { Geometry, HeaderFields } from './layout.js';
@@ -84,7 +85,8 @@ export function decodeHeaderFields(head: Uint8Array): Peek {
   const covered = version >= 3 && decoded.headerLength > COMPRESSION_TYPE_OFFSET;
   const compressionType = covered ? (head[COMPRESSION_TYPE_OFFSET] ?? 0) : 0;
   const fields = { ...decoded, compressionType };
-  return { fields, geometry: geometryOf(fields.clusterBits, fields.refcountOrder) };
+  const extended = hasBit(fields.incompatibleFeatures, Incompatible.extendedL2);
+  return { fields, geometry: geometryOf(fields.clusterBits, fields.refcountOrder, extended) };
 }
 
 /**
@@ -260,9 +262,7 @@ function checkTables(
   const place = { ...table, offset, bytes: tableBytes, alignment: clusterSize };
   let truncated = checkPlace(place, fileLength);
 
-  const extended = hasBit(fields.incompatibleFeatures, Incompatible.extendedL2);
-  const l2Coverage = extended ? geometry.l2Coverage / 2 : geometry.l2Coverage;
-  const entries = Math.ceil(fields.size / l2Coverage);
+  const entries = l1EntriesFor(fields.size, geometry);
   if (entries * 8 > IMAGE_LIMITS.qcow2L1Bytes) {
     throw corrupt(`Image is too big (size ${fields.size})`);
   }

@@ -148,12 +148,23 @@ export const L1_ENTRY = bitfield64({ copied: 63, hostOffset: [9, 55] });
 /** Standard L2 entry; bit 0 (reads as zeroes) exists since version 3. */
 export const L2_ENTRY = bitfield64({ copied: 63, compressed: 62, hostOffset: [9, 55], zero: 0 });
 
+/** Subclusters of a cluster with extended L2 entries. */
+export const SUBCLUSTERS = 32;
+/** Log2 of the smallest cluster that extended L2 entries can be used with. */
+export const MIN_EXTENDED_CLUSTER_BITS = 14;
+
 /** Sizes that follow from the header alone. */
 export interface Geometry {
   readonly clusterBits: number;
   /** Bytes. */
   readonly clusterSize: number;
-  /** Entries of one L2 table (8 bytes each). */
+  /** Bytes of an L2 entry: 8, or 16 with a bitmap of subclusters. */
+  readonly l2EntryBytes: number;
+  /** 1, or 32 with extended L2 entries. */
+  readonly subclustersPerCluster: number;
+  /** Bytes; the cluster size without extended L2 entries. */
+  readonly subclusterSize: number;
+  /** Entries of one L2 table. */
   readonly l2Entries: number;
   readonly l2Bits: number;
   /** Guest bytes behind one L2 table. */
@@ -169,14 +180,22 @@ export interface Geometry {
   readonly refcountBlockCoverage: number;
 }
 
-export function geometryOf(clusterBits: number, refcountOrder: number): Geometry {
+export function geometryOf(
+  clusterBits: number,
+  refcountOrder: number,
+  extendedL2 = false,
+): Geometry {
   const clusterSize = 2 ** clusterBits;
-  const l2Bits = clusterBits - 3;
+  const l2Bits = clusterBits - (extendedL2 ? 4 : 3);
+  const subclustersPerCluster = extendedL2 ? SUBCLUSTERS : 1;
   const refcountBits = 2 ** refcountOrder;
   const refcountBlockEntries = (clusterSize * 8) / refcountBits;
   return {
     clusterBits,
     clusterSize,
+    l2EntryBytes: extendedL2 ? 16 : 8,
+    subclustersPerCluster,
+    subclusterSize: clusterSize / subclustersPerCluster,
     l2Entries: 2 ** l2Bits,
     l2Bits,
     l2Coverage: clusterSize * 2 ** l2Bits,

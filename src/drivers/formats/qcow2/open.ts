@@ -96,6 +96,7 @@ async function openImage(
     version: fields.version,
     clusterBits: fields.clusterBits,
     refcountOrder: fields.refcountOrder,
+    extendedL2: header.geometry.l2EntryBytes === 16,
     readOnly: context.readOnly,
     size: virtualSizeOf(header),
     corrupt: structures.info().corrupt === true || current?.image.corrupt === true,

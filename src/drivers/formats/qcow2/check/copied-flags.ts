@@ -78,7 +78,8 @@ export class CopiedFlags {
   async #compareTable(bytes: Uint8Array, times: number): Promise<boolean> {
     let isAnyTurned = false;
     const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-    for (let at = 0; at < bytes.length; at += 8) {
+    const { l2EntryBytes } = this.#context.header.geometry;
+    for (let at = 0; at < bytes.length; at += l2EntryBytes) {
       const hi = view.getUint32(at);
       const lo = view.getUint32(at + 4);
       const kind = entryKind(hi, lo, 3);

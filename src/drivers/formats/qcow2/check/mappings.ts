@@ -76,10 +76,10 @@ export class MappingSweep {
   #countTable(bytes: Uint8Array, times: number): void {
     const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
     const { header, findings, regions } = this.#context;
-    const { clusterSize } = header.geometry;
+    const { clusterSize, l2EntryBytes } = header.geometry;
     const { version } = header.fields;
     let next = 0;
-    for (let at = 0; at < bytes.length; at += 8) {
+    for (let at = 0; at < bytes.length; at += l2EntryBytes) {
       const hi = view.getUint32(at);
       const lo = view.getUint32(at + 4);
       if (hi === 0 && lo === 0) continue;

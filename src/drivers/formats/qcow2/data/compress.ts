@@ -139,14 +139,13 @@ export class Compressor implements Stepper<Payload> {
   #link(placed: Placed): void {
     const { geometry, passDiscardOther } = this.#image;
     const { table, run } = placed;
-    const at = (placed.lock.first % geometry.l2Entries) * 8;
-    const hi = table.view.getUint32(at);
-    const lo = table.view.getUint32(at + 4);
-    this.#store.setEntry(table, placed.lock.first, {
+    const entry = {
       hi: compressedEntryHi({ hostOffset: run.offset, length: run.length }, geometry.clusterBits),
       lo: compressedEntryLo(run.offset),
-    });
-    this.#store.freeEntry(hi, lo, passDiscardOther);
+      zeroes: 0,
+      allocated: 0,
+    };
+    this.#store.replaceEntry(table, placed.lock.first, { entry, punch: passDiscardOther });
     this.#end(placed);
   }
 

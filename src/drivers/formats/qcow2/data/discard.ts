@@ -11,7 +11,7 @@
 import { BlockError, settle } from '../../../../base/index.js';
 import type { Eventually } from '../../../../base/index.js';
 import { RequestFlag } from '../../../../block/index.js';
-import { EntryKind, entryKind, entryLo } from '../entries.js';
+import { EntryKind, entryKind, UNALLOCATED_ENTRY, zeroEntry } from '../entries.js';
 import type { MetadataStore, Qcow2Image, Table } from '../metadata/index.js';
 import { RunPlan } from './plan.js';
 import { nothing, runSteps } from './steps.js';
@@ -121,24 +121,25 @@ export class Eraser implements Stepper<Change> {
 
   #apply(table: Table, cluster: number, change: Change): void {
     const image = this.#image;
-    const at = (cluster % image.geometry.l2Entries) * 8;
+    const at = this.#store.entryAt(cluster);
     const hi = table.view.getUint32(at);
     const lo = table.view.getUint32(at + 4);
     const kind = entryKind(hi, lo, image.version);
     if (!this.#needsEntry(kind, change)) return;
     if (change.holes === true && kind !== EntryKind.unallocated) return;
     if (image.version < 3) {
-      this.#store.setEntry(table, cluster, { hi: 0, lo: 0 });
-      this.#store.freeEntry(hi, lo, this.#punches(change));
+      const entry = UNALLOCATED_ENTRY;
+      this.#store.replaceEntry(table, cluster, { entry, punch: this.#punches(change) });
       return;
     }
     const keeps = kind === EntryKind.data || kind === EntryKind.zeroAllocated;
     if (!change.unmap && keeps) {
-      if (kind === EntryKind.data) this.#store.setEntry(table, cluster, { hi, lo: (lo | 1) >>> 0 });
+      const entry = { ...UNALLOCATED_ENTRY, hi, lo: (lo | 1) >>> 0 };
+      if (kind === EntryKind.data) this.#store.setEntry(table, cluster, entry);
       return;
     }
-    this.#store.setEntry(table, cluster, { hi: 0, lo: entryLo(0, true) });
-    this.#store.freeEntry(hi, lo, this.#punches(change));
+    const entry = zeroEntry(image.geometry);
+    this.#store.replaceEntry(table, cluster, { entry, punch: this.#punches(change) });
   }
 
   #punches(change: Change): boolean {

@@ -52,8 +52,9 @@ export class RunPlan {
     }
     const inCluster = inTable % clusterSize;
     const first = (inTable - inCluster) / clusterSize;
-    this.hi = table.view.getUint32(first * 8);
-    this.lo = table.view.getUint32(first * 8 + 4);
+    const at = first * geometry.l2EntryBytes;
+    this.hi = table.view.getUint32(at);
+    this.lo = table.view.getUint32(at + 4);
     this.#classify(guestOffset);
     let run = clusterSize - inCluster;
     if (this.kind === EntryKind.compressed) {
@@ -101,8 +102,9 @@ export class RunPlan {
 
   /** The next entry carries the run on; `distance` is its host distance from the first cluster. */
   #continues(view: DataView, index: number, distance: number): boolean {
-    const hi = view.getUint32(index * 8);
-    const lo = view.getUint32(index * 8 + 4);
+    const at = index * this.#image.geometry.l2EntryBytes;
+    const hi = view.getUint32(at);
+    const lo = view.getUint32(at + 4);
     if (hasReservedL2Bits(hi, lo, this.#image.version)) return false;
     if (entryKind(hi, lo, this.#image.version) !== this.kind) return false;
     if (this.hostOffset === 0) return true;

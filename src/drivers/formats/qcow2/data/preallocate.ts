@@ -7,7 +7,7 @@
 import { QCOW2_LIMITS, settleFinally } from '../../../../base/index.js';
 import { zeroRequest } from '../../../../block/index.js';
 import type { TruncateOptions } from '../../../../block/index.js';
-import { entryHi, entryLo } from '../entries.js';
+import { ownedEntry } from '../entries.js';
 import type { ClusterRun, MetadataStore } from '../metadata/index.js';
 
 export interface PreallocationRange {
@@ -68,7 +68,7 @@ async function fill(
 
 async function link(store: MetadataStore, first: number, run: ClusterRun): Promise<void> {
   const { image } = store;
-  const { clusterSize, geometry } = image;
+  const { clusterSize } = image;
   for (let done = 0; done < run.clusters; ) {
     const cluster = first + done;
     const table = store.forWriting(cluster * clusterSize);
@@ -77,13 +77,8 @@ async function link(store: MetadataStore, first: number, run: ClusterRun): Promi
       continue;
     }
     if (table === undefined) continue;
-    const at = (cluster % geometry.l2Entries) * 8;
-    const hi = table.view.getUint32(at);
-    const lo = table.view.getUint32(at + 4);
-    const hostOffset = run.offset + done * clusterSize;
-    const entry = { hi: entryHi(hostOffset, true), lo: entryLo(hostOffset, false) };
-    store.setEntry(table, cluster, entry);
-    store.freeEntry(hi, lo, false);
+    const entry = ownedEntry(run.offset + done * clusterSize);
+    store.replaceEntry(table, cluster, { entry, punch: false });
     done += 1;
   }
 }

@@ -15,7 +15,7 @@ import type {
   TargetReservation,
   WrittenInPart,
 } from '../../../../block/index.js';
-import { EntryKind, entryHi, entryLo } from '../entries.js';
+import { EntryKind, ownedEntry } from '../entries.js';
 import type { EntryWatcher, MetadataStore, Table } from '../metadata/index.js';
 import type { Eraser } from './discard.js';
 import { RunPlan } from './plan.js';
@@ -288,15 +288,9 @@ class Reservation implements TargetReservation, EntryWatcher {
   #linkCluster(table: Table, cluster: number, hostOffset: number): void {
     const { store } = this.#context;
     const { image } = store;
-    const at = (cluster % image.geometry.l2Entries) * 8;
-    const hi = table.view.getUint32(at);
-    const lo = table.view.getUint32(at + 4);
     this.#linked.add(cluster);
-    store.setEntry(table, cluster, {
-      hi: entryHi(hostOffset, true),
-      lo: entryLo(hostOffset, false),
-    });
-    store.freeEntry(hi, lo, image.passDiscardOther);
+    const change = { entry: ownedEntry(hostOffset), punch: image.passDiscardOther };
+    store.replaceEntry(table, cluster, change);
   }
 
   /** Reads as zeroes already: not allocated and nothing behind it. */

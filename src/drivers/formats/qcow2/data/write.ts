@@ -9,7 +9,7 @@
 
 import { QCOW2_LIMITS, settle } from '../../../../base/index.js';
 import type { Eventually } from '../../../../base/index.js';
-import { EntryKind, entryHi, entryLo } from '../entries.js';
+import { EntryKind, ownedEntry } from '../entries.js';
 import { SECTOR_SIZE } from '../layout.js';
 import type { MetadataStore, Qcow2Image, RangeLock, Table } from '../metadata/index.js';
 import { RunPlan } from './plan.js';
@@ -229,19 +229,14 @@ export class Writer implements Stepper<Source> {
   }
 
   #link(piece: Piece): void {
-    const { clusterSize, geometry } = this.#image;
-    const { view } = piece.table;
+    const { clusterSize, passDiscardOther } = this.#image;
     for (let index = 0; index < piece.clusters; index += 1) {
       const guestCluster = piece.firstCluster + index;
-      const at = (guestCluster % geometry.l2Entries) * 8;
-      const hi = view.getUint32(at);
-      const lo = view.getUint32(at + 4);
-      const host = piece.hostOffset + index * clusterSize;
-      this.#store.setEntry(piece.table, guestCluster, {
-        hi: entryHi(host, true),
-        lo: entryLo(host, false),
-      });
-      if (!piece.reused) this.#store.freeEntry(hi, lo, this.#image.passDiscardOther);
+      const entry = ownedEntry(piece.hostOffset + index * clusterSize);
+      if (piece.reused) this.#store.setEntry(piece.table, guestCluster, entry);
+      else {
+        this.#store.replaceEntry(piece.table, guestCluster, { entry, punch: passDiscardOther });
+      }
     }
     this.#end(piece);
   }

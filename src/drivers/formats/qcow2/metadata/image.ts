@@ -58,6 +58,8 @@ export interface ImageOptions extends TopTables {
   readonly version: number;
   readonly clusterBits: number;
   readonly refcountOrder: number;
+  /** L2 entries have bitmaps of subclusters; default false. */
+  readonly extendedL2?: boolean;
   readonly readOnly: boolean;
   /** Virtual size in bytes. */
   readonly size: number;
@@ -120,7 +122,11 @@ export class Qcow2Image {
   constructor(options: ImageOptions) {
     this.label = options.label;
     this.version = options.version;
-    this.geometry = geometryOf(options.clusterBits, options.refcountOrder);
+    this.geometry = geometryOf(
+      options.clusterBits,
+      options.refcountOrder,
+      options.extendedL2 === true,
+    );
     this.clusterSize = this.geometry.clusterSize;
     this.structures = options.structures;
     this.size = options.size;

@@ -10,6 +10,7 @@
 
 import { BlockError } from '../../../../base/index.js';
 import { isZero } from '../../../../codec/index.js';
+import { UNALLOCATED_ENTRY } from '../entries.js';
 import { SECTOR_SIZE, l1EntriesFor } from '../layout.js';
 import type { Qcow2Image } from './image.js';
 import type { MetadataStore } from './store.js';
@@ -105,7 +106,8 @@ async function freeTable(store: MetadataStore, offset: number): Promise<void> {
 }
 
 function freeContents(store: MetadataStore, table: Table): void {
-  for (let at = 0; at < table.bytes.length; at += 8) {
+  const { l2EntryBytes } = store.image.geometry;
+  for (let at = 0; at < table.bytes.length; at += l2EntryBytes) {
     store.freeEntry(table.view.getUint32(at), table.view.getUint32(at + 4), true);
   }
 }
@@ -136,7 +138,8 @@ function clearTable(store: MetadataStore, cluster: number): Promise<unknown> | n
   const present = store.lookup(cluster * clusterSize);
   if (present instanceof Promise) return present;
   const first = cluster % geometry.l2Entries;
-  if (present === null || !present.bytes.subarray(first * 8).some((byte) => byte !== 0)) {
+  const from = store.entryAt(cluster);
+  if (present === null || isZero(present.bytes.subarray(from))) {
     return null;
   }
   if (first === 0) {
@@ -150,11 +153,10 @@ function clearTable(store: MetadataStore, cluster: number): Promise<unknown> | n
   if (table instanceof Promise) return table;
   if (table === undefined) return Promise.resolve();
   for (let entry = first; entry < geometry.l2Entries; entry += 1) {
-    const hi = table.view.getUint32(entry * 8);
-    const lo = table.view.getUint32(entry * 8 + 4);
-    if (hi === 0 && lo === 0) continue;
-    store.setEntry(table, cluster + entry - first, { hi: 0, lo: 0 });
-    store.freeEntry(hi, lo, true);
+    const at = entry * geometry.l2EntryBytes;
+    if (isZero(table.bytes.subarray(at, at + geometry.l2EntryBytes))) continue;
+    const change = { entry: UNALLOCATED_ENTRY, punch: true };
+    store.replaceEntry(table, cluster + entry - first, change);
   }
   return null;
 }

@@ -14,6 +14,7 @@ import {
   entryKind,
   isCopied,
 } from '../entries.js';
+import type { L2Entry } from '../entries.js';
 import { Allocator } from './alloc.js';
 import { Flusher } from './flush.js';
 import { growRefcountTable } from './grow.js';
@@ -67,14 +68,38 @@ export class MetadataStore {
     return table;
   }
 
+  /** Where the entry of a guest cluster begins in the table that covers it, in bytes. */
+  entryAt(guestCluster: number): number {
+    const { l2Entries, l2EntryBytes } = this.image.geometry;
+    return (guestCluster % l2Entries) * l2EntryBytes;
+  }
+
   /** Replaces the entry of a guest cluster in the table that covers it; frees nothing. */
-  setEntry(table: Table, guestCluster: number, entry: { hi: number; lo: number }): void {
+  setEntry(table: Table, guestCluster: number, entry: L2Entry): void {
     const { image } = this;
-    const at = (guestCluster % image.geometry.l2Entries) * 8;
+    const { l2Entries, l2EntryBytes } = image.geometry;
+    const at = (guestCluster % l2Entries) * l2EntryBytes;
     table.view.setUint32(at, entry.hi);
     table.view.setUint32(at + 4, entry.lo);
+    if (l2EntryBytes === 16) {
+      table.view.setUint32(at + 8, entry.zeroes);
+      table.view.setUint32(at + 12, entry.allocated);
+    }
     image.l2.touch(table);
     if (image.watchers.size > 0) image.entryChanged(guestCluster);
+  }
+
+  /** setEntry(), and what the old entry held becomes free. */
+  replaceEntry(
+    table: Table,
+    guestCluster: number,
+    change: { readonly entry: L2Entry; readonly punch: boolean },
+  ): void {
+    const at = this.entryAt(guestCluster);
+    const hi = table.view.getUint32(at);
+    const lo = table.view.getUint32(at + 4);
+    this.setEntry(table, guestCluster, change.entry);
+    this.freeEntry(hi, lo, change.punch);
   }
 
   /**

@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: Apache-2.0
+// What queries say of one node: its image, its cache, its limits, its bitmaps.
+//
+// Members that nothing here ever gives (bursts of a device, snapshots of a format that has none)
+// are declared all the same: a client that probes finds what it finds in the reference.
+import { detectZeroesOptions } from '../block/options.js';
+import { bool, deferred, enumeration, int, list, optional, str, struct, uint, uint32, union, } from '../schema/index.js';
+export const blockDirtyInfo = struct('BlockDirtyInfo', {
+    name: optional(str),
+    count: uint,
+    granularity: uint32,
+    recording: bool,
+    busy: bool,
+    persistent: bool,
+    inconsistent: optional(bool),
+});
+export const snapshotInfo = struct('SnapshotInfo', {
+    id: str,
+    name: str,
+    'vm-state-size': uint,
+    'date-sec': int,
+    'date-nsec': int,
+    'vm-clock-sec': int,
+    'vm-clock-nsec': int,
+    icount: optional(int),
+});
+const luksSlot = struct('QCryptoBlockInfoLUKSSlot', {
+    active: bool,
+    iters: optional(uint),
+    stripes: optional(uint),
+    'key-offset': uint,
+});
+const hashAlgorithm = enumeration('QCryptoHashAlgorithm', [
+    'md5',
+    'sha1',
+    'sha224',
+    'sha256',
+    'sha384',
+    'sha512',
+    'ripemd160',
+]);
+const luksInfo = struct('QCryptoBlockInfoLUKS', {
+    'cipher-alg': enumeration('QCryptoCipherAlgorithm', [
+        'aes-128',
+        'aes-192',
+        'aes-256',
+        'des',
+        '3des',
+        'cast5-128',
+        'serpent-128',
+        'serpent-192',
+        'serpent-256',
+        'twofish-128',
+        'twofish-192',
+        'twofish-256',
+    ]),
+    'cipher-mode': enumeration('QCryptoCipherMode', ['ecb', 'cbc', 'xts', 'ctr']),
+    'ivgen-alg': enumeration('QCryptoIVGenAlgorithm', ['plain', 'plain64', 'essiv']),
+    'ivgen-hash-alg': optional(hashAlgorithm),
+    'hash-alg': hashAlgorithm,
+    'payload-offset': int,
+    'master-key-iters': int,
+    uuid: str,
+    slots: list(luksSlot),
+});
+const qcow2Specific = struct('ImageInfoSpecificQCow2', {
+    compat: str,
+    'data-file': optional(str),
+    'data-file-raw': optional(bool),
+    'extended-l2': optional(bool),
+    'lazy-refcounts': optional(bool),
+    corrupt: optional(bool),
+    'refcount-bits': int,
+    encrypt: optional(union('ImageInfoSpecificQCow2Encryption', {
+        discriminator: 'format',
+        tagName: 'BlockdevQcow2EncryptionFormat',
+        branches: { aes: null, luks: luksInfo },
+    })),
+    bitmaps: optional(list(struct('Qcow2BitmapInfo', {
+        name: str,
+        granularity: uint32,
+        flags: list(enumeration('Qcow2BitmapInfoFlags', ['in-use', 'auto'])),
+    }))),
+    'compression-type': enumeration('Qcow2CompressionType', ['zlib', 'zstd']),
+});
+export const imageInfoSpecific = union('ImageInfoSpecific', {
+    discriminator: 'type',
+    tagName: 'ImageInfoSpecificKind',
+    branches: { qcow2: struct('ImageInfoSpecificQCow2Wrapper', { data: qcow2Specific }) },
+});
+export const imageInfo = deferred('ImageInfo');
+imageInfo.define(struct('ImageInfo', {
+    filename: str,
+    format: str,
+    'dirty-flag': optional(bool),
+    'actual-size': optional(uint),
+    'virtual-size': uint,
+    'cluster-size': optional(uint),
+    encrypted: optional(bool),
+    compressed: optional(bool),
+    'backing-filename': optional(str),
+    'full-backing-filename': optional(str),
+    'backing-filename-format': optional(str),
+    snapshots: optional(list(snapshotInfo)),
+    'backing-image': optional(imageInfo),
+    'format-specific': optional(imageInfoSpecific),
+}));
+const LIMITS = ['bps', 'bps_rd', 'bps_wr', 'iops', 'iops_rd', 'iops_wr'];
+const optionalUint = optional(uint);
+const bursts = Object.fromEntries(['max', 'max_length'].flatMap((what) => LIMITS.map((limit) => [`${limit}_${what}`, optionalUint])));
+export const blockDeviceInfo = struct('BlockDeviceInfo', {
+    file: str,
+    'node-name': optional(str),
+    ro: bool,
+    drv: str,
+    backing_file: optional(str),
+    backing_file_depth: uint,
+    encrypted: bool,
+    detect_zeroes: detectZeroesOptions,
+    bps: uint,
+    bps_rd: uint,
+    bps_wr: uint,
+    iops: uint,
+    iops_rd: uint,
+    iops_wr: uint,
+    image: imageInfo,
+    ...bursts,
+    iops_size: optional(uint),
+    group: optional(str),
+    cache: struct('BlockdevCacheInfo', { writeback: bool, direct: bool, 'no-flush': bool }),
+    write_threshold: uint,
+    'dirty-bitmaps': optional(list(blockDirtyInfo)),
+});

@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: Apache-2.0
+// Every queue, loop, depth and table size has its number here; all are upper bounds.
+const KIB = 1024;
+const MIB = 1024 * KIB;
+/** Largest byte offset or size that is handled: 2^53 − 1, the safe integers. */
+export const MAX_OFFSET = Number.MAX_SAFE_INTEGER;
+export const IO_LIMITS = {
+    /** Reads and writes up to this many bytes run on the event loop. */
+    inlineBytes: 128 * KIB,
+    /** The event loop is yielded to after this many bytes or operations of inline work. */
+    yieldBytes: 256 * KIB,
+    yieldOperations: 64,
+    /** A buffered write slower than this sends its file to the asynchronous path for a while. */
+    slowWriteMs: 5,
+    slowWritePenaltyMs: 1000,
+    /** The pipeline splits requests larger than this. */
+    maxTransfer: 64 * MIB,
+    requestsPerNode: 128,
+};
+export const COPY_LIMITS = {
+    /** A lane reads and writes this many bytes at a time: what fits a core's cache. */
+    chunkBytes: MIB,
+    /** Two of these are compared at a time. */
+    compareChunkBytes: 128 * KIB,
+    batchMinBytes: 256 * KIB,
+    /** Where nothing asks for more or less: what fits a processor's cache. */
+    batchBytes: 4 * MIB,
+    /** The same where clusters are compressed, whose outcomes are kept in memory. */
+    compressedBatchBytes: 2 * MIB,
+    batchMaxBytes: 4 * MIB,
+    batchesPerJob: 16,
+    /** Zeroes are handled in ranges of at most this many bytes. */
+    zeroRangeBytes: 1024 * MIB,
+    /** Runs of a block status that are walked over in one turn of the event loop. */
+    scanSteps: 64,
+    /** One slice of the rate limiter, in milliseconds. */
+    sliceMs: 100,
+    laneMax: 4,
+};
+export const JOB_LIMITS = {
+    /** At the end of the program one job's end is waited for so long before the next is cancelled. */
+    exitMomentMs: 100,
+};
+export const IMAGE_LIMITS = {
+    qcow2L1Bytes: 32 * MIB,
+    qcow2RefcountTableBytes: 8 * MIB,
+    qcow2Snapshots: 65_536,
+    qcow2Bitmaps: 65_535,
+    qcow2HeaderExtensions: 256,
+    /** Bytes of a snapshot table or bitmap directory that are looked at. */
+    qcow2ListBytes: 64 * MIB,
+    backingNameBytes: 1023,
+    backingFormatBytes: 15,
+    /** Findings of a check that are worded; further ones are only counted. */
+    checkMessages: 10_000,
+    /** L2 tables that a check sweeps again because two L1 entries share them. */
+    checkRepeats: 64,
+    /** Bytes, and 16 KiB for each table, that a check reads of tables without an entry. */
+    checkEmptyTableBytes: 1024 * MIB,
+    backingChainDepth: 200,
+    probeBytes: 2048,
+    /** Nesting of objects in a `json:` name. */
+    jsonNameDepth: 16,
+};
+export const QCOW2_LIMITS = {
+    /**
+     * Clean L2 tables and refcount blocks kept in memory, per image; never fewer than four tables.
+     */
+    l2CacheBytes: 32 * MIB,
+    refcountCacheBytes: 8 * MIB,
+    /** Up to so many L1 entries tables are read without asking first whether they lie in a hole. */
+    manyTables: 65_536,
+    /** Dirty L2 tables that make one whole metadata flush run. */
+    dirtyTables: 1024,
+    dirtyTableBytes: 16 * MIB,
+    /** Adjacent tables go out in one write of at most this size. */
+    tableWriteBytes: 4 * MIB,
+    /** An allocating write up to this size is joined with its copied head and tail. */
+    joinedWriteBytes: 1 * MIB,
+    /** Parts of one request that are read or written at the same time. */
+    parallelRuns: 16,
+    /** Zeroes written at a time where the format cannot say them. */
+    zeroWriteBytes: 1 * MIB,
+};
+export const THROTTLE_LIMITS = {
+    /** Largest rate, in bytes or operations for each second. */
+    rateMax: 1e15,
+    burstLengthMax: 2 ** 32 - 1,
+    /** A timer is set again after so many milliseconds at the latest. */
+    longestTimerMs: 60_000,
+    /** Shorter waits are none: a clock counts in steps of this order. */
+    shortestWaitMs: 0.001,
+};
+export const BLKDEBUG_LIMITS = {
+    /** Bytes of a file of rules. */
+    configBytes: MIB,
+};
+export const BLKLOGWRITES_LIMITS = {
+    /** Sectors of a log are smaller than this. */
+    sectorBytes: 16 * MIB,
+    /** Zeroes are logged in writes of at most this size. */
+    zeroBytes: 1 * MIB,
+};
+export const CLOCK_LIMITS = {
+    /** The longest delay that a timer of the system takes: 2^31 − 1. */
+    longestTimerMs: 2_147_483_647,
+};
+export const GRAPH_LIMITS = {
+    /** Children of one list of a node. */
+    listedChildren: 1024,
+    /** Names given to children of a list, over the time of a node. */
+    listedChildNames: 2 ** 32 - 1,
+};
+export const NAME_LIMITS = {
+    nodeNameBytes: 31,
+    bitmapNameBytes: 1023,
+};
+export const QMP_LIMITS = {
+    jsonDepth: 1024,
+    jsonMessageBytes: 16 * MIB,
+    jsonTokens: 512 * KIB,
+    /** In-band commands queued per session before reading stops. */
+    queuedCommands: 8,
+    /** Bytes of unsent answers and events per session before it is closed as too slow. */
+    unsentBytes: 64 * MIB,
+    /** Events that a client's reader may leave unread before its reading fails. */
+    clientEvents: 65_536,
+    /** States of a job that its handle keeps for readers that come later. */
+    clientJobStates: 1024,
+    /** How long a closing server waits for a client to take what it was sent. */
+    farewellMs: 1000,
+};
+export const CHARDEV_LIMITS = {
+    /** Clients of a socket that may wait until somebody speaks to them. */
+    waitingClients: 16,
+    /** Of all ring buffers together. */
+    ringBytes: 64 * MIB,
+    devices: 1024,
+    /** Seconds between two attempts to connect. */
+    reconnectSeconds: 86_400,
+};
+export const BITMAP_LIMITS = {
+    minGranularity: 512,
+    maxGranularity: 2 ** 31,
+    /** Bits of one bitmap: 32 TiB at 512 bytes each. */
+    bits: 2 ** 36,
+    /** Bytes of bits that are hashed before others have a turn. */
+    hashedAtOnce: 4 * MIB,
+};

@@ -1,0 +1,187 @@
+// SPDX-License-Identifier: Apache-2.0
+// On-disk structures as tables: one row per field, big endian, versions are a column.
+//
+// The table drives decoding, encoding, validation with one clear message, JSON names, and the
+// malformed-image tests, which break each rule once (`rulesOf`). A field that the version or the
+// structure's own length does not cover takes `otherwise`; it is never read from bytes that
+// belong to something else. Offsets and sizes are numbers, refused above 2^53 − 1 when decoded;
+// words of flag bits are Bits64.
+import { assert } from './assert.js';
+import { hexBits, NO_BITS } from './bitfield.js';
+import { BlockError } from './errors.js';
+import { MAX_OFFSET } from './limits.js';
+const SIZES = { u8: 1, u16: 2, u32: 4, u64: 8, bits64: 8 };
+function numberField(type) {
+    return (name, rules = {}) => ({
+        name,
+        type,
+        rules,
+    });
+}
+export const u8 = numberField('u8');
+export const u16 = numberField('u16');
+export const u32 = numberField('u32');
+export const u64 = numberField('u64');
+/** A word of flag bits. */
+export function bits64(name, rules = {}) {
+    return { name, type: 'bits64', rules };
+}
+/** Places the fields one after another without gaps. */
+export function struct(name, fields) {
+    let offset = 0;
+    const placed = fields.map((field) => {
+        const size = SIZES[field.type];
+        const json = field.rules.json ?? snakeCase(field.name);
+        const result = { ...field, offset, size, json };
+        offset += size;
+        return result;
+    });
+    return { name, fields: placed, size: offset };
+}
+function snakeCase(name) {
+    return name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
+}
+/** Fails at import time when the fields of a version do not end where the format says. */
+export function assertLayout(table, ends) {
+    for (const [version, end] of Object.entries(ends)) {
+        let last = 0;
+        for (const field of table.fields) {
+            if ((field.rules.since ?? 0) <= Number(version))
+                last = field.offset + field.size;
+        }
+        assert(last === end, `${table.name} version ${version} ends at ${last}, expected ${end}`);
+    }
+}
+function isPresent(field, extent) {
+    return (field.rules.since ?? 0) <= extent.version && field.offset + field.size <= extent.length;
+}
+/** Reads the fields at the start of `bytes`, unchecked but for numbers above 2^53 − 1. */
+export function decodeStruct(table, bytes, extent) {
+    const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+    const value = {};
+    for (const field of table.fields) {
+        if (!isPresent(field, extent)) {
+            value[field.name] = field.type === 'bits64' ? NO_BITS : (field.rules.otherwise ?? 0);
+            continue;
+        }
+        assert(field.offset + field.size <= bytes.length, `${table.name}: too few bytes to decode`);
+        value[field.name] = decodeField(table.name, field, view);
+    }
+    return value;
+}
+function decodeField(structName, field, view) {
+    switch (field.type) {
+        case 'u8':
+            return view.getUint8(field.offset);
+        case 'u16':
+            return view.getUint16(field.offset);
+        case 'u32':
+            return view.getUint32(field.offset);
+        case 'bits64':
+            return { hi: view.getUint32(field.offset), lo: view.getUint32(field.offset + 4) };
+        case 'u64': {
+            const hi = view.getUint32(field.offset);
+            const lo = view.getUint32(field.offset + 4);
+            if (hi > 0x1f_ffff) {
+                const text = field.rules.tooLarge ?? `${structName}: must be at most 2^53 - 1`;
+                const exact = `0x${hexBits({ hi, lo })}`;
+                throw new BlockError('corrupt-image', `${text} (${field.json} ${exact})`);
+            }
+            return hi * 0x1_0000_0000 + lo;
+        }
+    }
+}
+/** Writes the fields of this version into the start of `bytes`; nothing else is touched. */
+export function encodeStruct(table, value, target) {
+    const { bytes } = target;
+    const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+    for (const field of table.fields) {
+        if (!isPresent(field, target))
+            continue;
+        encodeField(field, view, value[field.name] ?? 0);
+    }
+}
+function encodeField(field, view, value) {
+    if (typeof value !== 'number') {
+        view.setUint32(field.offset, value.hi);
+        view.setUint32(field.offset + 4, value.lo);
+        return;
+    }
+    assert(value >= 0 && value <= MAX_OFFSET, `field ${field.name} cannot hold ${value}`);
+    if (field.type === 'u8')
+        view.setUint8(field.offset, value);
+    else if (field.type === 'u16')
+        view.setUint16(field.offset, value);
+    else if (field.type === 'u32')
+        view.setUint32(field.offset, value);
+    else {
+        view.setUint32(field.offset, Math.floor(value / 0x1_0000_0000));
+        view.setUint32(field.offset + 4, value % 0x1_0000_0000);
+    }
+}
+/**
+ * Throws kind `corrupt-image` for the first broken rule, naming field and value; members that are
+ * not there are not checked.
+ */
+export function validateStruct(table, value, extent) {
+    for (const field of table.fields) {
+        if (!isPresent(field, extent))
+            continue;
+        const number = value[field.name];
+        if (typeof number !== 'number')
+            continue;
+        const broken = brokenRule(field.rules, number);
+        if (broken === null)
+            continue;
+        throw new BlockError('corrupt-image', brokenText(table, field, { number, broken }));
+    }
+}
+/** A field of one possible value needs no telling what else it holds. */
+function brokenText(table, { rules, json }, found) {
+    const text = rules.says?.(found.number);
+    if (text !== undefined && rules.equals !== undefined)
+        return text;
+    return `${text ?? `${table.name}: ${found.broken}`} (${json} ${found.number})`;
+}
+function brokenRule(rules, value) {
+    if (rules.equals !== undefined && value !== rules.equals)
+        return `must be ${rules.equals}`;
+    if (rules.oneOf !== undefined && !rules.oneOf.includes(value)) {
+        return `must be one of ${rules.oneOf.join(', ')}`;
+    }
+    if (rules.min !== undefined && value < rules.min)
+        return `must be at least ${rules.min}`;
+    if (rules.max !== undefined && value > rules.max)
+        return `must be at most ${rules.max}`;
+    if (rules.multipleOf !== undefined && value % rules.multipleOf !== 0) {
+        return `must be a multiple of ${rules.multipleOf}`;
+    }
+    return null;
+}
+/** Every rule that applies to the extent, for tests that break each one once. */
+export function rulesOf(table, extent) {
+    const found = [];
+    for (const field of table.fields) {
+        if (!isPresent(field, extent))
+            continue;
+        const { rules, name, json, offset, size } = field;
+        const add = (rule, badValue) => {
+            found.push({ field: name, json, rule, offset, size, badValue });
+        };
+        if (rules.equals !== undefined)
+            add('equals', rules.equals + 1);
+        if (rules.oneOf !== undefined)
+            add('oneOf', Math.max(...rules.oneOf) + 1);
+        if (rules.min !== undefined)
+            add('min', rules.min - 1);
+        if (rules.max !== undefined)
+            add('max', nextBad(rules.max, rules.multipleOf ?? 1));
+        if (rules.multipleOf !== undefined) {
+            add('multipleOf', Math.max(rules.min ?? 0, rules.multipleOf) + 1);
+        }
+    }
+    return found;
+}
+function nextBad(max, multiple) {
+    return (Math.floor(max / multiple) + 1) * multiple;
+}

@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: Apache-2.0
+// Looking down a backing chain: what a range reads as, which layer decides it, and where its bytes
+// lie in host files.
+//
+// Layers are nodes connected by backing links; filters between them are looked through. A layer
+// that is shorter than its overlay reads as zeroes past its end, whatever lies below it.
+/** The node that stores a layer: filters above it are skipped. */
+export function skipFilters(node) {
+    let storing = node;
+    while (storing.filtered !== null)
+        storing = storing.filtered;
+    return storing;
+}
+/** The layer below, looking through filters; null at the end of the chain. */
+export function backingOf(node) {
+    return skipFilters(node).backing;
+}
+/** Every node of the view, filters included, from `top` down. */
+export function* nodesOfView(top) {
+    let node = top;
+    while (node !== null) {
+        yield node;
+        node = node.filtered ?? node.backing;
+    }
+}
+/** Whether what `top` reads as may come from `layer`, which is not `top` itself. */
+export function readsFrom(top, layer) {
+    const storing = skipFilters(layer);
+    for (const node of nodesOfView(top))
+        if (node !== top && node === storing)
+            return true;
+    return false;
+}
+/**
+ * Host ranges of what `node` reads as in [offset, offset + length), in order and without gaps;
+ * null when some driver must see the data, or a file cannot be used by lanes.
+ */
+export async function planView(node, offset, length) {
+    const parts = [];
+    const inside = Math.max(0, Math.min(length, node.length - offset));
+    if (inside > 0) {
+        const planned = node.planExtents(offset, inside);
+        const extents = planned instanceof Promise ? await planned : planned;
+        if (extents === null)
+            return null;
+        let position = offset;
+        for (const extent of extents) {
+            if (extent.kind === 'backing') {
+                const below = await planBelow(node, position, extent.length);
+                if (below === null)
+                    return null;
+                for (const part of below)
+                    parts.push(part);
+            }
+            else {
+                if (!lanesCanRead(extent))
+                    return null;
+                parts.push(extent);
+            }
+            position += extent.length;
+        }
+    }
+    if (inside < length)
+        parts.push({ kind: 'zero', length: length - inside });
+    return parts;
+}
+async function planBelow(node, offset, length) {
+    const below = backingOf(node);
+    if (below === null)
+        return [{ kind: 'zero', length }];
+    return planView(below, offset, length);
+}
+function lanesCanRead(extent) {
+    if (extent.kind === 'zero')
+        return true;
+    if (extent.kind === 'compressed' && extent.codec !== 'deflate')
+        return false;
+    return lanesCanUse(extent.file);
+}
+/** O_DIRECT files need aligned memory, which lanes do not have. */
+export function lanesCanUse(file) {
+    return file.alignment === 1;
+}
+/** Whether the view reads as zeroes at `offset`, and how far that holds. */
+export async function viewStatus(top, offset, length) {
+    let remaining = length;
+    for (let node = top; node !== null; node = backingOf(node)) {
+        if (offset >= node.length)
+            return { zero: true, length: remaining };
+        remaining = Math.min(remaining, node.length - offset);
+        const asked = node.blockStatus(offset, remaining, true);
+        const status = asked instanceof Promise ? await asked : asked;
+        if (status.allocated)
+            return { zero: status.zero, length: status.length };
+        remaining = Math.min(remaining, status.length);
+    }
+    return { zero: true, length: remaining };
+}
+/**
+ * Which layer decides what `top` reads as at `offset`; `base` (exclusive) null means the chain's
+ * end. A middle layer that ends before `offset` decides too, for it hides what the base has there.
+ */
+export async function layerStatus(chain, offset, length) {
+    let remaining = length;
+    const stop = chain.base === null ? null : skipFilters(chain.base);
+    for (let node = skipFilters(chain.top); node !== null && node !== stop;) {
+        const where = node === skipFilters(chain.top) ? 'top' : 'middle';
+        if (offset >= node.length) {
+            return { where: stop === null ? 'below' : where, length: remaining };
+        }
+        remaining = Math.min(remaining, node.length - offset);
+        const asked = node.blockStatus(offset, remaining, false);
+        const status = asked instanceof Promise ? await asked : asked;
+        if (status.allocated)
+            return { where, length: status.length };
+        remaining = Math.min(remaining, status.length);
+        const below = backingOf(node);
+        node = below === null ? null : skipFilters(below);
+    }
+    return { where: 'below', length: remaining };
+}

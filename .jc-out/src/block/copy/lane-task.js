@@ -1,0 +1,303 @@
+// SPDX-License-Identifier: Apache-2.0
+// A lane task: one bounded batch of host-file work as pure data, and the one way to run it.
+//
+// A step collects its parts (file ranges, deflated clusters, slab ranges, zeroes), optionally finds
+// out what of it is zero, optionally deflates it, and puts it into a host file or into the slab;
+// large steps go chunk by chunk. A step fails alone: the others of the batch go on. The cancel flag
+// is looked at between steps; steps not begun are reported as `cancelled`. Nothing here knows
+// nodes, jobs or clusters.
+import { COPY_LIMITS, kindOfErrno, settle, toBlockError } from '../../base/index.js';
+import { deflateCluster, inflateCluster, isZero } from '../../codec/index.js';
+const ALL_ZERO = {
+    outcome: 'zero',
+    bytes: 0,
+    zeroRanges: [],
+    deflated: false,
+    failure: null,
+};
+const CANCELLED = {
+    outcome: 'cancelled',
+    bytes: 0,
+    zeroRanges: [],
+    deflated: false,
+    failure: null,
+};
+/** Runs the steps in order; never throws for an I/O error. One result for each step. */
+export async function runLaneTask(task, files, scratch) {
+    const results = [];
+    for (const step of task.steps) {
+        if (Atomics.load(task.cancel, 0) !== 0) {
+            results.push(CANCELLED);
+            continue;
+        }
+        results.push(await runStep(task, step, { files, scratch }));
+    }
+    return results;
+}
+/** A buffer that grows and is used again by the next step. */
+export class ScratchBuffer {
+    #bytes = new Uint8Array(0);
+    take(length) {
+        if (this.#bytes.length < length)
+            this.#bytes = new Uint8Array(length);
+        return this.#bytes.subarray(0, length);
+    }
+}
+async function runStep(task, step, tools) {
+    if (step.target.kind === 'compare')
+        return compareStep(task, step, { ...tools, ...step.target });
+    return step.deflate ? deflateStep(task, step, tools) : copyStep(task, step, tools);
+}
+/** Stops at the first difference. A failure to read `parts` counts as the target's. */
+async function compareStep(task, step, tools) {
+    const chunk = Math.min(step.length, COPY_LIMITS.compareChunkBytes);
+    const both = tools.scratch.take(2 * chunk);
+    const first = new Gatherer(task, step.parts, tools);
+    const second = new Gatherer(task, tools.parts, tools);
+    for (let start = 0; start < step.length; start += chunk) {
+        const length = Math.min(chunk, step.length - start);
+        const left = both.subarray(0, length);
+        const right = both.subarray(chunk, chunk + length);
+        try {
+            await first.fill(left);
+        }
+        catch (error) {
+            return failed('source', error);
+        }
+        try {
+            await second.fill(right);
+        }
+        catch (error) {
+            return failed('target', error);
+        }
+        if (Buffer.compare(left, right) === 0)
+            continue;
+        return { ...ALL_ZERO, outcome: 'written', difference: start + differenceAt(left, right) };
+    }
+    return { ...ALL_ZERO, outcome: 'written', difference: null };
+}
+/** The first byte that differs; some byte does. */
+function differenceAt(left, right) {
+    let at = 0;
+    while (left[at] === right[at])
+        at += 1;
+    return at;
+}
+async function deflateStep(task, step, tools) {
+    const buffer = tools.scratch.take(step.length);
+    try {
+        await new Gatherer(task, step.parts, tools).fill(buffer);
+    }
+    catch (error) {
+        return failed('source', error);
+    }
+    if (step.zeroGranularity > 0 && isZero(buffer))
+        return ALL_ZERO;
+    return putDeflated(task, step, buffer);
+}
+/**
+ * In chunks that stay in the processor's cache. Zeroes at the head of a step that does not skip
+ * zeroes are held back until something else follows: a step that is all zero writes nothing.
+ */
+async function copyStep(task, step, tools) {
+    const { length, zeroGranularity, skipZeroes } = step;
+    const chunk = Math.max(COPY_LIMITS.chunkBytes, zeroGranularity);
+    const source = new Gatherer(task, step.parts, tools);
+    const zeroes = [];
+    let bytes = 0;
+    let heldBack = 0;
+    for (let start = 0; start < length; start += chunk) {
+        const buffer = tools.scratch.take(Math.min(chunk, length - start));
+        try {
+            await source.fill(buffer);
+        }
+        catch (error) {
+            return failed('source', error);
+        }
+        const found = zeroGranularity > 0 ? zeroRanges(buffer, zeroGranularity) : [];
+        const allZero = found.length === 2 && found[1] === buffer.length;
+        if (allZero && !skipZeroes && heldBack === start) {
+            heldBack += buffer.length;
+            continue;
+        }
+        try {
+            if (heldBack > 0 && bytes === 0)
+                bytes += await putZeroes(task, step, { heldBack, tools });
+            const place = { task, step, tools, start };
+            if (!allZero || !skipZeroes)
+                bytes += await put(place, buffer, skipZeroes ? found : []);
+        }
+        catch (error) {
+            return failed('target', error);
+        }
+        if (skipZeroes)
+            appendRanges(zeroes, found, start);
+    }
+    const nothing = heldBack === length || (zeroes[0] === 0 && zeroes[1] === length);
+    if (nothing)
+        return ALL_ZERO;
+    return { outcome: 'written', bytes, zeroRanges: zeroes, deflated: false, failure: null };
+}
+/** Reads the parts of a step one stretch after another. */
+class Gatherer {
+    #task;
+    #parts;
+    #tools;
+    #part = 0;
+    /** Bytes of the present part that were given already. */
+    #skip = 0;
+    /** The whole cluster of the present part, if that is a compressed one. */
+    #inflated = null;
+    constructor(task, parts, tools) {
+        this.#task = task;
+        this.#parts = parts;
+        this.#tools = tools;
+    }
+    async fill(buffer) {
+        for (let position = 0; position < buffer.length;) {
+            const part = this.#parts[this.#part];
+            if (part === undefined)
+                throw new TypeError('the parts of a step are shorter than the step');
+            const count = Math.min(part.length - this.#skip, buffer.length - position);
+            await this.#give(part, buffer.subarray(position, position + count));
+            position += count;
+            this.#skip += count;
+            if (this.#skip < part.length)
+                continue;
+            this.#part += 1;
+            this.#skip = 0;
+            this.#inflated = null;
+        }
+    }
+    async #give(part, piece) {
+        const skip = this.#skip;
+        if (part.kind === 'zero')
+            piece.fill(0);
+        else if (part.kind === 'slab') {
+            piece.set(slabRange(this.#task, part.offset + skip, piece.length));
+        }
+        else if (part.kind === 'data') {
+            const read = readAll(fileAt(this.#tools, part.file), piece, part.offset + skip);
+            if (read instanceof Promise)
+                await read;
+        }
+        else {
+            this.#inflated ??= await inflatePart(part, this.#tools);
+            piece.set(this.#inflated.subarray(part.skip + skip, part.skip + skip + piece.length));
+        }
+    }
+}
+async function inflatePart(part, tools) {
+    const packed = new Uint8Array(part.compressedLength);
+    await readAll(fileAt(tools, part.file), packed, part.offset);
+    return inflateCluster(packed, part.inflatedLength);
+}
+/** Bytes past the end of the file read as zeroes. */
+function readAll(file, buffer, offset) {
+    return settle(file.read(buffer, offset), (count) => {
+        if (count === buffer.length)
+            return undefined;
+        if (count === 0)
+            return void buffer.fill(0);
+        return readAll(file, buffer.subarray(count), offset + count);
+    });
+}
+function putDeflated(task, step, buffer) {
+    if (step.target.kind !== 'slab')
+        throw new TypeError('deflated bytes go to the slab');
+    const packed = deflateCluster(buffer, step.length - 1);
+    const bytes = packed ?? buffer;
+    slabRange(task, step.target.offset, bytes.length).set(bytes);
+    return {
+        outcome: 'written',
+        bytes: bytes.length,
+        zeroRanges: [],
+        deflated: packed !== null,
+        failure: null,
+    };
+}
+/** Writes what of a chunk is not in `zeroes`; gives the bytes written. */
+async function put(place, buffer, zeroes) {
+    const { target } = place.step;
+    if (target.kind === 'compare')
+        throw new TypeError('a comparison writes nothing');
+    let position = 0;
+    let bytes = 0;
+    for (let index = 0; index <= zeroes.length; index += 2) {
+        const end = zeroes[index] ?? buffer.length;
+        if (end > position) {
+            const piece = buffer.subarray(position, end);
+            const offset = target.offset + place.start + position;
+            if (target.kind === 'slab')
+                slabRange(place.task, offset, piece.length).set(piece);
+            else {
+                const written = fileAt(place.tools, target.file).write(piece, offset);
+                if (written instanceof Promise)
+                    await written;
+            }
+            bytes += piece.length;
+        }
+        position = end + (zeroes[index + 1] ?? 0);
+    }
+    return bytes;
+}
+/** Writes the zeroes that were held back at the head of a step. */
+async function putZeroes(task, step, head) {
+    const zeroes = new Uint8Array(Math.min(head.heldBack, COPY_LIMITS.chunkBytes));
+    for (let start = 0; start < head.heldBack; start += zeroes.length) {
+        const piece = zeroes.subarray(0, Math.min(zeroes.length, head.heldBack - start));
+        await put({ task, step, tools: head.tools, start }, piece, []);
+    }
+    return head.heldBack;
+}
+/** Adds the ranges of a chunk that begins at `start`, joining what touches. */
+function appendRanges(ranges, found, start) {
+    for (let index = 0; index < found.length; index += 2) {
+        const offset = start + (found[index] ?? 0);
+        const length = found[index + 1] ?? 0;
+        const last = ranges.length - 1;
+        if (last > 0 && (ranges[last - 1] ?? 0) + (ranges[last] ?? 0) === offset) {
+            ranges[last] = (ranges[last] ?? 0) + length;
+        }
+        else
+            ranges.push(offset, length);
+    }
+}
+/** Offset and length, in turn, of the zero runs of `buffer` in units of `granularity` bytes. */
+export function zeroRanges(buffer, granularity) {
+    const ranges = [];
+    for (let start = 0; start < buffer.length; start += granularity) {
+        const end = Math.min(start + granularity, buffer.length);
+        if (!isZero(buffer.subarray(start, end)))
+            continue;
+        const last = ranges.length - 1;
+        if (last > 0 && (ranges[last - 1] ?? 0) + (ranges[last] ?? 0) === start) {
+            ranges[last] = end - (ranges[last - 1] ?? 0);
+        }
+        else
+            ranges.push(start, end - start);
+    }
+    return ranges;
+}
+function slabRange(task, offset, length) {
+    if (task.slab === null)
+        throw new TypeError('the batch has no slab');
+    return new Uint8Array(task.slab, offset, length);
+}
+function fileAt(tools, index) {
+    const file = tools.files[index];
+    if (file === undefined)
+        throw new TypeError(`the batch has no file ${index}`);
+    return file;
+}
+function failed(side, thrown) {
+    const error = toBlockError(thrown);
+    const kind = error.kind === 'io' ? kindOfErrno(error.errno) : error.kind;
+    return {
+        outcome: 'error',
+        bytes: 0,
+        zeroRanges: [],
+        deflated: false,
+        failure: { side, kind, errno: error.errno, message: error.message },
+    };
+}

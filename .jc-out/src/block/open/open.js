@@ -1,0 +1,363 @@
+// SPDX-License-Identifier: Apache-2.0
+// Opening a node with its children, from options in the shape of `blockdev-add`.
+//
+// Order: the child `file` is opened, the name is claimed, the other children but the backing file
+// are opened, each is attached, loops are looked for, the driver opens, permissions follow, then
+// the backing file is opened as the options or the image header say. Of two faults the first in
+// this order is told. Whatever fails, everything opened on the way is closed again.
+import { BlockError, GRAPH_LIMITS, IMAGE_LIMITS, toBlockError, } from '../../base/index.js';
+import { nameListedChildren } from '../child-lists.js';
+import { ChildRole } from '../driver.js';
+import { refreshPermissions } from '../permissions.js';
+import { parseFilename, resolveBackingName } from './filename.js';
+import { foreignFormat } from './foreign-formats.js';
+import { flagsOf, inheritedByChild, inheritedByOverlay, makeNode, nodeFlags, openContextOf, withPrefix, } from './make-node.js';
+import { filenameOf } from './node-filename.js';
+import { protocolOf } from './protocol-of.js';
+import { probeHead, RawProbeGuard, readHead } from './probe.js';
+const FILE = 'file';
+export async function openNode(graph, asked, inherited) {
+    const driver = await graph.registry.load(asked.driver);
+    const options = withoutEmptyBacking(driver, asked);
+    const file = await openFileChild(graph, { driver, options, inherited });
+    if (file === null)
+        return await openWith(graph, { driver, options, inherited });
+    return await holding(graph, file, () => openWith(graph, { driver, options, inherited, file }));
+}
+/** The empty name is the older spelling of no backing file. */
+function withoutEmptyBacking(driver, options) {
+    const cow = Object.entries(driver.children).find(([, { role }]) => (role & ChildRole.cow) !== 0);
+    return cow !== undefined && options[cow[0]] === '' ? { ...options, [cow[0]]: null } : options;
+}
+/** The child `file` is there before anything else of the node is looked at. */
+async function openFileChild(graph, { driver, options, inherited }) {
+    const value = options[FILE];
+    if (driver.children[FILE] === undefined || value === undefined || value === null)
+        return null;
+    const flags = nodeFlags(options, inherited);
+    return await openReference(graph, value, inheritedByChild(flags, inherited));
+}
+async function openWith(graph, request) {
+    const { driver, inherited } = request;
+    const node = makeNode(graph, request);
+    try {
+        driver.checkOptions?.(node.options);
+        await openChildren(graph, node, request);
+        refuseLoop(node, inherited);
+        graph.enlist(node);
+        await openListedChildren(graph, node, inherited);
+        node.pipeline.driverNode = await driver.open(openContextOf(graph, node), node.options);
+        node.pipeline.readOnly ||= node.pipeline.driverNode.readOnly === true;
+        node.filename = filenameOf(node);
+        refreshPermissions([node]).commit?.();
+        await openBacking(graph, node, inherited);
+        node.filename = filenameOf(node);
+    }
+    catch (error) {
+        await graph.closeNode(node).catch(() => undefined);
+        throw toBlockError(error, { node: node.name });
+    }
+    graph.adopt(node);
+    return node;
+}
+async function openChildren(graph, node, { inherited, file }) {
+    for (const [name, declaration] of Object.entries(node.driver.children)) {
+        if ((declaration.role & ChildRole.cow) !== 0)
+            continue;
+        const value = node.options[name];
+        if (value === undefined || value === null) {
+            if (!declaration.required)
+                continue;
+            throw new BlockError('invalid-option', `Parameter '${name}' is missing`, {
+                node: node.name,
+            });
+        }
+        const child = name === FILE && file !== undefined
+            ? file
+            : await openReference(graph, value, inheritedByChild(flagsOf(node), inherited));
+        await attachChild(graph, { parent: node, name, role: declaration.role, child });
+        if (typeof value !== 'string')
+            child.inheritsFrom = node;
+    }
+}
+/** Children of lists, by name in the order in which they are given. */
+async function openListedChildren(graph, node, inherited) {
+    for (const [option, { role, required }] of Object.entries(node.driver.childLists ?? {})) {
+        const values = listedChildren(node, option, required);
+        for (const [index, value] of values.entries()) {
+            const below = inheritedByChild(flagsOf(node), inherited);
+            const child = await openReference(graph, value, below);
+            await attachChild(graph, { parent: node, name: `${option}.${index}`, role, child });
+            if (typeof value !== 'string')
+                child.inheritsFrom = node;
+        }
+        nameListedChildren(node);
+    }
+}
+function listedChildren(node, option, required) {
+    const values = node.options[option] ?? [];
+    if (!Array.isArray(values)) {
+        throw new BlockError('invalid-option', `Option ${option} is not a valid array`);
+    }
+    if (required && values.length === 0) {
+        throw new BlockError('invalid-option', `Number of provided ${option} must be 1 or more`);
+    }
+    if (values.length > GRAPH_LIMITS.listedChildren) {
+        throw new BlockError('invalid-option', `Number of provided ${option} is ${values.length}, ${GRAPH_LIMITS.listedChildren} at most`);
+    }
+    return values;
+}
+async function attachChild(graph, edge) {
+    const { parent, name, child } = edge;
+    try {
+        graph.addEdge(edge);
+    }
+    catch (error) {
+        await graph.closeIfUnused(child).catch(() => undefined);
+        throw error;
+    }
+    if (!Object.hasOwn(parent.driver.children, name))
+        return;
+    parent.options = { ...parent.options, [name]: child.name };
+    if (Object.hasOwn(parent.given, name))
+        parent.given = { ...parent.given, [name]: child.name };
+}
+/** A node name, or options of a node that dies with its parent. */
+async function openReference(graph, value, inherited) {
+    if (typeof value === 'string')
+        return graph.require(value);
+    if (typeof value !== 'object' || value === null) {
+        throw new BlockError('invalid-option', 'A child is a node name or the options of a node');
+    }
+    const options = value;
+    return await openNamed(graph, { options, format: null }, inherited);
+}
+function primaryIdentity(node) {
+    for (let at = node; at !== null; at = at.primary ?? at.filtered) {
+        const identity = at.pipeline.driverNode?.hostFile?.identity;
+        if (identity !== undefined)
+            return identity;
+    }
+    return null;
+}
+function sameFile(a, b) {
+    return a.device === b.device && a.inode === b.inode;
+}
+function refuseLoop(node, inherited) {
+    const identity = primaryIdentity(node);
+    if (identity === null || !inherited.chain.some((above) => sameFile(above, identity)))
+        return;
+    const file = node.primary?.filename ?? node.name;
+    throw new BlockError('corrupt-image', `Backing file '${file}' creates an infinite loop.`, {
+        path: file,
+        operation: 'backing-loop',
+    });
+}
+async function openBacking(graph, node, inherited) {
+    const declared = Object.entries(node.driver.children).find(([, declaration]) => (declaration.role & ChildRole.cow) !== 0);
+    if (declared === undefined)
+        return;
+    const [name, { role }] = declared;
+    const given = node.options[name];
+    const link = node.pipeline.open().backingLink?.() ?? null;
+    if (inherited.guessedBacking && link !== null)
+        throw guessedTooFar(node);
+    if (given === null || (given === undefined && (link === null || inherited.policy.noBacking))) {
+        return;
+    }
+    const named = given !== undefined || link === null
+        ? null
+        : { path: backingPath(node, link.file), format: link.format };
+    try {
+        if (given !== undefined && link !== null)
+            refuseBesideHeader(given);
+        const below = inheritedByBacking(node, inherited, {
+            guessed: given === undefined && link?.format === null,
+            given: given !== undefined,
+        });
+        const child = named === null
+            ? await openReference(graph, given, below)
+            : await openNamed(graph, named, below);
+        await attachChild(graph, { parent: node, name, role, child });
+        if (typeof given !== 'string')
+            child.inheritsFrom = node;
+    }
+    catch (error) {
+        throw withPrefix('Could not open backing file: ', error);
+    }
+}
+/**
+ * Options of a backing file whose `file` does not name a host file go with the name in the header,
+ * which contradicts them.
+ */
+function refuseBesideHeader(given) {
+    const file = memberOf(given, namedChild(given));
+    const named = memberOf(memberOf(given, FILE), 'filename') !== undefined;
+    if (typeof given !== 'object' || named)
+        return;
+    if (memberOf(given, 'driver') === 'quorum') {
+        throw new BlockError('invalid-option', "Block format 'quorum' does not support the option 'file'");
+    }
+    let last = given;
+    for (let at = file; at !== undefined; at = memberOf(at, namedChild(at)))
+        last = at;
+    if (typeof last === 'string') {
+        const text = 'Cannot reference an existing block device with additional options or a new filename';
+        throw new BlockError('invalid-option', text);
+    }
+    if (memberOf(last, 'filename') !== undefined) {
+        const text = "Can't specify 'file' and 'filename' options at the same time";
+        throw new BlockError('invalid-option', text);
+    }
+    const driver = memberOf(last, 'driver');
+    if (driver === 'null-co' || driver === 'null-aio') {
+        const text = `The only allowed filename for this driver is '${driver}://'`;
+        throw new BlockError('invalid-option', text);
+    }
+}
+/** The child that a file name goes to. */
+function namedChild(options) {
+    const driver = memberOf(options, 'driver');
+    if (driver === 'blkdebug')
+        return 'image';
+    return driver === 'blkverify' ? 'test' : FILE;
+}
+function memberOf(value, name) {
+    if (typeof value !== 'object' || value === null)
+        return undefined;
+    return value[name];
+}
+/** Relative to the file that stores the image, whatever filters stand between. */
+function backingPath(node, file) {
+    let storing = node;
+    while (storing.pipeline.driverNode?.hostFile === undefined) {
+        const below = storing.primary ?? storing.filtered;
+        if (below === null)
+            break;
+        storing = below;
+    }
+    const path = storing.pipeline.driverNode?.hostFile?.path ?? node.filename;
+    try {
+        return resolveBackingName(path, file);
+    }
+    catch (error) {
+        const { childLists, name } = storing.driver;
+        if (childLists === undefined)
+            throw error;
+        const text = `Cannot generate a base directory for ${name} nodes`;
+        throw new BlockError('invalid-option', text, { node: node.name, cause: error });
+    }
+}
+function guessedTooFar(node) {
+    return new BlockError('permission', `'${node.filename}' was guessed to be a '${node.driver.name}' image with a backing file of ` +
+        'its own; the overlay must name its backing format', { path: node.filename });
+}
+function inheritedByBacking(node, inherited, facts) {
+    const identity = primaryIdentity(node);
+    if (inherited.chain.length >= IMAGE_LIMITS.backingChainDepth) {
+        throw new BlockError('corrupt-image', `Backing chain is longer than ${IMAGE_LIMITS.backingChainDepth} files`, { path: node.filename, operation: 'backing-loop' });
+    }
+    const none = { device: '', inode: `#${inherited.chain.length}` };
+    return {
+        ...inheritedByOverlay(flagsOf(node), inherited),
+        // Options end; only headers can lead in a circle.
+        chain: facts.given ? [] : [...inherited.chain, identity ?? none],
+        guessedBacking: facts.guessed,
+    };
+}
+export async function openNamed(graph, reference, inherited) {
+    const { format } = reference;
+    const options = await optionsOf(graph, reference);
+    const { driver } = options;
+    if (typeof driver === 'string') {
+        const kind = (await graph.registry.load(driver)).kind;
+        const complete = { ...options, driver };
+        if (kind !== 'protocol' || 'options' in reference) {
+            if (format !== null && format !== driver) {
+                throw new BlockError('invalid-option', `Format '${format}' contradicts the driver '${driver}' that the image's options give`);
+            }
+            return await openNode(graph, complete, inherited);
+        }
+        return await openOver(graph, { file: complete, format, rest: {} }, inherited);
+    }
+    const { file, ...rest } = options;
+    if (typeof file === 'object' && file !== null) {
+        // Without a driver a file name is that of a host file.
+        const { filename } = file;
+        const below = { driver: await protocolOf(graph.host, filename), ...file };
+        return await openOver(graph, { file: below, format, rest }, inherited);
+    }
+    throw new BlockError('invalid-option', "Parameter 'driver' is missing");
+}
+async function optionsOf(graph, reference) {
+    if ('options' in reference)
+        return reference.options;
+    const parsed = parseFilename(reference.path);
+    if (parsed.kind === 'path') {
+        return { driver: await protocolOf(graph.host, parsed.path), filename: parsed.path };
+    }
+    const { driver } = parsed.options;
+    if (driver === 'nbd' && !graph.registry.has('nbd')) {
+        throw new BlockError('unsupported', "Protocol 'nbd' is not supported", {
+            path: reference.path,
+        });
+    }
+    return parsed.options;
+}
+/** Opens the protocol node, finds the format unless it is given, and opens that over it. */
+async function openOver(graph, request, inherited) {
+    if (request.format !== null) {
+        const asked = await graph.registry.load(request.format);
+        if (asked.kind === 'protocol') {
+            if (asked.name === 'null-co' && request.file.driver !== asked.name) {
+                const text = "The only allowed filename for this driver is 'null-co://'";
+                throw new BlockError('invalid-option', text);
+            }
+            return await openNode(graph, { ...request.file, driver: asked.name }, inherited);
+        }
+        // A name such as `blkdebug::PATH` says all of it.
+        if (request.file.driver === asked.name && asked.kind === 'filter') {
+            return await openNode(graph, request.file, inherited);
+        }
+    }
+    const below = {
+        ...inherited,
+        unmap: true,
+        writeThrough: false,
+        guessedBacking: false,
+    };
+    const file = await openNode(graph, request.file, below);
+    return await holding(graph, file, async () => {
+        const probed = request.format === null ? await graph.registry.probed() : [];
+        const head = request.format === null ? await readHead(file) : new Uint8Array(0);
+        const format = request.format ?? probeHead(head, probed)?.name ?? rawUnlessForeign(head);
+        const options = { ...request.rest, driver: format, file: file.name };
+        const node = await openNode(graph, options, inherited);
+        file.inheritsFrom = node;
+        if (request.format === null && format === 'raw') {
+            node.probedRaw = true;
+            // Also where it is read-only: it may become writable later.
+            node.addObserver(new RawProbeGuard(head, probed, node.name));
+        }
+        return node;
+    });
+}
+function rawUnlessForeign(head) {
+    const foreign = foreignFormat(head);
+    if (foreign === null)
+        return 'raw';
+    throw new BlockError('unsupported', `Image format '${foreign}' is not supported`, {
+        hint: "Specify the format 'raw' explicitly to use its bytes as they are.",
+    });
+}
+/** Keeps `node` open during `work`; afterwards it lives only if something else uses it. */
+async function holding(graph, node, work) {
+    node.references += 1;
+    try {
+        return await work();
+    }
+    finally {
+        node.references -= 1;
+        await graph.closeIfUnused(node);
+    }
+}

@@ -1,0 +1,218 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a reopen comes to: for each node its new options, flags and children, and what is refused.
+//
+// Options not given go back to their defaults. A child that was opened for its parent is reopened
+// with it: with the options given for it, or with its own when it is named. Options that a driver
+// cannot change must stay as they are and may not be left out. Nothing is changed here.
+import { BlockError } from '../../base/index.js';
+import { ChildRole } from '../driver.js';
+import { flagsOf, inheritedByChild, inheritedByOverlay, nodeFlags, requireUnmap, rootContext, } from '../open/make-node.js';
+import { sortedByName } from '../open/member-order.js';
+import { flatOptions, optionOf } from './flat-options.js';
+/** Options of every node that any reopen sets or resets. */
+const COMMON_OPTIONS = new Set([
+    'discard',
+    'cache',
+    'read-only',
+    'auto-read-only',
+    'detect-zeroes',
+]);
+/** Children that may become others; the rest are reopened at most. */
+const REPLACEABLE = new Set(['backing', 'file']);
+/** In the order in which nodes are reopened. Throws for nodes that are not there. */
+export function planReopen(graph, requests) {
+    const plans = new Map();
+    for (const given of requests) {
+        const name = given['node-name'];
+        if (name === undefined) {
+            throw new BlockError('invalid-option', 'node-name not specified');
+        }
+        const node = graph.find(name);
+        if (node === null) {
+            const text = `Failed to find node with node-name='${name}'`;
+            throw new BlockError('not-found', text);
+        }
+        addPlan(plans, { node, given, inherited: rootContext({}), keeps: false });
+    }
+    return plans;
+}
+/** A reopen that changes what is named and nothing else. */
+export function planChange({ node, options, writeThrough }) {
+    const plans = new Map();
+    const { policy, cache, forceShare, autoReadOnly } = flagsOf(node);
+    const inherited = {
+        ...rootContext({}),
+        policy: { direct: cache.direct, noFlush: cache['no-flush'], forceShare },
+        autoReadOnly,
+        unmap: policy.unmap,
+        writeThrough: writeThrough ?? policy.writeThrough,
+    };
+    addPlan(plans, { node, given: options, inherited, keeps: true });
+    return plans;
+}
+function addPlan(plans, request) {
+    const { node, inherited, keeps } = request;
+    const kept = plans.get(node)?.given ?? (keeps ? node.given : {});
+    const given = { ...kept, ...request.given };
+    const flags = nodeFlags(given, inherited);
+    const below = [];
+    const names = {};
+    // The newest child first: of a node that is two of them, what is said of the older counts.
+    for (const [name, edge] of [...node.edges].reverse()) {
+        const child = edge.node;
+        if (Object.hasOwn(node.driver.children, name))
+            names[name] = child.name;
+        const inherits = child.inheritsFrom === node;
+        if (keeps && !Object.hasOwn(request.given, name) && Object.hasOwn(given, name)) {
+            // It may have got another child since the options were given.
+            if (!inherits || typeof given[name] === 'string')
+                given[name] = child.name;
+        }
+        if (!inherits)
+            continue;
+        const value = given[name];
+        if (value === null || (typeof value === 'string' && value !== child.name))
+            continue;
+        const own = typeof value === 'object' ? value : {};
+        if (typeof value === 'object')
+            given[name] = child.name;
+        const toChild = (edge.role & ChildRole.cow) === 0 ? inheritedByChild : inheritedByOverlay;
+        below.push({
+            node: child,
+            given: own,
+            inherited: toChild(flags, inherited),
+            keeps: typeof value === 'string' || keeps,
+        });
+    }
+    const base = {
+        driver: node.driver.name,
+        'node-name': node.name,
+        'force-share': node.forceShare,
+        'auto-read-only': flags.autoReadOnly,
+        cache: flags.cache,
+    };
+    plans.set(node, {
+        node,
+        given,
+        flags,
+        options: { ...names, ...given, ...base },
+        backingMissing: !keeps && given['backing'] === undefined,
+        children: new Map(),
+    });
+    for (const child of below)
+        addPlan(plans, child);
+}
+/** Throws for what cannot be, node by node in order; fills in the children that change. */
+export function checkPlans(graph, plans) {
+    for (const plan of plans.values()) {
+        requireUnmap(plan.flags);
+        requireReopenable(plan);
+        requireBacking(plan);
+        const declared = Object.keys(plan.node.driver.children).toSorted();
+        for (const name of declared)
+            planChild(graph, plans, { plan, name });
+        requireUnchanged(plan);
+    }
+}
+function requireReopenable({ node, given }) {
+    const { name, children, reopenOptions } = node.driver;
+    if (reopenOptions === undefined) {
+        throw new BlockError('unsupported', `Block format '${name}' used by node '${node.name}' does not support reopening files`, { node: node.name });
+    }
+    const now = flatOptions(given);
+    for (const [key] of sortedByName(flatOptions(node.given))) {
+        const option = optionOf(key);
+        const free = COMMON_OPTIONS.has(option) || reopenOptions.includes(option) || option in children;
+        if (free || now.has(key) || key === 'driver' || key === 'node-name')
+            continue;
+        throw new BlockError('invalid-option', `Option '${key}' cannot be reset to its default value`, { node: node.name });
+    }
+}
+function requireBacking({ node, backingMissing }) {
+    if (!backingMissing)
+        return;
+    const hasOne = node.edgeWithRole(ChildRole.cow) !== null;
+    if (!hasOne && node.backingLink() === null)
+        return;
+    throw new BlockError('invalid-option', `backing is missing for '${node.name}'`, {
+        node: node.name,
+    });
+}
+function planChild(graph, plans, request) {
+    const { plan, name } = request;
+    const { node } = plan;
+    const value = plan.given[name];
+    if (value !== null && typeof value !== 'string')
+        return;
+    const present = node.edges.get(name)?.node ?? null;
+    if (!REPLACEABLE.has(name)) {
+        if (value !== (present?.name ?? null))
+            throw cannotChange(name, node);
+        return;
+    }
+    const wanted = value === null ? null : graph.find(value);
+    if (wanted === null && value !== null) {
+        const text = `Cannot find device='' nor node-name='${value}'`;
+        throw new BlockError('not-found', text, { node: node.name });
+    }
+    if (wanted !== null && reaches(plans, wanted, node)) {
+        throw new BlockError('invalid-option', `Making '${wanted.name}' a ${name} child of '${node.name}' would create a cycle`, { node: node.name });
+    }
+    const edge = node.edges.get(name) ?? null;
+    const old = edge?.node ?? null;
+    if (old === wanted || (old !== null && belowImplicit(old) === wanted))
+        return;
+    if (old?.implicit === true) {
+        const text = `Cannot replace implicit ${name} child of ${node.name}`;
+        throw new BlockError('busy', text, { node: node.name });
+    }
+    if (edge !== null && edge.frozenBy !== null) {
+        throw new BlockError('busy', `Cannot change frozen '${name}' link from '${node.name}' to '${edge.node.name}'`, { node: node.name });
+    }
+    plan.children.set(name, wanted);
+}
+/** Whether `target` is `from` or below it, with what is planned so far in force. */
+function reaches(plans, from, target) {
+    const found = new Set([from]);
+    for (const node of found) {
+        if (node === target)
+            return true;
+        const planned = plans.get(node)?.children;
+        for (const edge of node.edges.values()) {
+            if (planned?.has(edge.name) !== true)
+                found.add(edge.node);
+        }
+        for (const child of planned?.values() ?? [])
+            if (child !== null)
+                found.add(child);
+    }
+    return false;
+}
+function belowImplicit(node) {
+    let current = node;
+    while (current.implicit && current.filtered !== null)
+        current = current.filtered;
+    return current;
+}
+function requireUnchanged({ node, given }) {
+    const { children, reopenOptions = [], changeableOptions = [], name: driver } = node.driver;
+    const current = flatOptions({ ...node.given, driver, 'node-name': node.name });
+    for (const [key, value] of sortedByName(flatOptions(given))) {
+        const option = optionOf(key);
+        if (COMMON_OPTIONS.has(option) || reopenOptions.includes(option))
+            continue;
+        if (changeableOptions.includes(option))
+            continue;
+        if (key in children && (value === null || typeof value === 'string'))
+            continue;
+        if (key !== option && option in children)
+            throw cannotChange(key, node);
+        if (value !== current.get(key))
+            throw cannotChange(key, node);
+    }
+}
+function cannotChange(option, node) {
+    return new BlockError('invalid-option', `Cannot change the option '${option}'`, {
+        node: node.name,
+    });
+}

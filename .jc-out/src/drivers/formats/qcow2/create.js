@@ -1,0 +1,294 @@
+// SPDX-License-Identifier: Apache-2.0
+// blockdev-create for qcow2: an empty image, byte for byte as the reference lays it out.
+//
+// Layout: header, refcount table, first refcount block, L1 table, then the refcount blocks that
+// the L1 table's own clusters need. Order: old header wiped and flushed, tables, flush, header,
+// flush; a power cut before the last step leaves a file that is no qcow2 image.
+import { BlockError, IMAGE_LIMITS, MAX_OFFSET, NO_BITS } from '../../../base/index.js';
+import { RequestFlag, writeRequest, zeroRequest } from '../../../block/index.js';
+import { encodeExtensions, encodeHeaderFields } from './header.js';
+import { requireShortFormat } from './header-update.js';
+import { CompressionType, DEFAULT_CLUSTER_SIZE, ExtensionType, FEATURE_ENTRY_SIZE, FEATURE_NAMES, geometryOf, l1EntriesFor, LAZY_REFCOUNTS_BIT, MAX_CLUSTER_BITS, MIN_CLUSTER_BITS, QCOW2_MAGIC, V2_HEADER_LENGTH, V3_HEADER_LENGTH, } from './layout.js';
+/** Bit 63 of an entry, in its upper half. */
+const COPIED = 0x8000_0000;
+/** Smaller clusters are left to the backing name: the reference gives them no feature names. */
+const FEATURE_NAMES_MIN_CLUSTER = 8192;
+/** Validated options of `blockdev-create`; throws naming the option that cannot be honoured. */
+export async function createQcow2(context, options) {
+    const image = emptyImage(options);
+    const { header, tables, fileLength } = layOut(image);
+    const file = await context.node(options.file);
+    // A block device stays as long as it is.
+    await file.truncate(0, { exact: false });
+    const { preallocation } = image;
+    await file.truncate(fileLength, {
+        exact: false,
+        preallocation: preallocation === 'metadata' ? 'off' : preallocation,
+    });
+    if (file.length < fileLength) {
+        throw new BlockError('no-space', `The file is too small: ${fileLength} bytes are needed`);
+    }
+    // A block device or fixed-size node keeps its old bytes: no old header may be found meanwhile.
+    await wipe(file, { offset: 0, length: image.geometry.clusterSize });
+    await file.flush();
+    for (const { offset, bytes } of tables)
+        await file.write(writeRequest(offset, bytes));
+    await file.flush();
+    await file.write(writeRequest(0, header));
+    await file.flush();
+}
+async function wipe(file, range) {
+    await file.writeZeroes(zeroRequest(range.offset, range.length, RequestFlag.mayUnmap));
+}
+/** The options as facts of an image, every refusal in the reference's words where it has some. */
+export function emptyImage(options) {
+    refuseUnsupported(options);
+    const version = options.version === 'v2' ? 2 : 3;
+    const { size } = options;
+    const clusterSize = options['cluster-size'] ?? DEFAULT_CLUSTER_SIZE;
+    const clusterBits = Math.log2(clusterSize);
+    if (!Number.isInteger(clusterBits) ||
+        clusterBits < MIN_CLUSTER_BITS ||
+        clusterBits > MAX_CLUSTER_BITS) {
+        throw invalid('Cluster size must be a power of two between 512 and 2048k');
+    }
+    if (size % 512 !== 0)
+        throw invalid('Image size must be a multiple of 512 bytes');
+    const refcountBits = options['refcount-bits'] ?? 16;
+    const refcountOrder = Math.log2(refcountBits);
+    if (!Number.isInteger(refcountOrder) || refcountOrder > 6) {
+        throw invalid('Refcount width must be a power of two and may not exceed 64 bits');
+    }
+    if (version < 3 && refcountBits !== 16) {
+        throw invalid('Different refcount widths than 16 bits require compatibility level 1.1 or above ' +
+            '(use version=v3 or greater)');
+    }
+    const lazyRefcounts = options['lazy-refcounts'] === true;
+    if (version < 3 && lazyRefcounts) {
+        throw invalid('Lazy refcounts only supported with compatibility level 1.1 and above ' +
+            '(use version=v3 or greater)');
+    }
+    const geometry = geometryOf(clusterBits, refcountOrder);
+    if (size > MAX_OFFSET || l1EntriesFor(size, geometry) * 8 > IMAGE_LIMITS.qcow2L1Bytes) {
+        throw new BlockError('too-large', "The image size is too large for file format 'qcow2' (try using a larger cluster size)");
+    }
+    const preallocation = options.preallocation ?? 'off';
+    if (preallocation !== 'off') {
+        if (options['backing-file'] !== undefined) {
+            throw invalid('Backing file and preallocation can only be used at the same time ' +
+                'if extended_l2 is on');
+        }
+        refuseBeyondTable(size, geometry);
+    }
+    return { size, version, geometry, lazyRefcounts, preallocation, ...backing(options) };
+}
+/** The refcount table of a full image must not be larger than one that can be opened. */
+function refuseBeyondTable(size, geometry) {
+    const entries = Math.ceil(size / geometry.clusterSize / geometry.refcountBlockEntries);
+    if (entries * 8 * 2 <= IMAGE_LIMITS.qcow2RefcountTableBytes)
+        return;
+    throw new BlockError('too-large', "The image size is too large to be preallocated in format 'qcow2' " +
+        '(try using a larger cluster size)');
+}
+function backing(options) {
+    const backingFile = options['backing-file'] ?? null;
+    const backingFormat = options['backing-fmt'] ?? null;
+    if (backingFormat !== null && backingFile === null) {
+        throw invalid('Backing format cannot be used without backing file');
+    }
+    requireShortFormat(backingFormat);
+    if (backingFile !== null) {
+        const bytes = Buffer.byteLength(backingFile, 'utf8');
+        if (bytes > IMAGE_LIMITS.backingNameBytes)
+            throw invalid('Backing file name too long');
+    }
+    return { backingFile, backingFormat };
+}
+function refuseUnsupported(options) {
+    const refuse = (name, value) => {
+        throw new BlockError('unsupported', `Creating qcow2 images with ${name} '${String(value)}' is not supported`);
+    };
+    if (options.encrypt !== undefined)
+        refuse('encrypt', 'luks');
+    if (options['data-file'] !== undefined)
+        refuse('data-file', options['data-file']);
+    if (options['data-file-raw'] === true)
+        refuse('data-file-raw', true);
+    if (options['extended-l2'] === true)
+        refuse('extended-l2', true);
+    if (options['compression-type'] === 'zstd')
+        refuse('compression-type', 'zstd');
+}
+function invalid(message) {
+    return new BlockError('invalid-option', message);
+}
+/** The bytes of an empty image: header cluster, tables, and the length of the file. */
+export function layOut(image) {
+    const { geometry } = image;
+    const { clusterSize } = geometry;
+    const l1Bytes = l1EntriesFor(image.size, geometry) * 8;
+    const l1Clusters = Math.ceil(l1Bytes / clusterSize);
+    const dataClusters = image.preallocation === 'off' ? 0 : Math.ceil(image.size / clusterSize);
+    const l2Clusters = Math.ceil(dataClusters / geometry.l2Entries);
+    const places = placeTables(geometry, l1Clusters + l2Clusters + dataClusters);
+    const { tableClusters, l1Cluster, blocks, endCluster } = places;
+    const l1TableOffset = l1Bytes === 0 ? 0 : l1Cluster * clusterSize;
+    const header = encodeHeaderCluster(image, { l1TableOffset, tableClusters });
+    const l2Cluster = l1Cluster + l1Clusters;
+    const data = { l2Cluster, l2Clusters, dataClusters };
+    function* tables() {
+        const entries = [...blocks].map(([index, cluster]) => [index, cluster * clusterSize]);
+        yield { offset: clusterSize, bytes: refcountTable(tableClusters * clusterSize, entries) };
+        for (const [index, offset] of entries) {
+            yield { offset, bytes: refcountBlock(geometry, index, endCluster) };
+        }
+        if (l1Bytes > 0)
+            yield { offset: l1TableOffset, bytes: l1Table(l1Bytes, data, clusterSize) };
+        yield* l2Tables(geometry, data);
+    }
+    // Without data clusters the file ends with the last byte written, as the reference leaves it.
+    const blocksEnd = (Math.max(...blocks.values()) + 1) * clusterSize;
+    const l1End = dataClusters === 0 ? l1TableOffset + l1Bytes : 0;
+    const dataEnd = dataClusters === 0 ? 0 : (l2Cluster + l2Clusters + dataClusters) * clusterSize;
+    const fileLength = Math.max(blocksEnd, l1End, dataEnd);
+    return { header, tables: tables(), fileLength };
+}
+function refcountTable(length, entries) {
+    const bytes = new Uint8Array(length);
+    const view = new DataView(bytes.buffer);
+    for (const [index, offset] of entries) {
+        view.setUint32(index * 8, Math.floor(offset / 0x1_0000_0000));
+        view.setUint32(index * 8 + 4, offset % 0x1_0000_0000);
+    }
+    return bytes;
+}
+function l1Table(length, data, clusterSize) {
+    const view = new DataView(new ArrayBuffer(length));
+    for (let index = 0; index < data.l2Clusters; index += 1) {
+        setOwned(view, index, (data.l2Cluster + index) * clusterSize);
+    }
+    return new Uint8Array(view.buffer);
+}
+function* l2Tables(geometry, data) {
+    const { clusterSize, l2Entries } = geometry;
+    const firstData = data.l2Cluster + data.l2Clusters;
+    for (let table = 0; table < data.l2Clusters; table += 1) {
+        const view = new DataView(new ArrayBuffer(clusterSize));
+        const first = table * l2Entries;
+        const count = Math.min(l2Entries, data.dataClusters - first);
+        for (let index = 0; index < count; index += 1) {
+            setOwned(view, index, (firstData + first + index) * clusterSize);
+        }
+        const bytes = new Uint8Array(view.buffer);
+        yield { offset: (data.l2Cluster + table) * clusterSize, bytes };
+    }
+}
+/** An L1 or L2 entry for a cluster with refcount one. */
+function setOwned(view, index, hostOffset) {
+    view.setUint32(index * 8, (Math.floor(hostOffset / 0x1_0000_0000) | COPIED) >>> 0);
+    view.setUint32(index * 8 + 4, hostOffset % 0x1_0000_0000);
+}
+/**
+ * Places the tables as an allocator does that takes the run of clusters that begins with the L1
+ * table (and goes on with L2 tables and data, when preallocated) in one piece first and
+ * then, cluster by cluster, the refcount blocks that are missing to count them (a new block may
+ * itself need another one).
+ */
+function placeTables(geometry, runClusters) {
+    const perBlock = geometry.refcountBlockEntries;
+    for (let tableClusters = 1;; tableClusters += 1) {
+        const firstBlock = 1 + tableClusters;
+        const l1Cluster = firstBlock + 1;
+        const blocks = new Map();
+        let next = l1Cluster + runClusters;
+        const cover = (cluster) => {
+            const index = Math.floor(cluster / perBlock);
+            if (blocks.has(index))
+                return;
+            const place = next;
+            next += 1;
+            blocks.set(index, place);
+            cover(place);
+        };
+        blocks.set(Math.floor(firstBlock / perBlock), firstBlock);
+        for (let cluster = 0; cluster < l1Cluster + runClusters; cluster += perBlock)
+            cover(cluster);
+        const room = (tableClusters * geometry.clusterSize) / 8;
+        if (Math.max(...blocks.keys()) < room) {
+            return { tableClusters, l1Cluster, blocks, endCluster: next };
+        }
+    }
+}
+/** A refcount block in which every cluster below `endCluster` has refcount one. */
+function refcountBlock(geometry, index, endCluster) {
+    const bytes = new Uint8Array(geometry.clusterSize);
+    const first = index * geometry.refcountBlockEntries;
+    const count = Math.min(geometry.refcountBlockEntries, endCluster - first);
+    const { refcountBits } = geometry;
+    for (let entry = 0; entry < count; entry += 1) {
+        if (refcountBits >= 8) {
+            const width = refcountBits / 8;
+            bytes[entry * width + width - 1] = 1;
+        }
+        else {
+            const bit = entry * refcountBits;
+            bytes[bit >>> 3] = (bytes[bit >>> 3] ?? 0) | (1 << (bit & 7));
+        }
+    }
+    return bytes;
+}
+function encodeHeaderCluster(image, places) {
+    const { geometry, version } = image;
+    const headerLength = version === 2 ? V2_HEADER_LENGTH : V3_HEADER_LENGTH;
+    const name = Buffer.from(image.backingFile ?? '', 'utf8');
+    const room = geometry.clusterSize - headerLength - name.length;
+    const stream = encodeExtensions(extensionsOf(image));
+    if (stream.length > room) {
+        throw invalid(`Backing file name too long (backing_file_size ${name.length})`);
+    }
+    const nameOffset = headerLength + stream.length;
+    const fields = {
+        magic: QCOW2_MAGIC,
+        version,
+        backingFileOffset: name.length === 0 ? 0 : nameOffset,
+        backingFileSize: name.length,
+        clusterBits: geometry.clusterBits,
+        size: image.size,
+        cryptMethod: 0,
+        l1Size: l1EntriesFor(image.size, geometry),
+        l1TableOffset: places.l1TableOffset,
+        refcountTableOffset: geometry.clusterSize,
+        refcountTableClusters: places.tableClusters,
+        nbSnapshots: 0,
+        snapshotsOffset: 0,
+        incompatibleFeatures: NO_BITS,
+        compatibleFeatures: image.lazyRefcounts ? LAZY_REFCOUNTS_BIT : NO_BITS,
+        autoclearFeatures: NO_BITS,
+        refcountOrder: geometry.refcountOrder,
+        headerLength,
+        compressionType: CompressionType.deflate,
+    };
+    const bytes = new Uint8Array(geometry.clusterSize);
+    bytes.set(encodeHeaderFields(fields), 0);
+    bytes.set(stream, headerLength);
+    bytes.set(name, nameOffset);
+    return bytes;
+}
+function extensionsOf(image) {
+    const extensions = [];
+    if (image.backingFormat !== null) {
+        const data = new Uint8Array(Buffer.from(image.backingFormat, 'utf8'));
+        extensions.push({ type: ExtensionType.backingFormat, data });
+    }
+    if (image.version >= 3 && image.geometry.clusterSize >= FEATURE_NAMES_MIN_CLUSTER) {
+        const data = new Uint8Array(FEATURE_NAMES.length * FEATURE_ENTRY_SIZE);
+        FEATURE_NAMES.forEach(({ type, bit, name }, index) => {
+            const at = index * FEATURE_ENTRY_SIZE;
+            data[at] = type;
+            data[at + 1] = bit;
+            data.set(Buffer.from(name, 'latin1'), at + 2);
+        });
+        extensions.push({ type: ExtensionType.featureNames, data });
+    }
+    return extensions;
+}

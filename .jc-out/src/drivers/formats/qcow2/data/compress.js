@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: Apache-2.0
+// Compressed clusters: deflated payloads packed byte by byte, in the order they come.
+//
+// Payloads follow each other in host clusters that count one reference for each of them
+// (alloc.ts). As with plain data the bytes are written first and the entry linked afterwards,
+// under a range lock. What deflate does not make smaller is written as a plain cluster.
+import { BlockError, settle } from '../../../../base/index.js';
+import { deflateCluster } from '../../../../codec/index.js';
+import { compressedEntryHi, compressedEntryLo } from '../entries.js';
+import { nothing, runSteps } from './steps.js';
+export class Compressor {
+    stepLength = 0;
+    #store;
+    #image;
+    #writer;
+    constructor(store, writer) {
+        this.#store = store;
+        this.#image = store.image;
+        this.#writer = writer;
+    }
+    /** Whole clusters, but for the last of the image, which is padded with zeroes. */
+    write(offset, buffer) {
+        const { clusterSize, size } = this.#image;
+        const end = offset + buffer.length;
+        if (offset % clusterSize !== 0 || (end % clusterSize !== 0 && end !== size)) {
+            throw new BlockError('invalid-option', `compressed write at offset ${offset} of ${buffer.length} bytes is not whole clusters`, { node: this.#image.name, offset });
+        }
+        for (let at = 0; at < buffer.length; at += clusterSize) {
+            const step = this.#writeCluster(offset + at, buffer.subarray(at, at + clusterSize));
+            if (step instanceof Promise) {
+                return this.#continue(step, offset + at + clusterSize, buffer.subarray(at + clusterSize));
+            }
+        }
+        return undefined;
+    }
+    /**
+     * Links one cluster that is deflated already (raw, 12-bit window, shorter than a cluster).
+     * `offset` is the guest offset of the cluster.
+     */
+    writeDeflated(offset, payload) {
+        const { clusterSize, leases } = this.#image;
+        if (offset % clusterSize !== 0 || payload.length === 0 || payload.length >= clusterSize) {
+            throw new BlockError('invalid-option', `compressed cluster at offset ${offset} of ${payload.length} bytes does not fit`, { node: this.#image.name, offset });
+        }
+        const context = { bytes: payload };
+        return runSteps(this, { offset, length: 1 }, { leases, context });
+    }
+    step(offset, _length, payload) {
+        this.stepLength = 0;
+        const image = this.#image;
+        image.assertWritable();
+        const room = this.#store.makeRoom();
+        if (room !== undefined)
+            return room;
+        const cluster = offset / image.clusterSize;
+        const conflict = image.locks.conflict(cluster, cluster + 1);
+        if (conflict !== null)
+            return conflict;
+        const table = this.#store.forWriting(offset);
+        if (table instanceof Promise)
+            return table.then(nothing);
+        if (table === undefined)
+            return undefined;
+        const run = this.#store.allocator.takeBytes(payload.bytes.length);
+        if (run instanceof Promise)
+            return run;
+        this.stepLength = 1;
+        image.l2.pin(table);
+        return this.#perform({ table, run, lock: image.locks.acquire(cluster, cluster + 1) }, payload.bytes);
+    }
+    async #continue(first, offset, rest) {
+        const { clusterSize } = this.#image;
+        await first;
+        for (let at = 0; at < rest.length; at += clusterSize) {
+            await this.#writeCluster(offset + at, rest.subarray(at, at + clusterSize));
+        }
+    }
+    #writeCluster(offset, data) {
+        const { clusterSize } = this.#image;
+        let cluster = data;
+        if (data.length < clusterSize) {
+            cluster = new Uint8Array(clusterSize);
+            cluster.set(data);
+        }
+        const payload = deflateCluster(cluster, clusterSize - 1);
+        return payload === null
+            ? this.#writer.write(offset, data)
+            : this.writeDeflated(offset, payload);
+    }
+    #perform(placed, bytes) {
+        let written;
+        try {
+            written = settle(this.#image.point('l2_update_compressed'), () => this.#image.writeFileAt('write_compressed', placed.run.offset, bytes));
+        }
+        catch (error) {
+            this.#giveUp(placed);
+            throw error;
+        }
+        if (!(written instanceof Promise))
+            return this.#link(placed);
+        return written.then(() => this.#link(placed), (error) => {
+            this.#giveUp(placed);
+            throw error;
+        });
+    }
+    #link(placed) {
+        const { geometry, passDiscardOther } = this.#image;
+        const { table, run } = placed;
+        const at = (placed.lock.first % geometry.l2Entries) * 8;
+        const hi = table.view.getUint32(at);
+        const lo = table.view.getUint32(at + 4);
+        this.#store.setEntry(table, placed.lock.first, {
+            hi: compressedEntryHi({ hostOffset: run.offset, length: run.length }, geometry.clusterBits),
+            lo: compressedEntryLo(run.offset),
+        });
+        this.#store.freeEntry(hi, lo, passDiscardOther);
+        this.#end(placed);
+    }
+    #giveUp(placed) {
+        this.#store.allocator.undoBytes(placed.run);
+        this.#end(placed);
+    }
+    #end(placed) {
+        this.#image.l2.unpin(placed.table);
+        this.#image.locks.release(placed.lock);
+    }
+}

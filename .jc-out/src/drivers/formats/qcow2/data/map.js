@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: Apache-2.0
+// Where guest bytes are: block status of this layer, and extents lowered to host files for lanes.
+//
+// Compressed clusters lower to the bytes of their stream; what lies past the end of the file reads
+// as zeroes. Lowering gives up (null) as soon as the file child cannot name the host file.
+import { settle } from '../../../../base/index.js';
+import { EntryKind } from '../entries.js';
+import { EmptyTables } from './empty-tables.js';
+import { RunPlan } from './plan.js';
+import { looksPreallocated } from './preallocated.js';
+/** L2 tables that one answer looks at. */
+const JOINED_TABLES = 16;
+export class Mapper {
+    #store;
+    #image;
+    #plan;
+    #emptyTables;
+    /** Data clusters may be holes of the file; null until an exact status asked for it. */
+    #mayHaveHoles = null;
+    constructor(store) {
+        this.#store = store;
+        this.#image = store.image;
+        this.#plan = new RunPlan(store.image);
+        this.#emptyTables = new EmptyTables(store.image);
+    }
+    blockStatus(offset, length, exact) {
+        if (exact && this.#mayHaveHoles === null) {
+            return this.#lookForHoles().then(() => this.blockStatus(offset, length, exact));
+        }
+        const table = this.#table(offset);
+        if (table instanceof Promise)
+            return table.then(() => this.blockStatus(offset, length, exact));
+        const plan = this.#plan;
+        plan.find(table, offset, length);
+        const status = this.#describe(plan);
+        if (status.allocated || plan.length === length)
+            return status;
+        return { ...status, length: this.#unallocatedLength(offset, length) };
+    }
+    /**
+     * How far nothing is allocated from `offset`, as long as the tables are there. Not too far: who
+     * asks again a cluster later must not have all of the rest looked at each time.
+     */
+    #unallocatedLength(offset, length) {
+        const plan = this.#plan;
+        let found = plan.length;
+        for (let tables = 1; found < length && tables < JOINED_TABLES; tables += 1) {
+            const table = this.#table(offset + found);
+            if (table instanceof Promise) {
+                // Nobody waits for it here: a failure shows again to whoever asks for that offset.
+                table.catch(() => undefined);
+                break;
+            }
+            plan.find(table, offset + found, length - found);
+            if (plan.kind !== EntryKind.unallocated)
+                break;
+            found += plan.length;
+        }
+        return found;
+    }
+    #table(guestOffset) {
+        return this.#emptyTables.has(guestOffset) ? null : this.#store.lookup(guestOffset);
+    }
+    planExtents(offset, length) {
+        return this.#planFrom([], offset, offset + length);
+    }
+    /** Goes on where something had to be waited for: as long as nothing has, in one turn. */
+    #planFrom(extents, start, end) {
+        for (let at = start; at < end;) {
+            const table = this.#table(at);
+            if (table instanceof Promise)
+                return table.then(() => this.#planFrom(extents, at, end));
+            this.#plan.find(table, at, end - at);
+            const next = at + this.#plan.length;
+            const lowered = this.#lower(at);
+            if (lowered instanceof Promise) {
+                return lowered.then((parts) => appendAll(extents, parts) ? this.#planFrom(extents, next, end) : null);
+            }
+            if (!appendAll(extents, lowered))
+                return null;
+            at = next;
+        }
+        return extents;
+    }
+    async #lookForHoles() {
+        this.#mayHaveHoles = await looksPreallocated(this.#store);
+    }
+    #describe(plan) {
+        const { length, kind } = plan;
+        const allocated = kind !== EntryKind.unallocated;
+        const compressed = kind === EntryKind.compressed;
+        if (kind === EntryKind.data || kind === EntryKind.zeroAllocated) {
+            const zero = kind === EntryKind.zeroAllocated;
+            const { hostOffset } = plan;
+            const { file } = this.#image;
+            if (zero)
+                return { length, allocated, data: false, zero, compressed, hostOffset, file };
+            const recurse = this.#mayHaveHoles === true;
+            return { length, allocated, data: true, zero, compressed, hostOffset, file, recurse };
+        }
+        const zero = kind === EntryKind.zero || (!allocated && this.#image.backing === null);
+        return { length, allocated, data: compressed, zero, compressed };
+    }
+    #lower(at) {
+        const { kind, length, hostOffset, compressedLength } = this.#plan;
+        switch (kind) {
+            case EntryKind.unallocated:
+                return [{ kind: 'backing', length }];
+            case EntryKind.data:
+                return this.#lowerData(hostOffset, length);
+            case EntryKind.compressed: {
+                const skip = at % this.#image.clusterSize;
+                return this.#lowerCompressed({ hostOffset, compressedLength }, { skip, length });
+            }
+            default:
+                return [{ kind: 'zero', length }];
+        }
+    }
+    #lowerData(hostOffset, length) {
+        const { file } = this.#image;
+        const there = Math.min(length, Math.max(0, file.length - hostOffset));
+        if (there === 0)
+            return [{ kind: 'zero', length }];
+        return settle(file.planExtents(hostOffset, there), (extents) => {
+            if (extents === null || extents.some((extent) => extent.kind === 'backing'))
+                return null;
+            return there === length ? extents : [...extents, { kind: 'zero', length: length - there }];
+        });
+    }
+    #lowerCompressed(stored, part) {
+        const { file, clusterSize } = this.#image;
+        const there = Math.min(stored.compressedLength, file.length - stored.hostOffset);
+        if (there <= 0)
+            return null;
+        return settle(file.planExtents(stored.hostOffset, there), (extents) => {
+            const only = extents?.[0];
+            if (only?.kind !== 'data' || only.length !== there)
+                return null;
+            return [
+                {
+                    kind: 'compressed',
+                    codec: 'deflate',
+                    file: only.file,
+                    hostOffset: only.hostOffset,
+                    compressedLength: there,
+                    inflatedLength: clusterSize,
+                    skip: part.skip,
+                    length: part.length,
+                },
+            ];
+        });
+    }
+}
+/** Whether there was anything to add: null ends the plan. */
+function appendAll(extents, parts) {
+    if (parts === null)
+        return false;
+    for (const part of parts)
+        append(extents, part);
+    return true;
+}
+/** Joins what follows on. */
+function append(extents, next) {
+    const last = extents[extents.length - 1];
+    if (last !== undefined && last.kind === next.kind) {
+        if (last.kind === 'zero' || last.kind === 'backing') {
+            extents[extents.length - 1] = { kind: last.kind, length: last.length + next.length };
+            return;
+        }
+        if (last.kind === 'data' && next.kind === 'data' && last.file === next.file) {
+            if (last.hostOffset + last.length === next.hostOffset) {
+                extents[extents.length - 1] = { ...last, length: last.length + next.length };
+                return;
+            }
+        }
+    }
+    extents.push(next);
+}

@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a guest range is made of, from one L2 table: pure lookup, no I/O.
+//
+// A RunPlan is a scratch object that its owner fills again and again; its members hold until the
+// next find() and are read before anything is awaited. A run never leaves the L2 table it was
+// found in, and a compressed run never leaves its cluster.
+import { MAX_OFFSET } from '../../../../base/index.js';
+import { compressedHostOffset, compressedLength, EntryKind, entryHostOffset, entryKind, hasReservedL2Bits, isCopied, } from '../entries.js';
+import { hex } from '../metadata/index.js';
+export class RunPlan {
+    kind = EntryKind.unallocated;
+    /** Guest bytes from the offset asked for. */
+    length = 0;
+    /** Host byte behind the offset asked for (data, zeroAllocated), or the compressed bytes. */
+    hostOffset = 0;
+    /** Bytes to read at hostOffset; compressed only. */
+    compressedLength = 0;
+    /** Every cluster of the run has refcount one, by its entry. */
+    copied = false;
+    /** First entry of the run. */
+    hi = 0;
+    lo = 0;
+    #image;
+    constructor(image) {
+        this.#image = image;
+    }
+    /**
+     * Finds the longest run of one kind at `guestOffset`, at most `length` bytes. A null table is an
+     * L1 entry without one. Throws kind `corrupt-image` on an entry that cannot be.
+     */
+    find(table, guestOffset, length) {
+        const { geometry, clusterSize } = this.#image;
+        const inTable = guestOffset % geometry.l2Coverage;
+        const most = Math.min(length, geometry.l2Coverage - inTable);
+        if (table === null) {
+            this.#set(EntryKind.unallocated, 0, 0);
+            this.length = most;
+            return;
+        }
+        const inCluster = inTable % clusterSize;
+        const first = (inTable - inCluster) / clusterSize;
+        this.hi = table.view.getUint32(first * 8);
+        this.lo = table.view.getUint32(first * 8 + 4);
+        this.#classify(guestOffset);
+        let run = clusterSize - inCluster;
+        if (this.kind === EntryKind.compressed) {
+            this.length = Math.min(run, most);
+            return;
+        }
+        for (let index = first + 1; run < most; index += 1) {
+            if (!this.#continues(table.view, index, run + inCluster))
+                break;
+            run += clusterSize;
+        }
+        this.length = Math.min(run, most);
+        if (this.hostOffset !== 0)
+            this.hostOffset += inCluster;
+    }
+    #classify(guestOffset) {
+        const image = this.#image;
+        const { hi, lo } = this;
+        const kind = entryKind(hi, lo, image.version);
+        if (kind === EntryKind.compressed) {
+            const { clusterBits } = image.geometry;
+            this.#set(kind, compressedHostOffset(hi, lo, clusterBits), 0);
+            this.compressedLength = compressedLength(hi, lo, clusterBits);
+            return;
+        }
+        const offset = entryHostOffset(hi, lo);
+        if (kind === EntryKind.invalid ||
+            hasReservedL2Bits(hi, lo, image.version) ||
+            offset % image.clusterSize !== 0 ||
+            offset > MAX_OFFSET) {
+            throw image.corruptError(`L2 entry ${hex(hi, lo)} for guest offset ${guestOffset} is invalid`);
+        }
+        this.#set(kind, offset, hi);
+    }
+    #set(kind, hostOffset, hi) {
+        this.kind = kind;
+        this.hostOffset = hostOffset;
+        this.copied = isCopied(hi);
+        this.compressedLength = 0;
+    }
+    /** The next entry carries the run on; `distance` is its host distance from the first cluster. */
+    #continues(view, index, distance) {
+        const hi = view.getUint32(index * 8);
+        const lo = view.getUint32(index * 8 + 4);
+        if (hasReservedL2Bits(hi, lo, this.#image.version))
+            return false;
+        if (entryKind(hi, lo, this.#image.version) !== this.kind)
+            return false;
+        if (this.hostOffset === 0)
+            return true;
+        return entryHostOffset(hi, lo) === this.hostOffset + distance && isCopied(hi) === this.copied;
+    }
+}

@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: Apache-2.0
+// Host clusters for a range of guest clusters that holds nothing yet, linked as data of zeroes.
+//
+// A cluster is made to read as zeroes before its entry names it: one that was in use before holds
+// old bytes. `full` writes the zeroes out, `falloc` asks the host for the space at the file's end.
+import { QCOW2_LIMITS, settleFinally } from '../../../../base/index.js';
+import { zeroRequest } from '../../../../block/index.js';
+import { entryHi, entryLo } from '../entries.js';
+/** Entries stay linked when it fails halfway; they read as zeroes. */
+export async function preallocate(store, range) {
+    const { clusterSize } = store.image;
+    const lease = store.image.leases.enter();
+    await settleFinally(async () => {
+        const last = Math.ceil(range.end / clusterSize);
+        for (let cluster = range.offset / clusterSize; cluster < last;) {
+            const room = store.makeRoom();
+            if (room !== undefined)
+                await room;
+            const most = Math.min(last - cluster, QCOW2_LIMITS.zeroWriteBytes / clusterSize);
+            const run = store.allocator.take(Math.max(1, Math.floor(most)));
+            if (run instanceof Promise) {
+                await run;
+                continue;
+            }
+            await fill(store, run, range.mode);
+            await link(store, cluster, run);
+            cluster += run.clusters;
+        }
+    }, () => store.image.leases.leave(lease));
+}
+async function fill(store, run, mode) {
+    const { image, refcounts } = store;
+    const { file, clusterSize } = image;
+    const length = run.clusters * clusterSize;
+    try {
+        if (mode === 'full') {
+            await image.writeFile(run.offset, new Uint8Array(length));
+            return;
+        }
+        // Past the end of the file all is zeroes. A byte makes it longer, never shorter.
+        const inside = Math.min(length, Math.max(0, file.length - run.offset));
+        if (inside < length)
+            await image.writeFile(run.offset + length - 1, new Uint8Array(1));
+        const zeroed = mode === 'falloc' ? length : inside;
+        if (zeroed > 0)
+            await file.writeZeroes(zeroRequest(run.offset, zeroed, 0));
+    }
+    catch (error) {
+        refcounts.undo(run.offset, run.clusters);
+        throw error;
+    }
+}
+async function link(store, first, run) {
+    const { image } = store;
+    const { clusterSize, geometry } = image;
+    for (let done = 0; done < run.clusters;) {
+        const cluster = first + done;
+        const table = store.forWriting(cluster * clusterSize);
+        if (table instanceof Promise) {
+            await table;
+            continue;
+        }
+        if (table === undefined)
+            continue;
+        const at = (cluster % geometry.l2Entries) * 8;
+        const hi = table.view.getUint32(at);
+        const lo = table.view.getUint32(at + 4);
+        const hostOffset = run.offset + done * clusterSize;
+        const entry = { hi: entryHi(hostOffset, true), lo: entryLo(hostOffset, false) };
+        store.setEntry(table, cluster, entry);
+        store.freeEntry(hi, lo, false);
+        done += 1;
+    }
+}

@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: Apache-2.0
+// Reads guest data: plans in one turn, reads runs from the file, the backing node or a
+// decompressor. With tables cached and children that answer inline no promise and no closure is
+// made. Once something has to be waited for, the request holds a lease until it ends, so that no
+// cluster it reads from is freed and reused meanwhile.
+import { BlockError } from '../../../../base/index.js';
+import { readRequest } from '../../../../block/index.js';
+import { inflateCluster } from '../../../../codec/index.js';
+import { EntryKind } from '../entries.js';
+import { RunPlan } from './plan.js';
+import { nothing, runSteps } from './steps.js';
+export class Reader {
+    #store;
+    #image;
+    #plan;
+    stepLength = 0;
+    /** The cluster inflated last, for small sequential reads. */
+    #inflated = null;
+    constructor(store) {
+        this.#store = store;
+        this.#image = store.image;
+        this.#plan = new RunPlan(store.image);
+    }
+    /** Fills `buffer`; what lies past the virtual size reads as zeroes. */
+    read(offset, buffer) {
+        const inside = Math.min(buffer.length, Math.max(0, this.#image.size - offset));
+        if (inside < buffer.length)
+            buffer.fill(0, inside);
+        const context = { start: offset, buffer };
+        return runSteps(this, { offset, length: inside }, { leases: this.#image.leases, context });
+    }
+    /** Forgets what was inflated (after a repair). */
+    reset() {
+        this.#inflated = null;
+    }
+    step(offset, length, target) {
+        this.stepLength = 0;
+        const table = this.#store.lookup(offset);
+        if (table instanceof Promise)
+            return table.then(nothing);
+        const plan = this.#plan;
+        plan.find(table, offset, length);
+        this.stepLength = plan.length;
+        const at = offset - target.start;
+        const { buffer } = target;
+        const whole = plan.length === buffer.length;
+        const part = whole ? buffer : buffer.subarray(at, at + plan.length);
+        switch (plan.kind) {
+            case EntryKind.data:
+                return this.#image.readFileAt('read_aio', plan.hostOffset, part);
+            case EntryKind.unallocated:
+                return this.#readBacking(offset, part);
+            case EntryKind.compressed:
+                return this.#readCompressed(offset, part);
+            default:
+                part.fill(0);
+                return undefined;
+        }
+    }
+    #readBacking(offset, part) {
+        const { backing } = this.#image;
+        const there = backing === null ? 0 : Math.min(part.length, backing.length - offset);
+        if (backing === null || there <= 0) {
+            part.fill(0);
+            return undefined;
+        }
+        if (there < part.length)
+            part.fill(0, there);
+        const shown = there === part.length ? part : part.subarray(0, there);
+        const held = this.#image.point('read_backing_aio');
+        if (held instanceof Promise)
+            return held.then(() => backing.read(readRequest(offset, shown)));
+        return backing.read(readRequest(offset, shown));
+    }
+    #readCompressed(offset, part) {
+        const image = this.#image;
+        const { hi, lo, hostOffset, compressedLength } = this.#plan;
+        const skip = offset % image.clusterSize;
+        const kept = this.#inflated;
+        if (kept?.hi === hi && kept.lo === lo && kept.freedCount === image.freedCount) {
+            part.set(kept.bytes.subarray(skip, skip + part.length));
+            return undefined;
+        }
+        const input = new Uint8Array(compressedLength);
+        const { freedCount } = image;
+        const finish = () => {
+            const bytes = inflated(image, offset, input);
+            this.#inflated = { hi, lo, freedCount, bytes };
+            part.set(bytes.subarray(skip, skip + part.length));
+        };
+        const filled = image.readFileAt('read_compressed', hostOffset, input);
+        return filled instanceof Promise ? filled.then(finish) : finish();
+    }
+}
+function inflated(image, guestOffset, input) {
+    try {
+        return inflateCluster(input, image.clusterSize);
+    }
+    catch (error) {
+        if (!(error instanceof BlockError))
+            throw error;
+        throw image.corruptError(`guest offset ${guestOffset}: ${error.message}`);
+    }
+}

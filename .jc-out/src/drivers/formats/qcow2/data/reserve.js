@@ -1,0 +1,289 @@
+// SPDX-License-Identifier: Apache-2.0
+// Host space for lanes to fill, and linking it afterwards by compare-and-set.
+//
+// Whole clusters that are not ours alone get fresh host clusters; data clusters that are get
+// written in place. Nothing is visible before link(). While a reservation is open every change of
+// an L2 entry under it is noticed (EntryWatcher): that cluster is lost, the guest's state stays and
+// the fresh cluster is given back. link() waits for writes in flight, then decides cluster by
+// cluster in one turn. The reservation holds a lease until then.
+import { assert, BlockError, QCOW2_LIMITS } from '../../../../base/index.js';
+import { RequestFlag } from '../../../../block/index.js';
+import { EntryKind, entryHi, entryLo } from '../entries.js';
+import { RunPlan } from './plan.js';
+/** Null when the range cannot be lowered to host files: it goes through write(). */
+export async function reserve(context, offset, length) {
+    const { image } = context.store;
+    image.assertWritable();
+    const reservation = new Reservation(context);
+    try {
+        const fits = await reservation.fill(offset, offset + length);
+        if (fits)
+            return reservation;
+    }
+    catch (error) {
+        reservation.abandon();
+        throw error;
+    }
+    reservation.abandon();
+    return null;
+}
+class Reservation {
+    pieces = [];
+    #context;
+    #lowered = [];
+    #spans = [];
+    /** Guest clusters that changed under the reservation. */
+    #lost = new Set();
+    #below = [];
+    #lease;
+    #first = 0;
+    #end = 0;
+    #open = true;
+    constructor(context) {
+        this.#context = context;
+        this.#lease = context.store.image.leases.enter();
+    }
+    entryChanged(guestCluster) {
+        if (guestCluster >= this.#first && guestCluster < this.#end)
+            this.#lost.add(guestCluster);
+    }
+    async fill(offset, end) {
+        const { store } = this.#context;
+        const { image } = store;
+        this.#first = Math.floor(offset / image.clusterSize);
+        this.#end = Math.ceil(end / image.clusterSize);
+        image.watchers.add(this);
+        const plan = new RunPlan(image);
+        for (let at = offset; at < end;) {
+            const room = store.makeRoom();
+            if (room !== undefined)
+                await room;
+            const table = store.lookup(at);
+            if (table instanceof Promise) {
+                await table;
+                continue;
+            }
+            plan.find(table, at, end - at);
+            const span = this.#span(plan, at, end);
+            if (span === null)
+                return false;
+            if (span instanceof Promise) {
+                await span;
+                continue;
+            }
+            this.#spans.push(span);
+            at += span.length;
+        }
+        for (const span of this.#spans)
+            if (!(await this.#lower(span)))
+                return false;
+        return true;
+    }
+    async link(outcomes) {
+        if (!this.#open)
+            throw new BlockError('invalid-state', 'reservation is linked already');
+        try {
+            for (let index = 0; index < this.#lowered.length; index += 1) {
+                const lowered = this.#lowered[index];
+                const outcome = outcomes[index] ?? 'dropped';
+                if (outcome === 'dropped')
+                    continue;
+                const { offset, length, fresh } = lowered.piece;
+                if (fresh)
+                    await this.#linkPiece(lowered, partsOf(outcome, length));
+                else if (outcome === 'zero') {
+                    await this.#context.eraser.writeZeroes(offset, length, RequestFlag.mayUnmap);
+                }
+            }
+            for (const below of this.#below)
+                await below.link(below.pieces.map(() => 'written'));
+        }
+        finally {
+            this.abandon();
+        }
+    }
+    /** Gives back every fresh cluster that was not linked. */
+    abandon() {
+        if (!this.#open)
+            return;
+        this.#open = false;
+        const { store } = this.#context;
+        const { image, refcounts } = store;
+        image.watchers.delete(this);
+        for (const span of this.#spans) {
+            if (!span.fresh)
+                continue;
+            const clusters = Math.ceil(span.length / image.clusterSize);
+            const first = span.offset / image.clusterSize;
+            for (let index = 0; index < clusters; index += 1) {
+                if (this.#linked.has(first + index))
+                    continue;
+                refcounts.undo(span.hostOffset + index * image.clusterSize, 1);
+            }
+        }
+        for (const below of this.#below)
+            below.abandon();
+        image.leases.leave(this.#lease);
+    }
+    /** Guest clusters whose fresh host cluster the image uses now. */
+    #linked = new Set();
+    #span(plan, at, end) {
+        const { store } = this.#context;
+        const { image } = store;
+        const { clusterSize, geometry } = image;
+        if (plan.kind === EntryKind.data && plan.copied) {
+            const hit = image.overlaps.hit(plan.hostOffset, plan.length);
+            if (hit !== null) {
+                throw image.markCorrupt(`data cluster at offset ${plan.hostOffset} overlaps ${hit}`);
+            }
+            return { offset: at, length: plan.length, hostOffset: plan.hostOffset, fresh: false };
+        }
+        const inTable = geometry.l2Coverage - (at % geometry.l2Coverage);
+        const most = Math.min(plan.length, inTable, end - at);
+        const last = at + most === image.size;
+        const whole = last ? most : Math.floor(most / clusterSize) * clusterSize;
+        if (at % clusterSize !== 0 || whole === 0)
+            return null;
+        const run = store.allocator.take(Math.ceil(whole / clusterSize));
+        if (run instanceof Promise)
+            return run;
+        const length = Math.min(whole, run.clusters * clusterSize);
+        return { offset: at, length, hostOffset: run.offset, fresh: true };
+    }
+    async #lower(span) {
+        const { file, clusterSize } = this.#context.store.image;
+        const below = await file.reserve(span.hostOffset, span.length);
+        if (below === null)
+            return false;
+        this.#below.push(below);
+        for (const part of below.pieces) {
+            const piece = {
+                offset: span.offset + part.offset - span.hostOffset,
+                length: part.length,
+                file: part.file,
+                hostOffset: part.hostOffset,
+                fresh: span.fresh,
+            };
+            // A fresh space below would need its own linking in order with ours.
+            if (part.fresh || (span.fresh && (part.offset - span.hostOffset) % clusterSize !== 0)) {
+                return false;
+            }
+            this.pieces.push(piece);
+            this.#lowered.push({ piece, hostOffset: part.offset });
+        }
+        return true;
+    }
+    /**
+     * Links what was written and makes the zero ranges read as zeroes. Where the entry cannot say so
+     * the fresh space is filled with zeroes first: what is linked never holds old bytes.
+     */
+    async #linkPiece({ piece, hostOffset }, { zeroRanges, holes = false }) {
+        const { image } = this.#context.store;
+        const { clusterSize, size } = image;
+        const sayable = image.version >= 3 || image.holesStayZero;
+        let linkedTo = 0;
+        for (let index = 0; index < zeroRanges.length; index += 2) {
+            const start = zeroRanges[index] ?? 0;
+            const end = start + (zeroRanges[index + 1] ?? 0);
+            const first = sayable ? Math.ceil(start / clusterSize) * clusterSize : end;
+            const last = piece.offset + end === size ? end : Math.floor(end / clusterSize) * clusterSize;
+            if (first >= last) {
+                await this.#fillZeroes(hostOffset + start, end - start);
+                continue;
+            }
+            await this.#fillZeroes(hostOffset + start, first - start);
+            await this.#fillZeroes(hostOffset + last, end - last);
+            const offset = piece.offset + first;
+            const middle = { offset, length: last - first, hostOffset: null, holes };
+            await this.#settle(cutRun(piece, hostOffset, { from: linkedTo, to: first }));
+            await this.#settle(middle);
+            linkedTo = last;
+        }
+        if (linkedTo === piece.length)
+            return;
+        // Other programs count on zeroes past the end of the image when they make it larger.
+        const tail = (piece.offset + piece.length) % clusterSize;
+        if (tail !== 0)
+            await this.#fillZeroes(hostOffset + piece.length, clusterSize - tail);
+        await this.#settle(cutRun(piece, hostOffset, { from: linkedTo, to: piece.length }));
+    }
+    async #fillZeroes(hostOffset, length) {
+        const { image } = this.#context.store;
+        const zeroes = new Uint8Array(Math.min(length, QCOW2_LIMITS.zeroWriteBytes));
+        for (let done = 0; done < length; done += zeroes.length) {
+            const part = zeroes.subarray(0, Math.min(zeroes.length, length - done));
+            await image.writeFile(hostOffset + done, part);
+        }
+    }
+    /** Changes the entries of the clusters that nobody changed meanwhile, each in one turn. */
+    async #settle(run) {
+        if (run.length === 0)
+            return;
+        const { store } = this.#context;
+        const { clusterSize, locks } = store.image;
+        const first = run.offset / clusterSize;
+        const end = Math.ceil((run.offset + run.length) / clusterSize);
+        for (let cluster = first; cluster < end;) {
+            const wait = store.makeRoom() ?? locks.conflict(cluster, cluster + 1);
+            const step = wait ?? (this.#lost.has(cluster) ? null : this.#settleCluster(run, cluster));
+            if (step === null)
+                cluster += 1;
+            else
+                await step;
+        }
+    }
+    /** Null when done; otherwise everything is to be looked at again after the promise. */
+    #settleCluster(run, cluster) {
+        const { store, eraser } = this.#context;
+        const { clusterSize } = store.image;
+        const at = cluster * clusterSize;
+        if (run.hostOffset === null && (run.holes === true || store.image.version < 3)) {
+            const present = store.lookup(at);
+            if (present instanceof Promise)
+                return present;
+            if (this.#isHole(present, at))
+                return null;
+        }
+        const table = store.forWriting(at);
+        if (table instanceof Promise)
+            return table;
+        assert(table !== undefined, 'an L2 table for writing');
+        store.image.assertWritable();
+        if (run.hostOffset === null)
+            eraser.zeroCluster(table, cluster);
+        else
+            this.#linkCluster(table, cluster, run.hostOffset + at - run.offset);
+        return null;
+    }
+    #linkCluster(table, cluster, hostOffset) {
+        const { store } = this.#context;
+        const { image } = store;
+        const at = (cluster % image.geometry.l2Entries) * 8;
+        const hi = table.view.getUint32(at);
+        const lo = table.view.getUint32(at + 4);
+        this.#linked.add(cluster);
+        store.setEntry(table, cluster, {
+            hi: entryHi(hostOffset, true),
+            lo: entryLo(hostOffset, false),
+        });
+        store.freeEntry(hi, lo, image.passDiscardOther);
+    }
+    /** Reads as zeroes already: not allocated and nothing behind it. */
+    #isHole(table, at) {
+        const { image } = this.#context.store;
+        const plan = new RunPlan(image);
+        plan.find(table, at, 1);
+        if (plan.kind === EntryKind.zero || plan.kind === EntryKind.zeroAllocated)
+            return true;
+        return plan.kind === EntryKind.unallocated && image.backing === null;
+    }
+}
+function cutRun(piece, hostOffset, part) {
+    const { from, to } = part;
+    return { offset: piece.offset + from, length: to - from, hostOffset: hostOffset + from };
+}
+function partsOf(outcome, length) {
+    if (outcome === 'written')
+        return { zeroRanges: [] };
+    return outcome === 'zero' ? { zeroRanges: [0, length] } : outcome;
+}

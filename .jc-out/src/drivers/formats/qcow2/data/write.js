@@ -1,0 +1,248 @@
+// SPDX-License-Identifier: Apache-2.0
+// Writes guest data: in place where the cluster is ours alone, else into newly taken clusters.
+//
+// In place: one host write, inline when the L2 table is cached. Allocating: as many clusters as
+// follow each other in guest and host are one piece. The piece locks its guest clusters, its data
+// is written first (with the rest of a partly written cluster filled from what the guest sees
+// there, in the same host write where that is small), and only then its L2 entries are linked in
+// memory. A piece that fails gives its clusters back; the guest still sees what was there before.
+import { QCOW2_LIMITS, settle } from '../../../../base/index.js';
+import { EntryKind, entryHi, entryLo } from '../entries.js';
+import { SECTOR_SIZE } from '../layout.js';
+import { RunPlan } from './plan.js';
+import { nothing, runSteps } from './steps.js';
+export class Writer {
+    stepLength = 0;
+    #store;
+    #image;
+    #reader;
+    #plan;
+    constructor(store, reader) {
+        this.#store = store;
+        this.#image = store.image;
+        this.#reader = reader;
+        this.#plan = new RunPlan(store.image);
+    }
+    write(offset, buffer) {
+        const { leases } = this.#image;
+        const context = { start: offset, buffer };
+        return runSteps(this, { offset, length: buffer.length }, { leases, context });
+    }
+    /** Zeroes as data, for what the format cannot say otherwise. */
+    writeZeroData(offset, length) {
+        const most = QCOW2_LIMITS.zeroWriteBytes;
+        const zeroes = new Uint8Array(Math.min(length, most));
+        if (length <= most)
+            return this.write(offset, zeroes);
+        return this.#writeManyZeroes(offset, offset + length, zeroes);
+    }
+    step(offset, length, source) {
+        this.stepLength = 0;
+        const image = this.#image;
+        image.assertWritable();
+        const table = this.#store.lookup(offset);
+        if (table instanceof Promise)
+            return table.then(nothing);
+        const plan = this.#plan;
+        plan.find(table, offset, length);
+        if (plan.kind === EntryKind.data && plan.copied) {
+            this.#requireDataPlace(plan.hostOffset, plan.length);
+            this.stepLength = plan.length;
+            const part = partOf(source, offset, plan.length);
+            return image.writeFileAt('write_aio', plan.hostOffset, part);
+        }
+        return this.#store.makeRoom() ?? this.#allocating(offset, length, source);
+    }
+    #allocating(offset, length, source) {
+        const image = this.#image;
+        const { clusterSize } = image;
+        const first = Math.floor(offset / clusterSize);
+        const plan = this.#plan;
+        const reused = plan.kind === EntryKind.zeroAllocated && plan.copied;
+        const reusedHost = plan.hostOffset - (offset % clusterSize);
+        const reach = reused ? plan.length : this.#reach(offset, length);
+        const wanted = Math.ceil((offset + reach) / clusterSize) - first;
+        const conflict = image.locks.conflict(first, first + wanted);
+        if (conflict !== null)
+            return conflict;
+        const table = this.#store.forWriting(offset);
+        if (table instanceof Promise)
+            return table.then(nothing);
+        if (table === undefined)
+            return undefined;
+        let run = { offset: reusedHost, clusters: wanted };
+        if (reused)
+            this.#requireDataPlace(reusedHost, wanted * clusterSize);
+        else {
+            const taken = this.#store.allocator.take(wanted);
+            if (taken instanceof Promise)
+                return taken;
+            run = taken;
+        }
+        const end = Math.min(offset + length, (first + run.clusters) * clusterSize);
+        this.stepLength = end - offset;
+        image.l2.pin(table);
+        return this.#perform({
+            table,
+            lock: image.locks.acquire(first, first + run.clusters),
+            firstCluster: first,
+            clusters: run.clusters,
+            hostOffset: run.offset,
+            reused,
+            offset,
+            data: partOf(source, offset, end - offset),
+        });
+    }
+    /** Guest bytes from the plan's run on that need new clusters, within the L2 table. */
+    #reach(offset, length) {
+        const plan = this.#plan;
+        const inTable = this.#image.geometry.l2Coverage - (offset % this.#image.geometry.l2Coverage);
+        const most = Math.min(length, inTable);
+        let reach = plan.length;
+        while (reach < most) {
+            const table = this.#store.lookup(offset + reach);
+            if (table instanceof Promise)
+                break;
+            plan.find(table, offset + reach, most - reach);
+            const ours = plan.kind === EntryKind.data || plan.kind === EntryKind.zeroAllocated;
+            if (ours && plan.copied)
+                break;
+            reach += plan.length;
+        }
+        return reach;
+    }
+    #perform(piece) {
+        let written;
+        try {
+            written = this.#writeData(piece);
+        }
+        catch (error) {
+            this.#giveUp(piece);
+            throw error;
+        }
+        if (!(written instanceof Promise))
+            return this.#link(piece);
+        return written.then(() => this.#link(piece), (error) => {
+            this.#giveUp(piece);
+            throw error;
+        });
+    }
+    #writeData(piece) {
+        const image = this.#image;
+        const { clusterSize } = image;
+        const head = piece.offset - piece.firstCluster * clusterSize;
+        const total = piece.clusters * clusterSize;
+        const tail = total - head - piece.data.length;
+        if ((head === 0 && tail === 0) || this.#restIsZero(piece, head, tail)) {
+            if (head > 0 || tail > 0)
+                image.event('cluster_alloc_space');
+            return image.writeFileAt('write_aio', piece.hostOffset + head, piece.data);
+        }
+        if (piece.clusters > 2 && total > QCOW2_LIMITS.joinedWriteBytes) {
+            return this.#writeInThree(piece, head, tail);
+        }
+        const joined = new Uint8Array(total);
+        joined.set(piece.data, head);
+        const filled = this.#fill(piece, joined.subarray(0, head), joined.subarray(total - tail));
+        return settle(settle(filled, () => image.point('write_aio')), () => image.writeFileAt('cow_write', piece.hostOffset, joined));
+    }
+    /**
+     * The clusters lie past the end of the file, where nothing was ever written, and what the
+     * request leaves of them is zeroes to the guest: whole sectors of data are all there is to write.
+     */
+    #restIsZero(piece, head, tail) {
+        const image = this.#image;
+        const { offset, data } = piece;
+        if (piece.reused || piece.hostOffset < image.file.length)
+            return false;
+        if (offset % SECTOR_SIZE !== 0 || data.length % SECTOR_SIZE !== 0)
+            return false;
+        const end = offset + data.length;
+        if (head > 0 && !this.#readsAsZeroes(piece.table, offset - head))
+            return false;
+        return tail === 0 || end >= image.size || this.#readsAsZeroes(piece.table, end);
+    }
+    /** Nothing from `offset` to the end of its cluster is stored in this layer or the one behind. */
+    #readsAsZeroes(table, offset) {
+        const { backing } = this.#image;
+        this.#plan.find(table, offset, 1);
+        const { kind } = this.#plan;
+        if (kind === EntryKind.unallocated)
+            return backing === null || backing.length <= offset;
+        return kind === EntryKind.zero || kind === EntryKind.zeroAllocated;
+    }
+    /** The bytes of the piece's first and last cluster that the request does not write. */
+    #fill(piece, head, tail) {
+        const { clusterSize } = this.#image;
+        const end = (piece.firstCluster + piece.clusters) * clusterSize;
+        const first = settle(this.#image.point('cow_read'), () => head.length === 0
+            ? undefined
+            : this.#reader.read(piece.firstCluster * clusterSize, head));
+        if (tail.length === 0)
+            return first;
+        return settle(first, () => this.#reader.read(end - tail.length, tail));
+    }
+    /** Large pieces: the middle goes out from the caller's buffer. */
+    async #writeInThree(piece, head, tail) {
+        const image = this.#image;
+        const { clusterSize } = image;
+        const start = head === 0 ? 0 : clusterSize - head;
+        const end = piece.data.length - (tail === 0 ? 0 : clusterSize - tail);
+        const first = new Uint8Array(head === 0 ? 0 : clusterSize);
+        const last = new Uint8Array(tail === 0 ? 0 : clusterSize);
+        first.set(piece.data.subarray(0, start), head);
+        last.set(piece.data.subarray(end));
+        await this.#fill(piece, first.subarray(0, head), last.subarray(last.length - tail));
+        await image.point('cow_write');
+        if (head > 0)
+            await image.writeFile(piece.hostOffset, first);
+        const middle = piece.hostOffset + first.length;
+        await image.writeFileAt('write_aio', middle, piece.data.subarray(start, end));
+        if (tail > 0)
+            await image.writeFile(middle + end - start, last);
+    }
+    #link(piece) {
+        const { clusterSize, geometry } = this.#image;
+        const { view } = piece.table;
+        for (let index = 0; index < piece.clusters; index += 1) {
+            const guestCluster = piece.firstCluster + index;
+            const at = (guestCluster % geometry.l2Entries) * 8;
+            const hi = view.getUint32(at);
+            const lo = view.getUint32(at + 4);
+            const host = piece.hostOffset + index * clusterSize;
+            this.#store.setEntry(piece.table, guestCluster, {
+                hi: entryHi(host, true),
+                lo: entryLo(host, false),
+            });
+            if (!piece.reused)
+                this.#store.freeEntry(hi, lo, this.#image.passDiscardOther);
+        }
+        this.#end(piece);
+    }
+    #giveUp(piece) {
+        if (!piece.reused)
+            this.#store.refcounts.undo(piece.hostOffset, piece.clusters);
+        this.#end(piece);
+    }
+    #end(piece) {
+        this.#image.l2.unpin(piece.table);
+        this.#image.locks.release(piece.lock);
+    }
+    #requireDataPlace(hostOffset, length) {
+        const hit = this.#image.overlaps.hit(hostOffset, length);
+        if (hit === null)
+            return;
+        throw this.#image.markCorrupt(`data cluster at offset ${hostOffset} overlaps ${hit}`);
+    }
+    async #writeManyZeroes(offset, end, zeroes) {
+        for (let at = offset; at < end; at += zeroes.length) {
+            await this.write(at, zeroes.subarray(0, Math.min(zeroes.length, end - at)));
+        }
+    }
+}
+function partOf(source, offset, length) {
+    if (length === source.buffer.length)
+        return source.buffer;
+    const at = offset - source.start;
+    return source.buffer.subarray(at, at + length);
+}

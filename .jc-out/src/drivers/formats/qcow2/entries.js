@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: Apache-2.0
+// L1 and L2 table entries as two unsigned 32-bit halves: what they mean and how to make them.
+//
+// Source: the qcow2 format description ("Cluster mapping"). Nothing here allocates but the
+// functions that say so; all are called once per cluster on hot paths. Host offsets have up to 56
+// bits and are multiples of 512, so they are exact as numbers; whoever uses one compares it with
+// the file's length first.
+import { L1_ENTRY, L2_ENTRY } from './layout.js';
+export const EntryKind = {
+    unallocated: 0,
+    data: 1,
+    /** Reads as zeroes, no host cluster. */
+    zero: 2,
+    /** Reads as zeroes, but a host cluster belongs to it. */
+    zeroAllocated: 3,
+    compressed: 4,
+    /** The zero bit in a version 2 image. */
+    invalid: 5,
+};
+const TWO_32 = 0x1_0000_0000;
+const COPIED_HI = L2_ENTRY.copied.hi;
+const COMPRESSED_HI = L2_ENTRY.compressed.hi;
+const ZERO_LO = L2_ENTRY.zero.lo;
+const OFFSET_HI = L2_ENTRY.hostOffset.hi;
+const OFFSET_LO = L2_ENTRY.hostOffset.lo;
+const L2_RESERVED = L2_ENTRY.reserved;
+const L1_RESERVED = L1_ENTRY.reserved;
+/** What an L2 entry says; reserved bits other than version 2's zero bit are left to check. */
+export function entryKind(hi, lo, version) {
+    if ((hi & COMPRESSED_HI) !== 0)
+        return EntryKind.compressed;
+    const allocated = (hi & OFFSET_HI) !== 0 || (lo & OFFSET_LO) !== 0;
+    if ((lo & ZERO_LO) !== 0) {
+        if (version < 3)
+            return EntryKind.invalid;
+        return allocated ? EntryKind.zeroAllocated : EntryKind.zero;
+    }
+    return allocated ? EntryKind.data : EntryKind.unallocated;
+}
+/** Byte offset of the L2 table or of the data cluster; 0 means none. */
+export function entryHostOffset(hi, lo) {
+    return (hi & OFFSET_HI) * TWO_32 + ((lo & OFFSET_LO) >>> 0);
+}
+/** The refcount of what the entry points to is exactly one. */
+export function isCopied(hi) {
+    return (hi & COPIED_HI) !== 0;
+}
+/** Bits set that must be zero in a standard (not compressed) L2 entry. */
+export function hasReservedL2Bits(hi, lo, version) {
+    if ((hi & L2_RESERVED.hi) !== 0 || (lo & L2_RESERVED.lo) !== 0)
+        return true;
+    return version < 3 && (lo & ZERO_LO) !== 0;
+}
+export function hasReservedL1Bits(hi, lo) {
+    return (hi & L1_RESERVED.hi) !== 0 || (lo & L1_RESERVED.lo) !== 0;
+}
+/** High half of an entry that points to `hostOffset`. */
+export function entryHi(hostOffset, copied) {
+    return ((copied ? COPIED_HI : 0) | (Math.floor(hostOffset / TWO_32) & OFFSET_HI)) >>> 0;
+}
+/** Low half of an entry that points to `hostOffset` (0 = none), with or without the zero bit. */
+export function entryLo(hostOffset, zero) {
+    return (((hostOffset % TWO_32) & OFFSET_LO) | (zero ? ZERO_LO : 0)) >>> 0;
+}
+/** Bits of a compressed entry that hold the byte offset: 62 − (clusterBits − 8), 49 to 61. */
+function compressedOffsetBits(clusterBits) {
+    return 70 - clusterBits;
+}
+/** Host byte offset of the compressed data (any byte, not aligned). */
+export function compressedHostOffset(hi, lo, clusterBits) {
+    const mask = 2 ** (compressedOffsetBits(clusterBits) - 32) - 1;
+    return (hi & mask) * TWO_32 + lo;
+}
+/** 512-byte sectors that the compressed data touches, at least 1. */
+export function compressedSectors(hi, clusterBits) {
+    const shift = compressedOffsetBits(clusterBits) - 32;
+    return ((hi & 0x3fff_ffff) >>> shift) + 1;
+}
+/**
+ * Bytes to read at compressedHostOffset: from there to the end of the last sector. The stream may
+ * end before that.
+ */
+export function compressedLength(hi, lo, clusterBits) {
+    return compressedSectors(hi, clusterBits) * 512 - (lo & 511);
+}
+/** High half of a compressed entry; never has the copied bit. */
+export function compressedEntryHi(place, clusterBits) {
+    const shift = compressedOffsetBits(clusterBits) - 32;
+    const first = Math.floor(place.hostOffset / 512);
+    const last = Math.floor((place.hostOffset + place.length - 1) / 512);
+    const high = Math.floor(place.hostOffset / TWO_32);
+    return (COMPRESSED_HI | ((last - first) << shift) | high) >>> 0;
+}
+export function compressedEntryLo(hostOffset) {
+    return hostOffset % TWO_32 >>> 0;
+}

@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: Apache-2.0
+// Which qcow2 features this program works on; the others are refused by name in one line.
+//
+// `info` still reports an image that is refused here: it is opened only to look, and no file that
+// the image names is touched.
+import { BlockError, hasBit } from '../../../base/index.js';
+import { Incompatible } from './layout.js';
+/** The first feature of the image that cannot be worked on, or null. */
+export function unsupportedFeature(header) {
+    const { fields } = header;
+    const bits = fields.incompatibleFeatures;
+    const has = (bit) => hasBit(bits, bit);
+    if (fields.cryptMethod !== 0) {
+        const kind = fields.cryptMethod === 2 ? 'LUKS' : 'AES';
+        return `qcow2 ${kind} encryption is not supported (crypt_method ${fields.cryptMethod})`;
+    }
+    const word = `incompatible_features 0x${bits.lo.toString(16)}`;
+    if (has(Incompatible.externalDataFile)) {
+        return `qcow2 external data file is not supported (${word})`;
+    }
+    if (has(Incompatible.compressionType)) {
+        const type = fields.compressionType;
+        return `qcow2 compression type zstd is not supported (compression_type ${type})`;
+    }
+    if (has(Incompatible.extendedL2)) {
+        return `qcow2 extended L2 entries are not supported (${word})`;
+    }
+    if (fields.nbSnapshots > 0) {
+        return `qcow2 internal snapshots are not supported (nb_snapshots ${fields.nbSnapshots})`;
+    }
+    if (header.bitmapCount > 0) {
+        return `qcow2 persistent bitmaps are not supported (nb_bitmaps ${header.bitmapCount})`;
+    }
+    return null;
+}
+/** Throws kind `unsupported` naming the feature, its field and the value. */
+export function requireSupported(header, context) {
+    const reason = unsupportedFeature(header);
+    if (reason !== null)
+        throw new BlockError('unsupported', reason, context);
+}
+/** Refuses read-write on images marked dirty or corrupt. */
+export function requireWritable(header, context) {
+    const bits = header.fields.incompatibleFeatures;
+    const word = `incompatible_features 0x${bits.lo.toString(16)}`;
+    if (hasBit(bits, Incompatible.corrupt)) {
+        throw new BlockError('access-denied', `qcow2: Image is corrupt; cannot be opened read/write (${word})`, context);
+    }
+    if (hasBit(bits, Incompatible.dirty)) {
+        throw new BlockError('unsupported', 'qcow2: Image has the dirty bit set; it cannot be opened read/write because rebuilding ' +
+            `refcounts is not supported (${word})`, context);
+    }
+}

@@ -1,0 +1,232 @@
+// SPDX-License-Identifier: Apache-2.0
+// Cluster 0 of a qcow2 image: decoding with every check, and encoding of the header area.
+//
+// Source: the qcow2 format description ("Header", "Header extensions"). Nothing is allocated from
+// a number of the image before it was compared with its limit and with the length of the file.
+// What the image says is decoded even where this program does not support it (features.ts decides
+// that); only what no reader could use is an error here.
+import { andBits, bitNumbers, BlockError, decodeStruct, encodeStruct, escapeControls, hasAny, hasBit, hexBits, IMAGE_LIMITS, MAX_OFFSET, validateStruct, withoutBits, } from '../../../base/index.js';
+import { BITMAPS_EXTENSION, COMPRESSION_TYPE_OFFSET, EXTENSION_HEADER_SIZE, ExtensionType, FEATURE_ENTRY_SIZE, FEATURE_NAME_BYTES, FeatureType, geometryOf, HEADER, Incompatible, KNOWN_INCOMPATIBLE, V2_HEADER_LENGTH, } from './layout.js';
+/** Bytes that peekClusterSize and the fixed header need; a shorter file is padded with zeroes. */
+export const HEADER_PEEK_BYTES = 112;
+function corrupt(message) {
+    return new BlockError('corrupt-image', message);
+}
+/** The fixed fields, checked one by one and against each other, from the first 112 bytes. */
+export function decodeHeaderFields(head) {
+    const view = new DataView(head.buffer, head.byteOffset, head.byteLength);
+    const version = view.getUint32(4);
+    const extent = { version, length: HEADER_PEEK_BYTES };
+    // Magic and version decide whether the other bytes mean anything at all.
+    validateStruct(HEADER, { magic: view.getUint32(0), version }, extent);
+    const decoded = decodeStruct(HEADER, head, extent);
+    validateStruct(HEADER, decoded, extent);
+    const covered = version >= 3 && decoded.headerLength > COMPRESSION_TYPE_OFFSET;
+    const compressionType = covered ? (head[COMPRESSION_TYPE_OFFSET] ?? 0) : 0;
+    const fields = { ...decoded, compressionType };
+    return { fields, geometry: geometryOf(fields.clusterBits, fields.refcountOrder) };
+}
+/**
+ * Everything in cluster 0. `head` holds its first min(clusterSize, fileLength) bytes, zero padded
+ * to 112; `fileLength` is in bytes.
+ */
+export function decodeHeader(head, fileLength) {
+    const { fields, geometry } = decodeHeaderFields(head);
+    if (fields.headerLength > geometry.clusterSize) {
+        throw corrupt(`qcow2 header exceeds cluster size (header_length ${fields.headerLength})`);
+    }
+    checkBackingPlace(fields, geometry.clusterSize, head.length);
+    const { extensions, end } = decodeExtensions(head, fields, geometry.clusterSize);
+    checkFeatures(fields, extensions);
+    const truncated = checkTables(fields, geometry, fileLength);
+    const format = extensions.find(({ type }) => type === ExtensionType.backingFormat);
+    const { backingFileOffset: from, backingFileSize: size } = fields;
+    return {
+        fields,
+        geometry,
+        extensions,
+        extensionsEnd: end,
+        backingFile: from === 0 || size === 0 ? null : text(head.subarray(from, from + size)),
+        backingFormat: format === undefined ? null : text(format.data),
+        bitmapCount: countBitmaps(extensions, fields),
+        truncated,
+    };
+}
+function text(bytes) {
+    const end = bytes.indexOf(0);
+    return Buffer.from(end < 0 ? bytes : bytes.subarray(0, end)).toString('utf8');
+}
+function checkBackingPlace(fields, clusterSize, available) {
+    const { backingFileOffset: offset, backingFileSize: size } = fields;
+    if (offset === 0)
+        return;
+    const first = Math.max(V2_HEADER_LENGTH, fields.headerLength);
+    if (offset < first || offset > clusterSize) {
+        throw corrupt(`Invalid backing file offset (backing_file_offset ${offset})`);
+    }
+    if (size > Math.min(IMAGE_LIMITS.backingNameBytes, clusterSize - offset)) {
+        throw corrupt(`Backing file name too long (backing_file_size ${size})`);
+    }
+    if (offset + size > available) {
+        throw corrupt(`Backing file name is beyond the end of the file (backing_file_offset ${offset})`);
+    }
+}
+function decodeExtensions(head, fields, clusterSize) {
+    const limit = fields.backingFileOffset === 0 ? clusterSize : fields.backingFileOffset;
+    const view = new DataView(head.buffer, head.byteOffset, head.byteLength);
+    const extensions = [];
+    let offset = fields.headerLength;
+    while (offset + EXTENSION_HEADER_SIZE <= Math.min(limit, head.length)) {
+        const type = view.getUint32(offset);
+        const length = view.getUint32(offset + 4);
+        offset += EXTENSION_HEADER_SIZE;
+        if (type === ExtensionType.end)
+            return { extensions, end: offset };
+        if (length > limit - offset || length > head.length - offset) {
+            const name = `0x${type.toString(16).padStart(8, '0')}`;
+            throw corrupt(`Header extension too large (extension ${name} length ${length})`);
+        }
+        if (extensions.length >= IMAGE_LIMITS.qcow2HeaderExtensions) {
+            throw corrupt(`Too many header extensions (more than ${extensions.length})`);
+        }
+        if (type === ExtensionType.backingFormat && length > IMAGE_LIMITS.backingFormatBytes) {
+            throw corrupt(`ERROR: ext_backing_format: len=${length} too large (>=16)`);
+        }
+        extensions.push({ type, data: head.slice(offset, offset + length) });
+        offset += Math.ceil(length / 8) * 8;
+    }
+    return { extensions, end: Math.min(offset, limit) };
+}
+function checkFeatures(fields, extensions) {
+    const unknown = withoutBits(fields.incompatibleFeatures, KNOWN_INCOMPATIBLE);
+    if (hasAny(unknown, unknown)) {
+        const names = featureNames(FeatureType.incompatible, unknown, extensions);
+        throw new BlockError('unsupported', `Unsupported qcow2 feature(s): ${names} (incompatible_features ` +
+            `0x${hexBits(fields.incompatibleFeatures)})`);
+    }
+    const bit = hasBit(fields.incompatibleFeatures, Incompatible.compressionType);
+    const { compressionType } = fields;
+    if (compressionType > 1) {
+        throw new BlockError('unsupported', `qcow2: unknown compression type: ${compressionType} (compression_type ${compressionType})`);
+    }
+    if (bit !== (compressionType !== 0)) {
+        const wish = bit ? 'must not be set' : 'must be set';
+        throw corrupt(`qcow2: Compression type incompatible feature bit ${wish} ` +
+            `(compression_type ${compressionType})`);
+    }
+}
+/** Names from the image's own feature table; bits without a name as one number. */
+export function featureNames(type, bits, extensions) {
+    const names = [];
+    let rest = bits;
+    const table = extensions.find((extension) => extension.type === ExtensionType.featureNames);
+    const data = table?.data ?? new Uint8Array(0);
+    for (let at = 0; at + FEATURE_ENTRY_SIZE <= data.length; at += FEATURE_ENTRY_SIZE) {
+        const number = data[at + 1] ?? 0;
+        if (data[at] !== type || number > 63 || !hasBit(rest, number))
+            continue;
+        const bit = withoutBits(rest, andBits(rest, bitOf(number)));
+        const name = escapeControls(text(data.subarray(at + 2, at + 2 + FEATURE_NAME_BYTES)));
+        if (name === '')
+            continue;
+        names.push(name);
+        rest = bit;
+    }
+    if (bitNumbers(rest).length > 0)
+        names.push(`Unknown incompatible feature: ${hexBits(rest)}`);
+    return names.join(', ');
+}
+function bitOf(number) {
+    return number >= 32
+        ? { hi: (1 << (number - 32)) >>> 0, lo: 0 }
+        : { hi: 0, lo: (1 << number) >>> 0 };
+}
+/** Throws for a place that no file can have; says when this file ends before it. */
+function checkPlace(place, fileLength) {
+    const { name, field, offset, bytes, alignment } = place;
+    if (offset === 0 || offset % alignment !== 0 || offset > MAX_OFFSET - bytes) {
+        throw corrupt(`${name} offset invalid (${field} ${offset})`);
+    }
+    if (offset + bytes <= fileLength)
+        return null;
+    return (`${name} is beyond the end of the file (${field} ${offset}, ${bytes} bytes, ` +
+        `file length ${fileLength})`);
+}
+function checkTables(fields, geometry, fileLength) {
+    const { clusterSize } = geometry;
+    const tableBytes = fields.refcountTableClusters * clusterSize;
+    if (tableBytes > IMAGE_LIMITS.qcow2RefcountTableBytes) {
+        throw corrupt(`Reference count table too large (refcount_table_clusters ${fields.refcountTableClusters})`);
+    }
+    const table = { name: 'Reference count table', field: 'refcount_table_offset' };
+    const offset = fields.refcountTableOffset;
+    const place = { ...table, offset, bytes: tableBytes, alignment: clusterSize };
+    let truncated = checkPlace(place, fileLength);
+    const extended = hasBit(fields.incompatibleFeatures, Incompatible.extendedL2);
+    const l2Coverage = extended ? geometry.l2Coverage / 2 : geometry.l2Coverage;
+    const entries = Math.ceil(fields.size / l2Coverage);
+    if (entries * 8 > IMAGE_LIMITS.qcow2L1Bytes) {
+        throw corrupt(`Image is too big (size ${fields.size})`);
+    }
+    if (fields.l1Size < entries) {
+        throw corrupt(`L1 table is too small (l1_size ${fields.l1Size}, size ${fields.size})`);
+    }
+    if (fields.l1Size > 0) {
+        const l1 = { name: 'Active L1 table', field: 'l1_table_offset', offset: fields.l1TableOffset };
+        const bytes = fields.l1Size * 8;
+        const reason = checkPlace({ ...l1, bytes, alignment: clusterSize }, fileLength);
+        truncated ??= reason;
+    }
+    if (fields.nbSnapshots > 0) {
+        const snapshots = { name: 'Snapshot table', field: 'snapshots_offset', alignment: 8 };
+        // Each entry has at least its 40 fixed bytes.
+        const bytes = fields.nbSnapshots * 40;
+        const reason = checkPlace({ ...snapshots, offset: fields.snapshotsOffset, bytes }, fileLength);
+        if (reason !== null)
+            throw corrupt(reason);
+    }
+    return truncated;
+}
+function countBitmaps(extensions, fields) {
+    const found = extensions.find(({ type }) => type === ExtensionType.bitmaps);
+    if (found === undefined || fields.version < 3)
+        return 0;
+    if (found.data.length !== BITMAPS_EXTENSION.size) {
+        throw corrupt(`bitmaps_ext: Invalid extension length (length ${found.data.length})`);
+    }
+    const extent = { version: 3, length: found.data.length };
+    const value = decodeStruct(BITMAPS_EXTENSION, found.data, extent);
+    validateStruct(BITMAPS_EXTENSION, value, extent);
+    return value.nbBitmaps;
+}
+/** What a guest sees of `size`, in bytes: the format counts in sectors of 512. */
+export function virtualSizeOf(header) {
+    return header.fields.size - (header.fields.size % 512);
+}
+/** The known fixed fields as they are written at offset 0: 72, 104 or 112 bytes, in one sector. */
+export function encodeHeaderFields(fields) {
+    const covered = fields.version >= 3 && fields.headerLength > COMPRESSION_TYPE_OFFSET;
+    const length = covered ? COMPRESSION_TYPE_OFFSET + 1 : fields.headerLength;
+    const bytes = new Uint8Array(Math.min(length, HEADER_PEEK_BYTES));
+    encodeStruct(HEADER, fields, { bytes, version: fields.version, length: bytes.length });
+    if (covered)
+        bytes[COMPRESSION_TYPE_OFFSET] = fields.compressionType;
+    return bytes;
+}
+/** Extensions one after another, each padded to 8 bytes, with the end marker. */
+export function encodeExtensions(extensions) {
+    let length = EXTENSION_HEADER_SIZE;
+    for (const { data } of extensions) {
+        length += EXTENSION_HEADER_SIZE + Math.ceil(data.length / 8) * 8;
+    }
+    const bytes = new Uint8Array(length);
+    const view = new DataView(bytes.buffer);
+    let offset = 0;
+    for (const { type, data } of extensions) {
+        view.setUint32(offset, type);
+        view.setUint32(offset + 4, data.length);
+        bytes.set(data, offset + EXTENSION_HEADER_SIZE);
+        offset += EXTENSION_HEADER_SIZE + Math.ceil(data.length / 8) * 8;
+    }
+    return bytes;
+}

@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0
+// The qcow2 format driver: versions 2 and 3, read and write.
+import { ChildRole, defineDriver } from '../../../block/index.js';
+import { createQcow2 } from './create.js';
+import { QCOW2_MAGIC } from './layout.js';
+import { measureQcow2 } from './measure.js';
+import { openQcow2 } from './open.js';
+export const qcow2Driver = defineDriver({
+    name: 'qcow2',
+    kind: 'format',
+    supports: {
+        read: 'native',
+        write: 'native',
+        writeZeroes: 'native',
+        discard: 'native',
+        flush: 'native',
+        blockStatus: 'native',
+        truncate: 'native',
+        planExtents: 'native',
+        reserve: 'native',
+        compressedWrite: 'native',
+        changeBacking: 'native',
+        check: 'native',
+    },
+    children: {
+        file: {
+            role: ChildRole.data | ChildRole.metadata | ChildRole.primary,
+            required: true,
+        },
+        backing: { role: ChildRole.cow, required: false },
+    },
+    reopenOptions: [
+        'lazy-refcounts',
+        'pass-discard-request',
+        'pass-discard-snapshot',
+        'pass-discard-other',
+        'overlap-check',
+        'cache-size',
+        'l2-cache-size',
+        'l2-cache-entry-size',
+        'refcount-cache-size',
+        'cache-clean-interval',
+        'encrypt',
+    ],
+    probe(head) {
+        if (head.length < 8)
+            return 0;
+        const view = new DataView(head.buffer, head.byteOffset, head.byteLength);
+        return view.getUint32(0) === QCOW2_MAGIC && view.getUint32(4) >= 2 ? 100 : 0;
+    },
+    open: openQcow2,
+    create: (context, options) => createQcow2(context, options),
+    measure: (options, source) => measureQcow2(options, source),
+});

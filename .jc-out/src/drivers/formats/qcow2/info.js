@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: Apache-2.0
+// What info and query-named-block-nodes say of a qcow2 image, supported by this program or not.
+import { hasBit } from '../../../base/index.js';
+import { Autoclear, Compatible, ExtensionType, Incompatible } from './layout.js';
+const NOTHING = { snapshots: [], bitmaps: [] };
+/** Facts from the image file alone; no other file is looked at. */
+export function infoOf(header, listings = NOTHING) {
+    const { fields, geometry } = header;
+    const has = (bit) => hasBit(fields.incompatibleFeatures, bit);
+    const encrypted = fields.cryptMethod !== 0;
+    const info = {
+        clusterSize: geometry.clusterSize,
+        dirty: has(Incompatible.dirty),
+        corrupt: has(Incompatible.corrupt),
+        specific: { type: 'qcow2', data: specificData(header, listings.bitmaps) },
+    };
+    const { snapshots } = listings;
+    return {
+        ...info,
+        ...(encrypted ? { encrypted } : {}),
+        ...(snapshots.length > 0 ? { snapshots } : {}),
+    };
+}
+function specificData(header, bitmaps) {
+    const { fields, geometry } = header;
+    const has = (bit) => hasBit(fields.incompatibleFeatures, bit);
+    const data = {
+        compat: fields.version === 2 ? '0.10' : '1.1',
+        'compression-type': fields.compressionType === 1 ? 'zstd' : 'zlib',
+    };
+    if (fields.version >= 3) {
+        data['lazy-refcounts'] = hasBit(fields.compatibleFeatures, Compatible.lazyRefcounts);
+    }
+    if (bitmaps.length > 0)
+        data['bitmaps'] = bitmaps;
+    data['refcount-bits'] = geometry.refcountBits;
+    if (fields.cryptMethod !== 0) {
+        data['encrypt'] = { format: fields.cryptMethod === 2 ? 'luks' : 'aes' };
+    }
+    if (has(Incompatible.externalDataFile)) {
+        const name = header.extensions.find(({ type }) => type === ExtensionType.dataFile);
+        if (name !== undefined)
+            data['data-file'] = Buffer.from(name.data).toString('utf8');
+        data['data-file-raw'] = hasBit(fields.autoclearFeatures, Autoclear.rawExternalData);
+    }
+    if (fields.version >= 3) {
+        data['corrupt'] = has(Incompatible.corrupt);
+        data['extended-l2'] = has(Incompatible.extendedL2);
+    }
+    return data;
+}

@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: Apache-2.0
+// The on-disk tables of qcow2: header, header extensions, feature bits, limits and geometry.
+//
+// Source: the qcow2 format description ("Header", "Header extensions", "Feature name table").
+// Version 2 headers are 72 bytes; version 3 headers at least 104, and the compression type is
+// there only when header_length covers it. All numbers are big endian.
+import { assertLayout, bit64, bits64, bitfield64, IMAGE_LIMITS, struct, u32, u64, } from '../../../base/index.js';
+export const QCOW2_MAGIC = 0x514649fb;
+export const V2_HEADER_LENGTH = 72;
+export const V3_MIN_HEADER_LENGTH = 104;
+/** Length this program writes: with the compression type and its padding. */
+export const V3_HEADER_LENGTH = 112;
+/** One write of this many bytes at offset 0 either happens or does not. */
+export const SECTOR_SIZE = 512;
+export const MIN_CLUSTER_BITS = 9;
+export const MAX_CLUSTER_BITS = 21;
+export const DEFAULT_CLUSTER_SIZE = 65_536;
+export const HEADER = struct('qcow2 header', [
+    u32('magic', { equals: QCOW2_MAGIC, says: () => 'Image is not in qcow2 format' }),
+    u32('version', { oneOf: [2, 3], says: (value) => `Unsupported qcow2 version ${value}` }),
+    u64('backingFileOffset', { tooLarge: 'Invalid backing file offset' }),
+    u32('backingFileSize', {
+        max: IMAGE_LIMITS.backingNameBytes,
+        says: () => 'Backing file name too long',
+    }),
+    u32('clusterBits', {
+        min: MIN_CLUSTER_BITS,
+        max: MAX_CLUSTER_BITS,
+        says: (value) => `Unsupported cluster size: 2^${value}`,
+    }),
+    u64('size', { tooLarge: 'Image is too big' }),
+    u32('cryptMethod', {
+        max: 2,
+        says: (value) => `Unsupported encryption method ${value}`,
+    }),
+    u32('l1Size', {
+        max: IMAGE_LIMITS.qcow2L1Bytes / 8,
+        says: () => 'Active L1 table too large',
+    }),
+    u64('l1TableOffset', { tooLarge: 'Active L1 table offset invalid' }),
+    u64('refcountTableOffset', { tooLarge: 'Reference count table offset invalid' }),
+    u32('refcountTableClusters', {
+        min: 1,
+        says: () => 'Image does not contain a reference count table',
+    }),
+    u32('nbSnapshots', {
+        max: IMAGE_LIMITS.qcow2Snapshots,
+        says: () => 'Snapshot table too large',
+    }),
+    u64('snapshotsOffset', { tooLarge: 'Snapshot table offset invalid' }),
+    bits64('incompatibleFeatures', { since: 3 }),
+    bits64('compatibleFeatures', { since: 3 }),
+    bits64('autoclearFeatures', { since: 3 }),
+    u32('refcountOrder', {
+        since: 3,
+        otherwise: 4,
+        max: 6,
+        says: () => 'Reference count entry width too large; may not exceed 64 bits',
+    }),
+    u32('headerLength', {
+        since: 3,
+        otherwise: V2_HEADER_LENGTH,
+        min: V3_MIN_HEADER_LENGTH,
+        multipleOf: 8,
+        says: (value) => value < V3_MIN_HEADER_LENGTH ? 'qcow2 header too short' : 'Invalid qcow2 header length',
+    }),
+]);
+assertLayout(HEADER, { 2: V2_HEADER_LENGTH, 3: V3_MIN_HEADER_LENGTH });
+/** Byte at offset 104 of a version 3 header whose length covers it; 0 (deflate) otherwise. */
+export const COMPRESSION_TYPE_OFFSET = 104;
+export const CompressionType = { deflate: 0, zstd: 1 };
+export const ExtensionType = {
+    end: 0,
+    backingFormat: 0xe2792aca,
+    featureNames: 0x6803f857,
+    bitmaps: 0x23852875,
+    luksHeader: 0x0537be77,
+    dataFile: 0x44415441,
+};
+/** Bytes of an extension's own header: type and length. */
+export const EXTENSION_HEADER_SIZE = 8;
+/** Payload of the bitmaps extension. */
+export const BITMAPS_EXTENSION = struct('bitmaps extension', [
+    u32('nbBitmaps', { max: IMAGE_LIMITS.qcow2Bitmaps }),
+    u32('reserved', { equals: 0 }),
+    u64('directorySize'),
+    u64('directoryOffset'),
+]);
+assertLayout(BITMAPS_EXTENSION, { 3: 24 });
+export const Incompatible = {
+    dirty: 0,
+    corrupt: 1,
+    externalDataFile: 2,
+    compressionType: 3,
+    extendedL2: 4,
+};
+export const Compatible = { lazyRefcounts: 0 };
+export const Autoclear = { bitmaps: 0, rawExternalData: 1 };
+export const KNOWN_INCOMPATIBLE = { hi: 0, lo: 0b1_1111 };
+export const DIRTY_BIT = bit64(Incompatible.dirty);
+export const CORRUPT_BIT = bit64(Incompatible.corrupt);
+export const LAZY_REFCOUNTS_BIT = bit64(Compatible.lazyRefcounts);
+/** Type codes of the feature name table, with the header word each belongs to. */
+export const FeatureType = { incompatible: 0, compatible: 1, autoclear: 2 };
+export const FEATURE_ENTRY_SIZE = 48;
+export const FEATURE_NAME_BYTES = 46;
+/** Names written into new images, in the order the reference writes them. */
+export const FEATURE_NAMES = [
+    { type: 0, bit: Incompatible.dirty, name: 'dirty bit' },
+    { type: 0, bit: Incompatible.corrupt, name: 'corrupt bit' },
+    { type: 0, bit: Incompatible.externalDataFile, name: 'external data file' },
+    { type: 0, bit: Incompatible.compressionType, name: 'compression type' },
+    { type: 0, bit: Incompatible.extendedL2, name: 'extended L2 entries' },
+    { type: 1, bit: Compatible.lazyRefcounts, name: 'lazy refcounts' },
+    { type: 2, bit: Autoclear.bitmaps, name: 'bitmaps' },
+    { type: 2, bit: Autoclear.rawExternalData, name: 'raw external data' },
+];
+/** L1 entry: bit 63 says that the L2 table's refcount is exactly one. */
+export const L1_ENTRY = bitfield64({ copied: 63, hostOffset: [9, 55] });
+/** Standard L2 entry; bit 0 (reads as zeroes) exists since version 3. */
+export const L2_ENTRY = bitfield64({ copied: 63, compressed: 62, hostOffset: [9, 55], zero: 0 });
+export function geometryOf(clusterBits, refcountOrder) {
+    const clusterSize = 2 ** clusterBits;
+    const l2Bits = clusterBits - 3;
+    const refcountBits = 2 ** refcountOrder;
+    const refcountBlockEntries = (clusterSize * 8) / refcountBits;
+    return {
+        clusterBits,
+        clusterSize,
+        l2Entries: 2 ** l2Bits,
+        l2Bits,
+        l2Coverage: clusterSize * 2 ** l2Bits,
+        refcountOrder,
+        refcountBits,
+        maxRefcount: refcountBits === 64 ? Number.MAX_SAFE_INTEGER : 2 ** refcountBits - 1,
+        refcountBlockEntries,
+        refcountBlockCoverage: refcountBlockEntries * clusterSize,
+    };
+}
+/** L1 entries needed for `size` guest bytes. */
+export function l1EntriesFor(size, geometry) {
+    return Math.ceil(size / geometry.l2Coverage);
+}

@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: Apache-2.0
+// How large the file of a new qcow2 image becomes, without making it.
+//
+// Metadata is counted for all of the virtual size: so the figure for the data that there is now is
+// too large rather than too small, and is the reference's.
+import { BlockError, IMAGE_LIMITS } from '../../../base/index.js';
+import { DEFAULT_CLUSTER_SIZE, MAX_CLUSTER_BITS, MIN_CLUSTER_BITS, } from './layout.js';
+const MIN_EXTENDED_CLUSTER = 16_384;
+/** Throws kind `invalid-option` or `too-large` in the reference's words. */
+export async function measureQcow2(options, source) {
+    const clusterSize = options['cluster-size'] ?? DEFAULT_CLUSTER_SIZE;
+    requireOptions(options, clusterSize);
+    const length = source?.length ?? options.size;
+    const virtualSize = Math.ceil(length / clusterSize) * clusterSize;
+    const entryBytes = options['extended-l2'] === true ? 16 : 8;
+    const tables = Math.ceil(virtualSize / clusterSize / (clusterSize / entryBytes));
+    if (tables * 8 > IMAGE_LIMITS.qcow2L1Bytes) {
+        const text = 'The image size is too large (try using a larger cluster size)';
+        throw new BlockError('too-large', text);
+    }
+    const refcountBits = options['refcount-bits'] ?? 16;
+    const full = fullSize(virtualSize, { clusterSize, entryBytes, refcountBits });
+    const mode = options.preallocation ?? 'off';
+    let data = 0;
+    if (mode === 'full' || mode === 'falloc')
+        data = virtualSize;
+    else if (source !== null) {
+        const keepsAll = options['backing-file'] !== undefined;
+        data = keepsAll ? virtualSize : await dataBytes(source, clusterSize);
+    }
+    return { required: full - virtualSize + data, fullyAllocated: full };
+}
+function requireOptions(options, clusterSize) {
+    const bits = Math.log2(clusterSize);
+    if (!Number.isInteger(bits) || bits < MIN_CLUSTER_BITS || bits > MAX_CLUSTER_BITS) {
+        throw invalid('Cluster size must be a power of two between 512 and 2048k');
+    }
+    const mode = options.preallocation ?? 'off';
+    if (!['off', 'metadata', 'falloc', 'full'].includes(mode)) {
+        throw invalid(`invalid parameter value: ${mode}`);
+    }
+    const refcountBits = options['refcount-bits'] ?? 16;
+    const order = Math.log2(refcountBits);
+    if (!Number.isInteger(order) || order > 6) {
+        throw invalid('Refcount width must be a power of two and may not exceed 64 bits');
+    }
+    if (options.version === 'v2' && refcountBits !== 16) {
+        throw invalid('Different refcount widths than 16 bits require compatibility level 1.1 or above ' +
+            '(use compat=1.1 or greater)');
+    }
+    if (options['extended-l2'] === true && clusterSize < MIN_EXTENDED_CLUSTER) {
+        throw invalid('Extended L2 entries are only supported with cluster sizes of at least ' +
+            `${MIN_EXTENDED_CLUSTER} bytes`);
+    }
+}
+function invalid(message) {
+    return new BlockError('invalid-option', message);
+}
+/** Bytes of an image in which every cluster is allocated. */
+function fullSize(virtualSize, widths) {
+    const { clusterSize, entryBytes } = widths;
+    const inWhole = (count, unit) => Math.ceil(count / unit) * unit;
+    const l2Entries = inWhole(virtualSize / clusterSize, clusterSize / entryBytes);
+    const l1Entries = inWhole((l2Entries * entryBytes) / clusterSize, clusterSize / 8);
+    const tables = clusterSize + l2Entries * entryBytes + l1Entries * 8;
+    const clusters = (tables + virtualSize) / clusterSize;
+    return tables + virtualSize + refcountClusters(clusters, widths) * clusterSize;
+}
+/** Clusters of the refcount table and its blocks, which count themselves as well. */
+function refcountClusters(clusters, { clusterSize, refcountBits }) {
+    const perBlock = (clusterSize * 8) / refcountBits;
+    const perTableCluster = clusterSize / 8;
+    let total = 0;
+    for (let last = -1; total !== last;) {
+        last = total;
+        const blocks = Math.ceil((clusters + total) / perBlock);
+        total = blocks + Math.ceil(blocks / perTableCluster);
+    }
+    return total;
+}
+/** Bytes of the clusters in which the source has data. */
+async function dataBytes(source, clusterSize) {
+    let bytes = 0;
+    for (let offset = 0; offset < source.length;) {
+        const found = source.next(offset);
+        const { data, length } = found instanceof Promise ? await found : found;
+        const end = data ? Math.ceil((offset + length) / clusterSize) * clusterSize : offset + length;
+        if (data)
+            bytes += (offset % clusterSize) + end - offset;
+        offset = end;
+    }
+    return bytes;
+}

@@ -1,0 +1,208 @@
+// SPDX-License-Identifier: Apache-2.0
+// Takes host clusters: contiguous runs for data and tables, byte ranges for compressed clusters.
+//
+// Everything here is one synchronous turn. Where something must be loaded or the refcount table
+// must grow first, a promise is returned instead of a result: the caller waits and asks again.
+// The refcount of what is handed out is already counted in memory. A missing refcount block is
+// made in the first cluster of the range that it describes, so that it counts itself and making
+// one never needs another. Nothing that lies on known metadata is ever handed out, whatever the
+// refcounts say.
+import { BlockError } from '../../../../base/index.js';
+/** Host offsets have 56 bits on disk and 53 here. */
+const MAX_HOST_OFFSET = Number.MAX_SAFE_INTEGER;
+export class Allocator {
+    #image;
+    #refcounts;
+    /** No cluster below this index is free. */
+    #hint = 0;
+    /** Next free byte behind the last compressed cluster, 0 = start a new host cluster. */
+    #compressedEnd = 0;
+    /** Makes the refcount table reach at least this many blocks. */
+    growTable = () => Promise.reject(new BlockError('no-space', 'refcount table cannot grow'));
+    constructor(image, refcounts) {
+        this.#image = image;
+        this.#refcounts = refcounts;
+        refcounts.onFreed = (cluster) => this.#noteFreed(cluster);
+    }
+    /** Forgets what was learned of the image (after a repair). */
+    reset() {
+        this.#hint = 0;
+        this.#compressedEnd = 0;
+    }
+    /** 1 to `max` contiguous clusters; a promise: wait for it, then ask again. */
+    take(max) {
+        this.#image.event('cluster_alloc');
+        this.#image.event('refblock_alloc');
+        return this.#take(max);
+    }
+    #take(max) {
+        const entries = this.#refcounts.blockEntries;
+        for (let cluster = this.#hint;;) {
+            const block = this.#blockFor(cluster);
+            if (block instanceof Promise)
+                return block;
+            const blockStart = cluster - (cluster % entries);
+            const start = this.#firstFree(block, cluster - blockStart);
+            if (start < entries) {
+                const count = this.#countFree(block, start, max);
+                const run = this.#claim(block, { cluster: blockStart + start, count });
+                this.#hint = blockStart + start + count;
+                return run;
+            }
+            cluster = blockStart + entries;
+            this.#hint = cluster;
+        }
+    }
+    /** Exactly `count` contiguous clusters, across refcount blocks when needed (an L1 table). */
+    takeAll(count) {
+        this.#image.event('cluster_alloc');
+        this.#image.event('refblock_alloc');
+        const entries = this.#refcounts.blockEntries;
+        let start = this.#hint;
+        for (let cluster = start; cluster < start + count; cluster += 1) {
+            const block = this.#blockFor(cluster);
+            if (block instanceof Promise)
+                return block;
+            if (this.#refcounts.get(block, cluster % entries) !== 0)
+                start = cluster + 1;
+        }
+        for (let cluster = start; cluster < start + count; cluster += 1)
+            this.#present(cluster);
+        const { clusterSize } = this.#image;
+        this.#checkPlace(start * clusterSize, count * clusterSize);
+        for (let cluster = start; cluster < start + count; cluster += 1) {
+            this.#refcounts.set(this.#present(cluster), cluster % entries, 1);
+        }
+        return { offset: start * clusterSize, clusters: count };
+    }
+    /**
+     * `length` bytes (at most a cluster) for a compressed cluster, right behind the last one where
+     * refcounts and contiguity allow it. Every host cluster it touches counts one more reference.
+     */
+    takeBytes(length) {
+        this.#image.event('cluster_alloc_bytes');
+        this.#image.event('refblock_alloc');
+        const { clusterSize, geometry } = this.#image;
+        const end = this.#compressedEnd;
+        const used = end % clusterSize;
+        if (end !== 0 && used !== 0) {
+            const tail = Math.floor(end / clusterSize);
+            const block = this.#blockFor(tail);
+            if (block instanceof Promise)
+                return block;
+            const index = tail % this.#refcounts.blockEntries;
+            const count = this.#refcounts.get(block, index);
+            if (count > 0 && count < geometry.maxRefcount) {
+                if (used + length <= clusterSize) {
+                    this.#refcounts.set(block, index, count + 1);
+                    this.#compressedEnd = end + length;
+                    return { offset: end, length };
+                }
+                const next = this.#takeNext(tail + 1);
+                if (next instanceof Promise)
+                    return next;
+                if (next) {
+                    this.#refcounts.set(this.#present(tail), index, count + 1);
+                    this.#compressedEnd = end + length;
+                    return { offset: end, length };
+                }
+            }
+        }
+        const run = this.#take(1);
+        if (run instanceof Promise)
+            return run;
+        this.#compressedEnd = run.offset + length;
+        return { offset: run.offset, length };
+    }
+    /** Gives back what takeBytes() gave, when it was never linked. */
+    undoBytes(run) {
+        this.#compressedEnd = 0;
+        const { clusterSize } = this.#image;
+        const first = Math.floor(run.offset / clusterSize);
+        const last = Math.floor((run.offset + run.length - 1) / clusterSize);
+        this.#refcounts.undo(first * clusterSize, last - first + 1);
+    }
+    /** Takes exactly this cluster if it is free. */
+    #takeNext(cluster) {
+        const block = this.#blockFor(cluster);
+        if (block instanceof Promise)
+            return block;
+        const index = cluster % this.#refcounts.blockEntries;
+        if (this.#refcounts.get(block, index) !== 0)
+            return false;
+        this.#claim(block, { cluster, count: 1 });
+        return true;
+    }
+    #claim(block, run) {
+        const { clusterSize } = this.#image;
+        const offset = run.cluster * clusterSize;
+        this.#checkPlace(offset, run.count * clusterSize);
+        const first = run.cluster % this.#refcounts.blockEntries;
+        for (let index = first; index < first + run.count; index += 1) {
+            this.#refcounts.set(block, index, 1);
+        }
+        return { offset, clusters: run.count };
+    }
+    #checkPlace(offset, length) {
+        const image = this.#image;
+        if (offset + length > MAX_HOST_OFFSET) {
+            throw new BlockError('too-large', `${image.label}: image file would exceed 2^53 bytes`);
+        }
+        const hit = image.overlaps.hit(offset, length);
+        if (hit !== null) {
+            throw image.markCorrupt(`free cluster at offset ${offset} overlaps ${hit}`);
+        }
+    }
+    #present(cluster) {
+        const block = this.#refcounts.peek(Math.floor(cluster / this.#refcounts.blockEntries));
+        if (!block)
+            throw new BlockError('io', `${this.#image.label}: refcount block was dropped`);
+        return block;
+    }
+    /** The block that describes `cluster`, made when missing. */
+    #blockFor(cluster) {
+        const blockIndex = Math.floor(cluster / this.#refcounts.blockEntries);
+        if (blockIndex >= this.#refcounts.tableEntries)
+            return this.growTable(blockIndex + 1);
+        const block = this.#refcounts.peek(blockIndex);
+        if (block === null)
+            return this.#makeBlock(blockIndex);
+        return block ?? this.#loadBlock(cluster);
+    }
+    #loadBlock(cluster) {
+        const loaded = this.#refcounts.load(Math.floor(cluster / this.#refcounts.blockEntries));
+        if (loaded instanceof Promise)
+            return loaded.then(() => undefined);
+        return loaded ?? this.#present(cluster);
+    }
+    #makeBlock(blockIndex) {
+        const image = this.#image;
+        const offset = blockIndex * this.#refcounts.blockEntries * image.clusterSize;
+        this.#checkPlace(offset, image.clusterSize);
+        const block = image.refcountBlocks.add(offset);
+        this.#refcounts.set(block, 0, 1);
+        image.setRefcountBlock(blockIndex, offset);
+        return block;
+    }
+    #firstFree(block, from) {
+        const entries = this.#refcounts.blockEntries;
+        let index = from;
+        while (index < entries && this.#refcounts.get(block, index) !== 0)
+            index += 1;
+        return index;
+    }
+    #countFree(block, start, max) {
+        const end = Math.min(this.#refcounts.blockEntries, start + max);
+        let index = start + 1;
+        while (index < end && this.#refcounts.get(block, index) === 0)
+            index += 1;
+        return index - start;
+    }
+    #noteFreed(cluster) {
+        this.#hint = Math.min(this.#hint, cluster);
+        const { clusterSize } = this.#image;
+        const tail = Math.floor((this.#compressedEnd - 1) / clusterSize);
+        if (this.#compressedEnd !== 0 && tail === cluster)
+            this.#compressedEnd = 0;
+    }
+}

@@ -1,0 +1,211 @@
+// SPDX-License-Identifier: Apache-2.0
+// The order in which metadata reaches the disk: a crash at any write leaves leaks at worst.
+//
+// A metadata flush begins with a cut, taken in one synchronous turn: copies of the dirty refcount
+// blocks, refcount table sectors, L2 tables and L1 sectors, and the frees waiting for them. Then:
+//   1. write refcount blocks              (they hold increments only, see refcounts.ts)
+//   2. sync, write refcount table sectors (only when a block was added)
+//   3. sync, write L2 tables              (the sync covers guest data and refcounts of the cut)
+//   4. sync, write L1 sectors             (only when an L2 table was added)
+//   5. sync when the caller asked for durability or frees wait
+//   6. the cut's frees become ready: their refcounts may go down, their clusters be punched
+// Guest data is written before its L2 entry is linked in memory, and the cut precedes the sync that
+// precedes the L2 writes: unflushed data is old or new, never a stale cluster. What changes after
+// the cut stays dirty (tables by version). One flush runs at a time; callers that come while one
+// runs share the next. exclusive() is the same queue, for operations that switch whole tables.
+import { QCOW2_LIMITS } from '../../../../base/index.js';
+import { SECTOR_SIZE } from '../layout.js';
+export class Flusher {
+    #image;
+    #refcounts;
+    /** End of the queue of exclusive work; never rejects. */
+    #tail = Promise.resolve();
+    #queued = null;
+    #exclusive = 0;
+    constructor(image, refcounts) {
+        this.#image = image;
+        this.#refcounts = refcounts;
+    }
+    /** Nothing in memory that was not handed to a flush. */
+    get isClean() {
+        const image = this.#image;
+        return (image.l2.dirtyCount === 0 &&
+            image.refcountBlocks.dirtyCount === 0 &&
+            image.dirtyL1Sectors.size === 0 &&
+            image.dirtyRefcountTableSectors.size === 0 &&
+            !this.#refcounts.hasPending);
+    }
+    /** Clean, and no flush is halfway: a sync of the file is all that durability takes. */
+    get isIdle() {
+        return this.#exclusive === 0 && this.isClean;
+    }
+    /** So much is dirty that the next writer should wait for a metadata flush. */
+    get isCrowded() {
+        const { l2, refcountBlocks, clusterSize } = this.#image;
+        const dirty = l2.dirtyCount + refcountBlocks.dirtyCount;
+        if (dirty <= 2)
+            return false;
+        return dirty > QCOW2_LIMITS.dirtyTables || dirty * clusterSize > QCOW2_LIMITS.dirtyTableBytes;
+    }
+    /** Writes what is dirty now; with `durable` it is on stable storage when this resolves. */
+    flush(durable) {
+        if (this.#queued !== null) {
+            this.#queued.durable ||= durable;
+            return this.#queued.promise;
+        }
+        const ticket = { durable, promise: this.#tail };
+        this.#queued = ticket;
+        ticket.promise = this.exclusive(() => {
+            this.#queued = null;
+            return this.#run(ticket.durable);
+        });
+        return ticket.promise;
+    }
+    /** Everything out, freed clusters included: memory and disk agree then and nothing leaks. */
+    async flushAll() {
+        do {
+            await this.flush(true);
+            await this.#refcounts.drain();
+        } while (!this.isClean);
+    }
+    /** Runs alone among flushes; must not wait for one. */
+    exclusive(work) {
+        this.#exclusive += 1;
+        const result = this.#tail.then(work).finally(() => {
+            this.#exclusive -= 1;
+        });
+        this.#tail = result.then(noop, noop);
+        return result;
+    }
+    /** Part of exclusive work: refcount blocks may be written at any time. */
+    async writeRefcountBlocks() {
+        await this.#writeTables(this.#image.refcountBlocks, this.#cutTables('refcount block'));
+    }
+    async #run(durable) {
+        const image = this.#image;
+        if (this.isClean) {
+            if (durable)
+                await image.sync();
+            return;
+        }
+        image.assertWritable();
+        const cut = this.#cut();
+        try {
+            await this.#write(cut, durable);
+        }
+        catch (error) {
+            this.#putBack(cut);
+            throw error;
+        }
+        this.#refcounts.release(cut.frees);
+        this.#refcounts.drainLater();
+    }
+    #cut() {
+        const image = this.#image;
+        const refcountTableSectors = [...image.dirtyRefcountTableSectors];
+        const l1Sectors = [...image.dirtyL1Sectors];
+        const cut = {
+            blocks: this.#cutTables('refcount block'),
+            refcountTable: cutSectors(image.refcountTable, {
+                offset: image.refcountTableOffset,
+                sectors: refcountTableSectors,
+            }),
+            refcountTableSectors,
+            l2: this.#cutTables('L2 table'),
+            l1: cutSectors(image.l1, { offset: image.l1Offset, sectors: l1Sectors }),
+            l1Sectors,
+            frees: this.#refcounts.takePending(),
+        };
+        image.dirtyRefcountTableSectors.clear();
+        image.dirtyL1Sectors.clear();
+        return cut;
+    }
+    async #write(cut, durable) {
+        const image = this.#image;
+        if (cut.refcountTable.length > 0)
+            await image.point('refblock_alloc_write');
+        await this.#writeTables(image.refcountBlocks, cut.blocks);
+        if (cut.refcountTable.length > 0) {
+            await image.sync();
+            await image.point('refblock_alloc_hookup');
+            for (const write of cut.refcountTable)
+                await image.writeFile(write.offset, write.bytes);
+        }
+        if (cut.l2.length > 0 || cut.l1.length > 0) {
+            await image.sync();
+            await this.#writeTables(image.l2, cut.l2);
+        }
+        if (cut.l1.length > 0) {
+            await image.sync();
+            await image.point('l1_update');
+            for (const write of cut.l1)
+                await image.writeFile(write.offset, write.bytes);
+        }
+        if (durable || cut.frees.length > 0)
+            await image.sync();
+    }
+    #putBack(cut) {
+        const image = this.#image;
+        for (const sector of cut.refcountTableSectors)
+            image.dirtyRefcountTableSectors.add(sector);
+        for (const sector of cut.l1Sectors)
+            image.dirtyL1Sectors.add(sector);
+        this.#refcounts.putBack(cut.frees);
+    }
+    async #writeTables(cache, writes) {
+        const image = this.#image;
+        const kind = cache === image.l2 ? 'L2 table' : 'refcount block';
+        for (const write of writes) {
+            for (const { table } of write.tables) {
+                const hit = image.overlaps.structureAt(table.offset, kind);
+                if (hit !== null) {
+                    throw image.markCorrupt(`${kind} at offset ${table.offset} overlaps ${hit}`);
+                }
+            }
+            const point = kind === 'L2 table' ? 'l2_update' : 'refblock_update_part';
+            await image.writeFileAt(point, write.offset, write.bytes);
+            for (const { table, version } of write.tables)
+                cache.cleaned(table, version);
+        }
+    }
+    #cutTables(kind) {
+        const image = this.#image;
+        const cache = kind === 'L2 table' ? image.l2 : image.refcountBlocks;
+        const dirty = cache.dirtyTables();
+        const most = Math.max(1, Math.floor(QCOW2_LIMITS.tableWriteBytes / image.clusterSize));
+        const writes = [];
+        for (let first = 0; first < dirty.length;) {
+            const start = dirty[first];
+            let count = 1;
+            while (count < most &&
+                dirty[first + count]?.offset === start.offset + count * image.clusterSize) {
+                count += 1;
+            }
+            writes.push(copyTables(dirty.slice(first, first + count), image.clusterSize));
+            first += count;
+        }
+        return writes;
+    }
+}
+function copyTables(tables, clusterSize) {
+    const bytes = new Uint8Array(tables.length * clusterSize);
+    tables.forEach((table, index) => bytes.set(table.bytes, index * clusterSize));
+    return {
+        offset: tables[0]?.offset ?? 0,
+        bytes,
+        tables: tables.map((table) => ({ table, version: table.version })),
+    };
+}
+function cutSectors(whole, dirty) {
+    return dirty.sectors.map((sector) => {
+        const start = sector * SECTOR_SIZE;
+        return {
+            offset: dirty.offset + start,
+            bytes: whole.slice(start, start + SECTOR_SIZE),
+            tables: [],
+        };
+    });
+}
+function noop() {
+    return undefined;
+}

@@ -1,0 +1,274 @@
+// SPDX-License-Identifier: Apache-2.0
+// The shared state of one open qcow2 image: geometry, the raw L1 and refcount tables, the caches.
+//
+// Tables stay in memory as the big-endian bytes that are on disk, so that writing one is a copy.
+// The L1 and refcount tables are always complete in memory and dirty by sectors of 512 bytes; L2
+// tables and refcount blocks live in table caches. Everything here is changed synchronously; the
+// order in which it reaches the disk is flush.ts alone.
+import { BlockError, QCOW2_LIMITS, settle } from '../../../../base/index.js';
+import { readRequest, writeRequest } from '../../../../block/index.js';
+import { entryHi, entryHostOffset, entryLo, hasReservedL1Bits } from '../entries.js';
+import { geometryOf, SECTOR_SIZE } from '../layout.js';
+import { Leases, RangeLocks } from './leases.js';
+import { Overlaps } from './overlap.js';
+import { TableCache } from './table-cache.js';
+export class Qcow2Image {
+    label;
+    version;
+    geometry;
+    clusterSize;
+    structures;
+    leases = new Leases();
+    locks = new RangeLocks();
+    overlaps;
+    l2;
+    refcountBlocks;
+    /** Reservations not linked yet. */
+    watchers = new Set();
+    dirtyL1Sectors = new Set();
+    dirtyRefcountTableSectors = new Set();
+    passDiscardRequest;
+    passDiscardOther;
+    /** Grows whenever a host cluster became free: what was read of it before is stale. */
+    freedCount = 0;
+    /** Resolves when a corrupt bit on its way is written. */
+    marked = Promise.resolve();
+    size;
+    corrupt;
+    readOnly;
+    l1Offset;
+    l1;
+    l1View;
+    refcountTableOffset;
+    refcountTable;
+    refcountTableView;
+    /** Something was written since the last sync: there is a reason to pass its event. */
+    #unsynced = false;
+    #node;
+    #file;
+    #report;
+    constructor(options) {
+        this.label = options.label;
+        this.version = options.version;
+        this.geometry = geometryOf(options.clusterBits, options.refcountOrder);
+        this.clusterSize = this.geometry.clusterSize;
+        this.structures = options.structures;
+        this.size = options.size;
+        this.corrupt = options.corrupt;
+        this.readOnly = options.readOnly;
+        this.passDiscardRequest = options.passDiscardRequest ?? true;
+        this.passDiscardOther = options.passDiscardOther ?? false;
+        this.#node = options.node;
+        this.#report = options.reportCorruption ?? ignore;
+        this.#file = options.file;
+        this.l1Offset = options.l1Offset;
+        this.l1 = options.l1;
+        this.l1View = viewOf(options.l1);
+        this.refcountTableOffset = options.refcountTableOffset;
+        this.refcountTable = options.refcountTable;
+        this.refcountTableView = viewOf(options.refcountTable);
+        this.overlaps = new Overlaps(this);
+        const tableBytes = this.clusterSize;
+        this.l2 = new TableCache({
+            tableBytes,
+            cacheBytes: QCOW2_LIMITS.l2CacheBytes,
+            fill: (bytes, offset) => this.#loadTable('L2 table', bytes, offset),
+        });
+        this.refcountBlocks = new TableCache({
+            tableBytes,
+            cacheBytes: QCOW2_LIMITS.refcountCacheBytes,
+            fill: (bytes, offset) => this.#loadTable('refcount block', bytes, offset),
+        });
+    }
+    get name() {
+        return this.#node.name;
+    }
+    /** Looked up each time: graph changes replace it. */
+    get file() {
+        return this.#file.node;
+    }
+    get backing() {
+        return this.#node.backing;
+    }
+    /**
+     * Version 2, where zeroes are holes: not where the header names a backing file, be it opened or
+     * not, for that would show through them later.
+     */
+    get holesStayZero() {
+        return this.backing === null && this.structures.backingLink() === null;
+    }
+    /** Takes other top-level tables (after a repair, with nothing dirty). */
+    adopt(tables) {
+        this.l2.clear();
+        this.refcountBlocks.clear();
+        this.replaceL1(tables.l1Offset, tables.l1);
+        this.replaceRefcountTable(tables.refcountTableOffset, tables.refcountTable);
+        this.overlaps.rebuild();
+    }
+    replaceL1(offset, bytes) {
+        this.l1Offset = offset;
+        this.l1 = bytes;
+        this.l1View = viewOf(bytes);
+        this.dirtyL1Sectors.clear();
+    }
+    replaceRefcountTable(offset, bytes) {
+        this.refcountTableOffset = offset;
+        this.refcountTable = bytes;
+        this.refcountTableView = viewOf(bytes);
+        this.dirtyRefcountTableSectors.clear();
+    }
+    /** Offset of the L2 table of L1 entry `index`, 0 when there is none. Throws on a bad entry. */
+    l2Offset(index) {
+        if (index * 8 >= this.l1.length)
+            return 0;
+        const hi = this.l1View.getUint32(index * 8);
+        const lo = this.l1View.getUint32(index * 8 + 4);
+        const offset = entryHostOffset(hi, lo);
+        if (hasReservedL1Bits(hi, lo) || offset % this.clusterSize !== 0) {
+            throw this.corruptError(`L1 entry ${index}: L2 table offset ${hex(hi, lo)} is invalid`);
+        }
+        return offset;
+    }
+    setL1(index, hostOffset) {
+        this.l1View.setUint32(index * 8, entryHi(hostOffset, true));
+        this.l1View.setUint32(index * 8 + 4, entryLo(hostOffset, false));
+        this.dirtyL1Sectors.add(Math.floor((index * 8) / SECTOR_SIZE));
+        this.overlaps.addL2(hostOffset);
+    }
+    /** Forgets an L2 table and its entry; the caller frees the cluster. */
+    dropL2(index, table) {
+        this.l1View.setUint32(index * 8, 0);
+        this.l1View.setUint32(index * 8 + 4, 0);
+        this.dirtyL1Sectors.add(Math.floor((index * 8) / SECTOR_SIZE));
+        this.l2.drop(table);
+        this.overlaps.removeL2(table.offset);
+    }
+    setRefcountBlock(index, hostOffset) {
+        const view = this.refcountTableView;
+        view.setUint32(index * 8, Math.floor(hostOffset / 0x1_0000_0000));
+        view.setUint32(index * 8 + 4, hostOffset % 0x1_0000_0000 >>> 0);
+        this.dirtyRefcountTableSectors.add(Math.floor((index * 8) / SECTOR_SIZE));
+        this.overlaps.addRefcountBlock(hostOffset);
+    }
+    /** Forgets the L1 entries from `entries` on, as the header on disk has already. */
+    shortenL1(entries) {
+        const dirty = [...this.dirtyL1Sectors];
+        this.replaceL1(this.l1Offset, this.l1.slice(0, entries * 8));
+        for (const sector of dirty) {
+            if (sector * SECTOR_SIZE < this.l1.length)
+                this.dirtyL1Sectors.add(sector);
+        }
+    }
+    /** Forgets a block that the refcount table on disk does not name any more. */
+    dropRefcountBlock(index, block) {
+        this.refcountTableView.setUint32(index * 8, 0);
+        this.refcountTableView.setUint32(index * 8 + 4, 0);
+        this.refcountBlocks.drop(block);
+        this.overlaps.removeRefcountBlock(block.offset);
+        this.freedCount += 1;
+    }
+    entryChanged(guestCluster) {
+        for (const watcher of this.watchers)
+            watcher.entryChanged(guestCluster);
+    }
+    /** Reads the file child; what lies past its end reads as zeroes. */
+    readFile(offset, buffer) {
+        const file = this.file;
+        const there = file.length - offset;
+        if (there >= buffer.length)
+            return file.read(readRequest(offset, buffer));
+        if (there <= 0) {
+            buffer.fill(0);
+            return undefined;
+        }
+        buffer.fill(0, there);
+        return file.read(readRequest(offset, buffer.subarray(0, there)));
+    }
+    writeFile(offset, buffer) {
+        this.#unsynced = true;
+        return this.file.write(writeRequest(offset, buffer));
+    }
+    /** A named point of the data path where nothing can wait, for a node below that is told. */
+    event(name) {
+        const below = this.file.driverNode;
+        // Told that nothing waits it gives no promise.
+        if (below.debugEvent !== undefined)
+            void below.debugEvent(name, false);
+    }
+    /** The same where the caller waits when the node below holds it. */
+    point(name) {
+        const below = this.file.driverNode;
+        return below.debugEvent === undefined ? undefined : below.debugEvent(name, true);
+    }
+    readFileAt(point, offset, buffer) {
+        const held = this.point(point);
+        if (held instanceof Promise)
+            return held.then(() => this.readFile(offset, buffer));
+        return this.readFile(offset, buffer);
+    }
+    writeFileAt(point, offset, buffer) {
+        const held = this.point(point);
+        if (held instanceof Promise)
+            return held.then(() => this.writeFile(offset, buffer));
+        return this.writeFile(offset, buffer);
+    }
+    sync() {
+        const point = this.#unsynced ? this.point('flush_to_disk') : undefined;
+        this.#unsynced = false;
+        return settle(point, () => this.file.flush());
+    }
+    /** Guest-visible error for what the image says; the image itself stays as it is. */
+    corruptError(finding) {
+        return new BlockError('corrupt-image', `${this.label}: ${finding}`, {
+            node: this.name,
+            errno: 'EIO',
+        });
+    }
+    /**
+     * A structure would be overwritten or contradicts another: no write goes on from here, and a
+     * version 3 header says so. Gives the error to throw.
+     */
+    markCorrupt(finding) {
+        if (!this.corrupt) {
+            this.corrupt = true;
+            this.#report(finding);
+            if (this.version >= 3 && !this.readOnly) {
+                this.marked = this.structures.patchHeader({ corrupt: true }).catch(ignore);
+            }
+        }
+        return this.corruptError(finding);
+    }
+    assertWritable() {
+        if (this.corrupt) {
+            throw new BlockError('corrupt-image', `${this.label}: image is marked corrupt`, {
+                node: this.name,
+                errno: 'EIO',
+            });
+        }
+        if (this.readOnly) {
+            throw new BlockError('read-only', `${this.label}: image is read-only`, { node: this.name });
+        }
+    }
+    #loadTable(what, bytes, offset) {
+        if (offset + bytes.length > this.file.length) {
+            throw this.corruptError(`${what} at offset ${offset} is beyond the end of the file`);
+        }
+        const hit = this.overlaps.structureAt(offset, what);
+        if (hit !== null)
+            throw this.corruptError(`${what} at offset ${offset} overlaps ${hit}`);
+        return this.readFileAt(what === 'L2 table' ? 'l2_load' : 'refblock_load', offset, bytes);
+    }
+}
+export function viewOf(bytes) {
+    return new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+}
+/** A 64-bit field as messages print it. */
+export function hex(hi, lo) {
+    const high = (hi >>> 0).toString(16);
+    const low = (lo >>> 0).toString(16);
+    return high === '0' ? `0x${low}` : `0x${high}${low.padStart(8, '0')}`;
+}
+/** The image is out of use already; a header that cannot be marked changes nothing. */
+function ignore() {
+    return undefined;
+}

@@ -1,0 +1,10 @@
+// SPDX-License-Identifier: Apache-2.0
+export * from './alloc.js';
+export * from './flush.js';
+export * from './grow.js';
+export * from './image.js';
+export * from './leases.js';
+export * from './refcounts.js';
+export * from './shrink.js';
+export * from './store.js';
+export * from './table-cache.js';

@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: Apache-2.0
+// Which metadata structure a host range would hit: header, L1, refcount table, L2 tables, refcount
+// blocks. Asked before every write to a place that the image's own tables name and before every
+// newly allocated cluster is used, so that hostile or damaged refcounts never let data or tables
+// overwrite each other.
+//
+// The offsets found at open are kept in sorted arrays (a hostile L1 may hold millions), those added
+// later in sets. L2 tables and refcount blocks are one cluster each and aligned.
+const TWO_32 = 0x1_0000_0000;
+export class Overlaps {
+    #source;
+    #l2 = new OffsetSet(new Float64Array(0));
+    #blocks = new OffsetSet(new Float64Array(0));
+    constructor(source) {
+        this.#source = source;
+        this.rebuild();
+    }
+    /** Reads the offsets from the top-level tables again. */
+    rebuild() {
+        const { l1View, refcountTableView } = this.#source;
+        this.#l2 = new OffsetSet(offsetsOf(l1View, 0x00ff_ffff));
+        this.#blocks = new OffsetSet(offsetsOf(refcountTableView, 0xffff_ffff));
+    }
+    addL2(offset) {
+        this.#l2.add(offset);
+    }
+    removeL2(offset) {
+        this.#l2.remove(offset);
+    }
+    addRefcountBlock(offset) {
+        this.#blocks.add(offset);
+    }
+    removeRefcountBlock(offset) {
+        this.#blocks.remove(offset);
+    }
+    /** Name of the first structure that [offset, offset + length) touches, or null. */
+    hit(offset, length) {
+        const source = this.#source;
+        const clusterSize = source.geometry.clusterSize;
+        const end = offset + length;
+        if (offset < clusterSize)
+            return 'the header';
+        if (meets(offset, end, source.l1Offset, source.l1.length))
+            return 'the active L1 table';
+        if (meets(offset, end, source.refcountTableOffset, source.refcountTable.length)) {
+            return 'the refcount table';
+        }
+        for (let at = offset - (offset % clusterSize); at < end; at += clusterSize) {
+            if (this.#l2.has(at))
+                return 'an active L2 table';
+            if (this.#blocks.has(at))
+                return 'a refcount block';
+        }
+        return null;
+    }
+    /** The same for a table of one cluster that is itself registered as `kind`. */
+    structureAt(offset, kind) {
+        const source = this.#source;
+        const end = offset + source.geometry.clusterSize;
+        if (offset < source.geometry.clusterSize)
+            return 'the header';
+        if (meets(offset, end, source.l1Offset, source.l1.length))
+            return 'the active L1 table';
+        if (meets(offset, end, source.refcountTableOffset, source.refcountTable.length)) {
+            return 'the refcount table';
+        }
+        if (kind !== 'L2 table' && this.#l2.has(offset))
+            return 'an active L2 table';
+        if (kind !== 'refcount block' && this.#blocks.has(offset))
+            return 'a refcount block';
+        return null;
+    }
+}
+class OffsetSet {
+    #initial;
+    #added = new Set();
+    #removed = new Set();
+    constructor(initial) {
+        this.#initial = initial;
+    }
+    has(offset) {
+        if (this.#added.has(offset))
+            return true;
+        const initial = this.#initial;
+        let low = 0;
+        let high = initial.length;
+        while (low < high) {
+            const middle = (low + high) >>> 1;
+            if (initial[middle] < offset)
+                low = middle + 1;
+            else
+                high = middle;
+        }
+        return initial[low] === offset && !this.#removed.has(offset);
+    }
+    add(offset) {
+        this.#added.add(offset);
+    }
+    remove(offset) {
+        this.#added.delete(offset);
+        this.#removed.add(offset);
+    }
+}
+function offsetsOf(view, highMask) {
+    const count = Math.floor(view.byteLength / 8);
+    let used = 0;
+    for (let index = 0; index < count; index += 1) {
+        if (view.getUint32(index * 8 + 4) !== 0 || view.getUint32(index * 8) !== 0)
+            used += 1;
+    }
+    const offsets = new Float64Array(used);
+    let next = 0;
+    for (let index = 0; index < count; index += 1) {
+        const hi = (view.getUint32(index * 8) & highMask) >>> 0;
+        const lo = view.getUint32(index * 8 + 4);
+        if (view.getUint32(index * 8) === 0 && lo === 0)
+            continue;
+        offsets[next] = hi * TWO_32 + (lo - (lo % 512));
+        next += 1;
+    }
+    return offsets.sort();
+}
+function meets(offset, end, start, length) {
+    return offset < start + length && end > start;
+}

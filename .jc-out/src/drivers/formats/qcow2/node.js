@@ -1,0 +1,222 @@
+// SPDX-License-Identifier: Apache-2.0
+// The open instance of a qcow2 image: joins metadata, data path and header behind DriverNode.
+//
+// Nothing here decides an order: metadata/flush.ts does. close() and prepareReadOnly() bring out
+// everything, freed clusters included, so that a clean close leaves no leak. The backing link is
+// rewritten only after all tables that rely on the old one are on stable storage.
+import { BlockError, settle } from '../../../base/index.js';
+import { RequestFlag } from '../../../block/index.js';
+import { Compressor, Eraser, Mapper, preallocate, Reader, reserve, Writer } from './data/index.js';
+import { l1EntriesFor } from './layout.js';
+import { clearEntries, emptyImage, growL1, MetadataStore, shrinkImage } from './metadata/index.js';
+/** Smallest unit of a request, in bytes. */
+const REQUEST_ALIGNMENT = 1;
+export class Qcow2Node {
+    limits;
+    #store;
+    #reader;
+    #writer;
+    #eraser;
+    #compressor;
+    #mapper;
+    #reopen;
+    #closed = false;
+    /** Due before the first change: the header still says what only a reader may believe. */
+    #beforeChange;
+    constructor(options, reopen, beforeChange = null) {
+        this.#reopen = reopen;
+        this.#beforeChange = beforeChange;
+        this.#store = new MetadataStore(options);
+        this.#reader = new Reader(this.#store);
+        this.#writer = new Writer(this.#store, this.#reader);
+        this.#eraser = new Eraser(this.#store, this.#writer);
+        this.#compressor = new Compressor(this.#store, this.#writer);
+        this.#mapper = new Mapper(this.#store);
+        const { clusterSize } = this.image;
+        this.limits = {
+            requestAlignment: REQUEST_ALIGNMENT,
+            maxTransfer: 0,
+            optimalZeroes: clusterSize,
+            optimalDiscard: clusterSize,
+        };
+    }
+    get image() {
+        return this.#store.image;
+    }
+    get length() {
+        return this.image.size;
+    }
+    read(request) {
+        return this.#reader.read(request.offset, bufferOf(request));
+    }
+    write(request) {
+        if (this.#beforeChange !== null)
+            return this.#afterReady(() => this.write(request));
+        const buffer = bufferOf(request);
+        const written = (request.flags & RequestFlag.compressed) === 0
+            ? this.#writer.write(request.offset, buffer)
+            : this.#compressor.write(request.offset, buffer);
+        return this.#finish(written, request);
+    }
+    /** One deflated cluster (see DriverNode.writeDeflated). */
+    writeDeflated(offset, payload) {
+        if (this.#beforeChange !== null) {
+            return this.#afterReady(() => this.writeDeflated(offset, payload));
+        }
+        return this.#compressor.writeDeflated(offset, payload);
+    }
+    writeZeroes(request) {
+        if (this.#beforeChange !== null)
+            return this.#afterReady(() => this.writeZeroes(request));
+        const zeroed = this.#eraser.writeZeroes(request.offset, request.length, request.flags);
+        return this.#finish(zeroed, request);
+    }
+    discard(request) {
+        if (this.#beforeChange !== null)
+            return this.#afterReady(() => this.discard(request));
+        return this.#finish(this.#eraser.discard(request.offset, request.length), request);
+    }
+    flush() {
+        const { flusher } = this.#store;
+        return settle(this.image.point('flush_to_os'), () => flusher.isIdle ? this.image.sync() : flusher.flush(true));
+    }
+    blockStatus(offset, length, exact) {
+        return this.#mapper.blockStatus(offset, length, exact);
+    }
+    planExtents(offset, length) {
+        return this.#mapper.planExtents(offset, length);
+    }
+    lease() {
+        const { leases, file } = this.image;
+        const epoch = leases.enter();
+        const below = file.lease();
+        return {
+            release: () => {
+                below.release();
+                leases.leave(epoch);
+            },
+        };
+    }
+    reserve(offset, length) {
+        if (this.#beforeChange !== null)
+            return this.#afterReady(() => this.reserve(offset, length));
+        return reserve({ store: this.#store, eraser: this.#eraser }, offset, length);
+    }
+    /**
+     * Another virtual size, a multiple of 512 bytes. What is new reads as zeroes whatever the backing
+     * file holds there; what is cut off becomes free in the file. Refused, the image is as it was.
+     */
+    async truncate(size, options) {
+        const { image } = this;
+        image.assertWritable();
+        await this.becameWritable();
+        const { preallocation } = options;
+        if (size % 512 !== 0) {
+            throw new BlockError('invalid-option', 'The new size must be a multiple of 512');
+        }
+        if (size < image.size) {
+            if (preallocation === 'off')
+                return shrinkImage(this.#store, size);
+            const text = "Preallocation can't be used for shrinking an image";
+            throw new BlockError('invalid-option', text);
+        }
+        if (size === image.size)
+            return;
+        await clearEntries(this.#store, image.size);
+        await growL1(this.#store, l1EntriesFor(size, image.geometry));
+        await this.#hideNewRange(size);
+        if (preallocation !== 'off') {
+            const offset = Math.ceil(image.size / image.clusterSize) * image.clusterSize;
+            await preallocate(this.#store, { offset, end: size, mode: preallocation });
+        }
+        await this.#store.flusher.flush(true);
+        await image.structures.patchHeader({ size });
+        await image.sync();
+        image.size = size;
+    }
+    backingLink() {
+        return this.image.structures.backingLink();
+    }
+    async changeBacking(link) {
+        await this.becameWritable();
+        await this.#store.flusher.flush(true);
+        await this.image.structures.changeBacking(link);
+    }
+    async check(repair) {
+        const writable = !this.image.readOnly && !this.image.corrupt;
+        if (writable)
+            await this.#store.flusher.flushAll();
+        if (writable && repair !== 'none')
+            await this.becameWritable();
+        const result = await this.image.structures.check(repair);
+        if (repair !== 'none') {
+            await this.#store.reload();
+            this.#reader.reset();
+            this.image.corrupt = this.image.structures.info().corrupt === true;
+        }
+        return result;
+    }
+    /** A crash leaves leaks at worst, and any part of the layer. */
+    async makeEmpty() {
+        this.image.assertWritable();
+        await this.becameWritable();
+        await emptyImage(this.#store);
+    }
+    info() {
+        return this.image.structures.info();
+    }
+    async prepareReadOnly() {
+        await this.#flushOut();
+    }
+    reopen(context, options) {
+        return this.#reopen(this, context, options);
+    }
+    async becameWritable() {
+        await this.#beforeChange?.();
+        this.#beforeChange = null;
+    }
+    async #afterReady(work) {
+        await this.becameWritable();
+        return await work();
+    }
+    async close() {
+        if (this.#closed)
+            return;
+        this.#closed = true;
+        await this.#flushOut();
+    }
+    async #flushOut() {
+        await this.image.marked;
+        if (this.image.readOnly || this.image.corrupt)
+            return;
+        await this.#store.flusher.flushAll();
+    }
+    /** Makes what lies between the present size and `size` read as zeroes. */
+    async #hideNewRange(size) {
+        const { image } = this;
+        const { clusterSize, backing } = image;
+        const partial = image.size % clusterSize;
+        const start = image.size + (partial === 0 ? 0 : clusterSize - partial);
+        const old = image.size;
+        const covered = backing === null ? start : Math.min(size, backing.length);
+        if (covered > start) {
+            if (image.version < 3)
+                await this.#writer.writeZeroData(start, covered - start);
+            else
+                await this.#eraser.zeroClusters(start, covered - start);
+        }
+        // The rest of the last cluster may hold what a lane left there or what the backing file shows.
+        if (partial !== 0)
+            await this.#eraser.hide(old, Math.min(size, start) - old);
+    }
+    #finish(done, request) {
+        if ((request.flags & RequestFlag.fua) === 0)
+            return done;
+        return settle(done, () => this.flush());
+    }
+}
+function bufferOf(request) {
+    if (request.buffer === null)
+        throw new BlockError('invalid-state', 'request has no buffer');
+    return request.buffer;
+}

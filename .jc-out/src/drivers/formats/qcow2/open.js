@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: Apache-2.0
+// Opening a qcow2 image: header, refusals by name, top-level tables, then the data path.
+//
+// Opened only to look, nothing is written and an unsupported feature is reported instead of
+// refused (inspect.ts). Opened read-write, unknown autoclear bits are cleared before anything
+// else is written. Errors carry the path of the image file.
+import { BlockError, hasAny } from '../../../base/index.js';
+import { checkCacheOptions } from './cache-options.js';
+import { requireSupported, requireWritable, unsupportedFeature } from './features.js';
+import { virtualSizeOf } from './header.js';
+import { InspectedQcow2 } from './inspect.js';
+import { readBitmaps, readSnapshots } from './listings.js';
+import { Qcow2Node } from './node.js';
+import { QCOW2_REFUSED_OPTIONS } from './options.js';
+import { inspectHeader, Qcow2Structures, readTopTables, requireTables } from './structures.js';
+export async function openQcow2(context, options) {
+    requireKnownOptions(options);
+    const path = context.child('file').node.filename;
+    try {
+        return await openImage(context, options, { path, current: null });
+    }
+    catch (error) {
+        throw withPath(error, path);
+    }
+}
+function requireKnownOptions(options) {
+    for (const name of QCOW2_REFUSED_OPTIONS) {
+        if (options[name] === undefined || options[name] === null)
+            continue;
+        throw new BlockError('unsupported', `Option '${name}' of driver 'qcow2' is not supported`);
+    }
+}
+/** All is flushed; another instance is read from the file only where access or file change. */
+async function reopenQcow2(current, context, options) {
+    requireKnownOptions(options);
+    const file = context.child('file');
+    const stays = file === context.node.children.get('file');
+    const path = file.node.filename;
+    try {
+        if (!stays || context.readOnly !== current.image.readOnly) {
+            return await openImage(context, options, { path, current });
+        }
+        checkCacheOptions(options, current.image.clusterSize);
+        requireLazyRefcounts(current.image.version, options);
+        return current;
+    }
+    catch (error) {
+        throw withPath(error, path);
+    }
+}
+async function openImage(context, options, { path, current }) {
+    const file = context.child('file');
+    const header = await inspectHeader(file.node);
+    const unusable = unsupportedFeature(header) ?? header.truncated;
+    if (context.inspectOnly && unusable !== null) {
+        const snapshots = await readSnapshots(file.node, header);
+        const bitmaps = await readBitmaps(file.node, header);
+        return new InspectedQcow2(file, header, { snapshots, bitmaps });
+    }
+    requireTables(header);
+    requireSupported(header, { path });
+    checkCacheOptions(options, header.geometry.clusterSize);
+    requireLazyRefcounts(header.fields.version, options);
+    const structures = new Qcow2Structures(file, header);
+    if (!context.readOnly) {
+        if (context.repairs !== true)
+            requireWritable(header, { path });
+        if (current === null)
+            await structures.clearAutoclear();
+    }
+    const tables = await readTopTables(file.node, header);
+    const { fields } = header;
+    const imageOptions = {
+        ...tables,
+        label: path,
+        version: fields.version,
+        clusterBits: fields.clusterBits,
+        refcountOrder: fields.refcountOrder,
+        readOnly: context.readOnly,
+        size: virtualSizeOf(header),
+        corrupt: structures.info().corrupt === true || current?.image.corrupt === true,
+        node: context.node,
+        file,
+        structures,
+        reportCorruption: (message) => context.reportCorruption?.({ message, fatal: true }),
+    };
+    // Clearing them is a write, which is not due before the whole reopen is.
+    const { autoclearFeatures: bits } = fields;
+    const later = current !== null && !context.readOnly && hasAny(bits, bits);
+    const clear = later ? () => structures.clearAutoclear() : null;
+    return new Qcow2Node(imageOptions, reopenQcow2, clear);
+}
+/** Refcounts are always kept exact here, which lazy refcounts allow; version 2 has none. */
+function requireLazyRefcounts(version, options) {
+    if (options['lazy-refcounts'] !== true || version >= 3)
+        return;
+    throw new BlockError('invalid-option', 'Lazy refcounts require a qcow2 image with at least qemu 1.1 compatibility level');
+}
+function withPath(error, path) {
+    if (!(error instanceof BlockError) || error.context.path !== undefined)
+        return error;
+    return new BlockError(error.kind, error.message, { ...error.context, path, cause: error });
+}

@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0
+// Options of the qcow2 driver: blockdev-add and blockdev-create. Pure data.
+//
+// Members in `QCOW2_REFUSED_OPTIONS` and `QCOW2_REFUSED_CREATE_OPTIONS` are part of the command
+// but not supported; opening and creating refuse them by name when they ask for something.
+import { blockdevRef, blockdevRefOrNull, preallocMode } from '../../../block/options.js';
+import { alternate, any, bool, enumeration, int, optional, size, str, struct, union, } from '../../../schema/index.js';
+const overlapMode = enumeration('Qcow2OverlapCheckMode', ['none', 'constant', 'cached', 'all']);
+const overlapChecks = alternate('Qcow2OverlapChecks', {
+    flags: struct('Qcow2OverlapCheckFlags', {
+        template: optional(overlapMode),
+        'main-header': optional(bool),
+        'active-l1': optional(bool),
+        'active-l2': optional(bool),
+        'refcount-table': optional(bool),
+        'refcount-block': optional(bool),
+        'snapshot-table': optional(bool),
+        'inactive-l1': optional(bool),
+        'inactive-l2': optional(bool),
+        'bitmap-directory': optional(bool),
+    }),
+    mode: overlapMode,
+});
+const keySecret = struct('QCryptoBlockOptionsLUKS', { 'key-secret': optional(str) });
+const encryption = union('BlockdevQcow2Encryption', {
+    discriminator: 'format',
+    tagName: 'BlockdevQcow2EncryptionFormat',
+    branches: { aes: keySecret, luks: keySecret },
+});
+export const qcow2Options = struct('BlockdevOptionsQcow2', {
+    file: blockdevRef,
+    backing: optional(blockdevRefOrNull),
+    'lazy-refcounts': optional(bool),
+    'pass-discard-request': optional(bool),
+    'pass-discard-snapshot': optional(bool),
+    'pass-discard-other': optional(bool),
+    'overlap-check': optional(overlapChecks),
+    'cache-size': optional(size),
+    'l2-cache-size': optional(size),
+    'l2-cache-entry-size': optional(size),
+    'refcount-cache-size': optional(size),
+    'cache-clean-interval': optional(int),
+    encrypt: optional(encryption),
+    'data-file': optional(blockdevRef),
+});
+/** Cache sizes are hints and are accepted; these change what the image does. */
+export const QCOW2_REFUSED_OPTIONS = [
+    'pass-discard-request',
+    'pass-discard-snapshot',
+    'pass-discard-other',
+    'overlap-check',
+    'encrypt',
+    'data-file',
+];
+export const qcow2Version = enumeration('BlockdevQcow2Version', ['v2', 'v3']);
+export const qcow2CompressionType = enumeration('Qcow2CompressionType', ['zlib', 'zstd']);
+export const qcow2CreateOptions = struct('BlockdevCreateOptionsQcow2', {
+    file: blockdevRef,
+    'data-file': optional(blockdevRef),
+    'data-file-raw': optional(bool),
+    'extended-l2': optional(bool),
+    size,
+    version: optional(qcow2Version),
+    'backing-file': optional(str),
+    'backing-fmt': optional(str),
+    encrypt: optional(any),
+    'cluster-size': optional(size),
+    preallocation: optional(preallocMode),
+    'lazy-refcounts': optional(bool),
+    'refcount-bits': optional(size),
+    'compression-type': optional(qcow2CompressionType),
+});

@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: Apache-2.0
+// The header side of an open image, as the data path uses it: patches, backing link, check, info.
+//
+// Every write to cluster 0 goes through one queue and is built from the header as it is when its
+// turn comes, so that a field patch and a backing change never undo each other.
+import { BlockError, errnoText, hasAny, NO_BITS, orBits, toBlockError, Turns, withoutBits, } from '../../../base/index.js';
+import { readRequest, writeRequest } from '../../../block/index.js';
+import { checkImage } from './check.js';
+import { decodeHeader, decodeHeaderFields, encodeHeaderFields, HEADER_PEEK_BYTES, } from './header.js';
+import { buildFirstSector, planBackingChange } from './header-update.js';
+import { infoOf } from './info.js';
+import { CORRUPT_BIT, DIRTY_BIT } from './layout.js';
+export class Qcow2Structures {
+    #file;
+    #header;
+    /** Writes of cluster 0. */
+    #turns = new Turns();
+    constructor(file, header) {
+        this.#file = file;
+        this.#header = header;
+    }
+    get header() {
+        return this.#header;
+    }
+    patchHeader(patch) {
+        return this.#turns.run(async () => {
+            const fields = patched(this.#header.fields, patch);
+            await this.#file.node.write(writeRequest(0, encodeHeaderFields(fields)));
+            this.#header = { ...this.#header, fields };
+        });
+    }
+    /** On opening read-write: no autoclear bit is kept true by this program. */
+    async clearAutoclear() {
+        const bits = this.#header.fields.autoclearFeatures;
+        if (!hasAny(bits, bits))
+            return;
+        await this.#turns.run(async () => {
+            const fields = { ...this.#header.fields, autoclearFeatures: NO_BITS };
+            await this.#file.node.write(writeRequest(0, encodeHeaderFields(fields)));
+            this.#header = { ...this.#header, fields };
+        });
+        await this.#file.node.flush();
+    }
+    backingLink() {
+        const { backingFile, backingFormat } = this.#header;
+        return backingFile === null ? null : { file: backingFile, format: backingFormat };
+    }
+    /**
+     * Switches the backing link; durable when it resolves. What the new link exposes must have
+     * been flushed before. Kind `no-space` when it cannot be done atomically, with nothing changed.
+     */
+    changeBacking(link) {
+        return this.#turns.run(async () => {
+            const cluster0 = await readCluster0(this.#file.node, this.#header.geometry.clusterSize);
+            const change = planBackingChange(this.#header, cluster0, link);
+            if (change.name !== null) {
+                await this.#file.node.write(writeRequest(change.name.offset, change.name.bytes));
+            }
+            await this.#file.node.flush();
+            const sector = buildFirstSector(cluster0, change);
+            const before = this.#header;
+            await this.#file.node.write(writeRequest(0, sector));
+            this.#header = change.header;
+            try {
+                await this.#file.node.flush();
+            }
+            catch (error) {
+                // Either link may be found later; nothing more is written to a file that failed to sync.
+                this.#header = before;
+                throw error;
+            }
+        });
+    }
+    check(repair) {
+        const patch = (fields) => this.patchHeader(fields);
+        return checkImage(this.#file, this.#header, repair === 'none' ? repair : { mode: repair, patch });
+    }
+    info() {
+        return infoOf(this.#header);
+    }
+    async reload() {
+        this.#header = await readHeader(this.#file.node);
+        return readTopTables(this.#file.node, this.#header);
+    }
+}
+function patched(fields, patch) {
+    let bits = fields.incompatibleFeatures;
+    bits = withFlag(bits, CORRUPT_BIT, patch.corrupt);
+    bits = withFlag(bits, DIRTY_BIT, patch.dirty);
+    return {
+        ...fields,
+        incompatibleFeatures: bits,
+        size: patch.size ?? fields.size,
+        l1TableOffset: patch.l1Offset ?? fields.l1TableOffset,
+        l1Size: patch.l1Entries ?? fields.l1Size,
+        refcountTableOffset: patch.refcountTableOffset ?? fields.refcountTableOffset,
+        refcountTableClusters: patch.refcountTableClusters ?? fields.refcountTableClusters,
+    };
+}
+function withFlag(bits, flag, on) {
+    if (on === undefined)
+        return bits;
+    return on ? orBits(bits, flag) : withoutBits(bits, flag);
+}
+/** The first cluster, zero padded where the file is shorter. */
+async function readCluster0(file, clusterSize) {
+    const bytes = new Uint8Array(clusterSize);
+    const there = Math.min(clusterSize, file.length);
+    await file.read(readRequest(0, bytes.subarray(0, there)));
+    return bytes;
+}
+/** Reads and checks cluster 0; refuses tables that the file ends before. */
+export async function readHeader(file) {
+    const header = await inspectHeader(file);
+    requireTables(header);
+    return header;
+}
+/** The top-level tables are all within the file. */
+export function requireTables(header) {
+    if (header.truncated !== null)
+        throw new BlockError('corrupt-image', header.truncated);
+}
+/** Reads and checks cluster 0; the file may end before the tables. */
+export async function inspectHeader(file) {
+    const length = file.length;
+    const peek = new Uint8Array(HEADER_PEEK_BYTES);
+    try {
+        await file.read(readRequest(0, peek.subarray(0, Math.min(length, peek.length))));
+    }
+    catch (error) {
+        const { kind, errno } = toBlockError(error);
+        const text = `Could not read qcow2 header: ${errnoText(errno)}`;
+        throw new BlockError(kind, text, { errno, cause: error });
+    }
+    const { geometry } = decodeHeaderFields(peek);
+    const head = new Uint8Array(Math.max(HEADER_PEEK_BYTES, Math.min(length, geometry.clusterSize)));
+    await file.read(readRequest(0, head.subarray(0, Math.min(length, head.length))));
+    return decodeHeader(head, length);
+}
+/** The L1 and refcount tables of a checked header. */
+export async function readTopTables(file, header) {
+    const { fields, geometry } = header;
+    const l1 = new Uint8Array(fields.l1Size * 8);
+    const refcountTable = new Uint8Array(fields.refcountTableClusters * geometry.clusterSize);
+    if (l1.length > 0)
+        await file.read(readRequest(fields.l1TableOffset, l1));
+    await file.driverNode.debugEvent?.('reftable_load', true);
+    await file.read(readRequest(fields.refcountTableOffset, refcountTable));
+    return {
+        l1Offset: fields.l1TableOffset,
+        l1,
+        refcountTableOffset: fields.refcountTableOffset,
+        refcountTable,
+    };
+}

@@ -1,0 +1,229 @@
+// SPDX-License-Identifier: Apache-2.0
+// An open host file or block device as a node.
+//
+// The size is rounded up to 512 bytes, as every image size is; what lies between the end of the
+// file and the end of the node reads as zeroes. Reads that come back short are filled with zeroes.
+// Permissions of the node become byte locks of the file: what parents take, and what one of them
+// does not share.
+import { BlockError, must, sequence, settle, } from '../../../base/index.js';
+import { RequestFlag } from '../../../block/index.js';
+import { FileAccess } from './access.js';
+const SECTOR_BYTES = 512;
+/** Bytes of one write when zeroes have to be written out. */
+const ZERO_CHUNK_BYTES = 256 * 1024;
+/** Written at the end of a range to have it inside the file. */
+const LAST_BYTE = new Uint8Array(1);
+export class FileNode {
+    readOnly;
+    /** A device does not: what is written past its end fails for want of room. */
+    growsOnWrite = true;
+    discards;
+    limits;
+    #parts;
+    #node;
+    #access;
+    constructor(parts) {
+        this.#parts = parts;
+        this.discards = parts.discards;
+        this.#access = new FileAccess(parts, parts.taken);
+        this.readOnly = parts.flags.readOnly;
+        this.#node = parts.node;
+        this.limits = {
+            requestAlignment: parts.file.alignment,
+            maxTransfer: 0,
+            optimalZeroes: 0,
+            optimalDiscard: 0,
+        };
+    }
+    get hostFile() {
+        return this.#access.file;
+    }
+    get length() {
+        const size = this.hostFile.size();
+        const excess = size % SECTOR_BYTES;
+        return excess === 0 ? size : size - excess + SECTOR_BYTES;
+    }
+    setPermissions(cumulative) {
+        this.#access.declare(cumulative);
+    }
+    read(request) {
+        const buffer = must(request.buffer, 'buffer of a read');
+        const count = this.hostFile.read(buffer, request.offset);
+        if (count instanceof Promise)
+            return fillLater(count, buffer);
+        if (count < buffer.length)
+            buffer.fill(0, count);
+        return undefined;
+    }
+    write(request) {
+        return this.hostFile.write(must(request.buffer, 'buffer of a write'), request.offset);
+    }
+    writeZeroes(request) {
+        if (!this.hostFile.capabilities.writeZeroes) {
+            throw new BlockError('unsupported', 'the host cannot write zeroes without data');
+        }
+        const mayUnmap = (request.flags & RequestFlag.mayUnmap) !== 0;
+        return this.hostFile.writeZeroes(request.offset, request.length, mayUnmap);
+    }
+    discard(request) {
+        let done;
+        try {
+            done = this.hostFile.discard(request.offset, request.length);
+        }
+        catch (error) {
+            this.discards.failed += 1;
+            throw error;
+        }
+        if (done instanceof Promise)
+            return this.#countDiscard(done, request.length);
+        this.discards.succeeded += 1;
+        this.discards.bytes += request.length;
+        return undefined;
+    }
+    async #countDiscard(done, length) {
+        try {
+            await done;
+        }
+        catch (error) {
+            this.discards.failed += 1;
+            throw error;
+        }
+        this.discards.succeeded += 1;
+        this.discards.bytes += length;
+    }
+    flush() {
+        return this.#access.sync();
+    }
+    blockStatus(offset, length) {
+        const { kind, length: known } = this.#extent(offset, length);
+        return {
+            length: known,
+            allocated: true,
+            data: kind === 'data',
+            zero: kind === 'hole',
+            compressed: false,
+            hostOffset: offset,
+            file: this.#node,
+        };
+    }
+    truncate(size, options) {
+        const { preallocation } = options;
+        if (preallocation === 'metadata') {
+            throw new BlockError('unsupported', 'Unsupported preallocation mode: metadata', {
+                path: this.hostFile.path,
+            });
+        }
+        if (this.hostFile.kind === 'block-device')
+            return this.#keepSize(size, options);
+        return this.hostFile.truncate(size, preallocation);
+    }
+    /** A smaller size that need not be exact changes nothing. */
+    #keepSize(size, { exact, preallocation }) {
+        const { path } = this.hostFile;
+        if (preallocation !== 'off') {
+            const text = `Preallocation mode '${preallocation}' unsupported for this non-regular file`;
+            throw new BlockError('unsupported', text, { path });
+        }
+        if (exact && size !== this.length) {
+            throw new BlockError('unsupported', 'Cannot resize device files', { path });
+        }
+        if (size > this.length) {
+            throw new BlockError('invalid-option', 'Cannot grow device files', { path });
+        }
+    }
+    planExtents(offset, length) {
+        // Lanes read with buffers of their own, which need not fit what O_DIRECT asks.
+        if (this.hostFile.alignment > 1)
+            return null;
+        const extents = [];
+        const end = offset + length;
+        for (let at = offset; at < end;) {
+            const extent = this.#extent(at, end - at);
+            extents.push(extent.kind === 'hole'
+                ? { kind: 'zero', length: extent.length }
+                : { kind: 'data', length: extent.length, file: this.hostFile, hostOffset: at });
+            at += extent.length;
+        }
+        return extents;
+    }
+    /**
+     * Past the end the file is grown first: lanes write out of order, and each write that extends a
+     * file costs the host a change of its inode. Grown by a byte of the range, which is the caller's
+     * alone, and not by a new size, which could cut off what others write meanwhile.
+     */
+    reserve(offset, length) {
+        const file = this.hostFile;
+        if (file.alignment > 1)
+            return null;
+        if (offset + length <= file.size())
+            return this.#inPlace(offset, length);
+        const grown = file.write(LAST_BYTE, offset + length - 1);
+        return settle(grown, () => this.#inPlace(offset, length));
+    }
+    #inPlace(offset, length) {
+        const file = this.hostFile;
+        return {
+            pieces: [{ offset, length, file, hostOffset: offset, fresh: false }],
+            link: ([outcome]) => outcome === 'zero' ? this.#makeZero(offset, length) : undefined,
+            abandon: () => undefined,
+        };
+    }
+    async reopen(context, options) {
+        const current = { ...this.#parts, file: this.hostFile, taken: this.#access.taken };
+        const parts = await current.reopen(current, context, options);
+        return parts === current ? this : new FileNode(parts);
+    }
+    takeOver(old) {
+        if (old.hostFile !== undefined)
+            this.#access.takeOver(old.hostFile);
+    }
+    async close() {
+        await this.#access.close();
+    }
+    /** What is there, past the end of the file a hole; never of length 0. */
+    #extent(offset, length) {
+        if (!this.hostFile.capabilities.extents)
+            return this.#dataExtent(offset, length);
+        const extent = this.hostFile.extent(offset, length);
+        return extent.length > 0 ? extent : { kind: 'hole', length };
+    }
+    #dataExtent(offset, length) {
+        const inFile = this.hostFile.size() - offset;
+        return inFile <= 0
+            ? { kind: 'hole', length }
+            : { kind: 'data', length: Math.min(length, inFile) };
+    }
+    #makeZero(offset, length) {
+        const extent = this.#extent(offset, length);
+        if (extent.kind === 'hole' && extent.length >= length)
+            return undefined;
+        if (this.hostFile.capabilities.writeZeroes) {
+            try {
+                const done = this.hostFile.writeZeroes(offset, length, true);
+                if (!(done instanceof Promise))
+                    return undefined;
+                return done.catch((error) => this.#writeOut(offset, length, error));
+            }
+            catch (error) {
+                return this.#writeOut(offset, length, error);
+            }
+        }
+        return this.#writeOut(offset, length, null);
+    }
+    #writeOut(offset, length, cause) {
+        if (cause !== null && !(cause instanceof BlockError && cause.kind === 'unsupported'))
+            throw cause;
+        const zeroes = new Uint8Array(Math.min(ZERO_CHUNK_BYTES, length));
+        return sequence(Math.ceil(length / zeroes.length), (index) => {
+            const from = index * zeroes.length;
+            const part = zeroes.subarray(0, Math.min(zeroes.length, length - from));
+            return this.hostFile.write(part, offset + from);
+        });
+    }
+}
+function fillLater(count, buffer) {
+    return settle(count, (done) => {
+        if (done < buffer.length)
+            buffer.fill(0, done);
+    });
+}

@@ -1,0 +1,1 @@
+export { CHARDEV_KINDS, ChardevRegistry, failedToAdd } from './registry.js';

@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: Apache-2.0
+// Puts an engine together from a host.
+import { createGraph, createRegistry } from '../block/index.js';
+import { CopyEngine, createLanes } from '../block/copy/index.js';
+import { JobRegistry } from '../jobs/index.js';
+import { DRIVER_LOADERS } from './catalog.js';
+import { checkedDrivers } from './checked-drivers.js';
+import { Engine } from './engine.js';
+import { EventBus } from './events.js';
+import { ObjectRegistry } from './objects.js';
+export function createEngine(options) {
+    const { host } = options;
+    const clock = options.clock ?? host.clock;
+    const random = options.random ?? host.random;
+    const registry = createRegistry({ drivers: checkedDrivers(DRIVER_LOADERS), probed: ['qcow2'] });
+    const events = new EventBus(clock);
+    const objects = new ObjectRegistry(clock, () => graph);
+    const graph = createGraph({
+        host,
+        registry,
+        clock,
+        random,
+        onEvent: (name, data) => events.emit(name, data),
+        throttleGroup: (name) => objects.throttleGroup(name),
+        onCorruption: (node, { message, ...report }) => events.emit('BLOCK_IMAGE_CORRUPTED', {
+            device: '',
+            'node-name': node.name,
+            msg: message,
+            ...report,
+        }),
+    });
+    const copying = new CopyEngine({
+        lanes: createLanes(host, options.lanes),
+        lanesFor: (node) => objects.lanesOf(node, host),
+    });
+    const jobs = new JobRegistry({
+        graph,
+        engine: copying,
+        driver: (name) => registry.load(name),
+        emit: ({ name, data }) => events.emit(name, data),
+    });
+    const release = async () => {
+        events.close();
+        await objects.close();
+        await copying.close();
+    };
+    const { habits = {}, compat = {} } = options;
+    const parts = { graph, jobs, events, objects, release, habits, compat };
+    return Promise.resolve(new Engine(parts));
+}

@@ -1,0 +1,11 @@
+// SPDX-License-Identifier: Apache-2.0
+export { DRIVER_LOADERS } from './catalog.js';
+export { checkedDrivers } from './checked-drivers.js';
+export { createEngine } from './create.js';
+export { Engine } from './engine.js';
+export { changeBackingFile, prepareSnapshotInto, prepareSnapshotOnto, snapshotInto, snapshotOnto, } from './snapshot.js';
+export { EventBus } from './events.js';
+export { storedBytes } from './stored-bytes.js';
+export { listObjectTypes, listTypeProperties } from './object-types.js';
+export { ObjectRegistry } from './objects.js';
+export * from './bitmaps.js';

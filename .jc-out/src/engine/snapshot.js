@@ -1,0 +1,200 @@
+// SPDX-License-Identifier: Apache-2.0
+// External snapshots and backing links of images in use: blockdev-snapshot, -snapshot-sync and
+// change-backing-file.
+//
+// Order of a snapshot: the node is flushed, the overlay is made and opened, then the graph changes
+// in one step. What fails before that leaves the graph as it was; a file that was made stays.
+import { BlockError, errnoText, Permission, toBlockError } from '../base/index.js';
+import { ChildRole, creationPath, parseFilename, protocolOf, requireOperation, UNNAMED_USER, } from '../block/index.js';
+import { backingOf, nodesOfView, skipFilters } from '../block/copy/index.js';
+/** `blockdev-snapshot`: an overlay that is open already. */
+export async function prepareSnapshotOnto(engine, node, overlay) {
+    await prepareNode(node);
+    const target = engine.jobs.node(overlay);
+    const change = await engine.graph.prepareOverlay(node, target);
+    return { commit: () => change.commit(), abort: () => change.undo() };
+}
+/** `blockdev-snapshot-sync`: an overlay from a file. */
+export async function prepareSnapshotInto(engine, node, request) {
+    const { graph } = engine;
+    await prepareNode(node);
+    const overlay = await openOverlay(engine, node, request);
+    let change;
+    try {
+        change = await graph.prepareOverlay(node, overlay);
+    }
+    catch (error) {
+        await graph.close(overlay);
+        throw error;
+    }
+    // Once the snapshot stands or is undone the overlay lives by its users alone.
+    const end = async (last) => {
+        try {
+            await last();
+        }
+        finally {
+            await graph.close(overlay);
+        }
+    };
+    return { commit: () => end(() => change.commit()), abort: () => end(() => change.undo()) };
+}
+export async function snapshotOnto(engine, node, overlay) {
+    await (await prepareSnapshotOnto(engine, node, overlay)).commit();
+}
+export async function snapshotInto(engine, node, request) {
+    await (await prepareSnapshotInto(engine, node, request)).commit();
+}
+async function openOverlay(engine, node, request) {
+    const { graph } = engine;
+    if (request.name === undefined) {
+        throw new BlockError('invalid-option', 'New overlay node-name missing');
+    }
+    if (graph.find(request.name) !== null) {
+        throw new BlockError('exists', 'New overlay node-name already in use');
+    }
+    const driver = await formatDriver(engine, request);
+    if (!request.existing) {
+        await createOverlay(engine, node, { driver, filename: creationPath(request.file) });
+    }
+    return await graph.open({
+        ...(await overlayOptions(graph.host, driver, request.file)),
+        ...accessOf(node),
+        'node-name': request.name,
+    });
+}
+/** How a node is open, which is how its overlay is opened. */
+function accessOf(node) {
+    const given = ['cache', 'auto-read-only'].map((name) => [name, node.options[name]]);
+    const access = Object.fromEntries(given.filter(([, value]) => value !== undefined));
+    return { ...access, 'read-only': node.readOnly };
+}
+async function prepareNode(node) {
+    requireOperation(node, 'external-snapshot');
+    if (node.readOnly)
+        return;
+    try {
+        await node.flush();
+    }
+    catch (error) {
+        throw new BlockError('io', 'An IO error has occurred', { node: node.name, cause: error });
+    }
+}
+async function formatDriver(engine, file) {
+    const { format, existing } = file;
+    try {
+        return await engine.jobs.driver(format);
+    }
+    catch (error) {
+        if (!(error instanceof BlockError))
+            throw error;
+        const what = existing ? 'driver' : 'file format';
+        throw new BlockError('invalid-option', `Unknown ${what} '${format}'`, { cause: error });
+    }
+}
+function hasBacking(driver) {
+    return Object.values(driver.children).some(({ role }) => (role & ChildRole.cow) !== 0);
+}
+/** The overlay without its backing file, by the name of its file or by `json:` options. */
+async function overlayOptions(host, driver, name) {
+    const format = { driver: driver.name };
+    const none = hasBacking(driver) ? { backing: null } : {};
+    const parsed = parseFilename(name);
+    const below = parsed.kind === 'path'
+        ? { driver: await protocolOf(host, parsed.path), filename: parsed.path }
+        : parsed.options;
+    if (name.startsWith('json:')) {
+        if (driver.kind === 'protocol' || below['file'] !== undefined) {
+            return { ...none, ...below, ...format };
+        }
+        throw new BlockError('invalid-option', 'A block device must be specified for "file"');
+    }
+    const protocol = (below['file'] ?? below);
+    if (protocol.driver === driver.name)
+        return protocol;
+    return { ...none, ...format, file: protocol };
+}
+async function createOverlay(engine, node, overlay) {
+    const { driver, filename } = overlay;
+    const { graph } = engine;
+    if (driver.create === undefined && driver.kind !== 'format') {
+        const text = `Format driver '${driver.name}' does not support image creation`;
+        throw new BlockError('unsupported', text, { path: filename });
+    }
+    if (!hasBacking(driver) || driver.create === undefined) {
+        throw new BlockError('unsupported', `Backing file not supported for file format '${driver.name}'`, { path: filename });
+    }
+    const backing = node.filename;
+    if (backing === filename) {
+        const text = 'Error: Trying to create an image with the same filename as the backing file';
+        throw new BlockError('invalid-option', text, { path: filename });
+    }
+    const fileDriver = await engine.jobs.driver('file');
+    const noNode = () => Promise.reject(new BlockError('invalid-state', 'no node'));
+    await fileDriver.create?.({ host: graph.host, node: noNode }, { filename, size: 0 });
+    const file = await graph.open({ driver: await protocolOf(graph.host, filename), filename });
+    try {
+        const backend = await graph.attach(file, UNNAMED_USER, {
+            taken: Permission.write | Permission.resize,
+            shared: Permission.all,
+        });
+        try {
+            await driver.create({ host: graph.host, node: () => Promise.resolve(backend.node) }, {
+                driver: driver.name,
+                file: file.name,
+                size: node.length,
+                // As the node was opened: a relative name counts from where the overlay is.
+                'backing-file': backing,
+                'backing-fmt': node.driver.name,
+            });
+        }
+        finally {
+            await backend.detach();
+        }
+    }
+    finally {
+        await graph.close(file);
+    }
+}
+/** `change-backing-file`: the header of one image in the chain of `device`. */
+export async function changeBackingFile(engine, request) {
+    const { graph, jobs } = engine;
+    const top = jobs.node(request.device);
+    for (const { parent } of top.parents) {
+        if (parent.node === null && parent.job === undefined)
+            continue;
+        throw new BlockError('invalid-state', 'Need a root block node');
+    }
+    const image = jobs.node(request.image, 'node-name');
+    const below = backingOf(image);
+    if (below === null && image.filtered === null) {
+        throw new BlockError('invalid-state', 'not allowing backing file change on an image without a backing file');
+    }
+    if (![...nodesOfView(top)].includes(image)) {
+        throw new BlockError('invalid-option', `'${request.device}' and image file are not in the same chain`);
+    }
+    requireOperation(top, 'change');
+    const formatOf = engine.habits.ownBackingFormat ? image : skipFilters(below ?? image);
+    const wasReadOnly = image.readOnly;
+    if (wasReadOnly)
+        await graph.setReadOnly(image, false);
+    try {
+        const section = await graph.drain([image]);
+        try {
+            const { backingFile: file } = request;
+            await image.changeBacking(file === '' ? null : { file, format: formatOf.driver.name });
+        }
+        finally {
+            section.end();
+        }
+    }
+    catch (error) {
+        const failure = toBlockError(error);
+        const text = `Could not change backing file to '${request.backingFile}'`;
+        throw new BlockError(failure.kind, `${text}: ${errnoText(failure.errno)}`, { cause: failure });
+    }
+    finally {
+        // The link stands, whatever else becomes of the node.
+        if (wasReadOnly)
+            await graph.setReadOnly(image, true).catch(() => undefined);
+    }
+}

@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: Apache-2.0
+// `blockdev-backup` and `drive-backup`: their point in time is the moment at which the filter comes
+// in, with the source drained.
+import { toBlockError } from '../../base/index.js';
+import { requireOperation } from '../../block/index.js';
+import { backingOf } from '../../block/copy/index.js';
+import { createImageFile, imageFormat, openImageFile } from '../new-image.js';
+import { prepareWork } from '../start.js';
+import { BackupWork } from './backup-work.js';
+import { planBackup } from './plan.js';
+export { backupOptions, driveBackupOptions } from './options.js';
+export async function startBackup(registry, args) {
+    const source = registry.node(args.device);
+    registry.node(args.target);
+    return startDrained(registry, source, () => prepareBackup(registry, args));
+}
+/** Deprecated: the target should be created and opened by commands of their own. */
+export async function startDriveBackup(registry, args) {
+    const source = registry.node(args.device);
+    return startDrained(registry, source, () => prepareDriveBackup(registry, args));
+}
+async function startDrained(registry, source, prepare) {
+    const { graph } = registry;
+    // The reference drains the source once to look and once to act; running jobs show both.
+    (await graph.drain([source])).end();
+    const section = await graph.drain([source]);
+    let job;
+    try {
+        const prepared = await prepare();
+        await prepared.start();
+        ({ job } = prepared);
+    }
+    finally {
+        section.end();
+    }
+    // With nothing to copy it is through before the answer.
+    if (job.info()['total-progress'] === 0)
+        await job.restsOrEnds();
+    return job;
+}
+/** Who calls it holds the source drained until the job is started or thrown away. */
+export async function prepareBackup(registry, args, transaction) {
+    const source = registry.node(args.device);
+    const target = registry.node(args.target);
+    const plan = planBackup(registry, args, { source, target, ownsTarget: false });
+    return prepare(registry, plan, { args, transaction });
+}
+/** The same, and what it creates stays when the job is thrown away. */
+export async function prepareDriveBackup(registry, args, transaction) {
+    const source = registry.node(args.device);
+    const target = await makeTarget(registry, source, args);
+    let plan;
+    try {
+        plan = planBackup(registry, args, { source, target, ownsTarget: true });
+    }
+    catch (error) {
+        await registry.graph.close(target);
+        throw error;
+    }
+    return prepare(registry, plan, { args, transaction });
+}
+async function prepare(registry, plan, { args, transaction }) {
+    const id = args['job-id'] ?? '';
+    const work = new BackupWork(registry, plan);
+    await work.insertFilter(id);
+    return prepareWork(registry, work, {
+        setup: {
+            id,
+            type: 'backup',
+            blockJob: true,
+            autoFinalize: args['auto-finalize'] ?? true,
+            autoDismiss: args['auto-dismiss'] ?? true,
+            ...(transaction === undefined ? {} : { transaction }),
+        },
+        speed: args.speed ?? 0,
+        startsDrained: true,
+    });
+}
+/** Makes the file, unless it is to be there, and opens it; `none` needs the source below it. */
+async function makeTarget(registry, source, args) {
+    const existing = args.mode === 'existing';
+    const format = args.format ?? (existing ? null : source.driver.name);
+    requireOperation(source, 'backup-source');
+    const driver = format === null ? null : await imageFormat(registry, format);
+    const onSource = args.sync === 'none';
+    if (!existing && driver !== null) {
+        const backing = onSource ? source : args.sync === 'top' ? backingOf(source) : null;
+        await createImageFile(registry, {
+            driver,
+            filename: args.target,
+            size: source.length,
+            backing,
+        });
+    }
+    const target = await openImageFile(registry, {
+        filename: args.target,
+        format,
+        name: null,
+        like: source,
+        backing: onSource ? 'none' : 'as-header-says',
+        detectZeroes: 'unmap',
+    });
+    if (!onSource)
+        return target;
+    try {
+        await registry.graph.setBacking(target, source);
+        return target;
+    }
+    catch (error) {
+        await registry.graph.close(target);
+        throw toBlockError(error);
+    }
+}

@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: Apache-2.0
+// The loop that copying jobs share: pause points, speed, a bounded window of batches, and the error
+// policy of each side.
+//
+// A batch is charged when it is dispatched. Nothing is in flight when the job pauses, sleeps, ends
+// or fails; a failed range goes back to whoever gave it, before the policy is asked.
+import { BlockError, COPY_LIMITS, errnoText, toBlockError } from '../base/index.js';
+import { batchBytes, RateLimiter, yieldToLoop } from '../block/copy/index.js';
+export class CopyLoop {
+    #limiter;
+    #options;
+    #inFlight = new Set();
+    #fatal = null;
+    /** The first failure that a policy ignored: the job goes on and fails at its end. */
+    #ignored = null;
+    /** Something failed and is tried again: not at once. */
+    #breather = false;
+    /** A policy has decided; what else fails before the next dispatch is tried again unjudged. */
+    #decided = false;
+    constructor(options) {
+        this.#options = options;
+        this.#limiter = new RateLimiter(options.clock);
+    }
+    setSpeed(bytesPerSecond) {
+        this.#limiter.setSpeed(bytesPerSecond);
+    }
+    /** Resolves when next() has nothing left; throws for a failure, a cancel included. */
+    async run(job) {
+        try {
+            while (await this.#step(job))
+                ;
+        }
+        finally {
+            await this.#settleAll();
+        }
+        const failure = this.#fatal ?? this.#ignored;
+        if (failure !== null)
+            throw asJobError(failure.error);
+    }
+    /** A failure outside of a batch, judged by the policy of its side; the next run() acts on it. */
+    report(job, failure) {
+        this.#judge(job, failure);
+    }
+    async #step(job) {
+        const { window, unit, maxBatch } = this.#options;
+        if (this.#fatal !== null)
+            return false;
+        if (this.#decided) {
+            await this.#settleAll();
+            this.#decided = false;
+        }
+        if (job.pauseRequested || job.cancelled) {
+            await this.#settleAll();
+            await job.pausePoint();
+            return true;
+        }
+        if (this.#inFlight.size >= Math.min(window, COPY_LIMITS.batchesPerJob)) {
+            await Promise.race(this.#inFlight);
+            return true;
+        }
+        const delay = this.#breather ? COPY_LIMITS.sliceMs : this.#limiter.delayMs();
+        this.#breather = false;
+        if (delay > 0) {
+            await this.#settleAll();
+            if (this.#fatal === null)
+                await job.sleep(delay);
+            return true;
+        }
+        return this.#dispatch(job, batchBytes(unit, this.#limiter.sliceBytes, maxBatch));
+    }
+    async #dispatch(job, limit) {
+        const leave = await this.#options.backend.enter();
+        let entered = true;
+        try {
+            if (job.pauseRequested || job.cancelled)
+                return true;
+            const work = await this.#nextWork(job, limit);
+            if (work === 'failed')
+                return true;
+            if (work === null) {
+                if (this.#inFlight.size === 0)
+                    return false;
+                await Promise.race(this.#inFlight);
+                return true;
+            }
+            if (!('run' in work)) {
+                await work.until;
+                return true;
+            }
+            this.#limiter.charge(work.cost);
+            entered = false;
+            this.#start(job, work, leave);
+        }
+        finally {
+            if (entered)
+                leave();
+        }
+        await yieldToLoop();
+        return true;
+    }
+    /** What cannot be found out about the source is a failure to read it. */
+    async #nextWork(job, limit) {
+        try {
+            return await this.#options.next(limit);
+        }
+        catch (error) {
+            if (!(error instanceof BlockError))
+                throw error;
+            const failure = { side: 'source', error };
+            this.#judge(job, failure);
+            // Nobody knows what to skip.
+            if (this.#options.retryIgnored !== true && this.#ignored === failure)
+                this.#fatal ??= failure;
+            return 'failed';
+        }
+    }
+    #start(job, work, leave) {
+        const running = work
+            .run()
+            .then((failure) => {
+            work.over(failure);
+            if (failure !== null)
+                this.#judge(job, failure);
+        })
+            .finally(() => {
+            this.#inFlight.delete(running);
+            leave();
+        });
+        this.#inFlight.add(running);
+    }
+    #judge(job, failure) {
+        if (failure.error.kind === 'cancelled' || this.#fatal !== null || this.#decided)
+            return;
+        const source = failure.side === 'source';
+        const policy = source ? this.#options.onSourceError : this.#options.onTargetError;
+        const action = job.decideOnError(policy, source ? 'read' : 'write', failure.error);
+        const retries = this.#options.retryIgnored === true;
+        this.#decided = action === 'stop' || (action === 'ignore' && retries);
+        if (action === 'report')
+            this.#fatal = failure;
+        else if (action === 'ignore' && retries)
+            this.#breather = true;
+        else if (action === 'ignore')
+            this.#ignored ??= failure;
+    }
+    async #settleAll() {
+        await Promise.all(this.#inFlight);
+    }
+}
+/** Makes the target of a job as long as its source. */
+export async function lengthen(target, length) {
+    if (target.length >= length)
+        return;
+    try {
+        await target.truncate(length);
+    }
+    catch (error) {
+        throw asJobError(toBlockError(error));
+    }
+}
+/** Jobs fail with the plain text of an errno, wherever the error came from. */
+function asJobError(error) {
+    return new BlockError(error.kind, errnoText(error.errno), {
+        ...error.context,
+        errno: error.errno,
+        cause: error,
+    });
+}

@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: Apache-2.0
+// `blockdev-create`: makes an empty image as a job, which stays in the list until it is dismissed.
+import { BlockError, Permission } from '../../base/index.js';
+import { UNNAMED_USER } from '../../block/index.js';
+import { letGo } from '../start.js';
+export async function startCreate(registry, args) {
+    const driver = await registry.driver(args.options.driver);
+    if (driver.create === undefined) {
+        throw new BlockError('unsupported', 'Driver does not support blockdev-create');
+    }
+    const job = registry.create({
+        id: args['job-id'],
+        type: 'create',
+        blockJob: false,
+        autoFinalize: true,
+        autoDismiss: false,
+    });
+    job.attachWork(new CreateWork(registry, driver, args.options));
+    job.start();
+    return job;
+}
+class CreateWork {
+    #registry;
+    #driver;
+    #options;
+    #backends = [];
+    #opened = [];
+    constructor(registry, driver, options) {
+        this.#registry = registry;
+        this.#driver = driver;
+        this.#options = options;
+    }
+    async run(job) {
+        job.setTotal(1);
+        const { graph } = this.#registry;
+        try {
+            await this.#driver.create?.({ host: graph.host, node: (reference) => this.#node(reference) }, this.#options);
+        }
+        finally {
+            job.advance(1);
+            await this.#letGo();
+        }
+    }
+    /** Write and resize are asked for, so that an image in use is refused and stays whole. */
+    async #node(reference) {
+        const { graph } = this.#registry;
+        let node;
+        if (typeof reference === 'string')
+            node = this.#registry.node(reference);
+        else {
+            node = await graph.open(reference);
+            this.#opened.push(node);
+        }
+        const backend = await graph.attach(node, UNNAMED_USER, {
+            taken: Permission.write | Permission.resize,
+            shared: Permission.all,
+        });
+        this.#backends.push(backend);
+        return backend.node;
+    }
+    async #letGo() {
+        const { graph } = this.#registry;
+        await letGo([
+            ...this.#backends.splice(0).map((backend) => () => backend.detach()),
+            ...this.#opened.splice(0).map((node) => () => graph.close(node)),
+        ]);
+    }
+}

@@ -1,0 +1,479 @@
+// SPDX-License-Identifier: Apache-2.0
+// One background job: its status, its verbs, its pause points and the events it sends.
+//
+// The work itself is a JobWork. It yields at pausePoint(), sleep() and rest() only: there the job
+// is "parked", and a pause, a resume or a cancel takes effect at once, before the verb returns; a
+// job with batches in flight reacts at its next pause point. Ending belongs to the transaction
+// (job-transaction.ts): run → waiting → pending → prepare → commit or abort → clean → concluded.
+import { assert, BlockError, errnoText } from '../base/index.js';
+import { yieldToLoop } from '../block/copy/index.js';
+import { assertTransition, requireVerb, VERBS } from './job-states.js';
+import { JobTransaction } from './job-transaction.js';
+import { changeRefused } from './job-work.js';
+export class Job {
+    id;
+    type;
+    blockJob;
+    autoFinalize;
+    autoDismiss;
+    transaction;
+    #surroundings;
+    #work = null;
+    #status = 'undefined';
+    #pauseCount = 0;
+    #userPaused = false;
+    #cancelRequested = false;
+    /** Cancelled without force when READY: it ends well, and takes no `complete` any more. */
+    #finishing = false;
+    #parked = null;
+    #error = null;
+    #progress = 0;
+    #total = 0;
+    #speed = 0;
+    #ioStatus = 'ok';
+    #started = false;
+    #ended = null;
+    #hasAborted = null;
+    #parkWaiters = [];
+    /** Resolves once the job is concluded (or was thrown away before it started). */
+    ended;
+    constructor(setup, surroundings) {
+        this.id = setup.id;
+        this.type = setup.type;
+        this.blockJob = setup.blockJob;
+        this.autoFinalize = setup.autoFinalize;
+        this.autoDismiss = setup.autoDismiss;
+        this.transaction = setup.transaction ?? new JobTransaction();
+        this.transaction.add(this);
+        this.#surroundings = surroundings;
+        this.ended = new Promise((resolve) => {
+            this.#ended = resolve;
+        });
+        this.aborted = new Promise((resolve) => {
+            this.#hasAborted = resolve;
+        });
+        this.#become('created');
+    }
+    get status() {
+        return this.#status;
+    }
+    get speed() {
+        return this.#speed;
+    }
+    get cancelled() {
+        return this.#cancelRequested;
+    }
+    get failed() {
+        return this.#error !== null;
+    }
+    /** READY was reached: the job may be told to complete. */
+    get ready() {
+        return this.#status === 'ready' || this.#status === 'standby';
+    }
+    get pauseRequested() {
+        return this.#pauseCount > 0;
+    }
+    // ---- What the work calls
+    /** Bytes (or steps) done so far; never goes back. */
+    progressTo(done) {
+        this.#progress = Math.max(this.#progress, done);
+    }
+    advance(amount) {
+        this.#progress += amount;
+    }
+    get progress() {
+        return this.#progress;
+    }
+    setTotal(total) {
+        this.#total = total;
+    }
+    /** Stays here while the job is paused; throws kind `cancelled` once it is cancelled. */
+    async pausePoint() {
+        while (this.#pauseCount > 0 && !this.#cancelRequested) {
+            this.#enterPause();
+            await this.#park(() => undefined);
+        }
+        this.#leavePause();
+        this.#requireNotCancelled();
+    }
+    /** Waits `ms` milliseconds at most; pause, resume, cancel and a new speed end it early. */
+    async sleep(ms) {
+        if (this.#cancelRequested || this.#pauseCount > 0)
+            return this.pausePoint();
+        await this.#park((wake) => this.#surroundings.clock.after(ms, wake));
+        return this.pausePoint();
+    }
+    /** Waits until someone wakes the job (`wake`), pauses or cancels it. */
+    async rest() {
+        if (this.#cancelRequested || this.#pauseCount > 0)
+            return this.pausePoint();
+        await this.#park(() => undefined);
+        return this.pausePoint();
+    }
+    wake() {
+        this.#parked?.wake();
+    }
+    /**
+     * Applies an error policy to a failed read (source) or write (target) and says what follows.
+     * `stop` has paused the job as its user would; it goes on after a resume.
+     */
+    decideOnError(policy, operation, error) {
+        const noSpace = error.errno === 'ENOSPC';
+        const action = policy === 'enospc' || policy === 'auto' ? (noSpace ? 'stop' : 'report') : policy;
+        this.#surroundings.emit({
+            name: 'BLOCK_JOB_ERROR',
+            data: { device: this.id, operation, action },
+        });
+        if (action === 'stop') {
+            if (!this.#userPaused) {
+                this.#userPaused = true;
+                this.#pauseCount += 1;
+            }
+            if (this.#ioStatus === 'ok')
+                this.#ioStatus = noSpace ? 'nospace' : 'failed';
+        }
+        return action;
+    }
+    /** All is copied: from now on the job may be told to complete. */
+    becomeReady() {
+        this.#become('ready');
+        this.#surroundings.emit({ name: 'BLOCK_JOB_READY', data: this.#endFacts() });
+    }
+    // ---- What the starter calls
+    attachWork(work) {
+        assert(this.#work === null, `job ${this.id} has its work already`);
+        this.#work = work;
+    }
+    start() {
+        assert(this.#work !== null, `job ${this.id} has no work`);
+        this.#become('running');
+        void this.#runWork(this.#work);
+    }
+    /** Resolves when the job rests: it is parked, waits for its user to finalize it, or is over. */
+    async restsOrEnds() {
+        const isOver = this.#status === 'concluded' || this.#status === 'null';
+        const waitsForUser = this.#status === 'pending' && !this.autoFinalize;
+        if (this.#parked !== null || isOver || waitsForUser)
+            return;
+        await new Promise((resolve) => void this.#parkWaiters.push(resolve));
+    }
+    /** Throws a job away that was created and could not be started. */
+    discard() {
+        this.transaction.remove(this);
+        this.#become('null');
+        this.#surroundings.forget(this);
+        this.#ended?.();
+    }
+    /** A drained section begins around the job; nests with the user's pause. */
+    quiesce() {
+        this.#pauseCount += 1;
+        if (this.#parked !== null)
+            this.#enterPause();
+    }
+    unquiesce() {
+        assert(this.#pauseCount > 0, `job ${this.id} is not quiesced`);
+        this.#pauseCount -= 1;
+        this.#goOn();
+    }
+    // ---- Verbs of the user
+    pause() {
+        requireVerb(this.id, this.#status, 'pause');
+        if (this.#userPaused)
+            throw new BlockError('invalid-state', 'Job is already paused');
+        this.#userPaused = true;
+        this.#pauseCount += 1;
+        if (this.#parked !== null)
+            this.#enterPause();
+    }
+    resume() {
+        if (!this.#userPaused) {
+            throw new BlockError('invalid-state', "Can't resume a job that was not paused");
+        }
+        requireVerb(this.id, this.#status, 'resume');
+        this.#userPaused = false;
+        this.#ioStatus = 'ok';
+        this.#pauseCount -= 1;
+        this.#goOn();
+    }
+    /**
+     * Asks the job to end. A job at rest has ended when the promise resolves, with all of its
+     * transaction, unless its work lingers; one with work in flight ends at its next pause point,
+     * and the promise does not wait for it (`ended` tells of it).
+     */
+    async cancel() {
+        requireVerb(this.id, this.#status, 'cancel');
+        if (this.transaction.ending)
+            return;
+        this.#markCancelled();
+        if (!this.#mayRun()) {
+            this.fail(cancelledError());
+            await this.transaction.settleFailure();
+        }
+        else if (this.#parked !== null) {
+            this.wake();
+            if (this.#work?.lingers === true)
+                return;
+            await this.ended;
+            await this.transaction.over();
+        }
+    }
+    /** `block-job-cancel`: without `force` a job that its user paused refuses. */
+    async cancelBlock(force) {
+        if (this.#userPaused && !force) {
+            throw new BlockError('invalid-state', `The block job for device '${this.id}' is currently paused`);
+        }
+        if (!force && this.ready && this.#work?.finish !== undefined) {
+            this.#finishing = true;
+            this.#work.finish();
+            this.wake();
+            return;
+        }
+        await this.cancel();
+    }
+    /** For the end of the program: cancels what can still be cancelled. */
+    async cancelForExit() {
+        if (VERBS.cancel.includes(this.#status))
+            await this.cancel();
+    }
+    complete() {
+        requireVerb(this.id, this.#status, 'complete');
+        const asked = this.#cancelRequested || this.#finishing;
+        if (!asked && this.#work?.complete !== undefined) {
+            this.#work.complete();
+            this.wake();
+            return;
+        }
+        throw new BlockError('invalid-state', `The active block job '${this.id}' cannot be completed`);
+    }
+    /** Resolves when every job of the transaction is concluded. */
+    async finalize() {
+        requireVerb(this.id, this.#status, 'finalize');
+        await this.transaction.finalize();
+    }
+    /** Resolves when everything the job still had is let go of. */
+    async dismiss() {
+        requireVerb(this.id, this.#status, 'dismiss');
+        const released = this.#work?.dismiss?.();
+        this.#become('null');
+        this.#surroundings.forget(this);
+        await released;
+    }
+    /** Bytes per second, 0 = unlimited. */
+    setSpeed(bytesPerSecond) {
+        requireVerb(this.id, this.#status, 'set-speed');
+        if (bytesPerSecond < 0) {
+            throw new BlockError('invalid-option', "Parameter 'speed' expects a non-negative value");
+        }
+        this.#speed = Number(bytesPerSecond);
+        this.#work?.setSpeed?.(this.#speed);
+        if (this.#pauseCount === 0)
+            this.wake();
+    }
+    change(changes) {
+        requireVerb(this.id, this.#status, 'change');
+        if (this.#work?.change === undefined)
+            throw changeRefused();
+        if (changes.type !== this.type) {
+            const text = `Job '${this.id}' is of type '${this.type}', not '${changes.type}'`;
+            throw new BlockError('invalid-option', text);
+        }
+        this.#work.change(changes);
+    }
+    info() {
+        return {
+            id: this.id,
+            type: this.type,
+            status: this.#status,
+            'current-progress': this.#progress,
+            'total-progress': this.#total,
+            ...(this.#error === null ? {} : { error: this.#error }),
+        };
+    }
+    blockInfo() {
+        return {
+            type: this.type,
+            device: this.id,
+            len: this.#total,
+            offset: this.#progress,
+            busy: ['running', 'ready'].includes(this.#status) && this.#parked === null,
+            paused: this.#pauseCount > 0,
+            speed: this.#speed,
+            'io-status': this.#ioStatus,
+            ready: this.ready,
+            status: this.#status,
+            'auto-finalize': this.autoFinalize,
+            'auto-dismiss': this.autoDismiss,
+            ...(this.#error === null ? {} : { error: this.#error }),
+        };
+    }
+    // ---- What the transaction calls
+    /** Resolves once the job is ABORTING. */
+    aborted;
+    /** Another member failed: this one cannot succeed any more. */
+    cancelWithOthers() {
+        this.#markCancelled();
+    }
+    /** Its turn to end: now, or at its next pause point. */
+    abortWithOthers() {
+        if (this.#mayRun())
+            this.wake();
+        else
+            this.fail(cancelledError());
+    }
+    becomeWaiting() {
+        this.#become('waiting');
+    }
+    becomePending() {
+        this.#become('pending');
+        if (this.blockJob && !this.autoFinalize) {
+            this.#surroundings.emit({
+                name: 'BLOCK_JOB_PENDING',
+                data: { type: this.type, id: this.id },
+            });
+        }
+        if (!this.autoFinalize)
+            this.#tellRest();
+    }
+    /** Becomes ABORTING with its first error. */
+    fail(error) {
+        this.#error ??= this.#cancelRequested ? errnoText('ECANCELED') : messageOf(error);
+        if (this.#status === 'aborting')
+            return;
+        this.#become('aborting');
+        this.#hasAborted?.();
+    }
+    async prepare() {
+        await this.#work?.prepare?.();
+    }
+    /** Commits or aborts, cleans up, tells the world and dismisses itself when it may. */
+    async conclude() {
+        const neverStarted = !this.#started;
+        const leaves = this.autoDismiss || neverStarted;
+        if (this.#error === null)
+            this.#work?.commit?.();
+        else
+            this.#work?.abort?.();
+        try {
+            await this.#work?.clean?.();
+            if (leaves)
+                await this.#work?.dismiss?.();
+        }
+        catch (error) {
+            // Too late to fail a committed change; an assertion still surfaces.
+            if (!(error instanceof BlockError))
+                throw error;
+        }
+        if (this.blockJob && !neverStarted)
+            this.#emitEnd();
+        this.#become('concluded');
+        if (leaves) {
+            this.#become('null');
+            this.#surroundings.forget(this);
+        }
+        this.#ended?.();
+        this.#tellRest();
+    }
+    async #runWork(work) {
+        this.#started = true;
+        try {
+            await work.run(this);
+            this.#requireNotCancelled();
+        }
+        catch (error) {
+            if (!(error instanceof BlockError))
+                throw error;
+            this.#leavePause();
+            // Who cancels it is answered first.
+            if (work.lingers === true && this.#cancelRequested)
+                await yieldToLoop();
+            this.fail(error);
+            await this.transaction.settleFailure();
+            return;
+        }
+        await this.transaction.jobDone(this);
+    }
+    #emitEnd() {
+        const cancelled = this.#cancelRequested;
+        this.#surroundings.emit({
+            name: cancelled ? 'BLOCK_JOB_CANCELLED' : 'BLOCK_JOB_COMPLETED',
+            data: {
+                ...this.#endFacts(),
+                ...(this.#error === null || cancelled ? {} : { error: this.#error }),
+            },
+        });
+    }
+    #endFacts() {
+        return {
+            device: this.id,
+            len: this.#total,
+            offset: this.#progress,
+            speed: this.#speed,
+            type: this.type,
+        };
+    }
+    async #park(arm) {
+        assert(this.#parked === null, `job ${this.id} is parked twice`);
+        await new Promise((resolve) => {
+            let disarm = undefined;
+            const wake = () => {
+                if (this.#parked === null)
+                    return;
+                this.#parked = null;
+                disarm?.();
+                resolve();
+            };
+            this.#parked = { wake };
+            disarm = arm(wake);
+            this.#tellRest();
+        });
+    }
+    #tellRest() {
+        for (const resolve of this.#parkWaiters.splice(0))
+            resolve();
+    }
+    #goOn() {
+        if (this.#pauseCount > 0)
+            return;
+        this.#leavePause();
+        this.wake();
+    }
+    /** The work has started and not yet returned. */
+    #mayRun() {
+        return !['created', 'waiting', 'pending'].includes(this.#status);
+    }
+    #markCancelled() {
+        this.#cancelRequested = true;
+        if (!this.#userPaused)
+            return;
+        this.#userPaused = false;
+        this.#pauseCount -= 1;
+        this.#leavePause();
+    }
+    #enterPause() {
+        if (this.#status === 'running')
+            this.#become('paused');
+        else if (this.#status === 'ready')
+            this.#become('standby');
+    }
+    #leavePause() {
+        if (this.#status === 'paused')
+            this.#become('running');
+        else if (this.#status === 'standby')
+            this.#become('ready');
+    }
+    #requireNotCancelled() {
+        if (this.#cancelRequested)
+            throw cancelledError();
+    }
+    #become(status) {
+        assertTransition(this.#status, status);
+        this.#status = status;
+        this.#surroundings.emit({ name: 'JOB_STATUS_CHANGE', data: { id: this.id, status } });
+    }
+}
+function cancelledError() {
+    return new BlockError('cancelled', errnoText('ECANCELED'));
+}
+function messageOf(error) {
+    return error instanceof Error ? error.message : String(error);
+}

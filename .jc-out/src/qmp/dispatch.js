@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: Apache-2.0
+// From a parsed message to its reply: shape of the request, lookup, arguments, handler, errors.
+//
+// Errors are found in the order clients rely on: shape, then command, then arguments, and nothing
+// has happened before the last argument is checked. An assertion failure is not answered: it ends
+// the program.
+import { commands } from '../api/index.js';
+import { BlockError, toBlockError } from '../base/index.js';
+import { checkInput, requireAllowed, validate, visibleOutput } from '../schema/index.js';
+import { RawJson } from '../wire/index.js';
+import { engineCommands } from './commands/index.js';
+export class RequestError extends Error {
+    errorClass;
+    constructor(message, errorClass = 'GenericError') {
+        super(message);
+        this.errorClass = errorClass;
+        this.name = 'RequestError';
+    }
+}
+/** Checks the shape of a message; throws RequestError. */
+export function readRequest(value, oobEnabled) {
+    if (typeof value !== 'object' || value === null || Array.isArray(value) || !isPlain(value)) {
+        throw new RequestError('QMP input must be a JSON object');
+    }
+    const message = value;
+    for (const [name, member] of Object.entries(message))
+        checkMember(name, member, oobEnabled);
+    const clash = 'execute' in message && 'exec-oob' in message;
+    if (clash)
+        throw new RequestError("QMP input member 'execute' clashes with 'exec-oob'");
+    const outOfBand = 'exec-oob' in message;
+    const command = outOfBand ? message['exec-oob'] : message['execute'];
+    if (typeof command !== 'string')
+        throw new RequestError("QMP input lacks member 'execute'");
+    return { command, outOfBand, args: (message['arguments'] ?? {}) };
+}
+function isPlain(value) {
+    return Object.getPrototypeOf(value) === null;
+}
+function checkMember(name, member, oobEnabled) {
+    if (name === 'execute' || (name === 'exec-oob' && oobEnabled)) {
+        if (typeof member !== 'string') {
+            throw new RequestError(`QMP input member '${name}' must be a string`);
+        }
+    }
+    else if (name === 'arguments') {
+        const isObject = typeof member === 'object' && member !== null && isPlain(member);
+        if (!isObject)
+            throw new RequestError("QMP input member 'arguments' must be an object");
+    }
+    else if (name !== 'id') {
+        throw new RequestError(`QMP input member '${name}' is unexpected`);
+    }
+}
+export function errorReply(error, idText) {
+    const id = idText === null ? {} : { id: new RawJson(idText) };
+    if (error instanceof RequestError) {
+        return { ...id, error: { class: error.errorClass, desc: error.message } };
+    }
+    const failure = error instanceof BlockError ? error : toBlockError(error);
+    return { ...id, error: { class: failure.qmpClass, desc: failure.message } };
+}
+export function returnReply(result, idText) {
+    return { return: result ?? {}, ...(idText === null ? {} : { id: new RawJson(idText) }) };
+}
+/** The declaration of a command that may be used; throws RequestError or BlockError. */
+export function findCommand(request, compat) {
+    const found = commands.get(request.command);
+    if (found === undefined) {
+        throw new RequestError(`The command ${request.command} has not been found`, 'CommandNotFound');
+    }
+    const { name, features } = found;
+    requireAllowed(compat, { kind: 'command', name, features });
+    if (request.outOfBand && !found.allowOob) {
+        throw new RequestError(`The command ${request.command} does not support OOB`);
+    }
+    return found;
+}
+/** Runs a command that is not the session's own; gives what it returns. */
+export async function runCommand(engine, request) {
+    const { compat } = engine;
+    const declaration = findCommand(request, compat);
+    const args = validate(declaration.args, request.args);
+    checkInput(compat, declaration.args, args);
+    const handler = engineCommands.get(declaration.name);
+    if (handler === undefined)
+        throw new RequestError('Command is not available', 'CommandNotFound');
+    const work = async () => {
+        if (declaration.name !== 'quit')
+            engine.requireUp();
+        return visibleOutput(compat, declaration.returns, await handler(engine, args));
+    };
+    return request.outOfBand ? work() : engine.exclusive(work);
+}

@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: Apache-2.0
+// Command-line options `key=value,key.sub=value,list.0=value` as nested objects of strings.
+//
+// A doubled comma is a comma in a value; the first value may stand without its key when the option
+// has an implied one; a later value of the same key wins. Objects whose keys are all numbers
+// become lists. The leaves are strings: validate(…, 'keyval') gives them their types.
+import { BlockError } from '../base/index.js';
+import { validate } from './validate.js';
+const MAX_DEPTH = 64;
+const MAX_LIST = 65_536;
+const FRAGMENT = /^(?:[a-zA-Z][a-zA-Z0-9_-]*|[0-9]{1,9})$/;
+const KEY_BYTES = 127;
+function fail(message) {
+    throw new BlockError('invalid-option', message);
+}
+function splitPairs(text, impliedKey) {
+    const pairs = [];
+    let rest = text;
+    let implied = impliedKey;
+    while (rest !== '') {
+        const [piece, next] = takePiece(rest);
+        const equals = piece.indexOf('=');
+        if (equals < 0) {
+            if (implied === null || piece === '') {
+                fail(piece === '' ? `Invalid parameter ''` : `Expected '=' after parameter '${piece}'`);
+            }
+            pairs.push({ key: implied, value: piece });
+        }
+        else {
+            pairs.push({ key: piece.slice(0, equals), value: piece.slice(equals + 1) });
+        }
+        implied = null;
+        rest = next;
+    }
+    return pairs;
+}
+/** The text up to a single comma, with doubled commas undone, and what follows. */
+function takePiece(text) {
+    let piece = '';
+    let index = 0;
+    while (index < text.length) {
+        const comma = text.indexOf(',', index);
+        if (comma < 0)
+            return [piece + text.slice(index), ''];
+        piece += text.slice(index, comma);
+        if (text[comma + 1] !== ',')
+            return [piece, text.slice(comma + 1)];
+        piece += ',';
+        index = comma + 2;
+    }
+    return [piece, ''];
+}
+function insert(root, { key, value }) {
+    const fragments = key.split('.');
+    const bad = fragments.length > MAX_DEPTH ||
+        key.length > KEY_BYTES ||
+        /^[0-9]/.test(key) ||
+        !fragments.every((fragment) => FRAGMENT.test(fragment));
+    if (bad)
+        fail(`Invalid parameter '${key}'`);
+    let tree = root;
+    for (const [depth, fragment] of fragments.slice(0, -1).entries()) {
+        const next = Object.hasOwn(tree, fragment) ? tree[fragment] : undefined;
+        if (typeof next === 'string') {
+            fail(`Parameters '${fragments.slice(0, depth + 1).join('.')}.*' used inconsistently`);
+        }
+        const child = next ?? {};
+        tree[fragment] = child;
+        tree = child;
+    }
+    const leaf = fragments.at(-1);
+    if (Object.hasOwn(tree, leaf) && typeof tree[leaf] !== 'string') {
+        fail(`Parameters '${key}.*' used inconsistently`);
+    }
+    tree[leaf] = value;
+}
+function listify(tree, path) {
+    const keys = Object.keys(tree);
+    const numbers = keys.filter((key) => /^[0-9]/.test(key));
+    const at = (key) => (path === '' ? key : `${path}.${key}`);
+    const convert = (key) => {
+        const value = tree[key];
+        return typeof value === 'string' ? value : listify(value, at(key));
+    };
+    if (numbers.length === 0)
+        return Object.fromEntries(keys.map((key) => [key, convert(key)]));
+    if (numbers.length !== keys.length)
+        fail(`Parameters '${path}.*' used inconsistently`);
+    const items = [];
+    for (let index = 0; index < Math.min(keys.length, MAX_LIST); index += 1) {
+        const key = String(index);
+        if (!Object.hasOwn(tree, key))
+            fail(`Parameter '${at(key)}' missing`);
+        items.push(convert(key));
+    }
+    return items;
+}
+/** Nested strings of a keyval option; throws kind `invalid-option`. */
+export function parseKeyval(text, impliedKey = null) {
+    const tree = {};
+    for (const pair of splitPairs(text, impliedKey))
+        insert(tree, pair);
+    return listify(tree, '');
+}
+/** Parses and checks a keyval option by its type. */
+export function readKeyval(type, text, impliedKey = null) {
+    return validate(type, parseKeyval(text, impliedKey), '', 'keyval');
+}
