@@ -52,7 +52,7 @@ interface Action {
   readonly value: string;
 }
 
-const SIGNALS = ['SIGTERM', 'SIGINT', 'SIGHUP'] as const;
+export const SIGNALS = ['SIGTERM', 'SIGINT', 'SIGHUP'] as const;
 /** The event loop stays alive while the daemon waits; the period itself means nothing. */
 const KEEP_ALIVE_MS = 3_600_000;
 
@@ -70,7 +70,6 @@ export async function runStorageDaemon(
   const { Daemon: Runner } = await import('./daemon.js');
   const daemon = await Runner.start(program);
   const quit = (): void => daemon.requestQuit();
-  // They stay until the process is gone: one that comes late must not look like a crash.
   for (const signal of SIGNALS) process.on(signal, quit);
   const release = keepAlive();
   let status = 1;
@@ -79,6 +78,7 @@ export async function runStorageDaemon(
   } finally {
     status = Math.max(status, await reported(program, () => daemon.close()));
     release();
+    for (const signal of SIGNALS) process.off(signal, quit);
   }
   return status;
 }
