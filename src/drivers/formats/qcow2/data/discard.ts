@@ -102,7 +102,7 @@ export class Eraser implements Stepper<Change> {
       const table = this.#store.forWriting(offset);
       if (table instanceof Promise) return table.then(nothing);
       if (table === undefined) return undefined;
-      for (let cluster = first; cluster < end; cluster += 1) this.#apply(table, cluster, change);
+      this.#applyAll(table, { first, end }, change);
     }
     this.stepLength = reach;
     return undefined;
@@ -117,6 +117,17 @@ export class Eraser implements Stepper<Change> {
     if (kind === EntryKind.zero) return false;
     if (kind !== EntryKind.unallocated) return true;
     return version >= 3 && (!change.discard || backing !== null);
+  }
+
+  #applyAll(table: Table, clusters: { first: number; end: number }, change: Change): void {
+    if (this.#image.version >= 3 && this.#store.isEmpty(table, clusters)) {
+      const changes = this.#needsEntry(EntryKind.unallocated, change);
+      if (changes) this.#store.setEmpty(table, clusters, null);
+      return;
+    }
+    for (let cluster = clusters.first; cluster < clusters.end; cluster += 1) {
+      this.#apply(table, cluster, change);
+    }
   }
 
   #apply(table: Table, cluster: number, change: Change): void {

@@ -18,6 +18,18 @@ import {
 import { hex } from '../metadata/index.js';
 import type { Qcow2Image, Table } from '../metadata/index.js';
 
+/** Entries compared at once. */
+const STRIDE = 32;
+
+/** Whether STRIDE entries of 8 bytes from `index` on are the same as the one before. */
+function areSame(bytes: Uint8Array, index: number): boolean {
+  const start = index * 8;
+  const end = start + STRIDE * 8;
+  if (end > bytes.length) return false;
+  const before = bytes.subarray(start - 8, end - 8);
+  return Buffer.compare(before, bytes.subarray(start, end)) === 0;
+}
+
 export class RunPlan {
   kind: EntryKind = EntryKind.unallocated;
   /** Guest bytes from the offset asked for. */
@@ -61,7 +73,13 @@ export class RunPlan {
       this.length = Math.min(run, most);
       return;
     }
-    for (let index = first + 1; run < most; index += 1) {
+    let index = first + 1;
+    if (this.hostOffset === 0 && geometry.l2EntryBytes === 8) {
+      for (; run < most && areSame(table.bytes, index); index += STRIDE) {
+        run += STRIDE * clusterSize;
+      }
+    }
+    for (; run < most; index += 1) {
       if (!this.#continues(table.view, index, run + inCluster)) break;
       run += clusterSize;
     }
@@ -102,9 +120,13 @@ export class RunPlan {
 
   /** The next entry carries the run on; `distance` is its host distance from the first cluster. */
   #continues(view: DataView, index: number, distance: number): boolean {
-    const at = index * this.#image.geometry.l2EntryBytes;
+    const { l2EntryBytes } = this.#image.geometry;
+    const at = index * l2EntryBytes;
     const hi = view.getUint32(at);
     const lo = view.getUint32(at + 4);
+    // Mostly the entry of the next host cluster, with the same bits as the first.
+    const isNext = this.hostOffset !== 0 && hi === this.hi && lo === this.lo + distance;
+    if (isNext && l2EntryBytes === 8) return true;
     if (hasReservedL2Bits(hi, lo, this.#image.version)) return false;
     if (entryKind(hi, lo, this.#image.version) !== this.kind) return false;
     if (this.hostOffset === 0) return true;
