@@ -280,6 +280,7 @@ export class MirrorWork implements StartableWork {
       target: must(this.#target, 'the job is attached'),
       unit: this.#unit,
       zeroGranularity: this.#unit,
+      flushedSoon: true,
       unmap: this.#plan.unmap,
     });
   }

@@ -77,7 +77,7 @@ describe.skipIf(qemuImg === null || qemuIo === null)('qcow2 data and the real to
       const units = Math.ceil(SIZE / unit);
       const first = random.below(units);
       const offset = first * unit;
-      const count = 1 + random.below(Math.ceil(units / 20));
+      const count = 1 + random.below(Math.ceil(units / 40));
       const length = Math.min(SIZE, (first + count) * unit) - offset;
       const data = new Uint8Array(length).fill(step + 1);
       if (step % 6 === 4) {

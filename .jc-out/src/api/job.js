@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Commands for jobs of every type (job-*), by job id.
-import { bool, command, enumeration, list, optional, str, struct, uint } from '../schema/index.js';
+import { bool, command, enumeration, list, optional, str, struct, uint, union, } from '../schema/index.js';
 export const jobType = enumeration('JobType', [
     'commit',
     'stream',
@@ -74,18 +74,29 @@ export const jobFinalize = command({
     args: id,
 });
 export const blockJobIoStatus = enumeration('BlockDeviceIoStatus', ['ok', 'failed', 'nospace']);
-export const blockJobInfo = struct('BlockJobInfo', {
-    type: str,
-    device: str,
-    len: uint,
-    offset: uint,
-    busy: bool,
-    paused: bool,
-    speed: uint,
-    'io-status': blockJobIoStatus,
-    ready: bool,
-    status: jobStatus,
-    'auto-finalize': bool,
-    'auto-dismiss': bool,
-    error: optional(str),
+export const blockJobInfo = union('BlockJobInfo', {
+    base: {
+        device: str,
+        len: uint,
+        offset: uint,
+        busy: bool,
+        paused: bool,
+        speed: uint,
+        'io-status': blockJobIoStatus,
+        ready: bool,
+        status: jobStatus,
+        'auto-finalize': bool,
+        'auto-dismiss': bool,
+        error: optional(str),
+    },
+    discriminator: 'type',
+    tagName: 'JobType',
+    branches: {
+        commit: null,
+        stream: null,
+        mirror: struct('BlockJobInfoMirror', { 'actively-synced': bool }),
+        backup: null,
+        create: null,
+        amend: null,
+    },
 });

@@ -32,8 +32,24 @@ export const memberDocs = {
     compress: { doc: 'Write compressed, where the target can.', ...off },
     'bitmap-mode': { doc: 'When the bitmap changes; wanted with `bitmap`.' },
     'x-perf': { doc: 'How the work is shared out.' },
-    'use-copy-range': { doc: 'Let the host copy where it can.', ...off },
+    'use-copy-range': {
+        doc: 'The host may copy by itself, sharing storage where its file system does; zeroes inside ' +
+            'data are copied as data then.',
+        ...off,
+    },
     'max-workers': { doc: 'Copies in flight.', default: '64' },
+    'min-cluster-size': {
+        doc: 'Bytes of what is copied at once at least, before a write of the guest too; a power of ' +
+            'two. Without effect below 64 KiB and below a cluster of the target.',
+        default: '`0`',
+    },
+    'discard-source': {
+        doc: 'What has been copied is discarded in the source, where that is open with ' +
+            '`discard=unmap`, and only the target has it then, however the job ends. With a ' +
+            'snapshot-access node as the source the image shrinks that keeps the old data; units ' +
+            'there that are larger than those of the job stay (see `min-cluster-size`).',
+        ...off,
+    },
     'max-chunk': { doc: 'Largest copy in bytes.', default: '`0`, no limit' },
     'base-node': { doc: 'Node of the chain where copying ends.', default: 'the whole chain' },
     base: { doc: 'The same by file name; `base-node` is clearer.' },
@@ -80,6 +96,10 @@ export const memberDocs = {
     'current-progress': { doc: 'Work done, in a unit of the job’s own.' },
     'total-progress': { doc: 'Work known so far, in the same unit.' },
     'JobInfo.error': { doc: 'Why the job failed, once it did.' },
+    'actively-synced': {
+        doc: 'The target holds what the source does, and a write ends when both have it: true in a ' +
+            'READY mirror of the copy mode `write-blocking` with nothing left to copy.',
+    },
     'BlockJobInfo.error': { doc: 'Why the job failed, once it did.' },
     'BLOCK_JOB_COMPLETED.error': { doc: 'Why the job failed, if it did.' },
     status: { doc: 'Where the job is in its life.' },

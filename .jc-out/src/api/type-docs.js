@@ -27,6 +27,7 @@ export const typeDocs = {
     BlockJobChangeOptions: 'What a block job is to do differently from now on.',
     BlockJobChangeOptionsMirror: 'What may change of a mirror.',
     BlockJobInfo: 'A block job as query-block-jobs shows it.',
+    BlockJobInfoMirror: 'What a mirror shows besides; since QEMU 8.2.',
     BlockDeviceIoStatus: 'Whether I/O goes well.',
     BlockdevOnError: 'What a job does about an I/O error.',
     MirrorSyncMode: 'What a job copies.',

@@ -28,11 +28,15 @@ export const COPY_LIMITS = {
     /** The same where clusters are compressed, whose outcomes are kept in memory. */
     compressedBatchBytes: 2 * MIB,
     batchMaxBytes: 4 * MIB,
+    /** A user may ask for copy units of so many bytes: a batch is one unit at least. */
+    unitMaxBytes: 64 * MIB,
     batchesPerJob: 16,
     /** Zeroes are handled in ranges of at most this many bytes. */
     zeroRangeBytes: 1024 * MIB,
     /** Runs of a block status that are walked over in one turn of the event loop. */
     scanSteps: 64,
+    /** After so many discarded bytes a source is flushed, which makes room of them. */
+    discardedBytes: 64 * MIB,
     /** One slice of the rate limiter, in milliseconds. */
     sliceMs: 100,
     laneMax: 4,
@@ -53,8 +57,8 @@ export const IMAGE_LIMITS = {
     backingFormatBytes: 15,
     /** Findings of a check that are worded; further ones are only counted. */
     checkMessages: 10_000,
-    /** L2 tables that a check sweeps again because two L1 entries share them. */
-    checkRepeats: 64,
+    /** Bytes of refcount blocks that a check keeps at hand. */
+    checkBlockBytes: 32 * MIB,
     /** Bytes, and 16 KiB for each table, that a check reads of tables without an entry. */
     checkEmptyTableBytes: 1024 * MIB,
     backingChainDepth: 200,
@@ -121,6 +125,8 @@ export const QMP_LIMITS = {
     jsonTokens: 512 * KIB,
     /** In-band commands queued per session before reading stops. */
     queuedCommands: 8,
+    /** Bytes of answers to broken messages that are sent together. */
+    refusalBytes: 64 * KIB,
     /** Bytes of unsent answers and events per session before it is closed as too slow. */
     unsentBytes: 64 * MIB,
     /** Events that a client's reader may leave unread before its reading fails. */

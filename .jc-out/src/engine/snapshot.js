@@ -4,9 +4,10 @@
 //
 // Order of a snapshot: the node is flushed, the overlay is made and opened, then the graph changes
 // in one step. What fails before that leaves the graph as it was; a file that was made stays.
-import { BlockError, errnoText, Permission, toBlockError } from '../base/index.js';
-import { ChildRole, creationPath, parseFilename, protocolOf, requireOperation, UNNAMED_USER, } from '../block/index.js';
+import { BlockError, errnoText, toBlockError } from '../base/index.js';
+import { parseFilename, protocolOf, requireOperation } from '../block/index.js';
 import { backingOf, nodesOfView, skipFilters } from '../block/copy/index.js';
+import { createImageFile, hasBacking } from '../jobs/index.js';
 /** `blockdev-snapshot`: an overlay that is open already. */
 export async function prepareSnapshotOnto(engine, node, overlay) {
     await prepareNode(node);
@@ -54,7 +55,13 @@ async function openOverlay(engine, node, request) {
     }
     const driver = await formatDriver(engine, request);
     if (!request.existing) {
-        await createOverlay(engine, node, { driver, filename: creationPath(request.file) });
+        await createImageFile(engine.jobs, {
+            driver,
+            filename: request.file,
+            size: node.length,
+            backing: node,
+            backingName: 'as-opened',
+        });
     }
     return await graph.open({
         ...(await overlayOptions(graph.host, driver, request.file)),
@@ -91,9 +98,6 @@ async function formatDriver(engine, file) {
         throw new BlockError('invalid-option', `Unknown ${what} '${format}'`, { cause: error });
     }
 }
-function hasBacking(driver) {
-    return Object.values(driver.children).some(({ role }) => (role & ChildRole.cow) !== 0);
-}
 /** The overlay without its backing file, by the name of its file or by `json:` options. */
 async function overlayOptions(host, driver, name) {
     const format = { driver: driver.name };
@@ -112,48 +116,6 @@ async function overlayOptions(host, driver, name) {
     if (protocol.driver === driver.name)
         return protocol;
     return { ...none, ...format, file: protocol };
-}
-async function createOverlay(engine, node, overlay) {
-    const { driver, filename } = overlay;
-    const { graph } = engine;
-    if (driver.create === undefined && driver.kind !== 'format') {
-        const text = `Format driver '${driver.name}' does not support image creation`;
-        throw new BlockError('unsupported', text, { path: filename });
-    }
-    if (!hasBacking(driver) || driver.create === undefined) {
-        throw new BlockError('unsupported', `Backing file not supported for file format '${driver.name}'`, { path: filename });
-    }
-    const backing = node.filename;
-    if (backing === filename) {
-        const text = 'Error: Trying to create an image with the same filename as the backing file';
-        throw new BlockError('invalid-option', text, { path: filename });
-    }
-    const fileDriver = await engine.jobs.driver('file');
-    const noNode = () => Promise.reject(new BlockError('invalid-state', 'no node'));
-    await fileDriver.create?.({ host: graph.host, node: noNode }, { filename, size: 0 });
-    const file = await graph.open({ driver: await protocolOf(graph.host, filename), filename });
-    try {
-        const backend = await graph.attach(file, UNNAMED_USER, {
-            taken: Permission.write | Permission.resize,
-            shared: Permission.all,
-        });
-        try {
-            await driver.create({ host: graph.host, node: () => Promise.resolve(backend.node) }, {
-                driver: driver.name,
-                file: file.name,
-                size: node.length,
-                // As the node was opened: a relative name counts from where the overlay is.
-                'backing-file': backing,
-                'backing-fmt': node.driver.name,
-            });
-        }
-        finally {
-            await backend.detach();
-        }
-    }
-    finally {
-        await graph.close(file);
-    }
 }
 /** `change-backing-file`: the header of one image in the chain of `device`. */
 export async function changeBackingFile(engine, request) {

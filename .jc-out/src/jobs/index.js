@@ -6,5 +6,6 @@ export { Job } from './job.js';
 export * from './job-states.js';
 export { JobTransaction } from './job-transaction.js';
 export { startDriveMirror, startMirror } from './mirror/index.js';
+export { createImageFile, hasBacking } from './new-image.js';
 export { JobRegistry } from './registry.js';
 export { startStream } from './stream/index.js';

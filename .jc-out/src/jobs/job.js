@@ -8,8 +8,10 @@
 import { assert, BlockError, errnoText } from '../base/index.js';
 import { yieldToLoop } from '../block/copy/index.js';
 import { assertTransition, requireVerb, VERBS } from './job-states.js';
+import { JobReport } from './job-report.js';
 import { JobTransaction } from './job-transaction.js';
 import { changeRefused } from './job-work.js';
+import { Parking } from './parking.js';
 export class Job {
     id;
     type;
@@ -25,16 +27,11 @@ export class Job {
     #cancelRequested = false;
     /** Cancelled without force when READY: it ends well, and takes no `complete` any more. */
     #finishing = false;
-    #parked = null;
-    #error = null;
-    #progress = 0;
-    #total = 0;
-    #speed = 0;
-    #ioStatus = 'ok';
+    #parking;
+    #report;
     #started = false;
     #ended = null;
     #hasAborted = null;
-    #parkWaiters = [];
     /** Resolves once the job is concluded (or was thrown away before it started). */
     ended;
     constructor(setup, surroundings) {
@@ -44,6 +41,8 @@ export class Job {
         this.autoFinalize = setup.autoFinalize;
         this.autoDismiss = setup.autoDismiss;
         this.transaction = setup.transaction ?? new JobTransaction();
+        this.#parking = new Parking(setup.id);
+        this.#report = new JobReport(this);
         this.transaction.add(this);
         this.#surroundings = surroundings;
         this.ended = new Promise((resolve) => {
@@ -58,17 +57,21 @@ export class Job {
         return this.#status;
     }
     get speed() {
-        return this.#speed;
+        return this.#report.speed;
     }
     get cancelled() {
         return this.#cancelRequested;
     }
     get failed() {
-        return this.#error !== null;
+        return this.#report.error !== null;
     }
     /** READY was reached: the job may be told to complete. */
     get ready() {
         return this.#status === 'ready' || this.#status === 'standby';
+    }
+    /** It runs its work, which is not parked. */
+    get working() {
+        return ['running', 'ready'].includes(this.#status) && !this.#parking.taken;
     }
     get pauseRequested() {
         return this.#pauseCount > 0;
@@ -76,22 +79,22 @@ export class Job {
     // ---- What the work calls
     /** Bytes (or steps) done so far; never goes back. */
     progressTo(done) {
-        this.#progress = Math.max(this.#progress, done);
+        this.#report.progress = Math.max(this.#report.progress, done);
     }
     advance(amount) {
-        this.#progress += amount;
+        this.#report.progress += amount;
     }
     get progress() {
-        return this.#progress;
+        return this.#report.progress;
     }
     setTotal(total) {
-        this.#total = total;
+        this.#report.total = total;
     }
     /** Stays here while the job is paused; throws kind `cancelled` once it is cancelled. */
     async pausePoint() {
         while (this.#pauseCount > 0 && !this.#cancelRequested) {
             this.#enterPause();
-            await this.#park(() => undefined);
+            await this.#parking.park();
         }
         this.#leavePause();
         this.#requireNotCancelled();
@@ -100,18 +103,18 @@ export class Job {
     async sleep(ms) {
         if (this.#cancelRequested || this.#pauseCount > 0)
             return this.pausePoint();
-        await this.#park((wake) => this.#surroundings.clock.after(ms, wake));
+        await this.#parking.park((wake) => this.#surroundings.clock.after(ms, wake));
         return this.pausePoint();
     }
     /** Waits until someone wakes the job (`wake`), pauses or cancels it. */
     async rest() {
         if (this.#cancelRequested || this.#pauseCount > 0)
             return this.pausePoint();
-        await this.#park(() => undefined);
+        await this.#parking.park();
         return this.pausePoint();
     }
     wake() {
-        this.#parked?.wake();
+        this.#parking.wake();
     }
     /**
      * Applies an error policy to a failed read (source) or write (target) and says what follows.
@@ -129,15 +132,15 @@ export class Job {
                 this.#userPaused = true;
                 this.#pauseCount += 1;
             }
-            if (this.#ioStatus === 'ok')
-                this.#ioStatus = noSpace ? 'nospace' : 'failed';
+            if (this.#report.ioStatus === 'ok')
+                this.#report.ioStatus = noSpace ? 'nospace' : 'failed';
         }
         return action;
     }
     /** All is copied: from now on the job may be told to complete. */
     becomeReady() {
         this.#become('ready');
-        this.#surroundings.emit({ name: 'BLOCK_JOB_READY', data: this.#endFacts() });
+        this.#surroundings.emit({ name: 'BLOCK_JOB_READY', data: this.#report.endFacts() });
     }
     // ---- What the starter calls
     attachWork(work) {
@@ -149,13 +152,18 @@ export class Job {
         this.#become('running');
         void this.#runWork(this.#work);
     }
-    /** Resolves when the job rests: it is parked, waits for its user to finalize it, or is over. */
+    /**
+     * Resolves when the job rests: it is parked, waits for its user or for others of its transaction
+     * to come to its end, or is over.
+     */
     async restsOrEnds() {
+        while (!this.#rests)
+            await this.#parking.nextRest();
+    }
+    get #rests() {
         const isOver = this.#status === 'concluded' || this.#status === 'null';
-        const waitsForUser = this.#status === 'pending' && !this.autoFinalize;
-        if (this.#parked !== null || isOver || waitsForUser)
-            return;
-        await new Promise((resolve) => void this.#parkWaiters.push(resolve));
+        const isDone = this.#status === 'waiting' || this.#status === 'pending';
+        return this.#parking.taken || isOver || (isDone && !this.transaction.ending);
     }
     /** Throws a job away that was created and could not be started. */
     discard() {
@@ -167,7 +175,7 @@ export class Job {
     /** A drained section begins around the job; nests with the user's pause. */
     quiesce() {
         this.#pauseCount += 1;
-        if (this.#parked !== null)
+        if (this.#parking.taken)
             this.#enterPause();
     }
     unquiesce() {
@@ -182,7 +190,7 @@ export class Job {
             throw new BlockError('invalid-state', 'Job is already paused');
         this.#userPaused = true;
         this.#pauseCount += 1;
-        if (this.#parked !== null)
+        if (this.#parking.taken)
             this.#enterPause();
     }
     resume() {
@@ -191,7 +199,7 @@ export class Job {
         }
         requireVerb(this.id, this.#status, 'resume');
         this.#userPaused = false;
-        this.#ioStatus = 'ok';
+        this.#report.ioStatus = 'ok';
         this.#pauseCount -= 1;
         this.#goOn();
     }
@@ -209,7 +217,7 @@ export class Job {
             this.fail(cancelledError());
             await this.transaction.settleFailure();
         }
-        else if (this.#parked !== null) {
+        else if (this.#parking.taken) {
             this.wake();
             if (this.#work?.lingers === true)
                 return;
@@ -264,8 +272,8 @@ export class Job {
         if (bytesPerSecond < 0) {
             throw new BlockError('invalid-option', "Parameter 'speed' expects a non-negative value");
         }
-        this.#speed = Number(bytesPerSecond);
-        this.#work?.setSpeed?.(this.#speed);
+        this.#report.speed = Number(bytesPerSecond);
+        this.#work?.setSpeed?.(this.#report.speed);
         if (this.#pauseCount === 0)
             this.wake();
     }
@@ -280,31 +288,10 @@ export class Job {
         this.#work.change(changes);
     }
     info() {
-        return {
-            id: this.id,
-            type: this.type,
-            status: this.#status,
-            'current-progress': this.#progress,
-            'total-progress': this.#total,
-            ...(this.#error === null ? {} : { error: this.#error }),
-        };
+        return this.#report.info();
     }
     blockInfo() {
-        return {
-            type: this.type,
-            device: this.id,
-            len: this.#total,
-            offset: this.#progress,
-            busy: ['running', 'ready'].includes(this.#status) && this.#parked === null,
-            paused: this.#pauseCount > 0,
-            speed: this.#speed,
-            'io-status': this.#ioStatus,
-            ready: this.ready,
-            status: this.#status,
-            'auto-finalize': this.autoFinalize,
-            'auto-dismiss': this.autoDismiss,
-            ...(this.#error === null ? {} : { error: this.#error }),
-        };
+        return this.#report.blockInfo(this.#work?.activelySynced?.() ?? false);
     }
     // ---- What the transaction calls
     /** Resolves once the job is ABORTING. */
@@ -322,6 +309,7 @@ export class Job {
     }
     becomeWaiting() {
         this.#become('waiting');
+        this.#parking.tellRest();
     }
     becomePending() {
         this.#become('pending');
@@ -331,12 +319,11 @@ export class Job {
                 data: { type: this.type, id: this.id },
             });
         }
-        if (!this.autoFinalize)
-            this.#tellRest();
+        this.#parking.tellRest();
     }
     /** Becomes ABORTING with its first error. */
     fail(error) {
-        this.#error ??= this.#cancelRequested ? errnoText('ECANCELED') : messageOf(error);
+        this.#report.error ??= this.#cancelRequested ? errnoText('ECANCELED') : messageOf(error);
         if (this.#status === 'aborting')
             return;
         this.#become('aborting');
@@ -349,7 +336,7 @@ export class Job {
     async conclude() {
         const neverStarted = !this.#started;
         const leaves = this.autoDismiss || neverStarted;
-        if (this.#error === null)
+        if (this.#report.error === null)
             this.#work?.commit?.();
         else
             this.#work?.abort?.();
@@ -371,7 +358,7 @@ export class Job {
             this.#surroundings.forget(this);
         }
         this.#ended?.();
-        this.#tellRest();
+        this.#parking.tellRest();
     }
     async #runWork(work) {
         this.#started = true;
@@ -397,39 +384,10 @@ export class Job {
         this.#surroundings.emit({
             name: cancelled ? 'BLOCK_JOB_CANCELLED' : 'BLOCK_JOB_COMPLETED',
             data: {
-                ...this.#endFacts(),
-                ...(this.#error === null || cancelled ? {} : { error: this.#error }),
+                ...this.#report.endFacts(),
+                ...(this.#report.error === null || cancelled ? {} : { error: this.#report.error }),
             },
         });
-    }
-    #endFacts() {
-        return {
-            device: this.id,
-            len: this.#total,
-            offset: this.#progress,
-            speed: this.#speed,
-            type: this.type,
-        };
-    }
-    async #park(arm) {
-        assert(this.#parked === null, `job ${this.id} is parked twice`);
-        await new Promise((resolve) => {
-            let disarm = undefined;
-            const wake = () => {
-                if (this.#parked === null)
-                    return;
-                this.#parked = null;
-                disarm?.();
-                resolve();
-            };
-            this.#parked = { wake };
-            disarm = arm(wake);
-            this.#tellRest();
-        });
-    }
-    #tellRest() {
-        for (const resolve of this.#parkWaiters.splice(0))
-            resolve();
     }
     #goOn() {
         if (this.#pauseCount > 0)

@@ -14,6 +14,10 @@ export class MirrorBatches {
     constructor(options) {
         this.#options = options;
     }
+    /** A copy is in flight. */
+    get working() {
+        return this.#inFlight > 0;
+    }
     async next(limit) {
         const { bitmap } = this.#options.state;
         for (;;) {

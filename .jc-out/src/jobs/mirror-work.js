@@ -41,6 +41,8 @@ export class MirrorWork {
     #blocking;
     /** All that was to be copied at the start is marked. */
     #marked = false;
+    /** READY was reached. */
+    #copied = false;
     constructor(registry, plan) {
         this.#registry = registry;
         this.#plan = plan;
@@ -130,6 +132,11 @@ export class MirrorWork {
         if (this.#marked)
             this.#state.block(must(this.#target, 'the job is attached'));
     }
+    activelySynced() {
+        if (!this.#blocking || !this.#copied || this.#batches?.working === true)
+            return false;
+        return this.#state.bitmap.dirtyUnits === 0;
+    }
     complete() {
         const { replaces } = this.#plan;
         if (replaces !== null && this.#registry.graph.find(replaces) === null) {
@@ -158,6 +165,7 @@ export class MirrorWork {
             if (!job.ready) {
                 if (!(await this.#flush(job, loop, false)))
                     continue;
+                this.#copied = true;
                 job.becomeReady();
             }
             if (this.#ending === null)

@@ -1,8 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-// Image files that a job makes and opens for itself: the targets of the drive-* commands.
+// Image files that commands make: overlays of snapshots, and the targets of the drive-* commands,
+// which a job opens for itself.
+//
+// A file is made in two steps: it is created empty by its protocol, then the format writes its
+// header through a node of its own. What fails leaves the file, and no node.
 import { resolve } from 'node:path';
 import { BlockError, Permission } from '../base/index.js';
-import { ChildRole, creationPath } from '../block/index.js';
+import { ChildRole, creationPath, protocolOf, UNNAMED_USER } from '../block/index.js';
 import { skipFilters } from '../block/copy/index.js';
 export async function imageFormat(registry, name) {
     try {
@@ -18,34 +22,47 @@ export async function imageFormat(registry, name) {
 function isBare(driver) {
     return driver.name === 'raw' || driver.kind === 'protocol';
 }
+/** Whether its images can have a backing file. */
+export function hasBacking(driver) {
+    return Object.values(driver.children).some(({ role }) => (role & ChildRole.cow) !== 0);
+}
 /** Makes an empty image, durable when this resolves; a file that is there is overwritten. */
 export async function createImageFile(registry, image) {
-    const { graph } = registry;
-    const { driver, size } = image;
+    const { host } = registry.graph;
     const filename = creationPath(image.filename);
-    const bare = isBare(driver);
-    if (driver.name !== 'raw' && driver.create === undefined) {
-        const text = `Format driver '${driver.name}' does not support image creation`;
-        throw new BlockError('unsupported', text);
-    }
-    if (bare && image.backing !== null) {
-        const text = `Backing file not supported for file format '${driver.name}'`;
-        throw new BlockError('unsupported', text);
-    }
+    requireCreatable(image, filename);
+    const bare = isBare(image.driver);
     const noNode = () => Promise.reject(new BlockError('invalid-state', 'no node'));
     const fileDriver = await registry.driver('file');
-    const empty = { filename, size: bare ? size : 0 };
-    await fileDriver.create?.({ host: graph.host, node: noNode }, empty);
-    if (bare)
+    await fileDriver.create?.({ host, node: noNode }, { filename, size: bare ? image.size : 0 });
+    if (!bare)
+        await writeHeader(registry, image, filename);
+}
+function requireCreatable({ driver, backing }, path) {
+    const { name } = driver;
+    if (name !== 'raw' && driver.create === undefined) {
+        const text = `Format driver '${name}' does not support image creation`;
+        throw new BlockError('unsupported', text, { path });
+    }
+    if (backing !== null && !hasBacking(driver)) {
+        const text = `Backing file not supported for file format '${name}'`;
+        throw new BlockError('unsupported', text, { path });
+    }
+    if (backing?.filename !== path)
         return;
-    const file = await graph.open({ driver: 'file', filename });
+    const text = 'Error: Trying to create an image with the same filename as the backing file';
+    throw new BlockError('invalid-option', text, { path });
+}
+async function writeHeader({ graph }, image, filename) {
+    const { driver, size } = image;
+    const file = await graph.open({ driver: await protocolOf(graph.host, filename), filename });
     try {
-        const backend = await graph.attach(file, 'an unnamed block device', {
+        const backend = await graph.attach(file, UNNAMED_USER, {
             taken: Permission.write | Permission.resize,
             shared: Permission.all,
         });
         try {
-            await driver.create?.({ host: graph.host, node: () => Promise.resolve(backend.node) }, { driver: driver.name, file: file.name, size, ...backingOptions(image.backing) });
+            await driver.create?.({ host: graph.host, node: () => Promise.resolve(backend.node) }, { driver: driver.name, file: file.name, size, ...backingLink(image) });
         }
         finally {
             await backend.detach();
@@ -55,10 +72,13 @@ export async function createImageFile(registry, image) {
         await graph.close(file);
     }
 }
-function backingOptions(backing) {
+function backingLink({ backing, backingName }) {
     if (backing === null)
         return {};
     const { filename } = backing;
+    if (backingName === 'as-opened') {
+        return { 'backing-file': filename, 'backing-fmt': backing.driver.name };
+    }
     const named = filename.startsWith('/') || filename.includes(':');
     return {
         'backing-file': named ? filename : resolve(filename),
@@ -71,14 +91,14 @@ export async function openImageFile(registry, image) {
     const filename = creationPath(image.filename);
     const format = image.format ?? (await probeFormat(registry, filename));
     const driver = await imageFormat(registry, format);
-    const hasBacking = Object.values(driver.children).some(({ role }) => (role & ChildRole.cow) !== 0);
     const cache = image.like.options['cache'];
+    const protocol = await protocolOf(graph.host, filename);
     const options = {
         driver: format,
-        ...(driver.kind === 'protocol' ? { filename } : { file: { driver: 'file', filename } }),
+        ...(driver.kind === 'protocol' ? { filename } : { file: { driver: protocol, filename } }),
         discard: 'unmap',
         ...(image.name === null ? {} : { 'node-name': image.name }),
-        ...(hasBacking && image.backing !== 'as-header-says' ? { backing: null } : {}),
+        ...(hasBacking(driver) && image.backing !== 'as-header-says' ? { backing: null } : {}),
         ...(image.detectZeroes === undefined ? {} : { 'detect-zeroes': image.detectZeroes }),
         ...(cache === undefined ? {} : { cache }),
     };

@@ -40,6 +40,10 @@ export async function prepareWork(registry, work, options) {
             await job.cancel();
             await job.ended;
         },
+        async throughIfEmpty() {
+            if (job.info()['total-progress'] === 0)
+                await job.restsOrEnds();
+        },
     };
 }
 async function abandon(work) {

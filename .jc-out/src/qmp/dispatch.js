@@ -12,45 +12,47 @@ import { engineCommands } from './commands/index.js';
 export class RequestError extends Error {
     errorClass;
     constructor(message, errorClass = 'GenericError') {
+        // Clients make them by the million, and taking the stack would cost the most.
+        const { stackTraceLimit } = Error;
+        Error.stackTraceLimit = 0;
         super(message);
-        this.errorClass = errorClass;
+        Error.stackTraceLimit = stackTraceLimit;
         this.name = 'RequestError';
+        this.errorClass = errorClass;
     }
 }
-/** Checks the shape of a message; throws RequestError. */
+/** A request, or what is wrong with the shape of a message. */
 export function readRequest(value, oobEnabled) {
     if (typeof value !== 'object' || value === null || Array.isArray(value) || !isPlain(value)) {
-        throw new RequestError('QMP input must be a JSON object');
+        return new RequestError('QMP input must be a JSON object');
     }
     const message = value;
-    for (const [name, member] of Object.entries(message))
-        checkMember(name, member, oobEnabled);
+    for (const [name, member] of Object.entries(message)) {
+        const mistake = memberMistake(name, member, oobEnabled);
+        if (mistake !== null)
+            return new RequestError(`QMP input member '${name}' ${mistake}`);
+    }
     const clash = 'execute' in message && 'exec-oob' in message;
     if (clash)
-        throw new RequestError("QMP input member 'execute' clashes with 'exec-oob'");
+        return new RequestError("QMP input member 'execute' clashes with 'exec-oob'");
     const outOfBand = 'exec-oob' in message;
     const command = outOfBand ? message['exec-oob'] : message['execute'];
     if (typeof command !== 'string')
-        throw new RequestError("QMP input lacks member 'execute'");
+        return new RequestError("QMP input lacks member 'execute'");
     return { command, outOfBand, args: (message['arguments'] ?? {}) };
 }
 function isPlain(value) {
     return Object.getPrototypeOf(value) === null;
 }
-function checkMember(name, member, oobEnabled) {
+function memberMistake(name, member, oobEnabled) {
     if (name === 'execute' || (name === 'exec-oob' && oobEnabled)) {
-        if (typeof member !== 'string') {
-            throw new RequestError(`QMP input member '${name}' must be a string`);
-        }
+        return typeof member === 'string' ? null : 'must be a string';
     }
-    else if (name === 'arguments') {
+    if (name === 'arguments') {
         const isObject = typeof member === 'object' && member !== null && isPlain(member);
-        if (!isObject)
-            throw new RequestError("QMP input member 'arguments' must be an object");
+        return isObject ? null : 'must be an object';
     }
-    else if (name !== 'id') {
-        throw new RequestError(`QMP input member '${name}' is unexpected`);
-    }
+    return name === 'id' ? null : 'is unexpected';
 }
 export function errorReply(error, idText) {
     const id = idText === null ? {} : { id: new RawJson(idText) };

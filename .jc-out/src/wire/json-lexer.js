@@ -34,6 +34,11 @@ const STRUCTURE = Object.fromEntries(Array.from('{}[],:', (character) => {
     const byte = character.charCodeAt(0);
     return [byte, { kind: 'structure', bytes: Uint8Array.of(byte) }];
 }));
+/** Single bytes that begin nothing: what floods consist of. */
+const STRAY = Array.from({ length: 256 }, (_, byte) => ({
+    kind: 'error',
+    bytes: Uint8Array.of(byte),
+}));
 function isSpace(byte) {
     return byte === 0x20 || byte === 0x09 || byte === 0x0a || byte === 0x0d;
 }
@@ -160,7 +165,7 @@ export class JsonLexer {
         const state = firstState(byte);
         if (state === null) {
             this.#state = 'recovery';
-            this.#emit({ kind: 'error', bytes: Uint8Array.of(byte) });
+            this.#emit(STRAY[byte]);
             return;
         }
         this.#state = state;

@@ -3,21 +3,24 @@
 //
 // Integers to 64 bits keep every digit (number or bigint), larger ones and those with a point or
 // exponent become JsonDouble. The caller has bounded the count and the nesting of the tokens, so
-// recursion here is bounded too. Errors are JsonSyntaxError with the wording QMP clients know.
-import { JsonDouble, must } from '../base/index.js';
+// recursion here is bounded too. What is wrong is a Mistake, with the wording QMP clients know: a
+// value and nothing thrown, since a flood of broken messages is one each.
+import { assert, JsonDouble, must } from '../base/index.js';
 import { Buffer } from 'node:buffer';
-export class JsonSyntaxError extends Error {
+export class Mistake {
+    /** As a server answers it. */
+    message;
     constructor(detail) {
-        // A flood of broken messages is one error each: looking up the stack would cost most of it.
-        const { stackTraceLimit } = Error;
-        Error.stackTraceLimit = 0;
-        super(`JSON parse error, ${detail}`);
-        Error.stackTraceLimit = stackTraceLimit;
-        this.name = 'JsonSyntaxError';
+        this.message = `JSON parse error, ${detail}`;
     }
 }
 const INT64_MIN = -(2n ** 63n);
 const UINT64_MAX = 2n ** 64n - 1n;
+const BACKSLASH = 0x5c;
+const BAD_ESCAPE = new Mistake('invalid escape sequence in string');
+const BAD_UTF8 = new Mistake('invalid UTF-8 sequence in string');
+export const EXPECTING_VALUE = new Mistake('expecting value');
+const PREMATURE_END = new Mistake('premature EOI');
 const ESCAPES = {
     0x22: '"',
     0x27: "'",
@@ -32,77 +35,109 @@ const ESCAPES = {
 function textOf(bytes) {
     return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString('utf8');
 }
-/** Up to four hexadecimal digits at `index`, or −1. */
+/** Beyond this many bytes a call of the platform is faster than a loop. */
+const SHORT_TEXT = 24;
+/** The text of a few ASCII bytes from `start` to `end` without a backslash, or null. */
+function shortText(bytes, start, end) {
+    if (end - start > SHORT_TEXT)
+        return null;
+    let text = '';
+    for (let at = start; at < end; at += 1) {
+        const byte = bytes[at];
+        if (byte >= 0x80 || byte === BACKSLASH)
+            return null;
+        text += String.fromCharCode(byte);
+    }
+    return text;
+}
+function hexDigit(byte) {
+    if (byte === undefined)
+        return -1;
+    if (byte >= 0x30 && byte <= 0x39)
+        return byte - 0x30;
+    const letter = byte | 0x20;
+    return letter >= 0x61 && letter <= 0x66 ? letter - 0x61 + 10 : -1;
+}
+/** Four hexadecimal digits at `index`, or −1. */
 function hexUnit(bytes, index) {
-    const digits = textOf(bytes.subarray(index, index + 4));
-    return /^[0-9a-fA-F]{4}$/.test(digits) ? Number.parseInt(digits, 16) : -1;
+    let unit = 0;
+    for (let at = index; at < index + 4; at += 1) {
+        const digit = hexDigit(bytes[at]);
+        if (digit < 0)
+            return -1;
+        unit = unit * 16 + digit;
+    }
+    return unit;
 }
 /** The text between the quotes of a string token. */
 export function decodeString(token) {
+    const short = shortText(token, 1, token.length - 1);
+    if (short !== null)
+        return short;
     const inner = token.subarray(1, token.length - 1);
-    const parts = [];
+    let whole = '';
     let plain = 0;
-    let index = 0;
-    while (index < inner.length) {
-        if (inner[index] !== 0x5c) {
-            index += 1;
-            continue;
-        }
-        if (index > plain)
-            parts.push(decodeUtf8(inner.subarray(plain, index)));
+    for (let index = backslash(inner, 0); index >= 0; index = backslash(inner, plain)) {
+        const before = index === plain ? '' : decodeUtf8(inner.subarray(plain, index));
+        if (before instanceof Mistake)
+            return before;
         const escape = inner[index + 1];
-        if (escape === 0x75) {
-            const [text, used] = unicodeEscape(token, index + 3);
-            parts.push(text);
-            index += 2 + used;
-        }
-        else {
-            const text = ESCAPES[escape];
-            if (text === undefined)
-                throw new JsonSyntaxError('invalid escape sequence in string');
-            parts.push(text);
-            index += 2;
-        }
-        plain = index;
+        const isUnicode = escape === 0x75;
+        const text = isUnicode ? unicodeEscape(token, index + 3) : (ESCAPES[escape] ?? BAD_ESCAPE);
+        if (text instanceof Mistake)
+            return text;
+        whole += before + text;
+        plain = index + 2 + (isUnicode ? (text.length === 2 ? 10 : 4) : 0);
     }
-    if (plain < inner.length)
-        parts.push(decodeUtf8(inner.subarray(plain)));
-    return parts.join('');
+    const last = decodeUtf8(plain === 0 ? inner : inner.subarray(plain));
+    return last instanceof Mistake ? last : whole + last;
 }
-/** Decodes what follows `\u` at `index` of the token; gives the text and the bytes used. */
+function backslash(bytes, from) {
+    return bytes[from] === BACKSLASH ? from : bytes.indexOf(BACKSLASH, from);
+}
+/** What follows `\u` at `index` of the token: two units for a pair of surrogates, else one. */
 function unicodeEscape(token, index) {
     const first = hexUnit(token, index);
-    const bad = (length) => new JsonSyntaxError(`\\u${textOf(token.subarray(index, index + length))} is not a valid Unicode character`);
-    if (first < 0)
-        throw bad(4);
-    if (first >= 0xd800 && first <= 0xdbff) {
-        const second = token[index + 4] === 0x5c && token[index + 5] === 0x75 ? hexUnit(token, index + 6) : -1;
-        if (second < 0xdc00 || second > 0xdfff)
-            throw bad(4);
-        return [String.fromCharCode(first, second), 10];
+    const isHigh = first >= 0xd800 && first <= 0xdbff;
+    if (!isHigh) {
+        const isCharacter = first >= 0 && (first < 0xdc00 || first > 0xdfff);
+        const text = isCharacter ? String.fromCharCode(first) : '';
+        return isCharacter && !NONCHARACTER.test(text) ? text : noCharacter(token, index);
     }
-    if (isNoncharacter(first) || (first >= 0xdc00 && first <= 0xdfff))
-        throw bad(4);
-    return [String.fromCharCode(first), 4];
+    const isPair = token[index + 4] === BACKSLASH && token[index + 5] === 0x75;
+    const second = isPair ? hexUnit(token, index + 6) : -1;
+    if (second < 0xdc00 || second > 0xdfff)
+        return noCharacter(token, index);
+    const text = String.fromCharCode(first, second);
+    return NONCHARACTER.test(text) ? noCharacter(token, index, 10) : text;
 }
-function isNoncharacter(unit) {
-    return (unit >= 0xfdd0 && unit <= 0xfdef) || unit === 0xfffe || unit === 0xffff;
+function noCharacter(token, index, length = 4) {
+    const text = textOf(token.subarray(index, index + length));
+    return new Mistake(`\\u${text} is not a valid Unicode character`);
 }
+const NONCHARACTER = /\p{Noncharacter_Code_Point}/u;
 const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
-/** Strict UTF-8, but for the two-byte form of NUL, which is accepted. */
+/** Strict UTF-8 of characters, but for the two-byte form of NUL, which is accepted. */
 function decodeUtf8(bytes) {
+    const short = shortText(bytes, 0, bytes.length);
+    if (short !== null)
+        return short;
     try {
-        return utf8.decode(bytes);
+        const text = utf8.decode(bytes);
+        return NONCHARACTER.test(text) ? BAD_UTF8 : text;
     }
     catch {
         const text = Buffer.from(bytes).toString('latin1');
-        if (text.includes('\xc0\x80')) {
-            return text
-                .split('\xc0\x80')
-                .map((part) => decodeUtf8(Buffer.from(part, 'latin1')))
-                .join('\0');
+        if (!text.includes('\xc0\x80'))
+            return BAD_UTF8;
+        const parts = [];
+        for (const part of text.split('\xc0\x80')) {
+            const decoded = decodeUtf8(Buffer.from(part, 'latin1'));
+            if (decoded instanceof Mistake)
+                return decoded;
+            parts.push(decoded);
         }
-        throw new JsonSyntaxError('invalid UTF-8 sequence in string');
+        return parts.join('\0');
     }
 }
 /** Digits that cannot leave the range of exact numbers. */
@@ -134,7 +169,10 @@ class Parser {
         return this.#next;
     }
     value() {
-        const token = this.#take();
+        const token = this.#tokens[this.#next];
+        if (token === undefined)
+            return PREMATURE_END;
+        this.#next += 1;
         const { bytes } = token;
         switch (token.kind) {
             case 'string':
@@ -144,13 +182,11 @@ class Parser {
             case 'double':
                 return new JsonDouble(Number(textOf(bytes)));
             case 'keyword':
-                return keyword(textOf(bytes));
+                return keyword(bytes);
             default:
                 if (bytes[0] === 0x7b)
                     return this.#object();
-                if (bytes[0] === 0x5b)
-                    return this.#list();
-                throw new JsonSyntaxError('expecting value');
+                return bytes[0] === 0x5b ? this.#list() : EXPECTING_VALUE;
         }
     }
     #object() {
@@ -160,18 +196,22 @@ class Parser {
             return result;
         for (;;) {
             const key = this.value();
+            if (key instanceof Mistake)
+                return key;
             if (typeof key !== 'string')
-                throw new JsonSyntaxError('key is not a string in object');
+                return BAD_KEY;
             if (!this.#accept(0x3a))
-                throw new JsonSyntaxError('missing : in object pair');
+                return this.#lacking(NO_COLON);
             const value = this.value();
+            if (value instanceof Mistake)
+                return value;
             if (key in result)
-                throw new JsonSyntaxError('duplicate key');
+                return DUPLICATE_KEY;
             result[key] = value;
             if (this.#accept(0x7d))
                 return result;
             if (!this.#accept(0x2c))
-                throw new JsonSyntaxError('expected separator in dict');
+                return this.#lacking(NO_SEPARATOR_IN_DICT);
         }
     }
     #list() {
@@ -179,51 +219,46 @@ class Parser {
         if (this.#accept(0x5d))
             return result;
         for (;;) {
-            result.push(this.value());
+            const value = this.value();
+            if (value instanceof Mistake)
+                return value;
+            result.push(value);
             if (this.#accept(0x5d))
                 return result;
             if (!this.#accept(0x2c))
-                throw new JsonSyntaxError('expected separator in list');
+                return this.#lacking(NO_SEPARATOR_IN_LIST);
         }
     }
-    #take() {
-        const token = this.#tokens[this.#next];
-        if (token === undefined)
-            throw new JsonSyntaxError('premature EOI');
-        this.#next += 1;
-        return token;
+    /** The end of the tokens is what is wrong where nothing follows. */
+    #lacking(mistake) {
+        return this.#next < this.#tokens.length ? mistake : PREMATURE_END;
     }
     #accept(structure) {
         const token = this.#tokens[this.#next];
-        if (token === undefined)
-            throw new JsonSyntaxError('premature EOI');
-        if (token.kind !== 'structure' || token.bytes[0] !== structure)
+        if (token?.kind !== 'structure' || token.bytes[0] !== structure)
             return false;
         this.#next += 1;
         return true;
     }
 }
-function keyword(text) {
+const BAD_KEY = new Mistake('key is not a string in object');
+const NO_COLON = new Mistake('missing : in object pair');
+const DUPLICATE_KEY = new Mistake('duplicate key');
+const NO_SEPARATOR_IN_DICT = new Mistake('expected separator in dict');
+const NO_SEPARATOR_IN_LIST = new Mistake('expected separator in list');
+function keyword(bytes) {
+    const text = shortText(bytes, 0, bytes.length) ?? textOf(bytes);
     if (text === 'true')
         return true;
     if (text === 'false')
         return false;
-    if (text === 'null')
-        return null;
-    throw new JsonSyntaxError(`invalid keyword '${text}'`);
+    return text === 'null' ? null : new Mistake(`invalid keyword '${text}'`);
 }
-/** Why a message of one token is none; null when it is one. Throws nothing. */
-export function loneTokenMistake(token) {
-    if (token.kind !== 'structure')
-        return null;
-    const opens = token.bytes[0] === 0x7b || token.bytes[0] === 0x5b;
-    return `JSON parse error, ${opens ? 'premature EOI' : 'expecting value'}`;
-}
-/** The value of a whole message; throws JsonSyntaxError. */
+/** The value of a whole message. */
 export function parseTokens(tokens) {
     return new Parser(tokens).value();
 }
-/** The tokens of member `name` of the object that `tokens` spell, as JSON text; null if absent. */
+/** JSON text of member `name` of the object that `tokens` spell without mistakes; or null. */
 export function memberText(tokens, name, quote) {
     let depth = 0;
     for (let index = 0; index < tokens.length; index += 1) {
@@ -248,8 +283,11 @@ export function nesting(token) {
     return byte === 0x7d || byte === 0x5d ? -1 : 0;
 }
 function spell(token, quote) {
-    if (token.kind === 'string')
-        return quote(decodeString(token.bytes));
+    if (token.kind === 'string') {
+        const string = decodeString(token.bytes);
+        assert(typeof string === 'string', 'the tokens were parsed before');
+        return quote(string);
+    }
     const text = textOf(token.bytes);
     return text === ',' || text === ':' ? `${text} ` : text;
 }

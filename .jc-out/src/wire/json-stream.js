@@ -7,9 +7,17 @@
 import { QMP_LIMITS } from '../base/index.js';
 import { Buffer } from 'node:buffer';
 import { JsonLexer } from './json-lexer.js';
-import { loneTokenMistake, memberText, nesting, parseTokens } from './json-parser.js';
-import { JsonSyntaxError } from './json-parser.js';
+import { EXPECTING_VALUE, memberText, Mistake, nesting, parseTokens } from './json-parser.js';
 import { quoteJson } from './json-writer.js';
+/** What is wrong with a text that parseJson() was given. */
+export class JsonSyntaxError extends Error {
+    constructor(message) {
+        super(message);
+        this.name = 'JsonSyntaxError';
+    }
+}
+/** A message that begins with what ends or separates. */
+const NO_VALUE = { ok: false, error: EXPECTING_VALUE.message };
 const DEFAULT_LIMITS = {
     depth: QMP_LIMITS.jsonDepth,
     messageBytes: QMP_LIMITS.jsonMessageBytes,
@@ -40,7 +48,12 @@ export class JsonStream {
     }
     #token(token) {
         if (token.kind === 'error') {
-            this.#fail(`JSON parse error, stray '${strayText(token.bytes)}'`);
+            this.#reset();
+            this.#emit(strayMessage(token.bytes));
+            return;
+        }
+        if (this.#tokens.length === 0 && token.kind === 'structure' && nesting(token) <= 0) {
+            this.#emit(NO_VALUE);
             return;
         }
         this.#bytes += token.bytes.length + 1;
@@ -74,49 +87,41 @@ export class JsonStream {
     }
     #parse() {
         const tokens = this.#tokens;
-        const [first] = tokens;
         this.#reset();
-        const mistake = tokens.length === 1 && first !== undefined ? loneTokenMistake(first) : null;
-        if (mistake !== null) {
-            this.#emit({ ok: false, error: mistake });
+        const value = parseTokens(tokens);
+        if (value instanceof Mistake) {
+            this.#emit({ ok: false, error: value.message });
             return;
         }
-        let message;
-        try {
-            const value = parseTokens(tokens);
-            const isObject = first?.bytes[0] === 0x7b;
-            const idText = isObject ? memberText(tokens, 'id', quoteJson) : null;
-            message = { ok: true, value, idText };
-        }
-        catch (error) {
-            if (!(error instanceof JsonSyntaxError))
-                throw error;
-            message = { ok: false, error: error.message };
-        }
-        this.#emit(message);
+        const isObject = tokens[0]?.bytes[0] === 0x7b;
+        const idText = isObject ? memberText(tokens, 'id', quoteJson) : null;
+        this.#emit({ ok: true, value, idText });
     }
     #fail(error) {
         this.#reset();
         this.#emit({ ok: false, error });
     }
     #reset() {
-        this.#tokens = [];
+        if (this.#tokens.length > 0)
+            this.#tokens = [];
         this.#bytes = 0;
         this.#braces = 0;
         this.#brackets = 0;
     }
 }
 const STRAY_BYTES = 1024;
-/** The broken token up to a NUL, as text that is safe to print. */
-function strayText(bytes) {
-    const [only] = bytes;
-    // What floods consist of; a byte of 0x80 or more alone is no character.
-    if (bytes.length === 1 && only !== undefined && only > 0) {
-        return only < 0x80 ? String.fromCharCode(only) : '\ufffd';
-    }
+/** What single bytes that begin nothing are answered with: floods consist of them. */
+const STRAY = Array.from({ length: 256 }, (_, byte) => refusedStray(Uint8Array.of(byte)));
+function strayMessage(bytes) {
+    const [first = 0] = bytes;
+    return bytes.length === 1 ? STRAY[first] : refusedStray(bytes);
+}
+/** Shows the broken token up to a NUL. */
+function refusedStray(bytes) {
     const shown = Buffer.from(bytes.subarray(0, STRAY_BYTES));
     const nul = shown.indexOf(0);
-    return shown.subarray(0, nul < 0 ? shown.length : nul).toString('utf8');
+    const text = shown.subarray(0, nul < 0 ? shown.length : nul).toString('utf8');
+    return { ok: false, error: `JSON parse error, stray '${text}'` };
 }
 /** One whole JSON text; throws JsonSyntaxError. */
 export function parseJson(text) {
@@ -126,10 +131,10 @@ export function parseJson(text) {
     stream.end();
     const [first, second] = messages;
     if (first === undefined)
-        throw new JsonSyntaxError('expecting value');
+        throw new JsonSyntaxError(EXPECTING_VALUE.message);
     if (!first.ok)
-        throw new JsonSyntaxError(first.error.replace(/^JSON parse error, /, ''));
+        throw new JsonSyntaxError(first.error);
     if (second !== undefined)
-        throw new JsonSyntaxError('trailing content');
+        throw new JsonSyntaxError('JSON parse error, trailing content');
     return first.value;
 }

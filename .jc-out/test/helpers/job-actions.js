@@ -75,6 +75,14 @@ export const JOB_ACTIONS = {
             life.host.faults.add({ operation: 'sync', nth: 1, path, errno: 'EIO' });
         },
     },
+    'failing call': {
+        act(life) {
+            life.faulty = true;
+            const operation = oneOf(life.random, ['open', 'create', 'truncate', 'lock']);
+            const nth = 1 + life.random.below(3);
+            life.host.faults.add({ operation, nth, errno: 'EIO' });
+        },
+    },
     kill: { act: (life) => life.kill() },
     quit: {
         act(life) {

@@ -13,6 +13,8 @@ export class WatchedGuest {
     #unflushed;
     /** Something is under way. */
     busy = false;
+    /** What it was refused, or what failed under it. */
+    failures = [];
     constructor(backend, expected) {
         this.backend = backend;
         this.#expected = expected;
@@ -72,8 +74,8 @@ export class WatchedGuest {
             await this.backend.flush();
             this.#unflushed.fill(0);
         }
-        catch {
-            // It is as it was before.
+        catch (error) {
+            this.failures.push(error);
         }
     }
     async #change(offset, bytes, change) {
@@ -83,7 +85,8 @@ export class WatchedGuest {
         try {
             await change();
         }
-        catch {
+        catch (error) {
+            this.failures.push(error);
             return;
         }
         this.#expected.set(bytes, offset);
@@ -95,7 +98,8 @@ export class WatchedGuest {
         try {
             await this.backend.read(offset, bytes);
         }
-        catch {
+        catch (error) {
+            this.failures.push(error);
             return;
         }
         const wrong = brokenAt({ bytes: promised.bytes.subarray(offset), open: promised.open.subarray(offset / SECTOR) }, bytes);

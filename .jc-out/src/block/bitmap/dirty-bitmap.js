@@ -148,7 +148,7 @@ export class DirtyBitmap {
     resize(size) {
         const before = this.#size;
         this.#size = size;
-        this.#bits.resize(Math.ceil(size / this.granularity), false);
+        this.#bits.resize(Math.ceil(size / this.granularity));
         if (this.enabled)
             this.set(before, Math.min(size, this.#peak) - before);
         this.#peak = Math.max(this.#peak, size);

@@ -10,9 +10,19 @@ import { infoBelow } from '../inherited-info.js';
 import { copyThroughGraph } from './graph-copy.js';
 import { PointInTime } from './point-in-time.js';
 const LEAST_COPY_UNIT = 65_536;
-/** Bytes of one copy unit for a target: whole target clusters, 64 KiB at least. */
-export function copyUnit(target) {
-    return Math.max(LEAST_COPY_UNIT, infoBelow(target).clusterSize ?? 0);
+/**
+ * Bytes of one copy unit for a target: whole target clusters, 64 KiB and `least` bytes at least.
+ * Throws kind `invalid-option` for a `least` that is no power of two (0 = none) or too large.
+ */
+export function copyUnit(target, least = 0) {
+    if (least > COPY_LIMITS.unitMaxBytes) {
+        const text = `min-cluster-size too large: ${least} > ${COPY_LIMITS.unitMaxBytes}`;
+        throw new BlockError('invalid-option', text);
+    }
+    if (least !== 0 && !Number.isInteger(Math.log2(least))) {
+        throw new BlockError('invalid-option', 'min-cluster-size needs to be a power of 2');
+    }
+    return Math.max(LEAST_COPY_UNIT, least, infoBelow(target).clusterSize ?? 0);
 }
 export class CopyBeforeWrite {
     #options;

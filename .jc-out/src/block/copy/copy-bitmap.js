@@ -5,34 +5,27 @@
 // A unit is dirty (to be copied), taken (a copy is in flight) or clean. Whoever takes a run clears
 // its dirty bits at once and gives them back when the copy failed; everyone else waits for the
 // run to end. So no unit is ever copied twice at the same time, nor after it was copied well.
-// Pages of bits exist only where dirty and clean units are mixed.
-import { assert } from '../../base/index.js';
+// However large the node is, its bits cost memory and time only where they are mixed.
+import { BitPages } from '../bitmap/bit-pages.js';
 import { RangeLocks } from './range-locks.js';
-const PAGE_UNITS = 32_768;
 export class CopyBitmap {
     length;
     /** Bytes; a power of two. */
     unit;
     locks = new RangeLocks();
-    #unitCount;
-    /** 'dirty' and 'clean' pages need no bits. */
-    #pages;
-    #dirtyUnits;
+    #bits;
+    /** `length` and `unit` in bytes. */
     constructor(length, unit, initially = 'dirty') {
         this.length = length;
         this.unit = unit;
-        this.#unitCount = Math.ceil(length / unit);
-        this.#dirtyUnits = initially === 'dirty' ? this.#unitCount : 0;
-        const pageCount = Math.ceil(this.#unitCount / PAGE_UNITS);
-        this.#pages = Array.from({ length: pageCount }, () => initially);
+        this.#bits = new BitPages(Math.ceil(length / unit));
+        if (initially === 'dirty')
+            this.#bits.fill(0, this.#bits.size, true);
     }
     /** The same units are dirty; from now on each changes alone. Nothing is taken in it. */
     clone() {
         const copy = new CopyBitmap(this.length, this.unit, 'clean');
-        for (const [index, page] of this.#pages.entries()) {
-            copy.#pages[index] = typeof page === 'string' ? page : page.slice();
-        }
-        copy.#dirtyUnits = this.#dirtyUnits;
+        copy.#bits = this.#bits.clone();
         return copy;
     }
     /** The units that are still to be copied, those being copied now among them. */
@@ -43,44 +36,21 @@ export class CopyBitmap {
         return copy;
     }
     get dirtyUnits() {
-        return this.#dirtyUnits;
+        return this.#bits.count;
     }
     isDirty(offset) {
-        const unit = Math.floor(offset / this.unit);
-        const page = this.#pages[Math.floor(unit / PAGE_UNITS)];
-        if (typeof page === 'string')
-            return page === 'dirty';
-        const bit = unit % PAGE_UNITS;
-        return page !== undefined && ((page[bit >> 3] ?? 0) & (1 << (bit & 7))) !== 0;
+        return this.#bits.get(Math.floor(offset / this.unit));
     }
     /** Offset of the first dirty unit that begins in [offset, end), or −1. */
     nextDirty(offset, end = this.length) {
-        let unit = Math.ceil(offset / this.unit);
-        const unitEnd = Math.min(this.#unitCount, Math.ceil(end / this.unit));
-        while (unit < unitEnd) {
-            const page = this.#pages[Math.floor(unit / PAGE_UNITS)];
-            if (page === 'clean')
-                unit = (Math.floor(unit / PAGE_UNITS) + 1) * PAGE_UNITS;
-            else if (this.isDirty(unit * this.unit))
-                return unit * this.unit;
-            else
-                unit += 1;
-        }
-        return -1;
+        const limit = Math.min(this.#bits.size, Math.ceil(end / this.unit));
+        const unit = this.#bits.next(Math.ceil(offset / this.unit), limit, true);
+        return unit < limit ? unit * this.unit : -1;
     }
     /** Whether every unit that the range touches is dirty. */
     isAllDirty(offset, length) {
-        const unitEnd = Math.min(this.#unitCount, Math.ceil((offset + length) / this.unit));
-        for (let unit = Math.floor(offset / this.unit); unit < unitEnd;) {
-            const index = Math.floor(unit / PAGE_UNITS);
-            if (this.#pages[index] === 'dirty')
-                unit = (index + 1) * PAGE_UNITS;
-            else if (this.isDirty(unit * this.unit))
-                unit += 1;
-            else
-                return false;
-        }
-        return true;
+        const limit = Math.min(this.#bits.size, Math.ceil((offset + length) / this.unit));
+        return this.#bits.next(Math.floor(offset / this.unit), limit, false) >= limit;
     }
     /**
      * Bytes of dirty units that follow `offset` (a dirty unit's) without a gap, at most `limit`:
@@ -91,66 +61,20 @@ export class CopyBitmap {
         const reachesEnd = offset + limit >= this.length;
         const first = Math.floor(offset / this.unit);
         const most = reachesEnd ? Infinity : Math.max(1, Math.floor(limit / this.unit));
-        const last = Math.min(this.#unitCount, first + most);
-        let unit = first;
-        while (unit < last && this.isDirty(unit * this.unit)) {
-            const index = Math.floor(unit / PAGE_UNITS);
-            unit = this.#pages[index] === 'dirty' ? (index + 1) * PAGE_UNITS : unit + 1;
-        }
-        return Math.min(Math.min(unit, last) * this.unit, this.length) - offset;
+        const end = this.#bits.next(first, Math.min(this.#bits.size, first + most), false);
+        return Math.min(end * this.unit, this.length) - offset;
     }
+    /** Every unit that the range touches is to be copied. */
     set(offset, length) {
-        this.#change(offset, length, true);
+        this.#fill(offset, length, true);
     }
+    /** No unit that the range touches is to be copied any more. */
     clear(offset, length) {
-        this.#change(offset, length, false);
+        this.#fill(offset, length, false);
     }
-    #change(offset, length, dirty) {
+    #fill(offset, length, dirty) {
         const first = Math.floor(offset / this.unit);
-        const end = Math.min(this.#unitCount, Math.ceil((offset + length) / this.unit));
-        for (let unit = first; unit < end;) {
-            const index = Math.floor(unit / PAGE_UNITS);
-            const pageEnd = Math.min((index + 1) * PAGE_UNITS, this.#unitCount, end);
-            const wholePage = unit === index * PAGE_UNITS &&
-                pageEnd === Math.min((index + 1) * PAGE_UNITS, this.#unitCount);
-            if (wholePage)
-                this.#changePage(index, dirty);
-            else
-                for (let each = unit; each < pageEnd; each += 1)
-                    this.#changeUnit(each, dirty);
-            unit = pageEnd;
-        }
-    }
-    #changePage(index, dirty) {
-        const count = Math.min(PAGE_UNITS, this.#unitCount - index * PAGE_UNITS);
-        const before = this.#dirtyIn(index, count);
-        this.#pages[index] = dirty ? 'dirty' : 'clean';
-        this.#dirtyUnits += (dirty ? count : 0) - before;
-    }
-    #dirtyIn(index, count) {
-        const page = this.#pages[index];
-        if (typeof page === 'string')
-            return page === 'dirty' ? count : 0;
-        const start = index * PAGE_UNITS;
-        let dirty = 0;
-        for (let unit = start; unit < start + count; unit += 1) {
-            if (this.isDirty(unit * this.unit))
-                dirty += 1;
-        }
-        return dirty;
-    }
-    #changeUnit(unit, dirty) {
-        if (this.isDirty(unit * this.unit) === dirty)
-            return;
-        const index = Math.floor(unit / PAGE_UNITS);
-        let page = this.#pages[index];
-        assert(page !== undefined, `unit ${unit} is beyond the bitmap`);
-        if (typeof page === 'string') {
-            page = new Uint8Array(PAGE_UNITS / 8).fill(page === 'dirty' ? 0xff : 0);
-            this.#pages[index] = page;
-        }
-        const bit = unit % PAGE_UNITS;
-        page[bit >> 3] = (page[bit >> 3] ?? 0) ^ (1 << (bit & 7));
-        this.#dirtyUnits += dirty ? 1 : -1;
+        const end = Math.ceil((offset + length) / this.unit);
+        this.#bits.fill(first, end - first, dirty);
     }
 }

@@ -37,7 +37,7 @@ export class CopySession {
         this.#lanes = lanes;
         // Less than a cluster cannot be left out of one: it would be read, merged and written again.
         const cluster = spec.target.node.info.clusterSize ?? 0;
-        const { zeroGranularity } = spec;
+        const zeroGranularity = spec.hostCopies === true ? 0 : spec.zeroGranularity;
         this.spec = {
             ...spec,
             zeroGranularity: zeroGranularity === 0 ? 0 : Math.max(zeroGranularity, cluster),
@@ -158,7 +158,7 @@ export class CopySession {
         return null;
     }
     async #fillReservation(range, reservation) {
-        const { zeroGranularity } = this.spec;
+        const { zeroGranularity, hostCopies = false } = this.spec;
         const lost = await this.#piecesOfGuest(reservation);
         const table = new FileTable();
         const steps = [];
@@ -172,7 +172,7 @@ export class CopySession {
             stepOf.push(isZero ? ZERO : steps.length);
             if (isZero)
                 continue;
-            steps.push(pieceStep(range, piece, { table, zeroGranularity }));
+            steps.push(pieceStep(range, piece, { table, zeroGranularity, hostCopies }));
         }
         const results = await this.#runSteps(steps, table, reservation);
         const holes = this.spec.targetIsZero === true;

@@ -97,6 +97,7 @@ export function pieceStep(range, piece, context) {
         },
         zeroGranularity: context.zeroGranularity,
         skipZeroes: true,
+        hostCopies: context.hostCopies ?? false,
         deflate: false,
     };
 }

@@ -34,13 +34,13 @@ function encode(steps, descriptors) {
     const program = new Float64Array(size);
     let at = 0;
     program[at++] = steps.length;
-    for (const { parts, length, target, zeroGranularity } of steps) {
+    for (const { parts, length, target, zeroGranularity, hostCopies } of steps) {
         if (target.kind !== 'file')
             throw new TypeError('the addon writes to files');
         program[at++] = must(descriptors[target.file], 'each file has a descriptor');
         program[at++] = target.offset;
         program[at++] = length;
-        program[at++] = zeroGranularity;
+        program[at++] = hostCopies === true && zeroGranularity === 0 ? -1 : zeroGranularity;
         program[at++] = parts.length;
         for (const part of parts) {
             const isData = part.kind === 'data';

@@ -105,6 +105,9 @@ export class PointInTime {
             return undefined;
         return this.#discardTarget({ ...request, offset, length });
     }
+    flush() {
+        return this.#options.target.node.flush();
+    }
     async #discardTarget(request) {
         const { bitmap, target } = this.#options;
         const { offset, length } = request;

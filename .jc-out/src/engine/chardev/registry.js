@@ -21,13 +21,13 @@ export const CHARDEV_KINDS = [
 const RING_BYTES = 65_536;
 export class ChardevRegistry {
     #clock;
-    #quit;
+    #quit = new AbortController();
     #chardevs = new Map();
     #stdioInUse = false;
-    /** Waiting for a first client ends with `quit`. */
+    /** Waiting for the other side of a socket ends with `quit`. */
     constructor(clock, quit) {
         this.#clock = clock;
-        this.#quit = quit;
+        void quit.then(() => this.#quit.abort());
     }
     get entries() {
         return this.#chardevs;
@@ -134,7 +134,7 @@ export class ChardevRegistry {
             case 'stdio':
                 return this.#openStdio();
             case 'socket':
-                return openSocketChardev(backend.data, { clock: this.#clock, quit: this.#quit });
+                return openSocketChardev(backend.data, { clock: this.#clock, quit: this.#quit.signal });
             default: {
                 const text = `'${backend.type}' is not a valid char driver name`;
                 throw new BlockError('unsupported', text);

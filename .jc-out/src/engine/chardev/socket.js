@@ -14,13 +14,20 @@ export async function openSocketChardev(options, place) {
         throw invalid("'wait' option is incompatible with socket in client connect mode");
     }
     const chardev = new SocketChardev(options, place.clock);
-    if (!server) {
-        await chardev.connect();
+    if (server)
+        await chardev.listen();
+    if (server && wait !== true)
         return chardev;
+    const giveUp = () => void chardev.close();
+    place.quit.addEventListener('abort', giveUp);
+    try {
+        if (place.quit.aborted)
+            giveUp();
+        await (server ? chardev.firstClient : chardev.connect());
     }
-    await chardev.listen();
-    if (wait === true)
-        await Promise.race([chardev.firstClient, place.quit]);
+    finally {
+        place.quit.removeEventListener('abort', giveUp);
+    }
     return chardev;
 }
 function invalid(message) {
@@ -69,17 +76,19 @@ function addressOf(addr) {
 }
 class SocketChardev {
     kind = 'socket';
+    /** Resolves when it is closed, too. */
     firstClient;
     #options;
     #clock;
-    #waiting = [];
+    #waiting = new Set();
     #sockets = new Set();
     #address;
     #listener = null;
     #user = null;
     #arrived = null;
     #cancelRetry = null;
-    #closed = false;
+    /** Aborted when the device is closed. */
+    #givingUp = new AbortController();
     constructor(options, clock) {
         this.#options = options;
         this.#clock = clock;
@@ -130,30 +139,32 @@ class SocketChardev {
             }
         }
     }
-    /** Fails only where it will not be tried again. */
+    /** Fails only where it will not be tried again, and not when it is closed meanwhile. */
     async connect() {
         try {
-            const socket = await connectSocket(this.#address);
-            if (this.#closed)
-                socket.destroy();
-            else
-                this.#accept(socket);
+            this.#accept(await connectSocket(this.#address, this.#givingUp.signal));
         }
         catch (error) {
-            if (!this.#retry())
+            if (!this.#retry() && !this.#isClosed)
                 throw error;
         }
+    }
+    get #isClosed() {
+        return this.#givingUp.signal.aborted;
     }
     attach(user) {
         if (this.#user !== null)
             return false;
         this.#user = user;
-        for (const socket of this.#waiting.splice(0))
+        const waiting = [...this.#waiting];
+        this.#waiting.clear();
+        for (const socket of waiting)
             user(streamsOf(socket));
         return true;
     }
     async close() {
-        this.#closed = true;
+        this.#givingUp.abort();
+        this.#arrived?.();
         this.#cancelRetry?.();
         for (const socket of this.#sockets)
             socket.destroy();
@@ -173,19 +184,20 @@ class SocketChardev {
         socket.on('error', () => undefined);
         socket.once('close', () => {
             this.#sockets.delete(socket);
+            this.#waiting.delete(socket);
             this.#retry();
         });
         if (this.#user !== null)
             this.#user(streamsOf(socket));
-        else if (this.#waiting.length < CHARDEV_LIMITS.waitingClients)
-            this.#waiting.push(socket);
+        else if (this.#waiting.size < CHARDEV_LIMITS.waitingClients)
+            this.#waiting.add(socket);
         else
             socket.destroy();
     }
     /** True when it will be tried again. */
     #retry() {
         const seconds = Number(this.#options.reconnect ?? 0);
-        if (this.#listener !== null || seconds === 0 || this.#closed)
+        if (this.#listener !== null || seconds === 0 || this.#isClosed)
             return false;
         this.#cancelRetry = this.#clock.after(seconds * 1000, () => void this.connect());
         return true;

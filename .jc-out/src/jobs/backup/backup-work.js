@@ -6,13 +6,17 @@
 // about it stays true while it is dirty. The target is flushed before run() returns, and before a
 // bitmap says of anything that it was copied.
 import { COPY_LIMITS, must, Permission, toBlockError } from '../../base/index.js';
+import { infoBelow } from '../../block/index.js';
 import { backingOf, CopyBitmap, layerStatus, viewStatus, yieldToLoop, } from '../../block/copy/index.js';
 import { CopyLoop } from '../copy-loop.js';
 import { ScanPace } from '../scan-pace.js';
 import { insertJobFilter, jobUser, letGo } from '../start.js';
+import { SourceDiscard } from './source-discard.js';
 import { SyncBitmap } from './sync-bitmap.js';
 /** The job's own edges ask for nothing: filter and blocked operations do the keeping away. */
 const NOTHING = { taken: Permission.none, shared: Permission.all };
+/** What is discarded changes under all who use the source. */
+const DISCARDING = { taken: Permission.write, shared: Permission.all };
 export class BackupWork {
     #registry;
     #plan;
@@ -25,6 +29,7 @@ export class BackupWork {
     #backends = [];
     #loop = null;
     #session = null;
+    #discard = null;
     #speed = 0;
     #hasBegun = false;
     #cursor = 0;
@@ -72,10 +77,9 @@ export class BackupWork {
         const { graph } = this.#registry;
         const { target } = this.#plan;
         const filter = must(this.#filter, 'the filter is in place');
-        const guards = [['main node', filter], ['target', target]];
-        for (const [link, node] of guards) {
-            this.#backends.push(await graph.attach(node, jobUser(job, link), NOTHING));
-        }
+        const onSource = this.#plan.discardsSource ? DISCARDING : NOTHING;
+        this.#backends.push(await graph.attach(filter, jobUser(job, 'main node'), onSource));
+        this.#backends.push(await graph.attach(target, jobUser(job, 'target'), NOTHING));
         const [backend] = this.#backends;
         backend?.onQuiesce((quiesced) => {
             if (quiesced)
@@ -99,6 +103,9 @@ export class BackupWork {
             await this.#noteMissing();
             throw error;
         }
+        finally {
+            await this.#discard?.makeRoom();
+        }
     }
     commit() {
         this.#syncBitmap?.succeed();
@@ -118,13 +125,18 @@ export class BackupWork {
                 await job.rest();
         if (plan.sync === 'top')
             await this.#leaveOutBacking(job);
+        const cluster = infoBelow(target.node).clusterSize ?? plan.unit;
         this.#session = this.#registry.engine.open({
             source: this.#source,
             target,
-            unit: plan.unit,
+            unit: plan.compress ? cluster : plan.unit,
             zeroGranularity: plan.unit,
+            hostCopies: plan.hostCopies,
             compress: plan.compress,
         });
+        if (plan.discardsSource) {
+            this.#discard = new SourceDiscard({ source: this.#source, target });
+        }
         this.#loop = new CopyLoop({
             clock: this.#registry.graph.clock,
             backend: must(this.#backends[0], 'the job is attached'),
@@ -144,7 +156,7 @@ export class BackupWork {
     }
     /** What was copied before a failure counts once it is on disk. */
     async #noteMissing() {
-        if (this.#wanted === null)
+        if (this.#wanted === null && this.#discard === null)
             return;
         const missing = this.#bitmap.uncopied();
         try {
@@ -256,6 +268,15 @@ export class BackupWork {
     #wholeUnits(length, left) {
         return length >= left ? left : length - (length % this.#plan.unit);
     }
+    /** The range is held, so what is discarded is what was copied. */
+    async #copy(range, zero) {
+        const session = must(this.#session, 'the job runs');
+        const { offset, length } = range;
+        const failure = await (zero ? session.zero(offset, length) : session.copy(offset, length));
+        if (failure !== null || this.#discard === null)
+            return failure;
+        return this.#discard.discard(range);
+    }
     #claim(job, wanted) {
         const bitmap = this.#bitmap;
         const { offset, zero } = wanted;
@@ -265,12 +286,11 @@ export class BackupWork {
         this.#cursor = offset + length;
         const bytes = this.#unitBytes(length);
         this.#inFlight += bytes;
-        const session = must(this.#session, 'the job runs');
         return {
             offset,
             length,
             cost: zero ? 0 : length,
-            run: () => (zero ? session.zero(offset, length) : session.copy(offset, length)),
+            run: () => this.#copy({ offset, length }, zero),
             over: (failure) => {
                 this.#inFlight -= bytes;
                 if (failure !== null)

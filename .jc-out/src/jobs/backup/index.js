@@ -20,23 +20,17 @@ export async function startDriveBackup(registry, args) {
     return startDrained(registry, source, () => prepareDriveBackup(registry, args));
 }
 async function startDrained(registry, source, prepare) {
-    const { graph } = registry;
-    // The reference drains the source once to look and once to act; running jobs show both.
-    (await graph.drain([source])).end();
-    const section = await graph.drain([source]);
-    let job;
+    const section = await registry.graph.drain([source]);
+    let prepared;
     try {
-        const prepared = await prepare();
+        prepared = await prepare();
         await prepared.start();
-        ({ job } = prepared);
     }
     finally {
         section.end();
     }
-    // With nothing to copy it is through before the answer.
-    if (job.info()['total-progress'] === 0)
-        await job.restsOrEnds();
-    return job;
+    await prepared.throughIfEmpty();
+    return prepared.job;
 }
 /** Who calls it holds the source drained until the job is started or thrown away. */
 export async function prepareBackup(registry, args, transaction) {

@@ -27,7 +27,10 @@ export function planBackup(registry, args, { source, target, ownsTarget }) {
         throw new BlockError('invalid-option', 'Source and target image have different sizes');
     }
     requireFilterName(registry, args['filter-node-name']);
-    const unit = copyUnit(target);
+    const discardsSource = args['discard-source'] ?? false;
+    if (discardsSource)
+        requireWritable(source);
+    const unit = copyUnit(target, args['x-perf']?.['min-cluster-size']);
     requireChunk(chunk, unit);
     return {
         source,
@@ -35,7 +38,9 @@ export function planBackup(registry, args, { source, target, ownsTarget }) {
         sync,
         bitmap,
         compress,
+        discardsSource,
         unit,
+        hostCopies: !compress && (args['x-perf']?.['use-copy-range'] ?? false),
         workers,
         maxChunk: chunk === 0 ? Infinity : chunk,
         filterName: args['filter-node-name'] ?? null,
@@ -88,6 +93,12 @@ function syncMode(source, args) {
 }
 function invalid(text) {
     return new BlockError('invalid-option', text);
+}
+/** Its edge would be refused as well, but only when the job is there. */
+function requireWritable(source) {
+    if (!source.readOnly)
+        return;
+    throw new BlockError('permission', 'Block node is read-only', { node: source.name });
 }
 function workersOf(args) {
     const workers = Number(args['x-perf']?.['max-workers'] ?? DEFAULT_WORKERS);

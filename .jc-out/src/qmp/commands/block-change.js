@@ -3,7 +3,7 @@
 import { BlockError, Permission } from '../../base/index.js';
 import { operationRefusal, UNNAMED_USER } from '../../block/index.js';
 import { changeBackingFile } from '../../engine/index.js';
-import { findNode, prepareSnapshot, prepareSnapshotSync } from '../transaction/index.js';
+import { findNode, runAction } from '../transaction/index.js';
 export const blockChangeCommands = {
     block_resize: async (engine, args) => {
         const node = findNode(engine, args);
@@ -19,12 +19,8 @@ export const blockChangeCommands = {
         }
         engine.writeThresholds.set(node, args['write-threshold']);
     },
-    'blockdev-snapshot': async (engine, args) => {
-        await (await prepareSnapshot(engine, args)).commit();
-    },
-    'blockdev-snapshot-sync': async (engine, args) => {
-        await (await prepareSnapshotSync(engine, args)).commit();
-    },
+    'blockdev-snapshot': (engine, data) => runAction(engine, { type: 'blockdev-snapshot', data }),
+    'blockdev-snapshot-sync': (engine, data) => runAction(engine, { type: 'blockdev-snapshot-sync', data }),
     'change-backing-file': (engine, args) => changeBackingFile(engine, {
         device: args.device,
         image: args['image-node-name'],

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // block-job-* verbs, query-block-jobs, and the commands that start jobs.
 import { setImmediate } from 'node:timers/promises';
-import { startBackup, startCommit, startCreate, startDriveBackup, startDriveMirror, startMirror, startStream, } from '../../jobs/index.js';
+import { startCommit, startCreate, startDriveMirror, startMirror, startStream, } from '../../jobs/index.js';
+import { runAction } from '../transaction/index.js';
 export const blockJobCommands = {
     'query-block-jobs': (engine) => [...engine.jobs.listBlockJobs()].reverse().map((job) => job.blockInfo()),
     'block-job-pause': (engine, { device }) => engine.jobs.requireBlockJob(device).pause(),
@@ -16,8 +17,8 @@ export const blockJobCommands = {
     'block-commit': async (engine, args) => void (await startCommit(engine.jobs, args)),
     'blockdev-mirror': async (engine, args) => void (await startMirror(engine.jobs, args)),
     'drive-mirror': async (engine, args) => void (await startDriveMirror(engine.jobs, args)),
-    'blockdev-backup': async (engine, args) => void (await startBackup(engine.jobs, args)),
-    'drive-backup': async (engine, args) => void (await startDriveBackup(engine.jobs, args)),
+    'blockdev-backup': (engine, data) => runAction(engine, { type: 'blockdev-backup', data }),
+    'drive-backup': (engine, data) => runAction(engine, { type: 'drive-backup', data }),
     'blockdev-create': async (engine, args) => {
         await startCreate(engine.jobs, args);
         // A job that fails without any I/O has ended when its reply comes.

@@ -6,5 +6,9 @@ export const jobActions = {
     'drive-backup': async ({ engine, jobs }, data) => jobAction(await prepareDriveBackup(engine.jobs, data, jobs)),
 };
 function jobAction(prepared) {
-    return { commit: () => prepared.start(), abort: () => prepared.abort() };
+    return {
+        commit: () => prepared.start(),
+        abort: () => prepared.abort(),
+        afterwards: () => prepared.throughIfEmpty(),
+    };
 }

@@ -24,8 +24,8 @@ export async function runTransaction(engine, actions, completion) {
     const grouped = completion === 'grouped';
     const context = { engine, jobs: grouped ? new JobTransaction() : undefined };
     const section = await standStill(engine, actions);
+    const prepared = [];
     try {
-        const prepared = [];
         try {
             for (const action of actions) {
                 if (grouped)
@@ -42,6 +42,12 @@ export async function runTransaction(engine, actions, completion) {
     finally {
         section.end();
     }
+    // Jobs of a group end from the newest to the oldest.
+    await finish(prepared.reverse().map((action) => action.afterwards?.bind(action)));
+}
+/** A command that is an action as well: everything stands still for it as for a transaction. */
+export function runAction(engine, action) {
+    return runTransaction(engine, [action], 'individual');
 }
 function requireGroupable(type) {
     if (GROUPABLE.has(type))

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Snapshots, as commands and as actions: one implementation in two steps.
+// Snapshots: what the commands of the same names do is a transaction of one of these actions.
 import { BlockError } from '../../base/index.js';
 import { prepareSnapshotInto, prepareSnapshotOnto } from '../../engine/index.js';
 export const snapshotActions = {
@@ -11,10 +11,10 @@ export const snapshotActions = {
             'snapshots', { node: node.name });
     },
 };
-export function prepareSnapshot(engine, data) {
+function prepareSnapshot(engine, data) {
     return prepareSnapshotOnto(engine, engine.jobs.node(data.node), data.overlay);
 }
-export function prepareSnapshotSync(engine, data) {
+function prepareSnapshotSync(engine, data) {
     return prepareSnapshotInto(engine, findNode(engine, data), {
         file: data['snapshot-file'],
         name: data['snapshot-node-name'],

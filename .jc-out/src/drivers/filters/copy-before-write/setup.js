@@ -7,7 +7,7 @@ import { CopyBitmap, copyUnit } from '../../../block/copy/index.js';
 /** All units, or those that a bitmap has bits in. Throws for a bitmap that does not fit. */
 export function chosenUnits(context, options) {
     const source = context.child('file').node;
-    const unit = copyUnit(context.child('target').node);
+    const unit = copyUnit(context.child('target').node, options['min-cluster-size']);
     if (options.bitmap === undefined)
         return new CopyBitmap(source.length, unit);
     const chosen = findBitmap(context, options.bitmap);

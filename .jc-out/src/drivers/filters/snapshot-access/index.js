@@ -3,7 +3,8 @@
 //
 // It asks for no permission, so that it can stand beside the guest's own use of that node. Data,
 // status and discards go past the node's requests to its snapshot view; whether there is one is
-// seen at each request, for the node below may be replaced. Nothing can be written.
+// seen at each request, for the node below may be replaced. Nothing can be written. A flush is one
+// of where old data is kept, which is what makes room of discards there.
 import { BlockError, Permission } from '../../../base/index.js';
 import { ChildRole, defineDriver } from '../../../block/index.js';
 export const snapshotAccess = defineDriver({
@@ -17,7 +18,7 @@ export const snapshotAccess = defineDriver({
         write: 'none',
         writeZeroes: 'none',
         discard: 'native',
-        flush: 'none',
+        flush: 'native',
         blockStatus: 'native',
         truncate: 'none',
         planExtents: 'none',
@@ -53,6 +54,9 @@ class SnapshotAccessNode {
     }
     discard(request) {
         return this.#view().discard(request);
+    }
+    flush() {
+        return this.#file.node.driverNode.snapshotView?.flush();
     }
     close() {
         return Promise.resolve();

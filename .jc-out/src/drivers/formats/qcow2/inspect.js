@@ -5,7 +5,7 @@
 // Size, header facts and the backing link are there; every attempt at its data is refused by the
 // feature's or table's name. Only a truncated file can be checked.
 import { BlockError } from '../../../base/index.js';
-import { checkImage } from './check.js';
+import { checkImage } from './check/index.js';
 import { unsupportedFeature } from './features.js';
 import { virtualSizeOf } from './header.js';
 import { infoOf } from './info.js';

@@ -5,7 +5,7 @@
 // turn comes, so that a field patch and a backing change never undo each other.
 import { BlockError, errnoText, hasAny, NO_BITS, orBits, toBlockError, Turns, withoutBits, } from '../../../base/index.js';
 import { readRequest, writeRequest } from '../../../block/index.js';
-import { checkImage } from './check.js';
+import { checkImage } from './check/index.js';
 import { decodeHeader, decodeHeaderFields, encodeHeaderFields, HEADER_PEEK_BYTES, } from './header.js';
 import { buildFirstSector, planBackingChange } from './header-update.js';
 import { infoOf } from './info.js';

@@ -92,8 +92,7 @@ export class Eraser implements Stepper<Change> {
 
   /** One cluster within this turn; its table is ours to write, and no lock covers the cluster. */
   zeroCluster(table: Table, cluster: number): void {
-    if (this.#image.geometry.subclustersPerCluster === 1) this.#apply(table, cluster, ZERO_UNMAP);
-    else this.#erase(table, { cluster, mask: ALL_SUBCLUSTERS }, ZERO_UNMAP);
+    this.#apply(table, cluster, ZERO_UNMAP);
   }
 
   step(offset: number, length: number, change: Change): Eventually<void> {
@@ -113,10 +112,11 @@ export class Eraser implements Stepper<Change> {
       const table = this.#store.forWriting(offset);
       if (table instanceof Promise) return table.then(nothing);
       if (table === undefined) return undefined;
-      if (geometry.subclustersPerCluster > 1) {
+      const whole = offset % clusterSize === 0 && (offset + reach) % clusterSize === 0;
+      if (geometry.subclustersPerCluster > 1 && !whole) {
         return this.#eraseSubclusters(table, { start: offset, end: offset + reach }, change);
       }
-      for (let cluster = first; cluster < end; cluster += 1) this.#apply(table, cluster, change);
+      this.#applyAll(table, { first, end }, change);
     }
     this.stepLength = reach;
     return undefined;
@@ -168,8 +168,23 @@ export class Eraser implements Stepper<Change> {
     return version >= 3 && (!change.discard || backing !== null);
   }
 
+  #applyAll(table: Table, clusters: { first: number; end: number }, change: Change): void {
+    if (this.#image.version >= 3 && this.#store.isEmpty(table, clusters)) {
+      const changes = this.#needsEntry(EntryKind.unallocated, change);
+      if (changes) this.#store.setEmpty(table, clusters, null);
+      return;
+    }
+    for (let cluster = clusters.first; cluster < clusters.end; cluster += 1) {
+      this.#apply(table, cluster, change);
+    }
+  }
+
   #apply(table: Table, cluster: number, change: Change): void {
     const image = this.#image;
+    if (image.geometry.subclustersPerCluster > 1) {
+      this.#erase(table, { cluster, mask: ALL_SUBCLUSTERS }, change);
+      return;
+    }
     const at = this.#store.entryAt(cluster);
     const hi = table.view.getUint32(at);
     const lo = table.view.getUint32(at + 4);

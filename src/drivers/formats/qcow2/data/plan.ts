@@ -8,6 +8,7 @@
 
 import { MAX_OFFSET } from '../../../../base/index.js';
 import {
+  ALL_SUBCLUSTERS,
   compressedHostOffset,
   compressedLength,
   EntryKind,
@@ -27,6 +28,18 @@ import { maskOfKind, runOfMask, subclusterKind } from './subclusters.js';
 
 /** Bytes of a standard entry. */
 const STANDARD = 8;
+
+/** Entries compared at once. */
+const STRIDE = 32;
+
+/** Whether STRIDE entries from `index` on are the same as the one before. */
+function areSame(bytes: Uint8Array, index: number, entryBytes: number): boolean {
+  const start = index * entryBytes;
+  const end = start + STRIDE * entryBytes;
+  if (end > bytes.length) return false;
+  const before = bytes.subarray(start - entryBytes, end - entryBytes);
+  return Buffer.compare(before, bytes.subarray(start, end)) === 0;
+}
 
 export class RunPlan {
   kind: EntryKind = EntryKind.unallocated;
@@ -63,7 +76,7 @@ export class RunPlan {
       return;
     }
     if (this.#extended) {
-      this.#findSubclusters(table.view, guestOffset, most);
+      this.#findSubclusters(table, guestOffset, most);
       return;
     }
     const inCluster = inTable % clusterSize;
@@ -76,7 +89,13 @@ export class RunPlan {
       this.length = Math.min(run, most);
       return;
     }
-    for (let index = first + 1; run < most; index += 1) {
+    let index = first + 1;
+    if (this.hostOffset === 0) {
+      for (; run < most && areSame(table.bytes, index, STANDARD); index += STRIDE) {
+        run += STRIDE * clusterSize;
+      }
+    }
+    for (; run < most; index += 1) {
       if (!this.#continues(table.view, index, run + inCluster)) break;
       run += clusterSize;
     }
@@ -84,7 +103,7 @@ export class RunPlan {
     if (this.hostOffset !== 0) this.hostOffset += inCluster;
   }
 
-  #findSubclusters(view: DataView, guestOffset: number, most: number): void {
+  #findSubclusters({ view, bytes }: Table, guestOffset: number, most: number): void {
     const { geometry, clusterSize } = this.#image;
     const inTable = guestOffset % geometry.l2Coverage;
     const inCluster = inTable % clusterSize;
@@ -100,8 +119,17 @@ export class RunPlan {
     }
     let end = subcluster + runOfMask(maskOfKind(entry, this.kind), subcluster);
     let run = end * geometry.subclusterSize - inCluster;
-    while (end === SUBCLUSTERS && run < most) {
-      index += 1;
+    index += 1;
+    if (this.hostOffset === 0 && end === SUBCLUSTERS) {
+      for (; run < most && areSame(bytes, index, geometry.l2EntryBytes); index += STRIDE) {
+        run += STRIDE * clusterSize;
+      }
+    }
+    for (; end === SUBCLUSTERS && run < most; index += 1) {
+      if (this.#isNextData(view, index * geometry.l2EntryBytes, run + inCluster)) {
+        run += clusterSize;
+        continue;
+      }
       const next = entryIn(view, index * geometry.l2EntryBytes, geometry);
       if (!this.#isNext(next, run + inCluster)) break;
       end = runOfMask(maskOfKind(next, this.kind), 0);
@@ -135,6 +163,17 @@ export class RunPlan {
       );
     }
     this.#set(kind, offset, hi);
+  }
+
+  /** All of the cluster is data right behind the run: the usual case, without an object. */
+  #isNextData(view: DataView, at: number, distance: number): boolean {
+    return (
+      this.kind === EntryKind.data &&
+      view.getUint32(at) === this.hi &&
+      view.getUint32(at + 4) === this.lo + distance &&
+      view.getUint32(at + 8) === 0 &&
+      view.getUint32(at + 12) === ALL_SUBCLUSTERS
+    );
   }
 
   /** The next cluster can carry the run on; `distance` is its distance from the first one. */
@@ -182,6 +221,8 @@ export class RunPlan {
   #continues(view: DataView, index: number, distance: number): boolean {
     const hi = view.getUint32(index * STANDARD);
     const lo = view.getUint32(index * STANDARD + 4);
+    // Mostly the entry of the next host cluster, with the same bits as the first.
+    if (this.hostOffset !== 0 && hi === this.hi && lo === this.lo + distance) return true;
     if (hasReservedL2Bits(hi, lo, this.#image.version)) return false;
     if (entryKind(hi, lo, this.#image.version) !== this.kind) return false;
     if (this.hostOffset === 0) return true;

@@ -16,7 +16,7 @@ import type {
   WrittenInPart,
 } from '../../../../block/index.js';
 import { EntryKind, ownedEntry } from '../entries.js';
-import type { EntryWatcher, MetadataStore, Table } from '../metadata/index.js';
+import type { Clusters, EntryWatcher, MetadataStore, Table } from '../metadata/index.js';
 import type { Eraser } from './discard.js';
 import { RunPlan } from './plan.js';
 
@@ -93,8 +93,11 @@ class Reservation implements TargetReservation, EntryWatcher {
     this.#lease = context.store.image.leases.enter();
   }
 
-  entryChanged(guestCluster: number): void {
-    if (guestCluster >= this.#first && guestCluster < this.#end) this.#lost.add(guestCluster);
+  entriesChanged(first: number, end: number): void {
+    const last = Math.min(end, this.#end);
+    for (let cluster = Math.max(first, this.#first); cluster < last; cluster += 1) {
+      this.#lost.add(cluster);
+    }
   }
 
   async fill(offset: number, end: number): Promise<boolean> {
@@ -261,38 +264,73 @@ class Reservation implements TargetReservation, EntryWatcher {
     }
   }
 
-  /** Changes the entries of the clusters that nobody changed meanwhile, each in one turn. */
+  /** Changes the entries of the clusters that nobody changed meanwhile, a table in one turn. */
   async #settle(run: Run): Promise<void> {
     if (run.length === 0) return;
     const { store } = this.#context;
-    const { clusterSize, locks } = store.image;
-    const first = run.offset / clusterSize;
+    const { clusterSize, locks, geometry } = store.image;
     const end = Math.ceil((run.offset + run.length) / clusterSize);
-    for (let cluster = first; cluster < end; ) {
-      const wait = store.makeRoom() ?? locks.conflict(cluster, cluster + 1);
-      const step = wait ?? (this.#lost.has(cluster) ? null : this.#settleCluster(run, cluster));
-      if (step === null) cluster += 1;
+    for (let first = run.offset / clusterSize; first < end; ) {
+      const stop = Math.min(end, first - (first % geometry.l2Entries) + geometry.l2Entries);
+      const wait = store.makeRoom() ?? locks.conflict(first, stop);
+      const step = wait ?? this.#settleClusters(run, { first, end: stop });
+      if (step === null) first = stop;
       else await step;
     }
   }
 
   /** Null when done; otherwise everything is to be looked at again after the promise. */
-  #settleCluster(run: Run, cluster: number): Promise<unknown> | null {
-    const { store, eraser } = this.#context;
-    const { clusterSize } = store.image;
-    const at = cluster * clusterSize;
-    if (run.hostOffset === null && (run.holes === true || store.image.version < 3)) {
+  #settleClusters(run: Run, clusters: Clusters): Promise<unknown> | null {
+    const { store } = this.#context;
+    const { clusterSize, version } = store.image;
+    const at = clusters.first * clusterSize;
+    const sparesHoles = run.hostOffset === null && (run.holes === true || version < 3);
+    if (sparesHoles) {
       const present = store.lookup(at);
       if (present instanceof Promise) return present;
-      if (this.#isHole(present, at)) return null;
+      if (this.#isHole(present, at, (clusters.end - clusters.first) * clusterSize)) return null;
     }
     const table = store.forWriting(at);
     if (table instanceof Promise) return table;
     assert(table !== undefined, 'an L2 table for writing');
     store.image.assertWritable();
-    if (run.hostOffset === null) eraser.zeroCluster(table, cluster);
-    else this.#linkCluster(table, cluster, run.hostOffset + at - run.offset);
+    if (sparesHoles || !this.#settleEmpty(table, run, clusters)) {
+      this.#settleEach(table, run, clusters);
+    }
     return null;
+  }
+
+  /** All at once where nothing was there before; false where something was, or came meanwhile. */
+  #settleEmpty(table: Table, run: Run, clusters: Clusters): boolean {
+    const { store } = this.#context;
+    const { first, end } = clusters;
+    for (let cluster = first; cluster < end; cluster += 1) {
+      if (this.#lost.has(cluster)) return false;
+    }
+    if (!store.isEmpty(table, clusters)) return false;
+    if (run.hostOffset === null) {
+      if (store.image.version < 3) return false;
+      store.setEmpty(table, clusters, null);
+      return true;
+    }
+    for (let cluster = first; cluster < end; cluster += 1) this.#linked.add(cluster);
+    const skipped = first * store.image.clusterSize - run.offset;
+    store.setEmpty(table, clusters, run.hostOffset + skipped);
+    return true;
+  }
+
+  #settleEach(table: Table, run: Run, { first, end }: Clusters): void {
+    const { store, eraser } = this.#context;
+    const { clusterSize, version } = store.image;
+    for (let cluster = first; cluster < end; cluster += 1) {
+      if (this.#lost.has(cluster)) continue;
+      const at = cluster * clusterSize;
+      if (run.hostOffset !== null) {
+        this.#linkCluster(table, cluster, run.hostOffset + at - run.offset);
+      } else if ((run.holes !== true && version >= 3) || !this.#isHole(table, at, clusterSize)) {
+        eraser.zeroCluster(table, cluster);
+      }
+    }
   }
 
   #linkCluster(table: Table, cluster: number, hostOffset: number): void {
@@ -304,11 +342,11 @@ class Reservation implements TargetReservation, EntryWatcher {
   }
 
   /** Reads as zeroes already: not allocated and nothing behind it. */
-  #isHole(table: Table | null, at: number): boolean {
+  #isHole(table: Table | null, at: number, length: number): boolean {
     const { image } = this.#context.store;
     const plan = new RunPlan(image);
-    plan.find(table, at, image.clusterSize);
-    if (plan.length < image.clusterSize && image.geometry.subclustersPerCluster > 1) return false;
+    plan.find(table, at, length);
+    if (plan.length < length) return false;
     if (plan.kind === EntryKind.zero || plan.kind === EntryKind.zeroAllocated) return true;
     const shows = plan.kind === EntryKind.unallocated || plan.kind === EntryKind.hosted;
     return shows && image.backing === null;

@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: Apache-2.0
+// Consistency check of a qcow2 image: counters and findings as the reference gives them.
+//
+// Sweeps: (1) count a reference for everything that the header, the L1 table and all L2 tables
+// point to; (2) count the refcount table and its blocks; (3) compare with the refcounts on disk;
+// (4) compare copied flags with those refcounts.
+//
+// Only a repair writes: refcounts are mended where they stand or, when one is missing, all made
+// anew (rebuild.ts); with that on disk, copied flags follow; last the header loses its marks. What
+// the image reads as is never changed.
+import { hasAny, orBits } from '../../../../base/index.js';
+import { virtualSizeOf } from '../header.js';
+import { CORRUPT_BIT, DIRTY_BIT } from '../layout.js';
+import { CopiedFlags } from './copied-flags.js';
+import { Findings } from './findings.js';
+import { L2Tables } from './l2-tables.js';
+import { MappingSweep } from './mappings.js';
+import { rebuildRefcounts } from './rebuild.js';
+import { RefcountComparison } from './refcount-comparison.js';
+import { readWithin, RefcountsOnDisk } from './refcounts-on-disk.js';
+import { Regions } from './regions.js';
+/** Everything must be on disk, and nobody may write meanwhile. Rejects on an unreadable table. */
+export async function checkImage(file, header, repair) {
+    const { fields, geometry } = header;
+    const l1 = new Uint8Array(fields.l1Size * 8);
+    await readWithin(file, fields.l1TableOffset, l1);
+    const table = new Uint8Array(fields.refcountTableClusters * geometry.clusterSize);
+    await readWithin(file, fields.refcountTableOffset, table);
+    const tables = new L2Tables(file, header, new DataView(l1.buffer));
+    const check = new Check({ file, header, tables }, table);
+    return check.run(repair === 'none' ? null : repair);
+}
+class Check {
+    #subject;
+    #findings = new Findings();
+    #regions;
+    #mappings;
+    #comparison;
+    #onDisk;
+    constructor(subject, refcountTable) {
+        this.#subject = subject;
+        const { file, header } = subject;
+        const { geometry } = header;
+        const fileLength = file.node.length;
+        const findings = this.#findings;
+        this.#onDisk = new RefcountsOnDisk(file, header, refcountTable);
+        this.#regions = new Regions({ findings, geometry, fileLength });
+        this.#mappings = new MappingSweep({ header, findings, regions: this.#regions, fileLength });
+        this.#comparison = new RefcountComparison({
+            header,
+            findings,
+            regions: this.#regions,
+            onDisk: this.#onDisk,
+            clusterCount: Math.ceil(fileLength / geometry.clusterSize),
+        });
+    }
+    async run(repair) {
+        const { header, file, tables } = this.#subject;
+        const findings = this.#findings;
+        this.#regions.count(0, header.geometry.clusterSize);
+        await this.#mappings.count(header.fields.l1TableOffset, tables);
+        const before = { corruptions: findings.corruptions, leaks: findings.leaks };
+        this.#comparison.countStructures();
+        await this.#comparison.compare(null);
+        if (repair !== null)
+            await this.#mendRefcounts(repair, before);
+        // Without usable refcounts nothing can be said about the flags.
+        if (findings.checkErrors === 0 && findings.failure === null && !this.#flagsAreRight()) {
+            const isRepaired = repair !== null;
+            const flags = new CopiedFlags({ file, header, findings, onDisk: this.#onDisk, isRepaired });
+            await flags.compare(header.fields.l1TableOffset, tables);
+        }
+        if (repair !== null)
+            await this.#clearMarks(repair);
+        return this.#result();
+    }
+    /** Every flag is set and every refcount is one: the usual image, which needs no second sweep. */
+    #flagsAreRight() {
+        const { corruptions, leaks } = this.#findings;
+        if (corruptions + leaks > 0 || !this.#mappings.allCopied)
+            return false;
+        return !this.#regions.references.hasShared();
+    }
+    #result() {
+        const { header } = this.#subject;
+        const { clusterSize } = header.geometry;
+        const { failure, ...counters } = this.#findings;
+        return {
+            ...counters,
+            totalClusters: Math.ceil(virtualSizeOf(header) / clusterSize),
+            allocatedClusters: this.#mappings.allocated,
+            fragmentedClusters: this.#mappings.fragmented,
+            compressedClusters: this.#mappings.compressed,
+            imageEndOffset: this.#comparison.endCluster * clusterSize,
+            ...(failure !== null && { failure }),
+        };
+    }
+    /** What a repair settles is taken back from the findings: those of `before` stay. */
+    async #mendRefcounts(repair, before) {
+        const findings = this.#findings;
+        if (!this.#comparison.needsRebuild) {
+            if (findings.corruptions === before.corruptions && findings.leaks === before.leaks)
+                return;
+            findings.corruptions = before.corruptions;
+            findings.leaks = before.leaks;
+            await this.#comparison.compare(repair.mode);
+            await this.#subject.file.node.flush();
+            return;
+        }
+        if (repair.mode !== 'all') {
+            findings.say(() => 'ERROR need to rebuild refcount structures');
+            findings.failure = 'Input/output error';
+            return;
+        }
+        await this.#rebuild(repair);
+        findings.corruptionsFixed += findings.corruptions - before.corruptions;
+        findings.leaksFixed += findings.leaks - before.leaks;
+        findings.corruptions = before.corruptions;
+        findings.leaks = before.leaks;
+        findings.checkErrors = 0;
+    }
+    async #rebuild(repair) {
+        const findings = this.#findings;
+        findings.say(() => 'Rebuilding refcount structure');
+        const { file, header } = this.#subject;
+        const { references, refcountStructures: structures } = this.#regions;
+        const patch = (fields) => repair.patch(fields);
+        const { table } = await rebuildRefcounts({ file, header, references, structures, patch });
+        this.#onDisk = new RefcountsOnDisk(file, header, table);
+        for (const cluster of [...structures.keys()].toSorted((a, b) => a - b)) {
+            const count = structures.get(cluster) ?? 0;
+            findings.say(() => `Repairing cluster ${cluster} refcount=${count} reference=0`);
+        }
+    }
+    /** Nothing is wrong any more: the header need not say so. */
+    async #clearMarks(repair) {
+        const { file, header } = this.#subject;
+        const { corruptions, checkErrors, failure } = this.#findings;
+        if (corruptions + checkErrors > 0 || failure !== null)
+            return;
+        await file.node.flush();
+        if (!hasAny(header.fields.incompatibleFeatures, orBits(CORRUPT_BIT, DIRTY_BIT)))
+            return;
+        await repair.patch({ corrupt: false, dirty: false });
+        await file.node.flush();
+    }
+}

@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: Apache-2.0
+// Counts what one L1 table and its L2 tables refer to; the counters of a check are of the active
+// one alone.
+import { hexBits } from '../../../../base/index.js';
+import { compressedHostOffset, compressedLength, EntryKind, entryHostOffset, entryKind, hasReservedL1Bits, hasReservedL2Bits, isCopied, } from '../entries.js';
+export class MappingSweep {
+    /** Guest clusters with a place in the file. */
+    allocated = 0;
+    /** Those of them that do not follow their predecessor in the L2 table. */
+    fragmented = 0;
+    compressed = 0;
+    /** Every entry that may have the copied flag has it. */
+    allCopied = true;
+    #context;
+    constructor(context) {
+        this.#context = context;
+    }
+    /** The L1 table at `l1Offset` with its L2 tables and their clusters. */
+    async count(l1Offset, tables) {
+        const { header, findings, regions, fileLength } = this.#context;
+        const { clusterSize } = header.geometry;
+        regions.count(l1Offset, tables.entries * 8);
+        for (let index = 0; index < tables.entries; index += 1) {
+            const hi = tables.hi(index);
+            const lo = tables.lo(index);
+            if (hi === 0 && lo === 0)
+                continue;
+            this.allCopied &&= isCopied(hi);
+            if (hasReservedL1Bits(hi, lo)) {
+                const entry = hexBits({ hi, lo });
+                findings.corrupt(() => `ERROR found L1 entry with reserved bits set: ${entry}`);
+            }
+            const offset = entryHostOffset(hi, lo);
+            regions.count(offset, clusterSize);
+            if (offset % clusterSize !== 0) {
+                findings.corrupt(() => `ERROR l2_offset=${offset.toString(16)}: Table is not cluster aligned; ` +
+                    'L1 entry corrupted');
+            }
+            // Said already; and awaiting for each of four million entries would take seconds.
+            if (offset >= fileLength)
+                continue;
+            const times = tables.visits(offset);
+            if (times === 0)
+                continue;
+            const read = tables.read(index);
+            const bytes = read instanceof Promise ? await read : read;
+            if (bytes !== null)
+                this.#countTable(bytes, times);
+        }
+    }
+    #countTable(bytes, times) {
+        const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+        const { header, findings, regions } = this.#context;
+        const { clusterSize } = header.geometry;
+        const { version } = header.fields;
+        let next = 0;
+        for (let at = 0; at < bytes.length; at += 8) {
+            const hi = view.getUint32(at);
+            const lo = view.getUint32(at + 4);
+            if (hi === 0 && lo === 0)
+                continue;
+            const kind = entryKind(hi, lo, 3);
+            if (kind === EntryKind.compressed) {
+                this.#countCompressed(hi, lo, times);
+                continue;
+            }
+            if (hasReservedL2Bits(hi, lo, version)) {
+                const entry = hexBits({ hi, lo });
+                findings.corrupt(() => `ERROR found l2 entry with reserved bits set: ${entry}`, times);
+            }
+            if (kind !== EntryKind.data && kind !== EntryKind.zeroAllocated)
+                continue;
+            const offset = entryHostOffset(hi, lo);
+            this.allocated += times;
+            this.allCopied &&= isCopied(hi);
+            if (next !== 0 && offset !== next)
+                this.fragmented += times;
+            next = offset + clusterSize;
+            if (regions.countCluster(offset, times))
+                continue;
+            regions.count(offset, clusterSize, { times });
+            if (offset % clusterSize === 0)
+                continue;
+            const what = kind === EntryKind.data ? 'Data' : 'Preallocated';
+            findings.corrupt(() => `ERROR offset=${offset.toString(16)}: ${what} cluster is not properly aligned; ` +
+                'L2 entry corrupted.', times);
+        }
+    }
+    #countCompressed(hi, lo, times) {
+        const { header, findings, regions } = this.#context;
+        const { clusterBits } = header.geometry;
+        // Such an offset may have more digits than a number holds; then only the message needs them.
+        const shown = hexBits({ hi: hi & (2 ** (38 - clusterBits) - 1), lo });
+        if (isCopied(hi)) {
+            findings.corrupt(() => `ERROR: coffset=0x${shown}: copied flag must never be set for compressed clusters`, times);
+        }
+        const offset = compressedHostOffset(hi, lo, clusterBits);
+        regions.count(offset, compressedLength(hi, lo, clusterBits), { times, shown });
+        this.allocated += times;
+        this.compressed += times;
+        // Compressed data shares sectors with its neighbours, so it always counts as fragmented.
+        this.fragmented += times;
+    }
+}

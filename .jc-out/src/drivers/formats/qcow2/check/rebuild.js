@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+// New refcounts for an image whose own cannot be mended: made beside the old ones, behind the end
+// of the file, from the references that were counted.
+//
+// Order: blocks and table → sync → the header's first sector names them → sync. A power cut before
+// that leaves the image as it was, after it the new refcounts; the mapping is never touched.
+import { BlockError, IMAGE_LIMITS } from '../../../../base/index.js';
+import { writeRequest } from '../../../../block/index.js';
+import { writeRefcount } from '../metadata/index.js';
+export async function rebuildRefcounts(request) {
+    const { file, header } = request;
+    const { clusterSize } = header.geometry;
+    const plan = planBlocks(request);
+    const { start, indices, tableClusters } = plan;
+    const table = new Uint8Array(tableClusters * clusterSize);
+    const view = new DataView(table.buffer);
+    for (let at = 0; at < indices.length; at += 1) {
+        const index = indices[at] ?? 0;
+        const place = (start + at) * clusterSize;
+        view.setUint32(index * 8, Math.floor(place / 0x1_0000_0000));
+        view.setUint32(index * 8 + 4, place % 0x1_0000_0000);
+        await file.node.write(writeRequest(place, makeBlock(request, plan, index)));
+    }
+    const offset = (start + indices.length) * clusterSize;
+    await file.node.write(writeRequest(offset, table));
+    await file.node.flush();
+    await request.patch({ refcountTableOffset: offset, refcountTableClusters: tableClusters });
+    await file.node.flush();
+    return { offset, table };
+}
+/** The new blocks count themselves, for which more of them may be needed. */
+function planBlocks({ file, header, references, structures }) {
+    const { clusterSize, refcountBlockEntries } = header.geometry;
+    const needed = new Set();
+    for (let at = references.next(0); at !== Infinity;) {
+        if (references.get(at) > (structures.get(at) ?? 0)) {
+            needed.add(Math.floor(at / refcountBlockEntries));
+            if (needed.size * 8 > IMAGE_LIMITS.qcow2RefcountTableBytes)
+                throw tooLarge();
+        }
+        at = references.next(at + 1);
+    }
+    const start = Math.ceil(file.node.length / clusterSize);
+    for (;;) {
+        const last = Math.max(...needed);
+        const tableClusters = Math.ceil(((last + 1) * 8) / clusterSize);
+        if (tableClusters * clusterSize > IMAGE_LIMITS.qcow2RefcountTableBytes)
+            throw tooLarge();
+        const end = start + needed.size + tableClusters;
+        const before = needed.size;
+        for (let at = start; at < end; at += 1)
+            needed.add(Math.floor(at / refcountBlockEntries));
+        if (needed.size === before && Math.max(...needed) === last) {
+            return { start, end, indices: [...needed].toSorted((a, b) => a - b), tableClusters };
+        }
+    }
+}
+function makeBlock(request, plan, index) {
+    const { geometry } = request.header;
+    const { refcountBlockEntries, refcountOrder, maxRefcount } = geometry;
+    const bytes = new Uint8Array(geometry.clusterSize);
+    const view = new DataView(bytes.buffer);
+    const first = index * refcountBlockEntries;
+    for (let at = first; at < first + refcountBlockEntries; at += 1) {
+        const isNew = at >= plan.start && at < plan.end;
+        const counted = request.references.get(at) - (request.structures.get(at) ?? 0);
+        const value = isNew ? 1 : counted;
+        if (value === 0)
+            continue;
+        if (value > maxRefcount) {
+            const text = `Cluster ${at} has ${value} references, refcounts reach to ${maxRefcount}`;
+            throw new BlockError('corrupt-image', text);
+        }
+        writeRefcount(view, { order: refcountOrder, index: at - first }, value);
+    }
+    return bytes;
+}
+function tooLarge() {
+    return new BlockError('too-large', 'The rebuilt refcount table would exceed 8 MiB');
+}
