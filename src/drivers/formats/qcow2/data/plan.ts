@@ -117,10 +117,11 @@ export class RunPlan {
       this.length = Math.min(clusterSize - inCluster, most);
       return;
     }
-    let end = subcluster + runOfMask(maskOfKind(entry, this.kind), subcluster);
+    const mask = maskOfKind(entry, this.kind);
+    let end = subcluster + runOfMask(mask, subcluster);
     let run = end * geometry.subclusterSize - inCluster;
     index += 1;
-    if (this.hostOffset === 0 && end === SUBCLUSTERS) {
+    if (this.hostOffset === 0 && runOfMask(mask, 0) === SUBCLUSTERS) {
       for (; run < most && areSame(bytes, index, geometry.l2EntryBytes); index += STRIDE) {
         run += STRIDE * clusterSize;
       }
