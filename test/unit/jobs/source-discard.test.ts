@@ -23,7 +23,8 @@ function discardOver(flush: () => Promise<void>) {
       return flush();
     },
   } as unknown as Node;
-  return { acts, discard: new SourceDiscard({ source: { node: source }, target: { node: target } }) };
+  const ends = { source: { node: source }, target: { node: target } };
+  return { acts, discard: new SourceDiscard(ends) };
 }
 
 it('the target is flushed once before the source lets go of all ranges of a batch', async () => {
