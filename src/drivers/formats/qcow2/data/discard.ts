@@ -10,9 +10,9 @@
 
 import { BlockError, settle } from '../../../../base/index.js';
 import type { Eventually } from '../../../../base/index.js';
-import { RequestFlag } from '../../../../block/index.js';
-import { EntryKind, entryKind, UNALLOCATED_ENTRY, zeroEntry } from '../entries.js';
-import type { MetadataStore, Qcow2Image, Table } from '../metadata/index.js';
+import { discardRequest, RequestFlag, zeroRequest } from '../../../../block/index.js';
+import { EntryKind, UNALLOCATED_ENTRY, zeroEntry } from '../entries.js';
+import type { Clusters, MetadataStore, Qcow2Image, Table } from '../metadata/index.js';
 import { RunPlan } from './plan.js';
 import { nothing, runSteps } from './steps.js';
 import type { Stepper } from './steps.js';
@@ -52,12 +52,41 @@ export class Eraser implements Stepper<Change> {
     if (image.version < 3 && image.backing !== null) return undefined;
     const { start, end } = this.#wholeClusters(offset, length);
     if (start >= end) return undefined;
-    return this.#change({ offset: start, length: end - start }, DISCARD);
+    const range = { offset: start, length: end - start };
+    if (!image.dataFileRaw) return this.#change(range, DISCARD);
+    return this.#discardRaw(range);
+  }
+
+  /** What cannot be punched stays: the file must hold what the guest sees. */
+  async #discardRaw(range: { offset: number; length: number }): Promise<void> {
+    try {
+      await this.#zeroRaw(range, RequestFlag.mayUnmap | RequestFlag.noFallback);
+    } catch (error) {
+      if (error instanceof BlockError) return;
+      throw error;
+    }
+    await this.#change(range, DISCARD);
+  }
+
+  /** The bytes of a raw data file, as far as it reaches. */
+  #zeroRaw({ offset, length }: { offset: number; length: number }, flags: number) {
+    const { data } = this.#image;
+    const there = Math.min(length, data.length - offset);
+    return there <= 0 ? undefined : data.writeZeroes(zeroRequest(offset, there, flags));
   }
 
   writeZeroes(offset: number, length: number, flags: number): Eventually<void> {
     const image = this.#image;
     image.assertWritable();
+    if (!image.dataFileRaw) return this.#writeZeroes(offset, length, flags);
+    const kept = flags & (RequestFlag.mayUnmap | RequestFlag.noFallback);
+    return settle(this.#zeroRaw({ offset, length }, kept), () =>
+      this.#writeZeroes(offset, length, flags),
+    );
+  }
+
+  #writeZeroes(offset: number, length: number, flags: number): Eventually<void> {
+    const image = this.#image;
     const unmap = (flags & RequestFlag.mayUnmap) !== 0;
     const { start, end } = this.#wholeClusters(offset, length);
     const sayable = image.version >= 3 || (image.holesStayZero && unmap);
@@ -102,7 +131,10 @@ export class Eraser implements Stepper<Change> {
       const table = this.#store.forWriting(offset);
       if (table instanceof Promise) return table.then(nothing);
       if (table === undefined) return undefined;
+      const dropped = this.#dropsData(table, { first, end }, change);
       this.#applyAll(table, { first, end }, change);
+      this.stepLength = reach;
+      return dropped.length === 0 ? undefined : this.#discardData(dropped, { first, end });
     }
     this.stepLength = reach;
     return undefined;
@@ -112,6 +144,44 @@ export class Eraser implements Stepper<Change> {
     return runSteps(this, range, { leases: this.#image.leases, context: change });
   }
 
+  /** Ranges of the data file that a change leaves unused: offset and length, in turn. */
+  #dropsData(table: Table, { first, end }: Clusters, change: Change): number[] {
+    const image = this.#image;
+    const ranges: number[] = [];
+    // A raw data file holds zeroes by now.
+    if (!image.hasDataFile || image.dataFileRaw || !this.#punches(change)) return ranges;
+    const { clusterSize, data } = image;
+    for (let cluster = first; cluster < end; cluster += 1) {
+      const at = this.#store.entryAt(cluster);
+      const kind = image.entryKind(table.view.getUint32(at), table.view.getUint32(at + 4));
+      if (kind !== EntryKind.data && kind !== EntryKind.zeroAllocated) continue;
+      const offset = cluster * clusterSize;
+      const length = Math.min(clusterSize, data.length - offset);
+      if (length <= 0) break;
+      const last = ranges.length - 2;
+      if (last >= 0 && (ranges[last] ?? 0) + (ranges[last + 1] ?? 0) === offset) {
+        ranges[last + 1] = (ranges[last + 1] ?? 0) + length;
+      } else ranges.push(offset, length);
+    }
+    return ranges;
+  }
+
+  /** A later write of these clusters waits: its place is the same. Failing changes nothing. */
+  async #discardData(ranges: readonly number[], { first, end }: Clusters): Promise<void> {
+    const { data, locks } = this.#image;
+    const lock = locks.acquire(first, end);
+    try {
+      for (let index = 0; index < ranges.length; index += 2) {
+        const request = discardRequest(ranges[index] ?? 0, ranges[index + 1] ?? 0);
+        await data.discard(request);
+      }
+    } catch (error) {
+      if (!(error instanceof BlockError)) throw error;
+    } finally {
+      locks.release(lock);
+    }
+  }
+
   #needsEntry(kind: EntryKind, change: Change): boolean {
     const { version, backing } = this.#image;
     if (kind === EntryKind.zero) return false;
@@ -119,7 +189,7 @@ export class Eraser implements Stepper<Change> {
     return version >= 3 && (!change.discard || backing !== null);
   }
 
-  #applyAll(table: Table, clusters: { first: number; end: number }, change: Change): void {
+  #applyAll(table: Table, clusters: Clusters, change: Change): void {
     if (this.#image.version >= 3 && this.#store.isEmpty(table, clusters)) {
       const changes = this.#needsEntry(EntryKind.unallocated, change);
       if (changes) this.#store.setEmpty(table, clusters, null);
@@ -135,7 +205,7 @@ export class Eraser implements Stepper<Change> {
     const at = this.#store.entryAt(cluster);
     const hi = table.view.getUint32(at);
     const lo = table.view.getUint32(at + 4);
-    const kind = entryKind(hi, lo, image.version);
+    const kind = image.entryKind(hi, lo);
     if (!this.#needsEntry(kind, change)) return;
     if (change.holes === true && kind !== EntryKind.unallocated) return;
     if (image.version < 3) {

@@ -5,13 +5,12 @@
 // next find() and are read before anything is awaited. A run never leaves the L2 table it was
 // found in, and a compressed run never leaves its cluster.
 
-import { MAX_OFFSET } from '../../../../base/index.js';
+import { MAX_OFFSET, type BlockError } from '../../../../base/index.js';
 import {
   compressedHostOffset,
   compressedLength,
   EntryKind,
   entryHostOffset,
-  entryKind,
   hasReservedL2Bits,
   isCopied,
 } from '../entries.js';
@@ -74,7 +73,8 @@ export class RunPlan {
       return;
     }
     let index = first + 1;
-    if (this.hostOffset === 0 && geometry.l2EntryBytes === 8) {
+    const stored = this.#isStored();
+    if (!stored && geometry.l2EntryBytes === 8) {
       for (; run < most && areSame(table.bytes, index); index += STRIDE) {
         run += STRIDE * clusterSize;
       }
@@ -84,14 +84,20 @@ export class RunPlan {
       run += clusterSize;
     }
     this.length = Math.min(run, most);
-    if (this.hostOffset !== 0) this.hostOffset += inCluster;
+    if (stored) this.hostOffset += inCluster;
+  }
+
+  /** The run has a place of its own; in a data file that may begin at 0. */
+  #isStored(): boolean {
+    return this.kind === EntryKind.data || this.kind === EntryKind.zeroAllocated;
   }
 
   #classify(guestOffset: number): void {
     const image = this.#image;
     const { hi, lo } = this;
-    const kind = entryKind(hi, lo, image.version);
+    const kind = image.entryKind(hi, lo);
     if (kind === EntryKind.compressed) {
+      if (image.hasDataFile) throw this.#misplaced('is compressed', guestOffset);
       const { clusterBits } = image.geometry;
       this.#set(kind, compressedHostOffset(hi, lo, clusterBits), 0);
       this.compressedLength = compressedLength(hi, lo, clusterBits);
@@ -109,6 +115,15 @@ export class RunPlan {
       );
     }
     this.#set(kind, offset, hi);
+    const place = guestOffset - (guestOffset % image.clusterSize);
+    if (image.hasDataFile && this.#isStored() && offset !== place) {
+      throw this.#misplaced('is not where the guest has it', guestOffset);
+    }
+  }
+
+  #misplaced(finding: string, guestOffset: number): BlockError {
+    const entry = `L2 entry ${hex(this.hi, this.lo)} for guest offset ${guestOffset}`;
+    return this.#image.corruptError(`${entry} in an image with a data file ${finding}`);
   }
 
   #set(kind: EntryKind, hostOffset: number, hi: number): void {
@@ -125,11 +140,12 @@ export class RunPlan {
     const hi = view.getUint32(at);
     const lo = view.getUint32(at + 4);
     // Mostly the entry of the next host cluster, with the same bits as the first.
-    const isNext = this.hostOffset !== 0 && hi === this.hi && lo === this.lo + distance;
+    const stored = this.#isStored();
+    const isNext = stored && hi === this.hi && lo === this.lo + distance;
     if (isNext && l2EntryBytes === 8) return true;
     if (hasReservedL2Bits(hi, lo, this.#image.version)) return false;
-    if (entryKind(hi, lo, this.#image.version) !== this.kind) return false;
-    if (this.hostOffset === 0) return true;
+    if (this.#image.entryKind(hi, lo) !== this.kind) return false;
+    if (!stored) return true;
     return entryHostOffset(hi, lo) === this.hostOffset + distance && isCopied(hi) === this.copied;
   }
 }
