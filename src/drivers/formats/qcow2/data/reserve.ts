@@ -49,6 +49,13 @@ interface Run {
   readonly holes?: boolean;
 }
 
+interface Place {
+  readonly table: Table | null;
+  /** Guest bytes, within one L2 table. */
+  readonly at: number;
+  readonly end: number;
+}
+
 export interface ReserveContext {
   readonly store: MetadataStore;
   readonly eraser: Eraser;
@@ -117,7 +124,7 @@ class Reservation implements TargetReservation, EntryWatcher {
         continue;
       }
       plan.find(table, at, end - at);
-      const span = this.#span(plan, at, end);
+      const span = this.#span(plan, { table, at, end });
       if (span === null) return false;
       if (span instanceof Promise) {
         await span;
@@ -173,11 +180,11 @@ class Reservation implements TargetReservation, EntryWatcher {
   /** Guest clusters whose fresh host cluster the image uses now. */
   readonly #linked = new Set<number>();
 
-  #span(plan: RunPlan, at: number, end: number): Span | Promise<void> | null {
+  #span(plan: RunPlan, { table, at, end }: Place): Span | Promise<void> | null {
     const { store } = this.#context;
     const { image } = store;
     const { clusterSize, geometry } = image;
-    if (plan.kind === EntryKind.data && plan.copied) {
+    if (isWrittenInPlace(plan, { at, end, clusterSize })) {
       const hit = image.dataOverlap(plan.hostOffset, plan.length);
       if (hit !== null) {
         throw image.markCorrupt(`data cluster at offset ${plan.hostOffset} overlaps ${hit}`);
@@ -185,7 +192,10 @@ class Reservation implements TargetReservation, EntryWatcher {
       return { offset: at, length: plan.length, hostOffset: plan.hostOffset, fresh: false };
     }
     const inTable = geometry.l2Coverage - (at % geometry.l2Coverage);
-    const most = Math.min(plan.length, inTable, end - at);
+    const most =
+      geometry.subclustersPerCluster === 1
+        ? Math.min(plan.length, inTable, end - at)
+        : reachOfFresh(plan, { table, at, end: Math.min(end, at + inTable) }, clusterSize);
     const last = at + most === image.size;
     const whole = last ? most : Math.floor(most / clusterSize) * clusterSize;
     if (at % clusterSize !== 0 || whole === 0) return null;
@@ -331,7 +341,7 @@ class Reservation implements TargetReservation, EntryWatcher {
       const at = cluster * clusterSize;
       if (run.hostOffset !== null) {
         this.#linkCluster(table, cluster, run.hostOffset + at - run.offset);
-      } else if ((run.holes !== true && version >= 3) || !this.#isHole(table, at, 1)) {
+      } else if ((run.holes !== true && version >= 3) || !this.#isHole(table, at, clusterSize)) {
         eraser.zeroCluster(table, cluster);
       }
     }
@@ -352,8 +362,39 @@ class Reservation implements TargetReservation, EntryWatcher {
     plan.find(table, at, length);
     if (plan.length < length) return false;
     if (plan.kind === EntryKind.zero || plan.kind === EntryKind.zeroAllocated) return true;
-    return plan.kind === EntryKind.unallocated && image.backing === null;
+    const shows = plan.kind === EntryKind.unallocated || plan.kind === EntryKind.hosted;
+    return shows && image.backing === null;
   }
+}
+
+/** Cuts the run at the last cluster that it fills, or the request ends in. */
+function isWrittenInPlace(
+  plan: RunPlan,
+  { at, end, clusterSize }: { at: number; end: number; clusterSize: number },
+): boolean {
+  if (plan.kind !== EntryKind.data || !plan.copied) return false;
+  const runEnd = at + plan.length;
+  if (runEnd < end) plan.length -= Math.min(plan.length, runEnd % clusterSize);
+  return plan.length > 0;
+}
+
+/**
+ * Bytes of whole clusters from `at` on that get others in their stead, with subclusters of any
+ * kind in them. Data of our own and places set aside are not replaced.
+ */
+function reachOfFresh(plan: RunPlan, place: Place, clusterSize: number): number {
+  const most = place.end - place.at;
+  let reach = 0;
+  while (reach < most) {
+    const rest = most - reach;
+    plan.find(place.table, place.at + reach, rest);
+    const isMixed = plan.length < Math.min(clusterSize, rest);
+    const hasPlace = plan.kind === EntryKind.data || plan.kind === EntryKind.hosted;
+    if (!isMixed && hasPlace && plan.copied) break;
+    if (isMixed) reach += Math.min(clusterSize, rest);
+    else reach += plan.length === rest ? rest : plan.length - (plan.length % clusterSize);
+  }
+  return reach;
 }
 
 function cutRun(

@@ -139,11 +139,14 @@ export class Qcow2Image {
   constructor(options: ImageOptions) {
     this.label = options.label;
     this.version = options.version;
-    this.geometry = geometryOf(
-      options.clusterBits,
-      options.refcountOrder,
-      options.extendedL2 === true,
-    );
+    const { clusterBits, refcountOrder, extendedL2 = false } = options;
+    const { dataFile = null, dataFileRaw = false } = options;
+    this.hasDataFile = dataFile !== null;
+    this.dataFileRaw = this.hasDataFile && dataFileRaw;
+    this.geometry = {
+      ...geometryOf(clusterBits, refcountOrder, extendedL2),
+      dataFile: this.hasDataFile,
+    };
     this.clusterSize = this.geometry.clusterSize;
     this.structures = options.structures;
     this.size = options.size;
@@ -154,10 +157,7 @@ export class Qcow2Image {
     this.#node = options.node;
     this.#report = options.reportCorruption ?? ignore;
     this.#file = options.file;
-    const { dataFile = null, dataFileRaw = false } = options;
     this.#data = dataFile ?? options.file;
-    this.hasDataFile = dataFile !== null;
-    this.dataFileRaw = this.hasDataFile && dataFileRaw;
     this.l1Offset = options.l1Offset;
     this.l1 = options.l1;
     this.l1View = viewOf(options.l1);
