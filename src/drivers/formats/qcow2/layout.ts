@@ -161,6 +161,8 @@ export interface Geometry {
   readonly clusterSize: number;
   /** Bytes of an L2 entry: 8, or 16 with a bitmap of subclusters. */
   readonly l2EntryBytes: number;
+  /** Guest data lies in a file of its own: there offset 0 is a place like others. */
+  readonly dataFile: boolean;
   /** 1, or 32 with extended L2 entries. */
   readonly subclustersPerCluster: number;
   /** Bytes; the cluster size without extended L2 entries. */
@@ -195,6 +197,7 @@ export function geometryOf(
     clusterBits,
     clusterSize,
     l2EntryBytes: extendedL2 ? 16 : 8,
+    dataFile: false,
     subclustersPerCluster,
     subclusterSize: clusterSize / subclustersPerCluster,
     l2Entries: 2 ** l2Bits,
