@@ -32,7 +32,9 @@ async function main(args: readonly string[]): Promise<number> {
       return runIo(rest, processProgram(name ?? 'blockwright io'));
     }
     case 'storage-daemon': {
-      const { runStorageDaemon } = await import('./storage-daemon/index.js');
+      const { runStorageDaemon, SIGNALS } = await import('./storage-daemon/index.js');
+      // One that comes when the daemon has ended must not look like a crash of it.
+      for (const signal of SIGNALS) process.on(signal, () => undefined);
       return runStorageDaemon(rest, processProgram(name ?? 'blockwright storage-daemon'));
     }
     case 'shim': {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The daemon's command line: what it refuses, and what is left when it is told to end.
-import { spawn, spawnSync } from 'node:child_process';
+import { execFileSync, spawn, spawnSync } from 'node:child_process';
 import type { ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync, mkdtempSync, readFileSync, rmSync, statSync, watch } from 'node:fs';
@@ -90,6 +90,17 @@ describe.skipIf(real === null)('beside the real qemu-storage-daemon', () => {
   it.each(REFUSED)('refuses alike: %s %s', (...args) => {
     expect(ownRefusal(args)).toEqual(refusal([real ?? '', ...args]));
   });
+});
+
+it.skipIf(real === null)('lists the properties of an object alike, and what there is', () => {
+  const ownListing = (...args: readonly string[]): string =>
+    server.run(folder, ['storage-daemon', ...args]).out;
+  for (const type of ['throttle-group', 'iothread']) {
+    const theirs = execFileSync(real ?? '', ['--object', `${type},help`]).toString();
+    expect(ownListing('--object', `${type},help`)).toBe(theirs);
+  }
+  expect(ownListing('--object', 'help')).toContain('\n  iothread\n');
+  expect(ownListing('--chardev', 'help')).toContain('\n  ringbuf\n');
 });
 
 it.each(['--export', '--nbd-server'])('refuses %s by name', (option) => {

@@ -41,8 +41,9 @@ Block nodes, jobs and a QMP server. Options act in the order given.
                          write to a file, speak on a pipe, keep the last bytes, say nothing
   --monitor [chardev=]ID[,mode=control][,pretty=on]
                          serve QMP on a character device
-  --object throttle-group,id=ID[,limits.bps-total=N,...]
-                         make an object that nodes refer to by its id
+  --object throttle-group|iothread,id=ID[,PROPERTY=VALUE,...]
+                         make an object that nodes refer to by its id; 'help' lists the types,
+                         'TYPE,help' the properties of one, as '--chardev help' lists devices
   --pidfile PATH         write the process id when everything is up
 `;
 
@@ -51,7 +52,7 @@ interface Action {
   readonly value: string;
 }
 
-const SIGNALS = ['SIGTERM', 'SIGINT', 'SIGHUP'] as const;
+export const SIGNALS = ['SIGTERM', 'SIGINT', 'SIGHUP'] as const;
 /** The event loop stays alive while the daemon waits; the period itself means nothing. */
 const KEEP_ALIVE_MS = 3_600_000;
 
@@ -69,7 +70,6 @@ export async function runStorageDaemon(
   const { Daemon: Runner } = await import('./daemon.js');
   const daemon = await Runner.start(program);
   const quit = (): void => daemon.requestQuit();
-  // They stay until the process is gone: one that comes late must not look like a crash.
   for (const signal of SIGNALS) process.on(signal, quit);
   const release = keepAlive();
   let status = 1;
@@ -78,6 +78,7 @@ export async function runStorageDaemon(
   } finally {
     status = Math.max(status, await reported(program, () => daemon.close()));
     release();
+    for (const signal of SIGNALS) process.off(signal, quit);
   }
   return status;
 }
@@ -88,7 +89,13 @@ async function serve(
   actions: readonly Action[],
   program: Program,
 ): Promise<number> {
+  const { listingOf } = await import('./listings.js');
   for (const action of actions) {
+    const listing = listingOf(action.name, action.value);
+    if (listing !== null) {
+      program.out(listing);
+      return 0;
+    }
     const place = { ...program, name: `${program.name}: --${action.name} ${action.value}` };
     const status = await reported(place, () => daemon.perform(action.name, action.value));
     if (status !== 0) return status;
