@@ -49,11 +49,13 @@ class CreateWork implements JobWork {
         { host: graph.host, node: (reference) => this.#node(reference) },
         this.#options,
       );
+    } catch (error) {
+      // What has been written by then takes its time: who asked for it is answered first.
+      if (error instanceof BlockError && error.kind === 'corrupt-image') await yieldToLoop();
+      throw error;
     } finally {
       job.advance(1);
       await this.#letGo();
-      // Who asked for it is answered first, however soon it fails.
-      await yieldToLoop();
     }
   }
 

@@ -85,9 +85,12 @@ async function makeRoom(
   length: number,
   preallocation: Exclude<Preallocation, 'metadata'>,
 ): Promise<void> {
-  const { truncate } = file.driver.supports;
-  if (truncate !== 'native' && truncate !== 'pass') return;
-  await file.truncate(0, { exact: false });
+  try {
+    await file.truncate(0, { exact: false });
+  } catch (error) {
+    if (error instanceof BlockError && error.kind === 'unsupported') return;
+    throw error;
+  }
   await file.truncate(length, { exact: false, preallocation });
 }
 
