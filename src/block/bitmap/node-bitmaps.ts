@@ -3,6 +3,7 @@
 // writes through one observer each; a bitmap that is busy cannot be changed by users.
 
 import { assert, BITMAP_LIMITS, BlockError, NAME_LIMITS } from '../../base/index.js';
+import type { Eventually } from '../../base/index.js';
 import { infoBelow } from '../inherited-info.js';
 import type { Node } from '../node.js';
 import { DirtyBitmap, isGranularity, type DirtyBitmapOptions } from './dirty-bitmap.js';
@@ -183,16 +184,17 @@ export function checkBitmapUsable(bitmap: DirtyBitmap, use: BitmapUse): void {
 }
 
 /** Takes it off the image as well, durably, before the node forgets it. */
-export async function removeBitmap(node: Node, name: string): Promise<void> {
+export function removeBitmap(node: Node, name: string): Eventually<void> {
   const bitmap = requireBitmap(node, name);
   checkBitmapUsable(bitmap, 'remove');
-  const release = bitmap.hold('remove');
-  try {
-    await removeStored(node, bitmap);
-  } finally {
-    release();
+  if (!bitmap.persistent) {
+    detachBitmap(node, bitmap);
+    return undefined;
   }
-  detachBitmap(node, bitmap);
+  const release = bitmap.hold('remove');
+  return removeStored(node, bitmap)
+    .finally(release)
+    .then(() => detachBitmap(node, bitmap));
 }
 
 /** Takes a persistent bitmap off the image; the node keeps it. */

@@ -123,7 +123,8 @@ function decodeEntry(bytes: Uint8Array, bounds: DirectoryBounds): BitmapEntry {
     return { name, nameBytes, tableOffset, tableSize, granularityBits, flags };
   } catch (error) {
     if (!(error instanceof BlockError)) throw error;
-    throw broken(`Bitmap '${escapeControls(name)}' doesn't satisfy the constraints: ${error.message}`);
+    const text = `Bitmap '${escapeControls(name)}' doesn't satisfy the constraints`;
+    throw broken(`${text}: ${error.message}`);
   }
 }
 

@@ -336,6 +336,7 @@ function requireDirectory(count: number, bytes: number): void {
 
 function lost(node: Node, error: unknown): unknown {
   if (!(error instanceof BlockError)) return error;
-  const text = `Lost persistent bitmaps during inactivation of node '${node.name}': ${error.message}`;
-  return new BlockError(error.kind, text, { ...error.context, cause: error });
+  const text = `Lost persistent bitmaps during inactivation of node '${node.name}'`;
+  const context = { ...error.context, cause: error };
+  return new BlockError(error.kind, `${text}: ${error.message}`, context);
 }

@@ -2,7 +2,7 @@
 // `img bitmap`: adds, removes and changes one persistent bitmap of an image; what is asked for is
 // done in the order of the command line. What was done before a step that fails stays done.
 
-import { BlockError, escapeControls, Permission } from '../../base/index.js';
+import { BlockError, escapeControls, Permission } from '../../../base/index.js';
 import {
   addBitmap,
   clearBitmap,
@@ -10,14 +10,14 @@ import {
   removeBitmap,
   requireBitmap,
   setRecording,
-} from '../../block/index.js';
-import type { Node } from '../../block/index.js';
-import type { OptionSpec } from '../getopt.js';
-import { CliError } from '../program.js';
-import type { Program } from '../program.js';
-import { sizeArgument } from './numbers.js';
-import { attachUser, openImage, withSession } from './session.js';
-import type { ImageName, Session } from './session.js';
+} from '../../../block/index.js';
+import type { Node } from '../../../block/index.js';
+import type { OptionSpec } from '../../getopt.js';
+import { CliError } from '../../program.js';
+import type { Program } from '../../program.js';
+import { sizeArgument } from '../numbers.js';
+import { attachUser, openImage, withSession } from '../session.js';
+import type { ImageName, Session } from '../session.js';
 import {
   FORMAT,
   IMAGE_OPTS,
@@ -25,8 +25,8 @@ import {
   readVerbOptions,
   refuseFormatWithOptions,
   usageError,
-} from './verb.js';
-import type { Verb } from './verb.js';
+} from '../verb.js';
+import type { Verb } from '../verb.js';
 
 const ACTIONS = ['add', 'remove', 'clear', 'enable', 'disable', 'merge'] as const;
 
