@@ -62,6 +62,7 @@ export class Reader implements Stepper<Target> {
       case EntryKind.data:
         return this.#image.readFileAt('read_aio', plan.hostOffset, part);
       case EntryKind.unallocated:
+      case EntryKind.hosted:
         return this.#readBacking(offset, part);
       case EntryKind.compressed:
         return this.#readCompressed(offset, part);

@@ -78,7 +78,8 @@ export interface ImageOptions extends TopTables {
 
 /** Sees L2 entries change, so that a reservation knows what it lost. */
 export interface EntryWatcher {
-  entryChanged(guestCluster: number): void;
+  /** Guest clusters, `end` exclusive. */
+  entriesChanged(first: number, end: number): void;
 }
 
 export class Qcow2Image {
@@ -255,8 +256,8 @@ export class Qcow2Image {
     this.freedCount += 1;
   }
 
-  entryChanged(guestCluster: number): void {
-    for (const watcher of this.watchers) watcher.entryChanged(guestCluster);
+  entriesChanged(first: number, end: number): void {
+    for (const watcher of this.watchers) watcher.entriesChanged(first, end);
   }
 
   /** Reads the file child; what lies past its end reads as zeroes. */

@@ -2,10 +2,12 @@
 // The metadata of one image as the data path uses it: lookup and change of L2 entries.
 //
 // lookup() and forWriting() answer within the turn: a table, or a promise after which the caller
-// asks again. L2 entries change only through setEntry(), under a range lock (leases.ts).
+// asks again. L2 entries change only through setEntry() and setEmpty(), under a range lock
+// (leases.ts) or within one turn.
 
 import { BlockError } from '../../../../base/index.js';
 import type { Eventually } from '../../../../base/index.js';
+import { isZero } from '../../../../codec/index.js';
 import {
   compressedHostOffset,
   compressedLength,
@@ -13,6 +15,8 @@ import {
   entryHostOffset,
   entryKind,
   isCopied,
+  ownedEntry,
+  zeroEntry,
 } from '../entries.js';
 import type { L2Entry } from '../entries.js';
 import { Allocator } from './alloc.js';
@@ -22,6 +26,12 @@ import { Qcow2Image } from './image.js';
 import type { ImageOptions } from './image.js';
 import { Refcounts } from './refcounts.js';
 import type { Table } from './table-cache.js';
+
+/** Guest clusters, `end` exclusive. */
+export interface Clusters {
+  readonly first: number;
+  readonly end: number;
+}
 
 export class MetadataStore {
   readonly image: Qcow2Image;
@@ -77,16 +87,41 @@ export class MetadataStore {
   /** Replaces the entry of a guest cluster in the table that covers it; frees nothing. */
   setEntry(table: Table, guestCluster: number, entry: L2Entry): void {
     const { image } = this;
-    const { l2Entries, l2EntryBytes } = image.geometry;
-    const at = (guestCluster % l2Entries) * l2EntryBytes;
-    table.view.setUint32(at, entry.hi);
-    table.view.setUint32(at + 4, entry.lo);
-    if (l2EntryBytes === 16) {
-      table.view.setUint32(at + 8, entry.zeroes);
-      table.view.setUint32(at + 12, entry.allocated);
+    this.#put(table, this.entryAt(guestCluster), entry);
+    image.l2.touch(table);
+    if (image.watchers.size > 0) image.entriesChanged(guestCluster, guestCluster + 1);
+  }
+
+  #put({ view }: Table, at: number, entry: L2Entry): void {
+    view.setUint32(at, entry.hi);
+    view.setUint32(at + 4, entry.lo);
+    if (this.image.geometry.l2EntryBytes !== 16) return;
+    view.setUint32(at + 8, entry.zeroes);
+    view.setUint32(at + 12, entry.allocated);
+  }
+
+  /** Whether nothing was ever said of these guest clusters, all in the table. */
+  isEmpty({ bytes }: Table, { first, end }: Clusters): boolean {
+    const at = this.entryAt(first);
+    return isZero(bytes.subarray(at, at + (end - first) * this.image.geometry.l2EntryBytes));
+  }
+
+  /** Gives empty entries their first content: host clusters in a row, or (null) zeroes. */
+  setEmpty(table: Table, { first, end }: Clusters, hostOffset: number | null): void {
+    const { image } = this;
+    const size = image.geometry.l2EntryBytes;
+    const at = this.entryAt(first);
+    const until = at + (end - first) * size;
+    if (hostOffset === null) {
+      this.#put(table, at, zeroEntry(image.geometry));
+      repeatFirst(table.bytes.subarray(at, until), size);
+    } else {
+      for (let to = at, host = hostOffset; to < until; to += size, host += image.clusterSize) {
+        this.#put(table, to, ownedEntry(host));
+      }
     }
     image.l2.touch(table);
-    if (image.watchers.size > 0) image.entryChanged(guestCluster);
+    if (image.watchers.size > 0) image.entriesChanged(first, end);
   }
 
   /** setEntry(), and what the old entry held becomes free. */
@@ -142,5 +177,12 @@ export class MetadataStore {
       this.#growing = null;
     });
     return this.#growing;
+  }
+}
+
+/** Fills all with the first `size` bytes: the runs of a sparse image are long. */
+function repeatFirst(bytes: Uint8Array, size: number): void {
+  for (let done = size; done < bytes.length; done *= 2) {
+    bytes.copyWithin(done, 0, Math.min(done, bytes.length - done));
   }
 }
