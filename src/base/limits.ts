@@ -35,6 +35,8 @@ export const COPY_LIMITS = {
   /** A user may ask for copy units of so many bytes: a batch is one unit at least. */
   unitMaxBytes: 64 * MIB,
   batchesPerJob: 16,
+  /** Ranges of a sparse image that go together in one batch. */
+  batchRuns: 32,
   /** Zeroes are handled in ranges of at most this many bytes. */
   zeroRangeBytes: 1024 * MIB,
   /** Runs of a block status that are walked over in one turn of the event loop. */

@@ -95,7 +95,9 @@ export function decodeHeaderFields(head: Uint8Array): Peek {
   const compressionType = covered ? (head[COMPRESSION_TYPE_OFFSET] ?? 0) : 0;
   const fields = { ...decoded, compressionType };
   const extended = hasBit(fields.incompatibleFeatures, Incompatible.extendedL2);
-  return { fields, geometry: geometryOf(fields.clusterBits, fields.refcountOrder, extended) };
+  const dataFile = hasBit(fields.incompatibleFeatures, Incompatible.externalDataFile);
+  const geometry = geometryOf(fields.clusterBits, fields.refcountOrder, extended);
+  return { fields, geometry: { ...geometry, dataFile } };
 }
 
 /**

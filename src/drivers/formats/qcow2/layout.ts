@@ -168,6 +168,7 @@ export const KNOWN_INCOMPATIBLE: Bits64 = { hi: 0, lo: 0b1_1111 };
 export const DIRTY_BIT = bit64(Incompatible.dirty);
 export const CORRUPT_BIT = bit64(Incompatible.corrupt);
 export const BITMAPS_BIT = bit64(Autoclear.bitmaps);
+export const EXTENDED_L2_BIT = bit64(Incompatible.extendedL2);
 export const LAZY_REFCOUNTS_BIT = bit64(Compatible.lazyRefcounts);
 
 /** Type codes of the feature name table, with the header word each belongs to. */
@@ -204,6 +205,8 @@ export interface Geometry {
   readonly clusterSize: number;
   /** Bytes of an L2 entry: 8, or 16 with a bitmap of subclusters. */
   readonly l2EntryBytes: number;
+  /** Guest data lies in a file of its own: there offset 0 is a place like others. */
+  readonly dataFile: boolean;
   /** 1, or 32 with extended L2 entries. */
   readonly subclustersPerCluster: number;
   /** Bytes; the cluster size without extended L2 entries. */
@@ -238,6 +241,7 @@ export function geometryOf(
     clusterBits,
     clusterSize,
     l2EntryBytes: extendedL2 ? 16 : 8,
+    dataFile: false,
     subclustersPerCluster,
     subclusterSize: clusterSize / subclustersPerCluster,
     l2Entries: 2 ** l2Bits,

@@ -161,11 +161,13 @@ export class Qcow2Node implements DriverNode {
   }
 
   lease(): Lease {
-    const { leases, file } = this.image;
+    const { leases, file, data, hasDataFile } = this.image;
     const epoch = leases.enter();
     const below = file.lease();
+    const beside = hasDataFile ? data.lease() : null;
     return {
       release: () => {
+        beside?.release();
         below.release();
         leases.leave(epoch);
       },

@@ -79,11 +79,10 @@ export class Overlaps {
     if (meets(offset, end, source.refcountTableOffset, source.refcountTable.length)) {
       return 'the refcount table';
     }
-    for (let at = offset - (offset % clusterSize); at < end; at += clusterSize) {
-      if (this.#l2.has(at)) return 'an active L2 table';
-      if (this.#blocks.has(at)) return 'a refcount block';
-    }
-    return null;
+    const first = offset - (offset % clusterSize);
+    const range = { start: first, end, step: clusterSize };
+    if (this.#l2.hasIn(range)) return 'an active L2 table';
+    return this.#blocks.hasIn(range) ? 'a refcount block' : null;
   }
 
   /** The same for a table of one cluster that is itself registered as `kind`. */
@@ -111,7 +110,23 @@ class OffsetSet {
   }
 
   has(offset: number): boolean {
-    if (this.#added.has(offset)) return true;
+    return this.hasIn({ start: offset, end: offset + 1, step: 1 });
+  }
+
+  /** Whether there is one in [start, end) that is a multiple of `step`, as `start` is. */
+  hasIn({ start, end, step }: { start: number; end: number; step: number }): boolean {
+    for (let at = start; at < end; at += step) if (this.#added.has(at)) return true;
+    const initial = this.#initial;
+    for (let at = this.#firstFrom(start); at < initial.length; at += 1) {
+      const offset = initial[at] as number;
+      if (offset >= end) return false;
+      if (offset % step === 0 && !this.#removed.has(offset)) return true;
+    }
+    return false;
+  }
+
+  /** Index of the first of the initial ones that is at `offset` or behind it. */
+  #firstFrom(offset: number): number {
     const initial = this.#initial;
     let low = 0;
     let high = initial.length;
@@ -120,7 +135,7 @@ class OffsetSet {
       if ((initial[middle] as number) < offset) low = middle + 1;
       else high = middle;
     }
-    return initial[low] === offset && !this.#removed.has(offset);
+    return low;
   }
 
   add(offset: number): void {
