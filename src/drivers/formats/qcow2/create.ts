@@ -61,9 +61,10 @@ export async function createQcow2(
   context: CreateContext,
   options: Qcow2CreateOptions,
 ): Promise<void> {
-  const file = await context.node(options.file);
+  // Opening the file may empty it: not for an image that cannot be.
   const image = emptyImage(options);
   const { header, tables, fileLength } = layOut(image);
+  const file = await context.node(options.file);
   const { preallocation } = image;
   await makeRoom(file, fileLength, preallocation === 'metadata' ? 'off' : preallocation);
   if (file.length < fileLength) {

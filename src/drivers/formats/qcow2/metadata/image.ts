@@ -10,6 +10,7 @@ import { BlockError, QCOW2_LIMITS, settle } from '../../../../base/index.js';
 import type { Eventually } from '../../../../base/index.js';
 import { readRequest, writeRequest } from '../../../../block/index.js';
 import type { BackingLink, CheckResult, Child, DriverInfo, Node } from '../../../../block/index.js';
+import type { BitmapFacts } from '../bitmaps/directory.js';
 import {
   entryHi,
   entryHostOffset,
@@ -55,7 +56,8 @@ export interface Structures {
   changeBacking(link: BackingLink | null): Promise<void>;
   /** Called with everything flushed and no request running. */
   check(repair: 'none' | 'leaks' | 'all'): Promise<CheckResult>;
-  info(): DriverInfo;
+  /** `bitmaps`: the persistent ones, as queries list them. */
+  info(bitmaps?: readonly BitmapFacts[]): DriverInfo;
   /** Reads the header and both top-level tables again after a repair. */
   reload(): Promise<TopTables>;
 }
