@@ -15,7 +15,6 @@ import { loadVerb } from './verbs.js';
 const MISSING_VERBS = new Set([
   'amend',
   'bitmap',
-  'snapshot',
 ]);
 
 const GLOBAL: readonly OptionSpec[] = [

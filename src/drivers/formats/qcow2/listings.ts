@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Persistent bitmaps and internal snapshots as info lists them; their contents are not touched.
+// Persistent bitmaps as info lists them; their contents are not touched.
 //
-// Source: the qcow2 format description ("Snapshots", "Bitmaps extension"). Entries are read one
+// Source: the qcow2 format description ("Bitmaps extension"). Entries are read one
 // after another, each length compared with its limit and with the end of the file first.
 
 import {
@@ -17,28 +17,9 @@ import {
 } from '../../../base/index.js';
 import type { Struct } from '../../../base/index.js';
 import { readRequest } from '../../../block/index.js';
-import type { Node, SnapshotFacts } from '../../../block/index.js';
+import type { Node } from '../../../block/index.js';
 import type { Qcow2Header } from './header.js';
 import { BITMAPS_EXTENSION, ExtensionType } from './layout.js';
-
-const SNAPSHOT = struct('snapshot table entry', [
-  u64('l1TableOffset'),
-  u32('l1Size'),
-  u16('idSize'),
-  u16('nameSize'),
-  u32('dateSeconds'),
-  u32('dateNanoseconds'),
-  u64('vmClock'),
-  u32('vmStateSize'),
-  u32('extraDataSize', { max: 1024 }),
-]);
-
-const SNAPSHOT_EXTRA = struct('snapshot extra data', [
-  u64('vmStateSize'),
-  u64('diskSize'),
-  u32('icountHigh'),
-  u32('icountLow'),
-]);
 
 const BITMAP = struct('bitmap directory entry', [
   u64('tableOffset'),
@@ -98,45 +79,6 @@ class TableCursor {
   align(start: number): void {
     this.offset = start + Math.ceil((this.offset - start) / 8) * 8;
   }
-}
-
-/** All snapshots in the order of the table. */
-export async function readSnapshots(file: Node, header: Qcow2Header): Promise<SnapshotFacts[]> {
-  const { nbSnapshots, snapshotsOffset } = header.fields;
-  const range = { offset: snapshotsOffset, length: IMAGE_LIMITS.qcow2ListBytes };
-  const cursor = new TableCursor(file, 'Snapshot table', range);
-  const snapshots: SnapshotFacts[] = [];
-  for (let index = 0; index < nbSnapshots; index += 1) {
-    const start = cursor.offset;
-    const entry = await cursor.decode(SNAPSHOT);
-    const extra = await cursor.take(entry.extraDataSize);
-    const more = decodeStruct(SNAPSHOT_EXTRA, padded(extra), {
-      version: 3,
-      length: extra.length,
-    });
-    const id = await cursor.text(entry.idSize);
-    const name = await cursor.text(entry.nameSize);
-    cursor.align(start);
-    const facts = {
-      id,
-      name,
-      vmStateSize: extra.length >= 8 ? more.vmStateSize : entry.vmStateSize,
-      dateSeconds: entry.dateSeconds,
-      dateNanoseconds: entry.dateNanoseconds,
-      vmClockSeconds: Math.floor(entry.vmClock / 1e9),
-      vmClockNanoseconds: entry.vmClock % 1e9,
-    };
-    const unknown = more.icountHigh === 0xffff_ffff && more.icountLow === 0xffff_ffff;
-    const icount = more.icountHigh * 0x1_0000_0000 + more.icountLow;
-    snapshots.push(extra.length >= 24 && !unknown ? { ...facts, icount } : facts);
-  }
-  return snapshots;
-}
-
-function padded(extra: Uint8Array): Uint8Array {
-  const bytes = new Uint8Array(Math.max(SNAPSHOT_EXTRA.size, extra.length));
-  bytes.set(extra);
-  return bytes;
 }
 
 /** All persistent bitmaps in the order of the directory. */
