@@ -6,8 +6,11 @@
 // by itself what it can, sharing storage where its file system does) and number of parts, then of
 // each part its descriptor (-1: zeroes), offset and length. The result has four numbers for each
 // step: outcome, errno, bytes written, count of zero ranges; then offset and length of each of
-// these. Zero ranges are left out of the target. The cancel flag is looked at between steps.
-// Nothing is kept between two calls; the caller holds the descriptors open until the answer.
+// these. Zero ranges are left out of the target. The cancel flag is looked at between steps. What
+// will be flushed soon anyway may be sent on its way to the disk step by step: the flush then waits
+// for the rest only, and copying and writing back overlap. That is no flush: nothing waits for it,
+// and what fails on the way is reported by the flush. Nothing is kept between two calls; the caller
+// holds the descriptors open until the answer.
 
 #include "addon.h"
 
@@ -35,6 +38,7 @@ struct CopyTask {
   napi_deferred deferred = nullptr;
   napi_ref cancel_owner = nullptr;
   const int32_t* cancel = nullptr;
+  bool write_back = false;
   std::vector<double> program;
   std::vector<double> results;
 };
@@ -258,6 +262,9 @@ void RunCopy(napi_env, void* data) {
     StepResult result;
     if (__atomic_load_n(task->cancel, __ATOMIC_SEQ_CST) != 0) result.outcome = kCancelled;
     else result = RunStep(step);
+    if (task->write_back && result.bytes > 0) {
+      sync_file_range(step.descriptor, step.offset, step.length, SYNC_FILE_RANGE_WRITE);
+    }
     size_t ranges = result.zeroes.size() / 2;
     for (double number : {static_cast<double>(result.outcome), static_cast<double>(result.failure),
                           static_cast<double>(result.bytes), static_cast<double>(ranges)}) {
@@ -309,13 +316,15 @@ bool IsWhole(const std::vector<double>& program) {
   return at == program.size();
 }
 
-// (program, cancel): runs the steps on a thread of the pool; a promise of the results.
+// (program, cancel, writeBack): runs the steps on a thread of the pool; a promise of the results.
+// With writeBack 1 the host starts to write back what each step wrote.
 napi_value CopyLater(napi_env env, napi_callback_info info) {
   Arguments arguments(env, info);
   std::unique_ptr<CopyTask> task(new CopyTask());
   size_t count;
   const double* program = arguments.Numbers(0, &count);
   task->cancel = arguments.Flag(1);
+  task->write_back = arguments.Integer(2) != 0;
   if (!arguments.ok()) return nullptr;
   task->program.assign(program, program + count);
   if (!IsWhole(task->program)) {

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // Tests of every kind, one runner; the build comes first, since lanes run from dist.
 //
-// Files that only use modules share a process, which loads (and optimizes) src once; what starts
-// programs, changes the process or is to survive crashes has a process for each file.
+// Files share a process, which loads (and optimizes) src once. Those about command lines and those
+// that replace modules have a process each.
 import { defineConfig } from 'vitest/config';
 
-const SHARED = ['test/{unit,property,conformance}/**/*.test.ts'];
+const SHARED = [
+  'test/{conformance,crash,interop,malformed,property,protocol,unit}/**/*.test.ts',
+];
 /** Files that replace modules of Node. */
 const REPLACING = ['test/unit/host/new-file-sync.test.ts'];
 

@@ -35,6 +35,8 @@ export const COPY_LIMITS = {
   /** A user may ask for copy units of so many bytes: a batch is one unit at least. */
   unitMaxBytes: 64 * MIB,
   batchesPerJob: 16,
+  /** Ranges of a sparse image that go together in one batch. */
+  batchRuns: 32,
   /** Zeroes are handled in ranges of at most this many bytes. */
   zeroRangeBytes: 1024 * MIB,
   /** Runs of a block status that are walked over in one turn of the event loop. */
@@ -63,6 +65,14 @@ export const IMAGE_LIMITS = {
   /** Bytes of a snapshot table entry that are not fixed fields, ID or name. */
   qcow2SnapshotExtraBytes: 1024,
   qcow2Bitmaps: 65_535,
+  /** Bytes of the bitmap directory: 1024 for each bitmap. */
+  qcow2BitmapDirectoryBytes: 1024 * 65_535,
+  /** Bytes of the bits of one bitmap as stored, and entries of its table. */
+  qcow2BitmapBytes: 512 * MIB,
+  qcow2BitmapTableEntries: 2 ** 27,
+  /** Bytes of tables, and of clusters with bits of both kinds, that all bitmaps may have. */
+  qcow2BitmapTableBytes: 32 * MIB,
+  qcow2BitmapLoadedBytes: 128 * MIB,
   qcow2HeaderExtensions: 256,
   /** Bytes of a snapshot table or bitmap directory that are looked at. */
   qcow2ListBytes: 64 * MIB,

@@ -52,6 +52,9 @@ const OPTIONS = {
   sourcemap: true,
   sourcesContent: false,
   treeShaking: true,
+  // What is shorter is read faster at each start; names stay, for errors and stacks.
+  minifyWhitespace: true,
+  minifySyntax: true,
   metafile: true,
   write: false,
   logLevel: 'warning',

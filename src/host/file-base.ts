@@ -43,10 +43,10 @@ export abstract class FileBase implements HostFile {
   readonly kind: 'file' | 'block-device';
   readonly readOnly: boolean;
   readonly alignment: number;
+  readonly flushes: boolean;
   abstract readonly capabilities: HostFileCapabilities;
   abstract readonly descriptor: number | null;
 
-  readonly #noFlush: boolean;
   readonly #locks: LockTable;
   #lockHeld: LockRequest = NO_LOCKS;
   #written: number;
@@ -65,7 +65,7 @@ export abstract class FileBase implements HostFile {
     this.kind = options.kind;
     this.readOnly = options.readOnly;
     this.alignment = options.alignment;
-    this.#noFlush = options.noFlush;
+    this.flushes = !options.noFlush;
     this.#locks = options.locks;
     this.#written = options.readOnly ? 0 : 1;
   }
@@ -92,7 +92,7 @@ export abstract class FileBase implements HostFile {
 
   sync(): Promise<void> {
     this.assertOpen();
-    if (this.#noFlush) return Promise.resolve();
+    if (!this.flushes) return Promise.resolve();
     if (this.#poison !== null) return Promise.reject(this.#poison);
     if (this.#synced >= this.#written) return Promise.resolve();
     if (this.#running === null && this.#queued === null) return this.#startSync();

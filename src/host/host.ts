@@ -65,6 +65,8 @@ export interface HostFile {
   /** Bytes: offsets, lengths and addresses must be multiples of it; 1 unless opened direct. */
   readonly alignment: number;
   readonly capabilities: HostFileCapabilities;
+  /** False where sync() does nothing, by the cache mode. */
+  readonly flushes: boolean;
   /** Descriptor that worker threads may use while held; null for a file of the simulated host. */
   readonly descriptor: number | null;
 

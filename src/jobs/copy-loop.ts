@@ -9,11 +9,11 @@ import { BlockError, COPY_LIMITS, errnoText, toBlockError } from '../base/index.
 import type { Clock, Eventually } from '../base/index.js';
 import type { Backend, Node } from '../block/index.js';
 import { batchBytes, RateLimiter, yieldToLoop } from '../block/copy/index.js';
-import type { CopyFailure, Span } from '../block/copy/index.js';
+import type { CopyFailure } from '../block/copy/index.js';
 import type { Job } from './job.js';
 import type { OnError } from './options.js';
 
-export interface CopyWork extends Span {
+export interface CopyWork {
   /** Bytes charged to the speed limit; 0 for what costs nothing, such as zeroes. */
   readonly cost: number;
   run(): Promise<CopyFailure | null>;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The next thing that a mirror copies: dirty units, in whole clusters of the target.
+// The next things that a mirror copies: dirty units, in whole clusters of the target, several short
+// ranges as one batch.
 //
 // A range is taken and its bits are cleared before the source is looked at, so what a guest writes
 // from then on makes it dirty again. Ranges in flight are left alone until they are free.
@@ -7,7 +8,8 @@
 import { BlockError, COPY_LIMITS } from '../base/index.js';
 import type { Node } from '../block/index.js';
 import { viewStatus } from '../block/copy/index.js';
-import type { CopySession, MirrorState, NodeRef, Span, ViewStatus } from '../block/copy/index.js';
+import type { CopyFailure, CopySession, MirrorState } from '../block/copy/index.js';
+import type { NodeRef, Span, ViewStatus } from '../block/copy/index.js';
 import type { CopyWork, Hold } from './copy-loop.js';
 import type { Job } from './job.js';
 
@@ -37,22 +39,25 @@ export class MirrorBatches {
   }
 
   async next(limit: number): Promise<CopyWork | Hold | null> {
-    const { bitmap } = this.#options.state;
-    for (;;) {
+    const { state, unit } = this.#options;
+    const { bitmap } = state;
+    const claims: Claim[] = [];
+    for (let left = limit; claims.length < COPY_LIMITS.batchRuns; ) {
+      if (claims.length > 0 && left < unit) break;
       const offset = this.#nextFree();
-      if (offset < 0) {
-        // Dirty ranges in flight, or a guest's write that may fail and give its range back.
-        const others = bitmap.locks.wait(0, bitmap.length);
-        if (bitmap.dirtyUnits === 0 || others === undefined) return null;
-        return { until: others };
-      }
+      if (offset < 0) break;
       const zeroes = await this.#zeroesAt(offset);
-      const range = this.#rangeAt(offset, zeroes > 0 ? zeroes : limit);
+      const range = this.#rangeAt(offset, zeroes > 0 ? zeroes : left);
       if (range === null) continue;
-      if (zeroes === 0) return this.#claim(range, false);
-      const work = await this.#claimZeroes(range);
-      if (work !== null) return work;
+      const claim = this.#claim(range, zeroes > 0);
+      if (claim.zero && !(await this.#isStillZero(claim))) continue;
+      claims.push(claim);
+      if (!claim.zero) left -= claim.length;
     }
+    if (claims.length > 0) return this.#workOf(claims);
+    // Dirty ranges in flight, or a guest's write that may fail and give its range back.
+    const others = bitmap.locks.wait(0, bitmap.length);
+    return bitmap.dirtyUnits === 0 || others === undefined ? null : { until: others };
   }
 
   /** A dirty unit, rounded down, whose range nobody works on; −1 when there is none. */
@@ -97,31 +102,33 @@ export class MirrorBatches {
   #rangeAt(offset: number, limit: number): Span | null {
     const { unit, state } = this.#options;
     const { bitmap } = state;
-    const most = Math.min(bitmap.length, offset + Math.max(unit, limit - (limit % unit)));
+    const free = bitmap.locks.freeUntil(offset, bitmap.length);
+    const inUnits = free === bitmap.length ? free : free - (free % unit);
+    const most = Math.min(inUnits, offset + Math.max(unit, limit - (limit % unit)));
     let end = offset;
     while (end < most) {
-      const next = Math.min(bitmap.length, end + unit);
-      if (bitmap.nextDirty(end, next) < 0 || bitmap.locks.overlaps(end, next - end)) break;
-      end = next;
+      const dirty = bitmap.nextDirty(end, Math.min(most, end + unit));
+      if (dirty < 0) break;
+      const run = dirty + bitmap.dirtyRun(dirty, most - dirty);
+      end = Math.min(most, Math.ceil(run / unit) * unit);
     }
     return end === offset ? null : { offset, length: end - offset };
   }
 
-  /** Looks again once the bits are clear; null when it is not all zeroes by now. */
-  async #claimZeroes(range: Span): Promise<CopyWork | null> {
-    const { source, state } = this.#options;
-    const work = this.#claim(range, true);
-    const status = await statusOf(source.node, range.offset, range.length);
-    if (status.zero && status.length >= range.length) return work;
-    this.#data = { offset: range.offset, length: Math.max(status.length, this.#options.unit) };
-    work.giveBack();
-    state.bitmap.set(range.offset, range.length);
-    return null;
+  /** Looks again now that the bits are clear; when false the range is given back. */
+  async #isStillZero(claim: Claim): Promise<boolean> {
+    const { source, state, unit } = this.#options;
+    const { offset, length } = claim;
+    const status = await statusOf(source.node, offset, length);
+    if (status.zero && status.length >= length) return true;
+    this.#data = { offset, length: Math.max(status.length, unit) };
+    claim.giveBack();
+    state.bitmap.set(offset, length);
+    return false;
   }
 
-  #claim({ offset, length }: Span, zero: boolean): CopyWork & { giveBack(): void } {
-    const { state, session, job } = this.#options;
-    const { bitmap } = state;
+  #claim({ offset, length }: Span, zero: boolean): Claim {
+    const { bitmap } = this.#options.state;
     const release = bitmap.locks.take(offset, length);
     bitmap.clear(offset, length);
     this.#cursor = offset + length;
@@ -130,20 +137,41 @@ export class MirrorBatches {
       this.#inFlight -= length;
       release();
     };
+    return { offset, length, zero, giveBack };
+  }
+
+  #workOf(claims: readonly Claim[]): CopyWork {
+    const { state, job } = this.#options;
+    const { bitmap } = state;
+    const data = claims.filter(({ zero }) => !zero);
     return {
-      offset,
-      length,
-      cost: zero ? 0 : length,
-      giveBack,
-      run: () => (zero ? session.zero(offset, length) : session.copy(offset, length)),
+      cost: data.reduce((sum, { length }) => sum + length, 0),
+      run: () => this.#copy(claims, data),
       over: (failure) => {
-        if (failure === null) job.advance(length);
-        else bitmap.set(offset, length);
-        giveBack();
+        for (const claim of claims) {
+          if (failure === null) job.advance(claim.length);
+          else bitmap.set(claim.offset, claim.length);
+          claim.giveBack();
+        }
         job.setTotal(job.progress + this.#inFlight + bitmap.dirtyUnits * bitmap.unit);
       },
     };
   }
+
+  async #copy(claims: readonly Claim[], data: readonly Claim[]): Promise<CopyFailure | null> {
+    const { session } = this.#options;
+    for (const { offset, length, zero } of claims) {
+      const failure = zero ? await session.zero(offset, length) : null;
+      if (failure !== null) return failure;
+    }
+    return data.length > 0 ? session.copyAll(data) : null;
+  }
+}
+
+/** A range whose bits are clear and that is held until it is given back. */
+interface Claim extends Span {
+  readonly zero: boolean;
+  giveBack(): void;
 }
 
 /** Where it cannot be told the bytes are read, and the read says what is wrong. */

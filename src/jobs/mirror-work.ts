@@ -24,7 +24,8 @@ import { entered, insertJobFilter, jobUser, letGo, pauseWithNode } from './start
 import type { StartableWork } from './start.js';
 import type { JobRegistry } from './registry.js';
 
-const DEFAULT_BUFFER_BYTES = 10 * 2 ** 20;
+/** Four batches of the most bytes: while one is linked and the next is planned two are copied. */
+const DEFAULT_BUFFER_BYTES = 4 * COPY_LIMITS.batchMaxBytes;
 /** So much may be left when guests are held: they wait no longer than it takes to copy it. */
 const LAST_BYTES = COPY_LIMITS.batchMaxBytes;
 const NOTHING = { taken: Permission.none, shared: Permission.all };
@@ -280,6 +281,7 @@ export class MirrorWork implements StartableWork {
       target: must(this.#target, 'the job is attached'),
       unit: this.#unit,
       zeroGranularity: this.#unit,
+      flushedSoon: true,
       unmap: this.#plan.unmap,
     });
   }

@@ -142,8 +142,7 @@ const STRAY: readonly JsonMessage[] = Array.from({ length: 256 }, (_, byte) =>
 );
 
 function strayMessage(bytes: Uint8Array): JsonMessage {
-  const [first = 0] = bytes;
-  return bytes.length === 1 ? (STRAY[first] as JsonMessage) : refusedStray(bytes);
+  return bytes.length === 1 ? (STRAY[bytes[0] as number] as JsonMessage) : refusedStray(bytes);
 }
 
 /** Shows the broken token up to a NUL. */

@@ -4,8 +4,8 @@
 // stays, the guest reads what it wrote, images are sound, and bitmaps know of every change.
 //
 // By default some pairs of job and action are played at one await each, in a campaign
-// (BLOCKWRIGHT_CAMPAIGN=N) all of them at N awaits, 32 at most, spread over the whole life of 130
-// to 2000. A failure names what replays it alone.
+// (BLOCKWRIGHT_CAMPAIGN=N) all of them at N awaits, 32 at most, spread over the whole life, which
+// has 130 to 2000. A failure names what replays it alone.
 import { describe, it } from 'vitest';
 import { lengthOfLife, playInterruption } from '../helpers/interrupted-job.js';
 import { JOB_ACTIONS } from '../helpers/job-actions.js';

@@ -11,7 +11,7 @@ import {
   createImage,
   firstDifference,
   Guest,
-  makeChain,
+  openPreparedChain,
   makeGraph,
   makeStage,
   openImage,
@@ -26,7 +26,7 @@ const CLUSTERS = [65_536, 4096, 16_384];
 
 async function stageOn(host: MemoryHost, seed = 5): Promise<Stage & { readonly guest: Guest }> {
   const stage = makeStage({ host });
-  await makeChain(stage, { seed, size: SIZE, clusterSizes: CLUSTERS, scribbles: 5 });
+  await openPreparedChain(stage, { seed, size: SIZE, clusterSizes: CLUSTERS, scribbles: 5 });
   await createImage(stage, { name: 'target', size: SIZE });
   await openImage(stage, 'target');
   const guest = await Guest.attach(stage, stage.graph.require('top'));

@@ -12,7 +12,7 @@ import {
   createImage,
   firstDifference,
   Guest,
-  makeChain,
+  openPreparedChain,
   makeGraph,
   makeStage,
   openImage,
@@ -49,7 +49,7 @@ const JOBS = [
 
 async function stageOn(host: MemoryHost, seed = 5): Promise<Stage & { readonly guest: Guest }> {
   const stage = makeStage({ host });
-  await makeChain(stage, { seed, size: SIZE, clusterSizes: CLUSTERS, scribbles: 5 });
+  await openPreparedChain(stage, { seed, size: SIZE, clusterSizes: CLUSTERS, scribbles: 5 });
   await createImage(stage, { name: 'target', size: SIZE });
   await openImage(stage, 'target');
   const guest = await Guest.attach(stage, stage.graph.require('top'));

@@ -31,6 +31,8 @@ interface Setting {
   readonly clusterBits: number;
   readonly refcountOrder: number;
   readonly version: 2 | 3;
+  /** With subclusters, each of one sector. */
+  readonly extended?: boolean;
   readonly backing: boolean;
   readonly sectors: number;
   readonly seed: number;
@@ -87,12 +89,13 @@ class Run {
   }
 
   async start(): Promise<void> {
-    const { version, refcountOrder } = this.setting;
+    const { version, refcountOrder, extended } = this.setting;
     await createOn(this.disk, '/image', {
       size: this.size,
       version: version === 2 ? 'v2' : 'v3',
       'cluster-size': this.clusterSize,
       'refcount-bits': 2 ** refcountOrder,
+      'extended-l2': extended === true,
     } as never);
     this.image = await this.reopen(this.disk);
     this.disk.onWrite = (index) => this.#cut(index);
@@ -240,7 +243,7 @@ function tagsOf(bytes: Uint8Array): number[] {
 
 const settings: fc.Arbitrary<Setting> = fc
   .record({
-    clusterBits: fc.constantFrom(9, 10, 12),
+    clusterBits: fc.constantFrom(9, 10, 12, 14, 14),
     refcountOrder: fc.nat({ max: 6 }),
     version: fc.constantFrom(2 as const, 3 as const),
     backing: fc.boolean(),
@@ -250,6 +253,7 @@ const settings: fc.Arbitrary<Setting> = fc
   .map((setting) => ({
     ...setting,
     refcountOrder: setting.version === 2 ? 4 : setting.refcountOrder,
+    extended: setting.version === 3 && setting.clusterBits === 14,
   }));
 
 const operations: fc.Arbitrary<Operation> = fc.record({

@@ -4,12 +4,12 @@
 //
 // A moment is a number of promise continuations since the command that starts the job, so each
 // await of a life can be met. A run depends on its seed alone.
-import { resolve } from 'node:path';
 import { promiseHooks } from 'node:v8';
 import { expect } from 'vitest';
 import { BlockError, ManualClock, SeededRandom } from '../../src/base/index.js';
 import type { JsonObject, Random } from '../../src/base/index.js';
 import { addBitmap, findBitmap, operationRefusal, shownBitmapsOf } from '../../src/block/index.js';
+import type { Node } from '../../src/block/index.js';
 import { skipFilters } from '../../src/block/copy/index.js';
 import { DRIVER_LOADERS } from '../../src/engine/catalog.js';
 import { createEngine } from '../../src/engine/index.js';
@@ -32,7 +32,6 @@ import type { Wreck } from './wreck.js';
 
 const SIZE = 3 * 2 ** 17;
 const CLUSTERS = [65_536, 4096, 16_384];
-const BACKING = ['/base.qcow2', '/mid.qcow2'];
 const STUCK_AFTER_TURNS = 1500;
 const GUEST_ACTS = 40;
 /** Turns after the interruption when what it holds up goes on. */
@@ -75,6 +74,8 @@ export class InterruptedJob {
   readonly trace: string[] = [];
   readonly #clock: ManualClock;
   readonly #kind: JobCase;
+  /** Those there are before the job. */
+  readonly #nodes: ReadonlySet<Node>;
   /** What the bitmaps' nodes read when the bitmaps began. */
   readonly #origins = new Map<string, Uint8Array>();
   /** What is under way, by what it is. */
@@ -92,6 +93,7 @@ export class InterruptedJob {
     facts: { engine: Engine; host: MemoryHost; guest: WatchedGuest; random: SeededRandom },
   ) {
     this.#kind = kind;
+    this.#nodes = new Set(facts.engine.graph.nodes);
     this.engine = facts.engine;
     this.host = facts.host;
     this.guest = facts.guest;
@@ -108,11 +110,7 @@ export class InterruptedJob {
   static async prepare(kind: JobCase, seed: number): Promise<InterruptedJob> {
     const clock = new ManualClock();
     const host = new MemoryHost({ seed, clock });
-    for (const [path, bytes] of await template) {
-      host.putFile(path, bytes);
-      // Commands that write a name into a header make it absolute.
-      if (BACKING.includes(path)) host.putFile(resolve(`.${path}`), bytes);
-    }
+    for (const [path, bytes] of await template) host.putFile(path, bytes);
     const engine = await createEngine({ host, lanes: 0 });
     await openAll(engine);
     const { graph } = engine;
@@ -200,6 +198,7 @@ export class InterruptedJob {
     this.host.faults.clear();
     this.#expectNothingLeft();
     const { guest } = this;
+    if (!this.faulty) expect(guest.failures, 'requests of the guest').toEqual([]);
     if (this.#kind.endless === true && this.#hasMoved) return;
     expect(brokenAt(guest.view, await readAll(guest.backend.node)), 'the view').toBe(-1);
     await this.#expectBitmapsKnow();
@@ -277,6 +276,13 @@ export class InterruptedJob {
     const nodes = [...this.engine.graph.nodes];
     const filters = nodes.filter((node) => node.driver.kind === 'filter');
     expect(filters.map((node) => node.name), 'filters').toEqual([]);
+    const guests = skipFilters(this.guest.backend.node);
+    const kept = new Set([...this.#nodes, guests, guests.children.get('file')?.node]);
+    const others = nodes.filter((node) => !kept.has(node)).map((node) => node.name);
+    expect(others, 'nodes left over').toEqual([]);
+    for (const name of this.#hasMoved || this.faulty ? [] : ['base', 'mid']) {
+      expect(this.engine.graph.require(name).readOnly, `${name} is read-only`).toBe(true);
+    }
     expect(this.engine.jobs.list()).toEqual([]);
     for (const node of nodes) {
       const users = [...node.parents].filter(({ parent }) => parent.node === null);
@@ -333,8 +339,8 @@ function subjectOf(data: Arguments): string {
 }
 
 async function openAll({ graph }: Engine): Promise<void> {
-  await openImage({ graph }, 'base');
-  await openImage({ graph }, 'mid', { backing: 'base' });
+  await openImage({ graph }, 'base', { readOnly: true });
+  await openImage({ graph }, 'mid', { backing: 'base', readOnly: true });
   await openImage({ graph }, 'top', { backing: 'mid' });
   for (const name of ['other', 'target', 'target2']) await openImage({ graph }, name);
   await graph.open({ driver: 'file', 'node-name': 'blank', filename: 'blank' });

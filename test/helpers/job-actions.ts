@@ -94,6 +94,14 @@ export const JOB_ACTIONS: Readonly<Record<string, JobAction>> = {
       life.host.faults.add({ operation: 'sync', nth: 1, path, errno: 'EIO' });
     },
   },
+  'failing call': {
+    act(life) {
+      life.faulty = true;
+      const operation = oneOf(life.random, ['open', 'create', 'truncate', 'lock'] as const);
+      const nth = 1 + life.random.below(3);
+      life.host.faults.add({ operation, nth, errno: 'EIO' });
+    },
+  },
   kill: { act: (life) => life.kill() },
   quit: {
     act(life) {

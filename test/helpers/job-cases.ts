@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Every kind of job on one scene (base ← mid ← top, other, target, target2, blank), as the command
-// that starts it: what a campaign of interruptions plays.
+// Every kind of job on one scene (base ← mid ← top, other, target, target2, blank), as the
+// command that starts it: what a campaign of interruptions plays.
 
 export type Arguments = Readonly<Record<string, unknown>>;
 export type Command = readonly [execute: string, args: Arguments];

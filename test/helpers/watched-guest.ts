@@ -24,6 +24,8 @@ export class WatchedGuest {
   readonly #unflushed: Uint8Array;
   /** Something is under way. */
   busy = false;
+  /** What it was refused, or what failed under it. */
+  readonly failures: unknown[] = [];
 
   private constructor(backend: Backend, expected: Uint8Array) {
     this.backend = backend;
@@ -84,8 +86,8 @@ export class WatchedGuest {
     try {
       await this.backend.flush();
       this.#unflushed.fill(0);
-    } catch {
-      // It is as it was before.
+    } catch (error) {
+      this.failures.push(error);
     }
   }
 
@@ -99,7 +101,8 @@ export class WatchedGuest {
     this.#unflushed.fill(1, from, to);
     try {
       await change();
-    } catch {
+    } catch (error) {
+      this.failures.push(error);
       return;
     }
     this.#expected.set(bytes, offset);
@@ -111,7 +114,8 @@ export class WatchedGuest {
     const promised = this.view;
     try {
       await this.backend.read(offset, bytes);
-    } catch {
+    } catch (error) {
+      this.failures.push(error);
       return;
     }
     const wrong = brokenAt(

@@ -31,6 +31,8 @@ const FORMATS: readonly Format[] = [
   { options: 'compat=1.1,cluster_size=8192,refcount_bits=4', clusterSize: 8192 },
   { options: 'compat=1.1,cluster_size=16384,refcount_bits=8', clusterSize: 16_384 },
   { options: 'compat=1.1,lazy_refcounts=on', clusterSize: 65_536 },
+  { options: 'extended_l2=on,cluster_size=16k', clusterSize: 16_384 },
+  { options: 'extended_l2=on,refcount_bits=1', clusterSize: 65_536 },
   { options: 'compat=1.1,cluster_size=2M,refcount_bits=32', clusterSize: 2 ** 21 },
 ];
 
@@ -75,7 +77,7 @@ describe.skipIf(qemuImg === null || qemuIo === null)('qcow2 data and the real to
       const units = Math.ceil(SIZE / unit);
       const first = random.below(units);
       const offset = first * unit;
-      const count = 1 + random.below(Math.ceil(units / 20));
+      const count = 1 + random.below(Math.ceil(units / 40));
       const length = Math.min(SIZE, (first + count) * unit) - offset;
       const data = new Uint8Array(length).fill(step + 1);
       if (step % 6 === 4) {

@@ -5,7 +5,7 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
 import { infoOf } from '../../src/drivers/formats/qcow2/info.js';
-import { readBitmaps } from '../../src/drivers/formats/qcow2/listings.js';
+import { readBitmaps } from '../../src/drivers/formats/qcow2/bitmaps/index.js';
 import { factsOf, readSnapshotTable } from '../../src/drivers/formats/qcow2/snapshot-table.js';
 import { readHeader } from '../../src/drivers/formats/qcow2/structures.js';
 import { MemoryHost } from '../../src/host/index.js';

@@ -29,6 +29,8 @@ interface Setting {
   readonly clusterBits: number;
   readonly refcountOrder: number;
   readonly version: 2 | 3;
+  /** With subclusters. */
+  readonly extended: boolean;
   /** Share of the image that the backing file covers; null = none. */
   readonly backing: number | null;
   readonly seed: number;
@@ -38,7 +40,8 @@ const CLUSTERS = 40;
 
 const settings: fc.Arbitrary<Setting> = fc
   .record({
-    clusterBits: fc.constantFrom(9, 10, 12, 16),
+    clusterBits: fc.constantFrom(9, 10, 12, 14, 14, 16),
+    extended: fc.boolean(),
     refcountOrder: fc.nat({ max: 6 }),
     version: fc.constantFrom(2 as const, 3 as const),
     backing: fc.option(fc.double({ min: 0, max: 1.2, noNaN: true }), { nil: null }),
@@ -47,6 +50,7 @@ const settings: fc.Arbitrary<Setting> = fc
   .map((setting) => ({
     ...setting,
     refcountOrder: setting.version === 2 ? 4 : setting.refcountOrder,
+    extended: setting.extended && setting.version === 3 && setting.clusterBits >= 14,
   }));
 
 const operations: fc.Arbitrary<Operation> = fc.record({
@@ -178,6 +182,7 @@ async function start(setting: Setting): Promise<Model> {
     version: setting.version === 2 ? 'v2' : 'v3',
     'cluster-size': model.clusterSize,
     'refcount-bits': 2 ** setting.refcountOrder,
+    'extended-l2': setting.extended,
   } as never);
   await model.open();
   return model;

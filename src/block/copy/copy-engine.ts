@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 // The one way in which bulk data goes from node to node: plan, lanes, link.
 //
-// A CopySession copies ranges of a source's view into a target. Each range is one bounded batch:
-// every layer of the source is leased and entered, its host ranges are planned, target space is
-// reserved, lanes fill it, and linking (compare-and-set: a guest's write wins) makes it visible.
-// Where a node says "no", the same bytes go through read() and write(). Zeroes are never read or
-// written as data. Failures are values that name their side; the caller's policy decides.
+// A CopySession copies ranges of a source's view into a target, several short ones as one bounded
+// batch, since what costs is its turns and calls: every layer of the source is leased and entered,
+// host ranges are planned, target space is reserved, lanes fill all of it in one task, and linking
+// (compare-and-set: a guest's write wins) makes it visible. Where a node says "no", the same bytes
+// go through read() and write(). Zeroes are never read or written as data. Failures are values that
+// name their side; the caller's policy decides.
 
 import { assert, BlockError, must, toBlockError } from '../../base/index.js';
+import type { HostFile } from '../../host/index.js';
 import type { PieceOutcome, ReservedPiece, TargetReservation } from '../extent.js';
 import type { Node } from '../node.js';
 import { RequestFlag, writeRequest, zeroRequest } from '../request.js';
@@ -51,6 +53,8 @@ export interface CopySpec {
   readonly targetIsZero?: boolean;
   /** False: zeroes are written so that their space stays theirs. */
   readonly unmap?: boolean;
+  /** The target is flushed when all is copied: its writing back may begin meanwhile. */
+  readonly flushedSoon?: boolean;
   /** The host may copy by itself; zeroes in data are not looked for. */
   readonly hostCopies?: boolean;
   /** Write compressed clusters, in the order of the calls. */
@@ -109,7 +113,15 @@ export class CopySession {
   }
 
   /** Copies one batch; `offset` is a multiple of the unit. Null when all of it is copied. */
-  async copy(offset: number, length: number): Promise<CopyFailure | null> {
+  copy(offset: number, length: number): Promise<CopyFailure | null> {
+    return this.copyAll([{ offset, length }]);
+  }
+
+  /**
+   * Copies ranges that do not overlap, as one batch: one task for the lanes, however short they
+   * are. All are tried; null when all of them are copied, else the first failure.
+   */
+  async copyAll(spans: readonly Span[]): Promise<CopyFailure | null> {
     const earlier = this.#packed;
     let endTurn = (): void => undefined;
     if (this.spec.compress === true) {
@@ -122,8 +134,8 @@ export class CopySession {
       for (const exit of exits.splice(0)) exit();
     };
     try {
-      this.#enterSource({ offset, length }, exits);
-      return await this.#copyEntered({ offset, length }, { earlier, leaveSource });
+      this.#enterSource(spans, exits);
+      return await this.#copyEntered(spans, { earlier, leaveSource });
     } catch (error) {
       return { side: 'source', error: toBlockError(error) };
     } finally {
@@ -149,116 +161,135 @@ export class CopySession {
   }
 
   async #copyEntered(
-    span: Span,
+    spans: readonly Span[],
     { earlier, leaveSource }: { readonly earlier: Promise<void>; readonly leaveSource: () => void },
   ): Promise<CopyFailure | null> {
     const { spec } = this;
     if (spec.fill === undefined && turnFlag(spec) !== RequestFlag.none) {
       await earlier;
       leaveSource();
-      return copyThroughGraph(spec, span);
+      return eachSpan(spans, (span) => copyThroughGraph(spec, span));
     }
-    const parts = await planView(spec.source.node, span.offset, span.length);
+    const ranges: PlannedRange[] = [];
+    const unplanned: Span[] = [];
+    for (const { offset, length } of spans) {
+      const parts = await planView(spec.source.node, offset, length);
+      if (parts === null) unplanned.push({ offset, length });
+      else ranges.push({ offset, length, parts });
+    }
+    const planned = await (spec.compress === true
+      ? this.#copyCompressed(ranges, earlier)
+      : this.#copyPlanned(ranges));
+    if (unplanned.length === 0) return planned;
     // A read through the nodes may need its range for itself (copy-on-read fills what it reads).
-    if (parts === null) leaveSource();
-    if (spec.compress === true) return this.#copyCompressed({ span, parts, earlier });
-    if (parts === null) return this.#fallBack(span);
-    const range: PlannedRange = { ...span, parts };
-    const spans = dataSpans(range, spec.unit);
-    for (const gap of gapsBetween(span, spans)) {
+    leaveSource();
+    await earlier;
+    return planned ?? eachSpan(unplanned, (span) => this.#fallBack(span));
+  }
+
+  async #copyPlanned(ranges: readonly PlannedRange[]): Promise<CopyFailure | null> {
+    const { spec } = this;
+    const wanted: { range: PlannedRange; span: Span }[] = [];
+    const gaps: Span[] = [];
+    for (const range of ranges) {
+      const data = dataSpans(range, spec.unit);
       // Filling goes through a reservation, where the guest's writes are seen.
-      const failure = await (spec.fill === undefined
-        ? this.zero(gap.offset, gap.length)
-        : this.#copySpan(range, gap));
-      if (failure !== null) return failure;
+      const zeroes = gapsBetween(range, data);
+      if (spec.fill === undefined) gaps.push(...zeroes);
+      else for (const span of zeroes) wanted.push({ range, span });
+      for (const span of data) wanted.push({ range, span });
     }
-    for (const data of spans) {
-      const failure = await this.#copySpan(range, data);
-      if (failure !== null) return failure;
-    }
-    return null;
+    const zeroed = await eachSpan(gaps, ({ offset, length }) => this.zero(offset, length));
+    if (zeroed !== null || wanted.length === 0) return zeroed;
+    return this.#copySpans(wanted);
   }
 
   /** Reserve, fill, link. */
-  async #copySpan(range: PlannedRange, span: Span): Promise<CopyFailure | null> {
+  async #copySpans(
+    wanted: readonly { readonly range: PlannedRange; readonly span: Span }[],
+  ): Promise<CopyFailure | null> {
     const target = this.spec.target.node;
     // Filled with what is read anyway: nothing that observers would have to know.
     const changes = this.spec.fill === undefined;
-    const leave = target.enterBatch(span.offset, span.length, changes);
-    let filled: Filled | null = null;
+    const leaves: (() => void)[] = [];
+    const fillings: Filling[] = [];
+    const others: Span[] = [];
+    let filled: Filled;
     try {
-      const reserved = target.reserve(span.offset, span.length, !changes);
-      const reservation = reserved instanceof Promise ? await reserved : reserved;
-      if (reservation !== null) filled = await this.#fillReservation(range, reservation);
+      for (const { range, span } of wanted) {
+        leaves.push(target.enterBatch(span.offset, span.length, changes));
+        const reserved = target.reserve(span.offset, span.length, !changes);
+        const reservation = reserved instanceof Promise ? await reserved : reserved;
+        if (reservation === null) others.push(span);
+        else fillings.push({ range, span, reservation });
+      }
+      filled = await this.#fill(fillings);
     } catch (error) {
+      for (const { reservation } of fillings) reservation.abandon();
       return { side: 'target', error: toBlockError(error) };
     } finally {
-      leave();
+      for (const leave of leaves) leave();
     }
-    if (filled === null) return this.#fallBack(span);
-    if (filled.failure !== null) return filled.failure;
     // A piece may be several clusters of which the guest wrote only some: the rest is due still.
-    if (filled.lost) return this.#fallBack(span);
-    return this.#zeroAll(filled.zeroes);
+    const rest = [...others, ...filled.lost];
+    const fellBack = await eachSpan(rest, (span) => this.#fallBack(span));
+    return filled.failure ?? fellBack ?? this.#zeroAll(filled.zeroes);
   }
 
-  async #zeroAll(spans: readonly Span[]): Promise<CopyFailure | null> {
-    for (const span of spans) {
-      const failure = await this.#writeZeroes(span);
-      if (failure !== null) return failure;
-    }
-    return null;
+  #zeroAll(spans: readonly Span[]): Promise<CopyFailure | null> {
+    return eachSpan(spans, (span) => this.#writeZeroes(span));
   }
 
-  async #fillReservation(
-    range: PlannedRange,
-    reservation: TargetReservation,
-  ): Promise<Filled> {
+  async #fill(fillings: readonly Filling[]): Promise<Filled> {
     const { zeroGranularity, hostCopies = false } = this.spec;
-    const lost = await this.#piecesOfGuest(reservation);
-    const table = new FileTable();
+    const context = { table: new FileTable(), zeroGranularity, hostCopies };
     const steps: LaneStep[] = [];
-    const stepOf: number[] = [];
-    for (const piece of reservation.pieces) {
-      if (lost.has(piece)) {
-        stepOf.push(LOST);
-        continue;
-      }
-      const isZero = allZero(cutParts(range, piece.offset, piece.length));
-      stepOf.push(isZero ? ZERO : steps.length);
-      if (isZero) continue;
-      steps.push(pieceStep(range, piece, { table, zeroGranularity, hostCopies }));
+    const lost: Span[] = [];
+    const stepsOf: number[][] = [];
+    for (const { range, span, reservation } of fillings) {
+      const ofGuest = await this.#piecesOfGuest(reservation);
+      if (ofGuest.size > 0) lost.push(span);
+      const stepOf = reservation.pieces.map((piece) => {
+        if (ofGuest.has(piece)) return LOST;
+        if (allZero(cutParts(range, piece.offset, piece.length))) return ZERO;
+        return steps.push(pieceStep(range, piece, context)) - 1;
+      });
+      stepsOf.push(stepOf);
     }
-    const results = await this.#runSteps(steps, table, reservation);
+    const results = await this.#runSteps(steps, context.table.files);
+    const filled: Filled = { failure: null, zeroes: [], lost };
+    for (const [index, { reservation }] of fillings.entries()) {
+      const stepOf = must(stepsOf[index], 'each reservation has its steps');
+      const outcomes = reservation.pieces.map((piece, at): PieceOutcome => {
+        const step = must(stepOf[at], 'each piece has its step');
+        if (step === LOST) return 'dropped';
+        const result = step === ZERO ? ZERO_RESULT : must(results[step], 'each step has a result');
+        return this.#outcomeOf(piece, result, filled);
+      });
+      const linked = reservation.link(outcomes);
+      if (linked instanceof Promise) await linked;
+    }
+    return filled;
+  }
+
+  #outcomeOf(piece: ReservedPiece, result: LaneResult, filled: Filled): PieceOutcome {
     const holes = this.spec.targetIsZero === true;
-    const zeroes: Span[] = [];
     // A hole reads as zeroes only until the target gets a backing file.
     const saysZeroes = !holes && this.spec.fill === undefined;
-    let failure: CopyFailure | null = null;
-    const outcomes = reservation.pieces.map((piece, index): PieceOutcome => {
-      const at = must(stepOf[index], 'each piece has its step');
-      if (at === LOST) return 'dropped';
-      const result = at === ZERO ? ZERO_RESULT : must(results[at], 'each step has a result');
-      if (result.outcome === 'zero') {
-        if (piece.fresh) {
-          return holes ? { zeroRanges: [0, piece.length], holes } : 'zero';
-        }
-        if (saysZeroes) zeroes.push(piece);
-        return 'dropped';
-      }
-      if (result.outcome !== 'written') {
-        failure ??= failureOf(result.failure, piece.offset);
-        return 'dropped';
-      }
-      if (result.zeroRanges.length === 0) return 'written';
-      // What a lane left out of new space may hold old bytes: it must not be linked as it is.
-      if (piece.fresh) return { zeroRanges: result.zeroRanges, holes };
-      if (saysZeroes) pushRanges(zeroes, piece.offset, result.zeroRanges);
-      return 'written';
-    });
-    const linked = reservation.link(outcomes);
-    if (linked instanceof Promise) await linked;
-    return { failure, zeroes, lost: lost.size > 0 };
+    if (result.outcome === 'zero') {
+      if (piece.fresh) return holes ? { zeroRanges: [0, piece.length], holes } : 'zero';
+      if (saysZeroes) filled.zeroes.push(piece);
+      return 'dropped';
+    }
+    if (result.outcome !== 'written') {
+      filled.failure ??= failureOf(result.failure, piece.offset);
+      return 'dropped';
+    }
+    if (result.zeroRanges.length === 0) return 'written';
+    // What a lane left out of new space may hold old bytes: it must not be linked as it is.
+    if (piece.fresh) return { zeroRanges: result.zeroRanges, holes };
+    if (saysZeroes) pushRanges(filled.zeroes, piece.offset, result.zeroRanges);
+    return 'written';
   }
 
   /**
@@ -280,21 +311,12 @@ export class CopySession {
     return lost;
   }
 
-  async #runSteps(
-    steps: readonly LaneStep[],
-    table: FileTable,
-    reservation: TargetReservation,
-  ): Promise<LaneResult[]> {
+  async #runSteps(steps: readonly LaneStep[], files: readonly HostFile[]): Promise<LaneResult[]> {
     if (steps.length === 0) return [];
-    try {
-      return await this.#lanes.run(
-        { task: { steps, slab: null, cancel: this.#cancel }, files: table.files },
-        this,
-      );
-    } catch (error) {
-      reservation.abandon();
-      throw error;
-    }
+    // A file that is never flushed may as well never be written back.
+    const flushedSoon = this.spec.flushedSoon === true && files.every(({ flushes }) => flushes);
+    const task = { steps, slab: null, cancel: this.#cancel, flushedSoon };
+    return this.#lanes.run({ task, files }, this);
   }
 
   /** The bytes go through the nodes: some driver must see them. */
@@ -304,22 +326,21 @@ export class CopySession {
     return copyThroughGraph(spec, span);
   }
 
-  async #copyCompressed(copy: {
-    readonly span: Span;
-    readonly parts: PlannedRange['parts'] | null;
-    readonly earlier: Promise<void>;
-  }): Promise<CopyFailure | null> {
-    const { span } = copy;
+  async #copyCompressed(
+    ranges: readonly PlannedRange[],
+    earlier: Promise<void>,
+  ): Promise<CopyFailure | null> {
     const packs = this.spec.target.node.driverNode.writeDeflated !== undefined;
-    if (copy.parts === null || !packs) {
-      await copy.earlier;
-      return copyThroughGraph(this.spec, span);
-    }
-    const range: PlannedRange = { ...span, parts: copy.parts };
+    if (packs) return eachSpan(ranges, (range) => this.#packRange(range, earlier));
+    await earlier;
+    return eachSpan(ranges, (range) => copyThroughGraph(this.spec, range));
+  }
+
+  async #packRange(range: PlannedRange, earlier: Promise<void>): Promise<CopyFailure | null> {
     const { unit } = this.spec;
     const table = new FileTable();
     const steps: LaneStep[] = [];
-    for (let at = span.offset; at < span.offset + span.length; at += unit) {
+    for (let at = range.offset; at < range.offset + range.length; at += unit) {
       steps.push(compressStep(range, at, { unit, table, index: steps.length }));
     }
     const slab = this.#takeSlab(steps.length * unit);
@@ -327,9 +348,9 @@ export class CopySession {
       { task: { steps, slab, cancel: this.#cancel }, files: table.files },
       this,
     );
-    await copy.earlier;
+    await earlier;
     try {
-      return await this.#pack({ span, slab, results });
+      return await this.#pack({ span: range, slab, results });
     } catch (error) {
       return { side: 'target', error: toBlockError(error) };
     } finally {
@@ -377,21 +398,41 @@ export class CopySession {
   }
 
   /** Counts the batch on every node of the source's view, and keeps freed clusters from reuse. */
-  #enterSource({ offset, length }: Span, exits: (() => void)[]): void {
+  #enterSource(spans: readonly Span[], exits: (() => void)[]): void {
     for (const node of nodesOfView(this.spec.source.node)) {
-      exits.push(node.enterBatch(offset, length, false));
+      for (const { offset, length } of spans) exits.push(node.enterBatch(offset, length, false));
       const lease = node.lease();
       exits.push(() => lease.release());
     }
   }
 }
 
+/** Reserved space and what its bytes come from. */
+interface Filling {
+  readonly range: PlannedRange;
+  readonly span: Span;
+  readonly reservation: TargetReservation;
+}
+
 interface Filled {
-  readonly failure: CopyFailure | null;
+  failure: CopyFailure | null;
   /** Linked or in place, left out by the lane because they are zero: still to be said so. */
-  readonly zeroes: readonly Span[];
-  /** A guest's write came first somewhere. */
-  readonly lost: boolean;
+  readonly zeroes: Span[];
+  /** Where a guest's write came first. */
+  readonly lost: readonly Span[];
+}
+
+/** All are tried, one after another; gives the first failure. */
+async function eachSpan<T extends Span>(
+  spans: readonly T[],
+  work: (span: T) => Promise<CopyFailure | null>,
+): Promise<CopyFailure | null> {
+  let failure: CopyFailure | null = null;
+  for (const span of spans) {
+    const result = await work(span);
+    failure ??= result;
+  }
+  return failure;
 }
 
 /** In place of a step's number: nothing to write, or not ours any more. */

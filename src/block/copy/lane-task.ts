@@ -59,6 +59,8 @@ export interface LaneTask {
   readonly slab: SharedArrayBuffer | null;
   /** One number: not 0 = do not begin another step. */
   readonly cancel: Int32Array;
+  /** A hint: what is written is flushed soon, so the host may begin at once. */
+  readonly flushedSoon?: boolean;
 }
 
 export interface LaneFailure {

@@ -42,7 +42,8 @@ export async function runNatively(
   addon: NativeAddon,
   { task, descriptors }: LaneMessage,
 ): Promise<LaneResult[]> {
-  const answer = await addon.copyLater(encode(task.steps, descriptors), task.cancel);
+  const program = encode(task.steps, descriptors);
+  const answer = await addon.copyLater(program, task.cancel, task.flushedSoon === true ? 1 : 0);
   return decode(answer, task.steps.length);
 }
 

@@ -31,6 +31,15 @@ export class RangeLocks {
     return this.#find(offset, length) !== null;
   }
 
+  /** Up to where [offset, end) is free: the begin of the first held range in it, or `end`. */
+  freeUntil(offset: number, end: number): number {
+    let until = end;
+    for (const held of this.#held) {
+      if (held.offset < until && offset < held.offset + held.length) until = held.offset;
+    }
+    return Math.max(offset, until);
+  }
+
   /** Nothing may overlap. Release exactly once. */
   take(offset: number, length: number): () => void {
     assert(!this.overlaps(offset, length), `range at ${offset} is taken`);

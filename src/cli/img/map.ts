@@ -131,7 +131,7 @@ function entryAt(top: Node, place: Place): Eventually<MapEntry> {
     const { backing } = node;
     // Past the end of its backing file a layer reads as zeroes by itself.
     if (backing === null || offset >= backing.length) {
-      return entry(offset, { length, zero: true }, depth);
+      return entry(offset, { ...status, zero: true, data: false }, depth);
     }
     return entryAt(backing, { offset, length, depth: depth + 1 });
   });

@@ -20,8 +20,9 @@ export interface NativeAddon {
   /**
    * Copies between descriptors on a thread of the pool: a program of numbers, and numbers in
    * answer (native/copy.cc has their order). Steps not begun when `cancel[0]` is not 0 are skipped.
+   * With `writeBack` 1 the host begins to write back what was written, and nobody waits for it.
    */
-  copyLater(program: Float64Array, cancel: Int32Array): Promise<Float64Array>;
+  copyLater(program: Float64Array, cancel: Int32Array, writeBack: 0 | 1): Promise<Float64Array>;
   fileSize(descriptor: number): number;
   seekData(descriptor: number, offset: number): number;
   seekHole(descriptor: number, offset: number): number;

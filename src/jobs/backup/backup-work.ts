@@ -16,13 +16,8 @@ import {
   viewStatus,
   yieldToLoop,
 } from '../../block/copy/index.js';
-import type {
-  CopyBeforeWriteInternal,
-  CopyFailure,
-  CopySession,
-  Span,
-  ViewStatus,
-} from '../../block/copy/index.js';
+import type { CopyBeforeWriteInternal, CopyFailure, CopySession } from '../../block/copy/index.js';
+import type { Span, ViewStatus } from '../../block/copy/index.js';
 import { CopyLoop } from '../copy-loop.js';
 import type { CopyWork, Hold } from '../copy-loop.js';
 import type { Job } from '../job.js';
@@ -146,6 +141,7 @@ export class BackupWork implements StartableWork {
       target,
       unit: plan.compress ? cluster : plan.unit,
       zeroGranularity: plan.unit,
+      flushedSoon: true,
       hostCopies: plan.hostCopies,
       compress: plan.compress,
     });
@@ -215,19 +211,23 @@ export class BackupWork implements StartableWork {
   }
 
   async #next(job: Job, limit: number): Promise<CopyWork | Hold | null> {
+    const { unit } = this.#plan;
     const bitmap = this.#bitmap;
-    for (;;) {
+    const claims: Claim[] = [];
+    for (let left = limit; claims.length < COPY_LIMITS.batchRuns; ) {
+      if (claims.length > 0 && left < unit) break;
       const offset = this.#nextDirty();
-      if (offset < 0) {
-        // A guest's copy that fails gives its units back, so the last of them is waited for.
-        const others = this.#inFlight === 0 ? bitmap.locks.wait(0, bitmap.length) : undefined;
-        return others === undefined ? null : { until: others };
-      }
+      if (offset < 0) break;
       const zeroes = await this.#zeroesAt(offset);
       if (!bitmap.isDirty(offset)) continue;
-      if (zeroes > 0) return this.#claim(job, { offset, limit: zeroes, zero: true });
-      return this.#claim(job, { offset, limit, zero: false });
+      const claim = this.#claim({ offset, limit: zeroes > 0 ? zeroes : left, zero: zeroes > 0 });
+      claims.push(claim);
+      if (!claim.zero) left -= claim.length;
     }
+    if (claims.length > 0) return this.#workOf(job, claims);
+    // A guest's copy that fails gives its units back, so the last of them is waited for.
+    const others = this.#inFlight === 0 ? bitmap.locks.wait(0, bitmap.length) : undefined;
+    return others === undefined ? null : { until: others };
   }
 
   #nextDirty(): number {
@@ -287,38 +287,49 @@ export class BackupWork implements StartableWork {
     return length >= left ? left : length - (length % this.#plan.unit);
   }
 
-  /** The range is held, so what is discarded is what was copied. */
-  async #copy(range: Span, zero: boolean): Promise<CopyFailure | null> {
-    const session = must(this.#session, 'the job runs');
-    const { offset, length } = range;
-    const failure = await (zero ? session.zero(offset, length) : session.copy(offset, length));
-    if (failure !== null || this.#discard === null) return failure;
-    return this.#discard.discard(range);
-  }
-
-  #claim(
-    job: Job,
-    wanted: { readonly offset: number; readonly limit: number; readonly zero: boolean },
-  ): CopyWork {
+  #claim(wanted: Omit<Claim, 'length' | 'release'> & { readonly limit: number }): Claim {
     const bitmap = this.#bitmap;
     const { offset, zero } = wanted;
     const length = bitmap.dirtyRun(offset, wanted.limit);
     const release = bitmap.locks.take(offset, length);
     bitmap.clear(offset, length);
     this.#cursor = offset + length;
-    const bytes = this.#unitBytes(length);
-    this.#inFlight += bytes;
+    this.#inFlight += this.#unitBytes(length);
+    return { offset, length, zero, release };
+  }
+
+  #workOf(job: Job, claims: readonly Claim[]): CopyWork {
+    const bitmap = this.#bitmap;
+    const data = claims.filter(({ zero }) => !zero);
     return {
-      offset,
-      length,
-      cost: zero ? 0 : length,
-      run: () => this.#copy({ offset, length }, zero),
+      cost: data.reduce((sum, { length }) => sum + length, 0),
+      run: () => this.#copy(claims, data),
       over: (failure) => {
-        this.#inFlight -= bytes;
-        if (failure !== null) bitmap.set(offset, length);
-        release();
+        for (const claim of claims) {
+          this.#inFlight -= this.#unitBytes(claim.length);
+          if (failure !== null) bitmap.set(claim.offset, claim.length);
+          claim.release();
+        }
         job.progressTo(this.#total - this.#bytesDue);
       },
     };
   }
+
+  /** The ranges are held, so what is discarded is what was copied. */
+  async #copy(claims: readonly Claim[], data: readonly Claim[]): Promise<CopyFailure | null> {
+    const session = must(this.#session, 'the job runs');
+    for (const { offset, length, zero } of claims) {
+      const failure = zero ? await session.zero(offset, length) : null;
+      if (failure !== null) return failure;
+    }
+    const failure = data.length > 0 ? await session.copyAll(data) : null;
+    if (failure !== null || this.#discard === null) return failure;
+    return this.#discard.discard(claims);
+  }
+}
+
+/** Units that nobody else copies until they are released. */
+interface Claim extends Span {
+  readonly zero: boolean;
+  release(): void;
 }

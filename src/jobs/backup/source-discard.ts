@@ -30,8 +30,8 @@ export class SourceDiscard {
     this.#targetFlush = new GroupFlush(target);
   }
 
-  /** For a range that is written to the target; a failure means that nothing was discarded. */
-  async discard({ offset, length }: Span): Promise<CopyFailure | null> {
+  /** For ranges that are written to the target; a failure means that nothing was discarded. */
+  async discard(ranges: readonly Span[]): Promise<CopyFailure | null> {
     if (this.#source.node.driver.supports.write !== 'none') {
       try {
         await this.#targetFlush.flush();
@@ -39,14 +39,18 @@ export class SourceDiscard {
         return { side: 'target', error: toBlockError(error) };
       }
     }
+    for (const range of ranges) await this.#discardOne(range);
+    if (this.#discarded >= COPY_LIMITS.discardedBytes) await this.makeRoom();
+    return null;
+  }
+
+  async #discardOne({ offset, length }: Span): Promise<void> {
     try {
       await this.#source.node.discard(discardRequest(offset, length));
     } catch (error) {
       toBlockError(error);
     }
     this.#discarded += length;
-    if (this.#discarded >= COPY_LIMITS.discardedBytes) await this.makeRoom();
-    return null;
   }
 
   /** What was discarded becomes free. */

@@ -120,6 +120,7 @@ export class CommitWork implements StartableWork {
       target: must(this.#base, 'the job is attached'),
       unit,
       zeroGranularity: unit,
+      flushedSoon: true,
     });
     const walk = new DueWalk({
       job,
@@ -127,7 +128,7 @@ export class CommitWork implements StartableWork {
       unit,
       retries: true,
       statusAt: (offset, end) => this.#statusAt(offset, end),
-      copy: (offset, length) => session.copy(offset, length),
+      copy: (spans) => session.copyAll(spans),
     });
     this.#loop = new CopyLoop({
       clock: graph.clock,

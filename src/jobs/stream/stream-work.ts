@@ -145,6 +145,7 @@ export class StreamWork implements JobWork {
       target: { node: top },
       unit: this.#unit,
       zeroGranularity: this.#unit,
+      flushedSoon: true,
       fill: (offset, length) => this.#copier.fill(offset, length),
     });
     const walk = new DueWalk({
@@ -153,7 +154,7 @@ export class StreamWork implements JobWork {
       unit: this.#unit,
       retries: this.#plan.onError !== 'ignore',
       statusAt: (offset, end) => this.#statusAt(offset, end),
-      copy: async (offset, length) => asRead(await session.copy(offset, length)),
+      copy: async (spans) => asRead(await session.copyAll(spans)),
     });
     this.#loop = new CopyLoop({
       clock: graph.clock,

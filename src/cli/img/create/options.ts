@@ -58,7 +58,7 @@ const QCOW2_OPTIONS: readonly CreateOption[] = [
   {
     name: 'extended_l2',
     type: 'bool',
-    help: '',
+    help: 'Extended L2 tables',
     fallback: 'off',
     member: 'extended-l2',
   },

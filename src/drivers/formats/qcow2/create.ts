@@ -14,6 +14,7 @@ import { requireShortFormat } from './header-update.js';
 import {
   CompressionType,
   DEFAULT_CLUSTER_SIZE,
+  EXTENDED_L2_BIT,
   ExtensionType,
   FEATURE_ENTRY_SIZE,
   FEATURE_NAMES,
@@ -22,6 +23,7 @@ import {
   LAZY_REFCOUNTS_BIT,
   MAX_CLUSTER_BITS,
   MIN_CLUSTER_BITS,
+  MIN_EXTENDED_CLUSTER_BITS,
   QCOW2_MAGIC,
   V2_HEADER_LENGTH,
   V3_HEADER_LENGTH,
@@ -59,9 +61,10 @@ export async function createQcow2(
   context: CreateContext,
   options: Qcow2CreateOptions,
 ): Promise<void> {
-  const file = await context.node(options.file);
+  // Opening the file may empty it: not for an image that cannot be.
   const image = emptyImage(options);
   const { header, tables, fileLength } = layOut(image);
+  const file = await context.node(options.file);
   // A block device stays as long as it is.
   await file.truncate(0, { exact: false });
   const { preallocation } = image;
@@ -100,6 +103,8 @@ export function emptyImage(options: Qcow2CreateOptions): EmptyImage {
     throw invalid('Cluster size must be a power of two between 512 and 2048k');
   }
   if (size % 512 !== 0) throw invalid('Image size must be a multiple of 512 bytes');
+  const extendedL2 = options['extended-l2'] === true;
+  if (extendedL2) requireRoomForBitmaps(version, clusterBits);
   const refcountBits = options['refcount-bits'] ?? 16;
   const refcountOrder = Math.log2(refcountBits);
   if (!Number.isInteger(refcountOrder) || refcountOrder > 6) {
@@ -118,7 +123,7 @@ export function emptyImage(options: Qcow2CreateOptions): EmptyImage {
         '(use version=v3 or greater)',
     );
   }
-  const geometry = geometryOf(clusterBits, refcountOrder);
+  const geometry = geometryOf(clusterBits, refcountOrder, extendedL2);
   if (size > MAX_OFFSET || l1EntriesFor(size, geometry) * 8 > IMAGE_LIMITS.qcow2L1Bytes) {
     throw new BlockError(
       'too-large',
@@ -127,7 +132,7 @@ export function emptyImage(options: Qcow2CreateOptions): EmptyImage {
   }
   const preallocation = options.preallocation ?? 'off';
   if (preallocation !== 'off') {
-    if (options['backing-file'] !== undefined) {
+    if (options['backing-file'] !== undefined && !extendedL2) {
       throw invalid(
         'Backing file and preallocation can only be used at the same time ' +
           'if extended_l2 is on',
@@ -136,6 +141,21 @@ export function emptyImage(options: Qcow2CreateOptions): EmptyImage {
     refuseBeyondTable(size, geometry);
   }
   return { size, version, geometry, lazyRefcounts, preallocation, ...backing(options) };
+}
+
+/** Extended L2 entries exist since version 3, and subclusters have at least a sector. */
+function requireRoomForBitmaps(version: 2 | 3, clusterBits: number): void {
+  if (version < 3) {
+    throw invalid(
+      'Extended L2 entries are only supported with compatibility level 1.1 and above ' +
+        '(use version=v3 or greater)',
+    );
+  }
+  if (clusterBits >= MIN_EXTENDED_CLUSTER_BITS) return;
+  throw invalid(
+    'Extended L2 entries are only supported with cluster sizes of at least ' +
+      `${2 ** MIN_EXTENDED_CLUSTER_BITS} bytes`,
+  );
 }
 
 /** The refcount table of a full image must not be larger than one that can be opened. */
@@ -175,7 +195,6 @@ function refuseUnsupported(options: Qcow2CreateOptions): void {
   if (options.encrypt !== undefined) refuse('encrypt', 'luks');
   if (options['data-file'] !== undefined) refuse('data-file', options['data-file']);
   if (options['data-file-raw'] === true) refuse('data-file-raw', true);
-  if (options['extended-l2'] === true) refuse('extended-l2', true);
   if (options['compression-type'] === 'zstd') refuse('compression-type', 'zstd');
 }
 
@@ -243,30 +262,31 @@ function refcountTable(
 function l1Table(length: number, data: DataPlaces, clusterSize: number): Uint8Array {
   const view = new DataView(new ArrayBuffer(length));
   for (let index = 0; index < data.l2Clusters; index += 1) {
-    setOwned(view, index, (data.l2Cluster + index) * clusterSize);
+    setOwned(view, index * 8, (data.l2Cluster + index) * clusterSize);
   }
   return new Uint8Array(view.buffer);
 }
 
 function* l2Tables(geometry: Geometry, data: DataPlaces): Generator<Piece> {
-  const { clusterSize, l2Entries } = geometry;
+  const { clusterSize, l2Entries, l2EntryBytes } = geometry;
   const firstData = data.l2Cluster + data.l2Clusters;
   for (let table = 0; table < data.l2Clusters; table += 1) {
     const view = new DataView(new ArrayBuffer(clusterSize));
     const first = table * l2Entries;
     const count = Math.min(l2Entries, data.dataClusters - first);
     for (let index = 0; index < count; index += 1) {
-      setOwned(view, index, (firstData + first + index) * clusterSize);
+      // With a bitmap of subclusters none of them is allocated: what is behind shows through.
+      setOwned(view, index * l2EntryBytes, (firstData + first + index) * clusterSize);
     }
     const bytes = new Uint8Array(view.buffer);
     yield { offset: (data.l2Cluster + table) * clusterSize, bytes };
   }
 }
 
-/** An L1 or L2 entry for a cluster with refcount one. */
-function setOwned(view: DataView, index: number, hostOffset: number): void {
-  view.setUint32(index * 8, (Math.floor(hostOffset / 0x1_0000_0000) | COPIED) >>> 0);
-  view.setUint32(index * 8 + 4, hostOffset % 0x1_0000_0000);
+/** At byte `at`, an L1 or L2 entry for a cluster with refcount one. */
+function setOwned(view: DataView, at: number, hostOffset: number): void {
+  view.setUint32(at, (Math.floor(hostOffset / 0x1_0000_0000) | COPIED) >>> 0);
+  view.setUint32(at + 4, hostOffset % 0x1_0000_0000);
 }
 
 interface TablePlaces {
@@ -353,7 +373,7 @@ function encodeHeaderCluster(
     refcountTableClusters: places.tableClusters,
     nbSnapshots: 0,
     snapshotsOffset: 0,
-    incompatibleFeatures: NO_BITS,
+    incompatibleFeatures: geometry.l2EntryBytes === 16 ? EXTENDED_L2_BIT : NO_BITS,
     compatibleFeatures: image.lazyRefcounts ? LAZY_REFCOUNTS_BIT : NO_BITS,
     autoclearFeatures: NO_BITS,
     refcountOrder: geometry.refcountOrder,

@@ -19,6 +19,8 @@ export const EntryKind = {
   compressed: 4,
   /** The zero bit in a version 2 image. */
   invalid: 5,
+  /** A subcluster that shows what is behind, though its cluster has a host cluster. */
+  hosted: 6,
 } as const;
 export type EntryKind = (typeof EntryKind)[keyof typeof EntryKind];
 
@@ -33,7 +35,7 @@ const L1_RESERVED = L1_ENTRY.reserved;
 
 /** What an L2 entry says; reserved bits other than version 2's zero bit are left to check. */
 export function entryKind(hi: number, lo: number, version: number): EntryKind {
-  if ((hi & COMPRESSED_HI) !== 0) return EntryKind.compressed;
+  if (isCompressed(hi)) return EntryKind.compressed;
   const allocated = (hi & OFFSET_HI) !== 0 || (lo & OFFSET_LO) !== 0;
   if ((lo & ZERO_LO) !== 0) {
     if (version < 3) return EntryKind.invalid;
@@ -45,6 +47,10 @@ export function entryKind(hi: number, lo: number, version: number): EntryKind {
 /** Byte offset of the L2 table or of the data cluster; 0 means none. */
 export function entryHostOffset(hi: number, lo: number): number {
   return (hi & OFFSET_HI) * TWO_32 + ((lo & OFFSET_LO) >>> 0);
+}
+
+export function isCompressed(hi: number): boolean {
+  return (hi & COMPRESSED_HI) !== 0;
 }
 
 /** The refcount of what the entry points to is exactly one. */
@@ -81,10 +87,35 @@ export interface L2Entry {
   readonly lo: number;
   readonly zeroes: number;
   readonly allocated: number;
+  /** In a data file, of which it names the begin. */
+  readonly atZero?: boolean;
 }
+
+type EntryWidth = Pick<Geometry, 'l2EntryBytes' | 'dataFile'>;
 
 /** Every subcluster of a cluster. */
 export const ALL_SUBCLUSTERS = 0xffff_ffff;
+
+/** What is at `at` of an L2 table. */
+export function entryIn(view: DataView, at: number, geometry: EntryWidth): L2Entry {
+  const hi = view.getUint32(at);
+  const lo = view.getUint32(at + 4);
+  if (geometry.l2EntryBytes === 8) return { hi, lo, zeroes: 0, allocated: 0 };
+  const entry = { hi, lo, zeroes: view.getUint32(at + 8), allocated: view.getUint32(at + 12) };
+  if (!geometry.dataFile || entryHostOffset(hi, lo) !== 0) return entry;
+  return { ...entry, atZero: isCopied(hi) && !isCompressed(hi) };
+}
+
+/** A place belongs to the cluster; the entry is not compressed. */
+export function isHosted({ hi, lo, atZero = false }: L2Entry): boolean {
+  return atZero || entryHostOffset(hi, lo) !== 0;
+}
+
+/** The bitmaps contradict each other or the host offset; the entry is not compressed. */
+export function isContradiction(entry: L2Entry): boolean {
+  if (!isHosted(entry)) return entry.allocated !== 0;
+  return (entry.zeroes & entry.allocated) !== 0;
+}
 
 export const UNALLOCATED_ENTRY: L2Entry = { hi: 0, lo: 0, zeroes: 0, allocated: 0 };
 const ZERO_ENTRY: L2Entry = { ...UNALLOCATED_ENTRY, lo: ZERO_LO };

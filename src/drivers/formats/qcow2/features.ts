@@ -25,12 +25,6 @@ export function unsupportedFeature(header: Qcow2Header): string | null {
     const type = fields.compressionType;
     return `qcow2 compression type zstd is not supported (compression_type ${type})`;
   }
-  if (has(Incompatible.extendedL2)) {
-    return `qcow2 extended L2 entries are not supported (${word})`;
-  }
-  if (header.bitmapCount > 0) {
-    return `qcow2 persistent bitmaps are not supported (nb_bitmaps ${header.bitmapCount})`;
-  }
   return null;
 }
 

@@ -10,6 +10,7 @@ import {
   DEFAULT_CLUSTER_SIZE,
   MAX_CLUSTER_BITS,
   MIN_CLUSTER_BITS,
+  MIN_EXTENDED_CLUSTER_BITS,
 } from './layout.js';
 
 export interface MeasureOptions {
@@ -23,7 +24,7 @@ export interface MeasureOptions {
   readonly version?: string;
 }
 
-const MIN_EXTENDED_CLUSTER = 16_384;
+const MIN_EXTENDED_CLUSTER = 2 ** MIN_EXTENDED_CLUSTER_BITS;
 
 /** Throws kind `invalid-option` or `too-large` in the reference's words. */
 export async function measureQcow2(

@@ -8,9 +8,12 @@ import {
   compressedLength,
   EntryKind,
   entryHostOffset,
+  entryIn,
   entryKind,
   hasReservedL1Bits,
   hasReservedL2Bits,
+  isCompressed,
+  isContradiction,
   isCopied,
 } from '../entries.js';
 import type { Qcow2Header } from '../header.js';
@@ -83,6 +86,7 @@ export class MappingSweep {
     for (let at = 0; at < bytes.length; at += l2EntryBytes) {
       const hi = view.getUint32(at);
       const lo = view.getUint32(at + 4);
+      if (l2EntryBytes === 16 && this.#refusesBitmap(view, at, times)) continue;
       if (hi === 0 && lo === 0) continue;
       const kind = entryKind(hi, lo, 3);
       if (kind === EntryKind.compressed) {
@@ -110,6 +114,35 @@ export class MappingSweep {
         times,
       );
     }
+  }
+
+  /** Whether nothing is to be counted for an entry whose subcluster bitmap cannot be. */
+  #refusesBitmap(view: DataView, at: number, times: number): boolean {
+    const { findings, header } = this.#context;
+    const entry = entryIn(view, at, header.geometry);
+    const { hi, lo, zeroes, allocated } = entry;
+    if (isCompressed(hi)) {
+      if (zeroes === 0 && allocated === 0) return false;
+      const index = at / header.geometry.l2EntryBytes;
+      findings.corrupt(
+        () =>
+          `ERROR compressed cluster ${index} with non-zero subcluster allocation bitmap, ` +
+          `entry=${hexBits({ hi, lo })}`,
+        times,
+      );
+      return true;
+    }
+    if (!isContradiction(entry)) return false;
+    const offset = entryHostOffset(hi, lo);
+    findings.corrupt(
+      () =>
+        offset === 0
+          ? 'ERROR: Unallocated cluster has non-zero subcluster allocation map'
+          : `ERROR offset=${offset.toString(16)}: Allocated cluster has corrupted subcluster ` +
+            'allocation bitmap',
+      times,
+    );
+    return false;
   }
 
   #countCompressed(hi: number, lo: number, times: number): void {

@@ -4,27 +4,34 @@
 // Version 3 says "reads as zeroes" in the entry. Version 2 cannot: without a backing file an
 // unallocated entry reads as zeroes, with one (be it named in the header and not open) only
 // written zeroes do, and a discard does nothing (it would uncover the backing file). A discard
-// touches whole clusters only; the image's last cluster counts as whole when the range reaches the
-// end. All entries of one L2 table change in one turn, so no lock is held, but held locks are
-// waited for.
+// touches whole clusters only, zeroes whole subclusters where there are such; the image's last
+// cluster counts as whole when the range reaches the end. A part of a compressed cluster can only
+// be written. All entries of one L2 table change in one turn, so no lock is held, but held locks
+// are waited for.
 
 import { BlockError, settle } from '../../../../base/index.js';
 import type { Eventually } from '../../../../base/index.js';
-import { RequestFlag } from '../../../../block/index.js';
-import { EntryKind, entryKind, UNALLOCATED_ENTRY, zeroEntry } from '../entries.js';
-import type { MetadataStore, Qcow2Image, Table } from '../metadata/index.js';
+import { RequestFlag, zeroRequest } from '../../../../block/index.js';
+import {
+  ALL_SUBCLUSTERS,
+  EntryKind,
+  entryIn,
+  isCompressed,
+  UNALLOCATED_ENTRY,
+  zeroEntry,
+} from '../entries.js';
+import type { Clusters, MetadataStore, Qcow2Image, Table } from '../metadata/index.js';
+import { discardData, droppedData } from './data-file.js';
 import { RunPlan } from './plan.js';
 import { nothing, runSteps } from './steps.js';
 import type { Stepper } from './steps.js';
+import { erasedEntry, maskWithin } from './subclusters.js';
+import type { Erasure, Span } from './subclusters.js';
 import type { Writer } from './write.js';
 
-interface Change {
-  /** Discarded: an entry that is not allocated here and has no backing file stays as it is. */
-  readonly discard: boolean;
-  /** Host clusters are given up; otherwise they stay with the entry, preallocated. */
-  readonly unmap: boolean;
-  /** Only entries that are not allocated become others. */
-  readonly holes?: boolean;
+interface Change extends Erasure {
+  /** Nothing is written: what an entry cannot say is refused. */
+  readonly noFallback?: boolean;
 }
 
 const DISCARD: Change = { discard: true, unmap: true };
@@ -50,19 +57,49 @@ export class Eraser implements Stepper<Change> {
     const image = this.#image;
     image.assertWritable();
     if (image.version < 3 && image.backing !== null) return undefined;
-    const { start, end } = this.#wholeClusters(offset, length);
+    const { start, end } = this.#whole(image.clusterSize, { offset, length });
     if (start >= end) return undefined;
-    return this.#change({ offset: start, length: end - start }, DISCARD);
+    const range = { offset: start, length: end - start };
+    if (!image.dataFileRaw) return this.#change(range, DISCARD);
+    return this.#discardRaw(range);
+  }
+
+  /** What cannot be punched stays: the file must hold what the guest sees. */
+  async #discardRaw(range: { offset: number; length: number }): Promise<void> {
+    try {
+      await this.#zeroRaw(range, RequestFlag.mayUnmap | RequestFlag.noFallback);
+    } catch (error) {
+      if (error instanceof BlockError) return;
+      throw error;
+    }
+    await this.#change(range, DISCARD);
+  }
+
+  /** The bytes of a raw data file, as far as it reaches. */
+  #zeroRaw({ offset, length }: { offset: number; length: number }, flags: number) {
+    const { data } = this.#image;
+    const there = Math.min(length, data.length - offset);
+    return there <= 0 ? undefined : data.writeZeroes(zeroRequest(offset, there, flags));
   }
 
   writeZeroes(offset: number, length: number, flags: number): Eventually<void> {
     const image = this.#image;
     image.assertWritable();
+    if (!image.dataFileRaw) return this.#writeZeroes(offset, length, flags);
+    const kept = flags & (RequestFlag.mayUnmap | RequestFlag.noFallback);
+    return settle(this.#zeroRaw({ offset, length }, kept), () =>
+      this.#writeZeroes(offset, length, flags),
+    );
+  }
+
+  #writeZeroes(offset: number, length: number, flags: number): Eventually<void> {
+    const image = this.#image;
     const unmap = (flags & RequestFlag.mayUnmap) !== 0;
-    const { start, end } = this.#wholeClusters(offset, length);
+    const { start, end } = this.#whole(image.geometry.subclusterSize, { offset, length });
     const sayable = image.version >= 3 || (image.holesStayZero && unmap);
     if (!sayable || start >= end) return this.#zeroEdge(offset, length, flags);
-    const change = unmap ? ZERO_UNMAP : ZERO_KEEP;
+    let change = unmap ? ZERO_UNMAP : ZERO_KEEP;
+    if ((flags & RequestFlag.noFallback) !== 0) change = { ...change, noFallback: true };
     const head = this.#zeroEdge(offset, start - offset, flags);
     const middle = settle(head, () => this.#change({ offset: start, length: end - start }, change));
     return settle(middle, () => this.#zeroEdge(end, offset + length - end, flags));
@@ -77,7 +114,9 @@ export class Eraser implements Stepper<Change> {
 
   /** Makes whole clusters read as zeroes where the format can say so (v3, or no backing file). */
   zeroClusters(offset: number, length: number): Eventually<void> {
-    return this.#change({ offset, length }, ZERO_UNMAP);
+    const { clusterSize } = this.#image;
+    const whole = Math.ceil(length / clusterSize) * clusterSize;
+    return this.#change({ offset, length: whole }, ZERO_UNMAP);
   }
 
   /** One cluster within this turn; its table is ours to write, and no lock covers the cluster. */
@@ -92,7 +131,7 @@ export class Eraser implements Stepper<Change> {
     const room = this.#store.makeRoom();
     if (room !== undefined) return room;
     const reach = Math.min(length, geometry.l2Coverage - (offset % geometry.l2Coverage));
-    const first = offset / clusterSize;
+    const first = Math.floor(offset / clusterSize);
     const end = Math.ceil((offset + reach) / clusterSize);
     const conflict = image.locks.conflict(first, end);
     if (conflict !== null) return conflict;
@@ -102,10 +141,55 @@ export class Eraser implements Stepper<Change> {
       const table = this.#store.forWriting(offset);
       if (table instanceof Promise) return table.then(nothing);
       if (table === undefined) return undefined;
-      for (let cluster = first; cluster < end; cluster += 1) this.#apply(table, cluster, change);
+      const span = { start: offset, end: offset + reach };
+      const dropped = this.#punches(change) ? droppedData(this.#store, table, span) : null;
+      const whole = offset % clusterSize === 0 && span.end % clusterSize === 0;
+      if (geometry.subclustersPerCluster === 1 || whole) {
+        this.#applyAll(table, { first, end }, change);
+        this.stepLength = reach;
+      } else {
+        const erased = this.#eraseSubclusters(table, span, change);
+        if (erased instanceof Promise) return erased;
+      }
+      return dropped === null ? undefined : discardData(image, dropped, { first, end });
     }
     this.stepLength = reach;
     return undefined;
+  }
+
+  /** Goes as far as the table itself can say it. */
+  #eraseSubclusters(table: Table, span: Span, change: Change): Eventually<void> {
+    const { clusterSize, geometry } = this.#image;
+    let at = span.start;
+    for (let cluster = Math.floor(at / clusterSize); at < span.end; cluster += 1) {
+      const next = Math.min(span.end, (cluster + 1) * clusterSize);
+      const mask = maskWithin(span, cluster, geometry);
+      const part = mask !== ALL_SUBCLUSTERS && change.holes !== true;
+      if (part && isCompressed(table.view.getUint32(this.#store.entryAt(cluster)))) {
+        this.stepLength = at - span.start;
+        if (at > span.start) return undefined;
+        this.stepLength = next - at;
+        const flags = change.noFallback === true ? RequestFlag.noFallback : 0;
+        return this.#writeEdge(at, next - at, flags);
+      }
+      this.#erase(table, { cluster, mask }, change);
+      at = next;
+    }
+    this.stepLength = at - span.start;
+    return undefined;
+  }
+
+  #erase(table: Table, which: { cluster: number; mask: number }, change: Change): void {
+    const { geometry, backing } = this.#image;
+    const { cluster, mask } = which;
+    const old = entryIn(table.view, this.#store.entryAt(cluster), geometry);
+    const entry = erasedEntry(old, mask, { ...change, geometry, backed: backing !== null });
+    if (entry === old) return;
+    if (entry.hi !== 0 || entry.lo !== 0 || (old.hi === 0 && old.lo === 0)) {
+      this.#store.setEntry(table, cluster, entry);
+    } else {
+      this.#store.replaceEntry(table, cluster, { entry, punch: this.#punches(change) });
+    }
   }
 
   #change(range: { offset: number; length: number }, change: Change): Eventually<void> {
@@ -119,12 +203,27 @@ export class Eraser implements Stepper<Change> {
     return version >= 3 && (!change.discard || backing !== null);
   }
 
+  #applyAll(table: Table, clusters: Clusters, change: Change): void {
+    if (this.#image.version >= 3 && this.#store.isEmpty(table, clusters)) {
+      const changes = this.#needsEntry(EntryKind.unallocated, change);
+      if (changes) this.#store.setEmpty(table, clusters, null);
+      return;
+    }
+    for (let cluster = clusters.first; cluster < clusters.end; cluster += 1) {
+      this.#apply(table, cluster, change);
+    }
+  }
+
   #apply(table: Table, cluster: number, change: Change): void {
     const image = this.#image;
+    if (image.geometry.subclustersPerCluster > 1) {
+      this.#erase(table, { cluster, mask: ALL_SUBCLUSTERS }, change);
+      return;
+    }
     const at = this.#store.entryAt(cluster);
     const hi = table.view.getUint32(at);
     const lo = table.view.getUint32(at + 4);
-    const kind = entryKind(hi, lo, image.version);
+    const kind = image.entryKind(hi, lo);
     if (!this.#needsEntry(kind, change)) return;
     if (change.holes === true && kind !== EntryKind.unallocated) return;
     if (image.version < 3) {
@@ -147,12 +246,16 @@ export class Eraser implements Stepper<Change> {
     return change.unmap && passDiscardRequest;
   }
 
-  #wholeClusters(offset: number, length: number): { start: number; end: number } {
+  /** The whole units in a range; the image's last cluster ends where it is cut off. */
+  #whole(unit: number, { offset, length }: { offset: number; length: number }): Span {
     const { clusterSize, size } = this.#image;
     const end = offset + length;
     return {
-      start: Math.ceil(offset / clusterSize) * clusterSize,
-      end: end === size ? end : Math.floor(end / clusterSize) * clusterSize,
+      start: Math.ceil(offset / unit) * unit,
+      end:
+        end === size
+          ? Math.ceil(end / clusterSize) * clusterSize
+          : Math.floor(end / unit) * unit,
     };
   }
 
@@ -169,10 +272,11 @@ export class Eraser implements Stepper<Change> {
   }
 
   #claimHoles(offset: number, length: number): Eventually<void> {
-    const { version, clusterSize, size } = this.#image;
+    const { version, geometry } = this.#image;
     if (version < 3) return undefined;
-    const start = Math.floor(offset / clusterSize) * clusterSize;
-    const end = Math.min(size, Math.ceil((offset + length) / clusterSize) * clusterSize);
+    const unit = geometry.subclusterSize;
+    const start = Math.floor(offset / unit) * unit;
+    const end = Math.ceil((offset + length) / unit) * unit;
     return this.#change({ offset: start, length: end - start }, ZERO_HOLES);
   }
 
@@ -198,7 +302,8 @@ export class Eraser implements Stepper<Change> {
       if (table instanceof Promise) return table.then(() => this.#readsAsZeroes(offset, length));
       plan.find(table, at, offset + length - at);
       const zero = plan.kind === EntryKind.zero || plan.kind === EntryKind.zeroAllocated;
-      const hole = plan.kind === EntryKind.unallocated && this.#holeIsZero();
+      const shows = plan.kind === EntryKind.unallocated || plan.kind === EntryKind.hosted;
+      const hole = shows && this.#holeIsZero();
       if (!zero && !hole) return false;
     }
     return true;

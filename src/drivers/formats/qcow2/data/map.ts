@@ -40,7 +40,7 @@ export class Mapper {
     const plan = this.#plan;
     plan.find(table, offset, length);
     const status = this.#describe(plan);
-    if (status.allocated || plan.length === length) return status;
+    if (plan.kind !== EntryKind.unallocated || plan.length === length) return status;
     return { ...status, length: this.#unallocatedLength(offset, length) };
   }
 
@@ -98,17 +98,22 @@ export class Mapper {
 
   #describe(plan: RunPlan): BlockStatus {
     const { length, kind } = plan;
-    const allocated = kind !== EntryKind.unallocated;
+    const allocated = kind !== EntryKind.unallocated && kind !== EntryKind.hosted;
     const compressed = kind === EntryKind.compressed;
     if (kind === EntryKind.data || kind === EntryKind.zeroAllocated) {
       const zero = kind === EntryKind.zeroAllocated;
       const { hostOffset } = plan;
-      const { file } = this.#image;
+      const { data: file } = this.#image;
       if (zero) return { length, allocated, data: false, zero, compressed, hostOffset, file };
       const recurse = this.#mayHaveHoles === true;
       return { length, allocated, data: true, zero, compressed, hostOffset, file, recurse };
     }
     const zero = kind === EntryKind.zero || (!allocated && this.#image.backing === null);
+    if (kind === EntryKind.hosted) {
+      const { hostOffset } = plan;
+      const { file } = this.#image;
+      return { length, allocated, data: false, zero, compressed, hostOffset, file };
+    }
     return { length, allocated, data: compressed, zero, compressed };
   }
 
@@ -116,6 +121,7 @@ export class Mapper {
     const { kind, length, hostOffset, compressedLength } = this.#plan;
     switch (kind) {
       case EntryKind.unallocated:
+      case EntryKind.hosted:
         return [{ kind: 'backing', length }];
       case EntryKind.data:
         return this.#lowerData(hostOffset, length);
@@ -129,7 +135,7 @@ export class Mapper {
   }
 
   #lowerData(hostOffset: number, length: number): Eventually<readonly Extent[] | null> {
-    const { file } = this.#image;
+    const { data: file } = this.#image;
     const there = Math.min(length, Math.max(0, file.length - hostOffset));
     if (there === 0) return [{ kind: 'zero', length }];
     return settle(file.planExtents(hostOffset, there), (extents) => {

@@ -7,7 +7,7 @@
 import { QCOW2_LIMITS, settleFinally } from '../../../../base/index.js';
 import { zeroRequest } from '../../../../block/index.js';
 import type { TruncateOptions } from '../../../../block/index.js';
-import { ownedEntry } from '../entries.js';
+import { entryIn, ownedEntry } from '../entries.js';
 import type { ClusterRun, MetadataStore } from '../metadata/index.js';
 
 export interface PreallocationRange {
@@ -68,7 +68,7 @@ async function fill(
 
 async function link(store: MetadataStore, first: number, run: ClusterRun): Promise<void> {
   const { image } = store;
-  const { clusterSize } = image;
+  const { clusterSize, geometry } = image;
   for (let done = 0; done < run.clusters; ) {
     const cluster = first + done;
     const table = store.forWriting(cluster * clusterSize);
@@ -77,7 +77,12 @@ async function link(store: MetadataStore, first: number, run: ClusterRun): Promi
       continue;
     }
     if (table === undefined) continue;
-    const entry = ownedEntry(run.offset + done * clusterSize);
+    let entry = ownedEntry(run.offset + done * clusterSize);
+    if (geometry.subclustersPerCluster > 1) {
+      // As the reference leaves them: a place, and what the bitmap said before.
+      const { zeroes } = entryIn(table.view, store.entryAt(cluster), geometry);
+      entry = { ...entry, zeroes, allocated: 0 };
+    }
     store.replaceEntry(table, cluster, { entry, punch: false });
     done += 1;
   }

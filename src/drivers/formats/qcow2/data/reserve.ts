@@ -16,7 +16,13 @@ import type {
   WrittenInPart,
 } from '../../../../block/index.js';
 import { EntryKind, ownedEntry } from '../entries.js';
-import type { EntryWatcher, MetadataStore, Table } from '../metadata/index.js';
+import type {
+  Clusters,
+  EntryWatcher,
+  MetadataStore,
+  RangeLock,
+  Table,
+} from '../metadata/index.js';
 import type { Eraser } from './discard.js';
 import { RunPlan } from './plan.js';
 
@@ -30,7 +36,7 @@ interface Span {
 
 interface Lowered {
   readonly piece: ReservedPiece;
-  /** Offset in the file child. */
+  /** Offset in the node of the data. */
   readonly hostOffset: number;
 }
 
@@ -41,6 +47,13 @@ interface Run {
   readonly hostOffset: number | null;
   /** Zeroes: what is not allocated stays so if nothing lies below. */
   readonly holes?: boolean;
+}
+
+interface Place {
+  readonly table: Table | null;
+  /** Guest bytes, within one L2 table. */
+  readonly at: number;
+  readonly end: number;
 }
 
 export interface ReserveContext {
@@ -77,6 +90,8 @@ class Reservation implements TargetReservation, EntryWatcher {
   readonly #lost = new Set<number>();
   readonly #below: TargetReservation[] = [];
   readonly #lease: number;
+  /** Of fresh places in a data file. */
+  readonly #locks: RangeLock[] = [];
   #first = 0;
   #end = 0;
   #open = true;
@@ -86,8 +101,11 @@ class Reservation implements TargetReservation, EntryWatcher {
     this.#lease = context.store.image.leases.enter();
   }
 
-  entryChanged(guestCluster: number): void {
-    if (guestCluster >= this.#first && guestCluster < this.#end) this.#lost.add(guestCluster);
+  entriesChanged(first: number, end: number): void {
+    const last = Math.min(end, this.#end);
+    for (let cluster = Math.max(first, this.#first); cluster < last; cluster += 1) {
+      this.#lost.add(cluster);
+    }
   }
 
   async fill(offset: number, end: number): Promise<boolean> {
@@ -106,7 +124,7 @@ class Reservation implements TargetReservation, EntryWatcher {
         continue;
       }
       plan.find(table, at, end - at);
-      const span = this.#span(plan, at, end);
+      const span = this.#span(plan, { table, at, end });
       if (span === null) return false;
       if (span instanceof Promise) {
         await span;
@@ -143,7 +161,7 @@ class Reservation implements TargetReservation, EntryWatcher {
     if (!this.#open) return;
     this.#open = false;
     const { store } = this.#context;
-    const { image, refcounts } = store;
+    const { image } = store;
     image.watchers.delete(this);
     for (const span of this.#spans) {
       if (!span.fresh) continue;
@@ -151,9 +169,10 @@ class Reservation implements TargetReservation, EntryWatcher {
       const first = span.offset / image.clusterSize;
       for (let index = 0; index < clusters; index += 1) {
         if (this.#linked.has(first + index)) continue;
-        refcounts.undo(span.hostOffset + index * image.clusterSize, 1);
+        store.undoData(span.hostOffset + index * image.clusterSize, 1);
       }
     }
+    for (const lock of this.#locks) image.locks.release(lock);
     for (const below of this.#below) below.abandon();
     image.leases.leave(this.#lease);
   }
@@ -161,31 +180,39 @@ class Reservation implements TargetReservation, EntryWatcher {
   /** Guest clusters whose fresh host cluster the image uses now. */
   readonly #linked = new Set<number>();
 
-  #span(plan: RunPlan, at: number, end: number): Span | Promise<void> | null {
+  #span(plan: RunPlan, { table, at, end }: Place): Span | Promise<void> | null {
     const { store } = this.#context;
     const { image } = store;
     const { clusterSize, geometry } = image;
-    if (plan.kind === EntryKind.data && plan.copied) {
-      const hit = image.overlaps.hit(plan.hostOffset, plan.length);
+    if (isWrittenInPlace(plan, { at, end, clusterSize })) {
+      const hit = image.dataOverlap(plan.hostOffset, plan.length);
       if (hit !== null) {
         throw image.markCorrupt(`data cluster at offset ${plan.hostOffset} overlaps ${hit}`);
       }
       return { offset: at, length: plan.length, hostOffset: plan.hostOffset, fresh: false };
     }
     const inTable = geometry.l2Coverage - (at % geometry.l2Coverage);
-    const most = Math.min(plan.length, inTable, end - at);
+    const most =
+      geometry.subclustersPerCluster === 1
+        ? Math.min(plan.length, inTable, end - at)
+        : reachOfFresh(plan, { table, at, end: Math.min(end, at + inTable) }, clusterSize);
     const last = at + most === image.size;
     const whole = last ? most : Math.floor(most / clusterSize) * clusterSize;
     if (at % clusterSize !== 0 || whole === 0) return null;
-    const run = store.allocator.take(Math.ceil(whole / clusterSize));
+    const first = at / clusterSize;
+    const count = Math.ceil(whole / clusterSize);
+    if (image.hasDataFile && image.locks.conflict(first, first + count) !== null) return null;
+    const run = store.takeData(first, count);
     if (run instanceof Promise) return run;
+    // The place is the guest's own there: nobody else writes to it meanwhile.
+    if (image.hasDataFile) this.#locks.push(image.locks.acquire(first, first + run.clusters));
     const length = Math.min(whole, run.clusters * clusterSize);
     return { offset: at, length, hostOffset: run.offset, fresh: true };
   }
 
   async #lower(span: Span): Promise<boolean> {
-    const { file, clusterSize } = this.#context.store.image;
-    const below = await file.reserve(span.hostOffset, span.length);
+    const { data, clusterSize } = this.#context.store.image;
+    const below = await data.reserve(span.hostOffset, span.length);
     if (below === null) return false;
     this.#below.push(below);
     for (const part of below.pieces) {
@@ -216,7 +243,7 @@ class Reservation implements TargetReservation, EntryWatcher {
   ): Promise<void> {
     const { image } = this.#context.store;
     const { clusterSize, size } = image;
-    const sayable = image.version >= 3 || image.holesStayZero;
+    const sayable = image.version >= 3 ? !image.dataFileRaw : image.holesStayZero;
     let linkedTo = 0;
     for (let index = 0; index < zeroRanges.length; index += 2) {
       const start = zeroRanges[index] ?? 0;
@@ -247,42 +274,77 @@ class Reservation implements TargetReservation, EntryWatcher {
     const zeroes = new Uint8Array(Math.min(length, QCOW2_LIMITS.zeroWriteBytes));
     for (let done = 0; done < length; done += zeroes.length) {
       const part = zeroes.subarray(0, Math.min(zeroes.length, length - done));
-      await image.writeFile(hostOffset + done, part);
+      await image.writeData(null, hostOffset + done, part);
     }
   }
 
-  /** Changes the entries of the clusters that nobody changed meanwhile, each in one turn. */
+  /** Changes the entries of the clusters that nobody changed meanwhile, a table in one turn. */
   async #settle(run: Run): Promise<void> {
     if (run.length === 0) return;
     const { store } = this.#context;
-    const { clusterSize, locks } = store.image;
-    const first = run.offset / clusterSize;
+    const { clusterSize, locks, geometry, hasDataFile } = store.image;
     const end = Math.ceil((run.offset + run.length) / clusterSize);
-    for (let cluster = first; cluster < end; ) {
-      const wait = store.makeRoom() ?? locks.conflict(cluster, cluster + 1);
-      const step = wait ?? (this.#lost.has(cluster) ? null : this.#settleCluster(run, cluster));
-      if (step === null) cluster += 1;
+    for (let first = run.offset / clusterSize; first < end; ) {
+      const stop = Math.min(end, first - (first % geometry.l2Entries) + geometry.l2Entries);
+      const wait = store.makeRoom() ?? (hasDataFile ? null : locks.conflict(first, stop));
+      const step = wait ?? this.#settleClusters(run, { first, end: stop });
+      if (step === null) first = stop;
       else await step;
     }
   }
 
   /** Null when done; otherwise everything is to be looked at again after the promise. */
-  #settleCluster(run: Run, cluster: number): Promise<unknown> | null {
-    const { store, eraser } = this.#context;
-    const { clusterSize } = store.image;
-    const at = cluster * clusterSize;
-    if (run.hostOffset === null && (run.holes === true || store.image.version < 3)) {
+  #settleClusters(run: Run, clusters: Clusters): Promise<unknown> | null {
+    const { store } = this.#context;
+    const { clusterSize, version } = store.image;
+    const at = clusters.first * clusterSize;
+    const sparesHoles = run.hostOffset === null && (run.holes === true || version < 3);
+    if (sparesHoles) {
       const present = store.lookup(at);
       if (present instanceof Promise) return present;
-      if (this.#isHole(present, at)) return null;
+      if (this.#isHole(present, at, (clusters.end - clusters.first) * clusterSize)) return null;
     }
     const table = store.forWriting(at);
     if (table instanceof Promise) return table;
     assert(table !== undefined, 'an L2 table for writing');
     store.image.assertWritable();
-    if (run.hostOffset === null) eraser.zeroCluster(table, cluster);
-    else this.#linkCluster(table, cluster, run.hostOffset + at - run.offset);
+    if (sparesHoles || !this.#settleEmpty(table, run, clusters)) {
+      this.#settleEach(table, run, clusters);
+    }
     return null;
+  }
+
+  /** All at once where nothing was there before; false where something was, or came meanwhile. */
+  #settleEmpty(table: Table, run: Run, clusters: Clusters): boolean {
+    const { store } = this.#context;
+    const { first, end } = clusters;
+    for (let cluster = first; cluster < end; cluster += 1) {
+      if (this.#lost.has(cluster)) return false;
+    }
+    if (!store.isEmpty(table, clusters)) return false;
+    if (run.hostOffset === null) {
+      if (store.image.version < 3) return false;
+      store.setEmpty(table, clusters, null);
+      return true;
+    }
+    for (let cluster = first; cluster < end; cluster += 1) this.#linked.add(cluster);
+    const skipped = first * store.image.clusterSize - run.offset;
+    store.setEmpty(table, clusters, run.hostOffset + skipped);
+    return true;
+  }
+
+  #settleEach(table: Table, run: Run, { first, end }: Clusters): void {
+    const { store, eraser } = this.#context;
+    const { clusterSize, version } = store.image;
+    for (let cluster = first; cluster < end; cluster += 1) {
+      if (this.#lost.has(cluster)) continue;
+      const at = cluster * clusterSize;
+      if (run.hostOffset !== null) {
+        this.#linkCluster(table, cluster, run.hostOffset + at - run.offset);
+      } else if ((run.holes !== true && version >= 3) || !this.#isHole(table, at, clusterSize)) {
+        eraser.zeroCluster(table, cluster);
+      }
+    }
   }
 
   #linkCluster(table: Table, cluster: number, hostOffset: number): void {
@@ -294,13 +356,45 @@ class Reservation implements TargetReservation, EntryWatcher {
   }
 
   /** Reads as zeroes already: not allocated and nothing behind it. */
-  #isHole(table: Table | null, at: number): boolean {
+  #isHole(table: Table | null, at: number, length: number): boolean {
     const { image } = this.#context.store;
     const plan = new RunPlan(image);
-    plan.find(table, at, 1);
+    plan.find(table, at, length);
+    if (plan.length < length) return false;
     if (plan.kind === EntryKind.zero || plan.kind === EntryKind.zeroAllocated) return true;
-    return plan.kind === EntryKind.unallocated && image.backing === null;
+    const shows = plan.kind === EntryKind.unallocated || plan.kind === EntryKind.hosted;
+    return shows && image.backing === null;
   }
+}
+
+/** Cuts the run at the last cluster that it fills, or the request ends in. */
+function isWrittenInPlace(
+  plan: RunPlan,
+  { at, end, clusterSize }: { at: number; end: number; clusterSize: number },
+): boolean {
+  if (plan.kind !== EntryKind.data || !plan.copied) return false;
+  const runEnd = at + plan.length;
+  if (runEnd < end) plan.length -= Math.min(plan.length, runEnd % clusterSize);
+  return plan.length > 0;
+}
+
+/**
+ * Bytes of whole clusters from `at` on that get others in their stead, with subclusters of any
+ * kind in them. Data of our own and places set aside are not replaced.
+ */
+function reachOfFresh(plan: RunPlan, place: Place, clusterSize: number): number {
+  const most = place.end - place.at;
+  let reach = 0;
+  while (reach < most) {
+    const rest = most - reach;
+    plan.find(place.table, place.at + reach, rest);
+    const isMixed = plan.length < Math.min(clusterSize, rest);
+    const hasPlace = plan.kind === EntryKind.data || plan.kind === EntryKind.hosted;
+    if (!isMixed && hasPlace && plan.copied) break;
+    if (isMixed) reach += Math.min(clusterSize, rest);
+    else reach += plan.length === rest ? rest : plan.length - (plan.length % clusterSize);
+  }
+  return reach;
 }
 
 function cutRun(

@@ -5,17 +5,22 @@
 // follow each other in guest and host are one piece. The piece locks its guest clusters, its data
 // is written first (with the rest of a partly written cluster filled from what the guest sees
 // there, in the same host write where that is small), and only then its L2 entries are linked in
-// memory. A piece that fails gives its clusters back; the guest still sees what was there before.
+// memory. With extended L2 entries only subclusters are filled and linked: those the request
+// touches, and what the old cluster holds when another one takes its place. A piece that fails
+// gives its clusters back; the guest still sees what was there before.
 
 import { QCOW2_LIMITS, settle } from '../../../../base/index.js';
 import type { Eventually } from '../../../../base/index.js';
-import { EntryKind, ownedEntry } from '../entries.js';
+import { EntryKind, entryIn, ownedEntry } from '../entries.js';
+import type { L2Entry } from '../entries.js';
 import { SECTOR_SIZE } from '../layout.js';
 import type { MetadataStore, Qcow2Image, RangeLock, Table } from '../metadata/index.js';
 import { RunPlan } from './plan.js';
 import type { Reader } from './read.js';
 import { nothing, runSteps } from './steps.js';
 import type { Stepper } from './steps.js';
+import { filledSpan, maskWithin, writtenEntry } from './subclusters.js';
+import type { Span } from './subclusters.js';
 
 /** The buffer of one write and the guest offset of its first byte. */
 interface Source {
@@ -32,7 +37,10 @@ interface Piece {
   readonly hostOffset: number;
   /** The host clusters belonged to the entries already (preallocated zeroes). */
   readonly reused: boolean;
-  /** Guest bytes. */
+  /** Guest bytes that are data in the host clusters afterwards, end exclusive. */
+  readonly start: number;
+  readonly end: number;
+  /** Guest offset of `data`. */
   readonly offset: number;
   readonly data: Uint8Array;
 }
@@ -77,7 +85,7 @@ export class Writer implements Stepper<Source> {
       this.#requireDataPlace(plan.hostOffset, plan.length);
       this.stepLength = plan.length;
       const part = partOf(source, offset, plan.length);
-      return image.writeFileAt('write_aio', plan.hostOffset, part);
+      return image.writeData('write_aio', plan.hostOffset, part);
     }
     return this.#store.makeRoom() ?? this.#allocating(offset, length, source);
   }
@@ -87,7 +95,8 @@ export class Writer implements Stepper<Source> {
     const { clusterSize } = image;
     const first = Math.floor(offset / clusterSize);
     const plan = this.#plan;
-    const reused = plan.kind === EntryKind.zeroAllocated && plan.copied;
+    const held = plan.kind === EntryKind.zeroAllocated || plan.kind === EntryKind.hosted;
+    const reused = held && plan.copied;
     const reusedHost = plan.hostOffset - (offset % clusterSize);
     const reach = reused ? plan.length : this.#reach(offset, length);
     const wanted = Math.ceil((offset + reach) / clusterSize) - first;
@@ -99,7 +108,7 @@ export class Writer implements Stepper<Source> {
     let run = { offset: reusedHost, clusters: wanted };
     if (reused) this.#requireDataPlace(reusedHost, wanted * clusterSize);
     else {
-      const taken = this.#store.allocator.take(wanted);
+      const taken = this.#store.takeData(first, wanted);
       if (taken instanceof Promise) return taken;
       run = taken;
     }
@@ -113,9 +122,25 @@ export class Writer implements Stepper<Source> {
       clusters: run.clusters,
       hostOffset: run.offset,
       reused,
+      ...this.#filled(table, { start: offset, end }, reused),
       offset,
       data: partOf(source, offset, end - offset),
     });
+  }
+
+  /** The guest bytes that a write of `span` makes data. */
+  #filled(table: Table, span: Span, reused: boolean): Span {
+    const { clusterSize, geometry } = this.#image;
+    const first = Math.floor(span.start / clusterSize);
+    const last = Math.ceil(span.end / clusterSize) - 1;
+    if (geometry.subclustersPerCluster === 1) {
+      return { start: first * clusterSize, end: (last + 1) * clusterSize };
+    }
+    const oldOf = (cluster: number): L2Entry | null =>
+      reused ? null : entryIn(table.view, this.#store.entryAt(cluster), geometry);
+    const { start } = filledSpan(span, { cluster: first, old: oldOf(first) }, geometry);
+    const { end } = filledSpan(span, { cluster: last, old: oldOf(last) }, geometry);
+    return { start, end };
   }
 
   /** Guest bytes from the plan's run on that need new clusters, within the L2 table. */
@@ -128,8 +153,7 @@ export class Writer implements Stepper<Source> {
       const table = this.#store.lookup(offset + reach);
       if (table instanceof Promise) break;
       plan.find(table, offset + reach, most - reach);
-      const ours = plan.kind === EntryKind.data || plan.kind === EntryKind.zeroAllocated;
-      if (ours && plan.copied) break;
+      if (plan.copied) break;
       reach += plan.length;
     }
     return reach;
@@ -156,12 +180,13 @@ export class Writer implements Stepper<Source> {
   #writeData(piece: Piece): Eventually<void> {
     const image = this.#image;
     const { clusterSize } = image;
-    const head = piece.offset - piece.firstCluster * clusterSize;
-    const total = piece.clusters * clusterSize;
+    const head = piece.offset - piece.start;
+    const total = piece.end - piece.start;
     const tail = total - head - piece.data.length;
+    const hostOffset = piece.hostOffset + piece.start - piece.firstCluster * clusterSize;
     if ((head === 0 && tail === 0) || this.#restIsZero(piece, head, tail)) {
       if (head > 0 || tail > 0) image.event('cluster_alloc_space');
-      return image.writeFileAt('write_aio', piece.hostOffset + head, piece.data);
+      return image.writeData('write_aio', hostOffset + head, piece.data);
     }
     if (piece.clusters > 2 && total > QCOW2_LIMITS.joinedWriteBytes) {
       return this.#writeInThree(piece, head, tail);
@@ -170,7 +195,7 @@ export class Writer implements Stepper<Source> {
     joined.set(piece.data, head);
     const filled = this.#fill(piece, joined.subarray(0, head), joined.subarray(total - tail));
     return settle(settle(filled, () => image.point('write_aio')), () =>
-      image.writeFileAt('cow_write', piece.hostOffset, joined),
+      image.writeData('cow_write', hostOffset, joined),
     );
   }
 
@@ -181,58 +206,67 @@ export class Writer implements Stepper<Source> {
   #restIsZero(piece: Piece, head: number, tail: number): boolean {
     const image = this.#image;
     const { offset, data } = piece;
-    if (piece.reused || piece.hostOffset < image.file.length) return false;
+    if (piece.reused || piece.hostOffset < image.data.length) return false;
     if (offset % SECTOR_SIZE !== 0 || data.length % SECTOR_SIZE !== 0) return false;
     const end = offset + data.length;
-    if (head > 0 && !this.#readsAsZeroes(piece.table, offset - head)) return false;
-    return tail === 0 || end >= image.size || this.#readsAsZeroes(piece.table, end);
+    if (head > 0 && !this.#readsAsZeroes(piece.table, offset - head, head)) return false;
+    return tail === 0 || end >= image.size || this.#readsAsZeroes(piece.table, end, tail);
   }
 
-  /** Nothing from `offset` to the end of its cluster is stored in this layer or the one behind. */
-  #readsAsZeroes(table: Table, offset: number): boolean {
+  /** Nothing of a part of one cluster is stored in this layer or the one behind. */
+  #readsAsZeroes(table: Table, offset: number, length: number): boolean {
     const { backing } = this.#image;
-    this.#plan.find(table, offset, 1);
+    this.#plan.find(table, offset, length);
+    if (this.#plan.length < length) return false;
     const { kind } = this.#plan;
-    if (kind === EntryKind.unallocated) return backing === null || backing.length <= offset;
+    if (kind === EntryKind.unallocated || kind === EntryKind.hosted) {
+      return backing === null || backing.length <= offset;
+    }
     return kind === EntryKind.zero || kind === EntryKind.zeroAllocated;
   }
 
   /** The bytes of the piece's first and last cluster that the request does not write. */
   #fill(piece: Piece, head: Uint8Array, tail: Uint8Array): Eventually<void> {
-    const { clusterSize } = this.#image;
-    const end = (piece.firstCluster + piece.clusters) * clusterSize;
     const first = settle(this.#image.point('cow_read'), () =>
       head.length === 0
         ? undefined
-        : this.#reader.read(piece.firstCluster * clusterSize, head),
+        : this.#reader.read(piece.start, head),
     );
     if (tail.length === 0) return first;
-    return settle(first, () => this.#reader.read(end - tail.length, tail));
+    return settle(first, () => this.#reader.read(piece.end - tail.length, tail));
   }
 
   /** Large pieces: the middle goes out from the caller's buffer. */
   async #writeInThree(piece: Piece, head: number, tail: number): Promise<void> {
     const image = this.#image;
     const { clusterSize } = image;
-    const start = head === 0 ? 0 : clusterSize - head;
-    const end = piece.data.length - (tail === 0 ? 0 : clusterSize - tail);
-    const first = new Uint8Array(head === 0 ? 0 : clusterSize);
-    const last = new Uint8Array(tail === 0 ? 0 : clusterSize);
+    const base = piece.firstCluster * clusterSize;
+    const first = new Uint8Array(head === 0 ? 0 : base + clusterSize - piece.start);
+    const lastStart = base + (piece.clusters - 1) * clusterSize;
+    const last = new Uint8Array(tail === 0 ? 0 : piece.end - lastStart);
+    const start = head === 0 ? 0 : first.length - head;
+    const end = piece.data.length - (last.length - tail);
     first.set(piece.data.subarray(0, start), head);
     last.set(piece.data.subarray(end));
     await this.#fill(piece, first.subarray(0, head), last.subarray(last.length - tail));
     await image.point('cow_write');
-    if (head > 0) await image.writeFile(piece.hostOffset, first);
-    const middle = piece.hostOffset + first.length;
-    await image.writeFileAt('write_aio', middle, piece.data.subarray(start, end));
-    if (tail > 0) await image.writeFile(middle + end - start, last);
+    const hostOffset = piece.hostOffset + piece.start - base;
+    if (head > 0) await image.writeData(null, hostOffset, first);
+    const middle = hostOffset + first.length;
+    await image.writeData('write_aio', middle, piece.data.subarray(start, end));
+    if (tail > 0) await image.writeData(null, middle + end - start, last);
   }
 
   #link(piece: Piece): void {
-    const { clusterSize, passDiscardOther } = this.#image;
+    const { clusterSize, geometry, passDiscardOther } = this.#image;
     for (let index = 0; index < piece.clusters; index += 1) {
       const guestCluster = piece.firstCluster + index;
-      const entry = ownedEntry(piece.hostOffset + index * clusterSize);
+      let entry = ownedEntry(piece.hostOffset + index * clusterSize);
+      if (geometry.subclustersPerCluster > 1) {
+        const at = this.#store.entryAt(guestCluster);
+        const old = entryIn(piece.table.view, at, geometry);
+        entry = writtenEntry(old, entry, maskWithin(piece, guestCluster, geometry));
+      }
       if (piece.reused) this.#store.setEntry(piece.table, guestCluster, entry);
       else {
         this.#store.replaceEntry(piece.table, guestCluster, { entry, punch: passDiscardOther });
@@ -242,7 +276,7 @@ export class Writer implements Stepper<Source> {
   }
 
   #giveUp(piece: Piece): void {
-    if (!piece.reused) this.#store.refcounts.undo(piece.hostOffset, piece.clusters);
+    if (!piece.reused) this.#store.undoData(piece.hostOffset, piece.clusters);
     this.#end(piece);
   }
 
@@ -252,7 +286,7 @@ export class Writer implements Stepper<Source> {
   }
 
   #requireDataPlace(hostOffset: number, length: number): void {
-    const hit = this.#image.overlaps.hit(hostOffset, length);
+    const hit = this.#image.dataOverlap(hostOffset, length);
     if (hit === null) return;
     throw this.#image.markCorrupt(`data cluster at offset ${hostOffset} overlaps ${hit}`);
   }

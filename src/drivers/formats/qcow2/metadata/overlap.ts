@@ -33,6 +33,7 @@ export class Overlaps {
   #blocks = new OffsetSet(new Float64Array(0));
   #snapshotTable: HostRange = { offset: 0, length: 0 };
   #inactiveL1 = new RangeSet([]);
+  #bitmaps: { readonly offset: number; readonly size: number } | null = null;
 
   constructor(source: OverlapSource) {
     this.#source = source;
@@ -68,8 +69,22 @@ export class Overlaps {
     this.#blocks.remove(offset);
   }
 
+  /** Where the bitmap directory lies; null: there is none. */
+  setBitmapDirectory(place: { readonly offset: number; readonly size: number } | null): void {
+    this.#bitmaps = place;
+  }
+
   /** Name of the first structure that [offset, offset + length) touches, or null. */
   hit(offset: number, length: number): string | null {
+    const bitmaps = this.#bitmaps;
+    if (bitmaps !== null && meets(offset, offset + length, bitmaps.offset, bitmaps.size)) {
+      return 'the bitmap directory';
+    }
+    return this.hitBesideBitmaps(offset, length);
+  }
+
+  /** The same, the bitmap directory left out: for those who write that. */
+  hitBesideBitmaps(offset: number, length: number): string | null {
     const source = this.#source;
     const clusterSize = source.geometry.clusterSize;
     const end = offset + length;
@@ -80,11 +95,10 @@ export class Overlaps {
     }
     const inactive = this.#snapshotsAt(offset, end);
     if (inactive !== null) return inactive;
-    for (let at = offset - (offset % clusterSize); at < end; at += clusterSize) {
-      if (this.#l2.has(at)) return 'an active L2 table';
-      if (this.#blocks.has(at)) return 'a refcount block';
-    }
-    return null;
+    const first = offset - (offset % clusterSize);
+    const range = { start: first, end, step: clusterSize };
+    if (this.#l2.hasIn(range)) return 'an active L2 table';
+    return this.#blocks.hasIn(range) ? 'a refcount block' : null;
   }
 
   /** The same for a table of one cluster that is itself registered as `kind`. */
@@ -157,7 +171,23 @@ class OffsetSet {
   }
 
   has(offset: number): boolean {
-    if (this.#added.has(offset)) return true;
+    return this.hasIn({ start: offset, end: offset + 1, step: 1 });
+  }
+
+  /** Whether there is one in [start, end) that is a multiple of `step`, as `start` is. */
+  hasIn({ start, end, step }: { start: number; end: number; step: number }): boolean {
+    for (let at = start; at < end; at += step) if (this.#added.has(at)) return true;
+    const initial = this.#initial;
+    for (let at = this.#firstFrom(start); at < initial.length; at += 1) {
+      const offset = initial[at] as number;
+      if (offset >= end) return false;
+      if (offset % step === 0 && !this.#removed.has(offset)) return true;
+    }
+    return false;
+  }
+
+  /** Index of the first of the initial ones that is at `offset` or behind it. */
+  #firstFrom(offset: number): number {
     const initial = this.#initial;
     let low = 0;
     let high = initial.length;
@@ -166,7 +196,7 @@ class OffsetSet {
       if ((initial[middle] as number) < offset) low = middle + 1;
       else high = middle;
     }
-    return initial[low] === offset && !this.#removed.has(offset);
+    return low;
   }
 
   add(offset: number): void {

@@ -143,7 +143,7 @@ function clearTable(store: MetadataStore, cluster: number): Promise<unknown> | n
     return null;
   }
   if (first === 0) {
-    for (let at = 0; at < geometry.l2Entries; at += 1) image.entryChanged(cluster + at);
+    image.entriesChanged(cluster, cluster + geometry.l2Entries);
     freeContents(store, present);
     image.dropL2(cluster / geometry.l2Entries, present);
     store.refcounts.free(present.offset, 1, true);

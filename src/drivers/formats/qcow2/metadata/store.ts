@@ -2,26 +2,36 @@
 // The metadata of one image as the data path uses it: lookup and change of L2 entries.
 //
 // lookup() and forWriting() answer within the turn: a table, or a promise after which the caller
-// asks again. L2 entries change only through setEntry(), under a range lock (leases.ts).
+// asks again. L2 entries change only through setEntry() and setEmpty(), under a range lock
+// (leases.ts) or within one turn.
 
 import { BlockError } from '../../../../base/index.js';
 import type { Eventually } from '../../../../base/index.js';
+import { isZero } from '../../../../codec/index.js';
 import {
   compressedHostOffset,
   compressedLength,
   EntryKind,
   entryHostOffset,
-  entryKind,
   isCopied,
+  ownedEntry,
+  zeroEntry,
 } from '../entries.js';
 import type { L2Entry } from '../entries.js';
 import { Allocator } from './alloc.js';
+import type { ClusterRun } from './alloc.js';
 import { Flusher } from './flush.js';
 import { growRefcountTable } from './grow.js';
 import { Qcow2Image } from './image.js';
 import type { ImageOptions } from './image.js';
 import { Refcounts } from './refcounts.js';
 import type { Table } from './table-cache.js';
+
+/** Guest clusters, `end` exclusive. */
+export interface Clusters {
+  readonly first: number;
+  readonly end: number;
+}
 
 export class MetadataStore {
   readonly image: Qcow2Image;
@@ -68,6 +78,20 @@ export class MetadataStore {
     return table;
   }
 
+  /**
+   * Host clusters in a row for `most` guest clusters from `first` on, at least one; a promise: wait
+   * and ask again. In a data file they are where the guest has them, and nothing counts them.
+   */
+  takeData(first: number, most: number): ClusterRun | Promise<void> {
+    if (!this.image.hasDataFile) return this.allocator.take(most);
+    return { offset: first * this.image.clusterSize, clusters: most };
+  }
+
+  /** Gives back what takeData() gave, when it was never linked. */
+  undoData(hostOffset: number, clusters: number): void {
+    if (!this.image.hasDataFile) this.refcounts.undo(hostOffset, clusters);
+  }
+
   /** Where the entry of a guest cluster begins in the table that covers it, in bytes. */
   entryAt(guestCluster: number): number {
     const { l2Entries, l2EntryBytes } = this.image.geometry;
@@ -77,16 +101,41 @@ export class MetadataStore {
   /** Replaces the entry of a guest cluster in the table that covers it; frees nothing. */
   setEntry(table: Table, guestCluster: number, entry: L2Entry): void {
     const { image } = this;
-    const { l2Entries, l2EntryBytes } = image.geometry;
-    const at = (guestCluster % l2Entries) * l2EntryBytes;
-    table.view.setUint32(at, entry.hi);
-    table.view.setUint32(at + 4, entry.lo);
-    if (l2EntryBytes === 16) {
-      table.view.setUint32(at + 8, entry.zeroes);
-      table.view.setUint32(at + 12, entry.allocated);
+    this.#put(table, this.entryAt(guestCluster), entry);
+    image.l2.touch(table);
+    if (image.watchers.size > 0) image.entriesChanged(guestCluster, guestCluster + 1);
+  }
+
+  #put({ view }: Table, at: number, entry: L2Entry): void {
+    view.setUint32(at, entry.hi);
+    view.setUint32(at + 4, entry.lo);
+    if (this.image.geometry.l2EntryBytes !== 16) return;
+    view.setUint32(at + 8, entry.zeroes);
+    view.setUint32(at + 12, entry.allocated);
+  }
+
+  /** Whether nothing was ever said of these guest clusters, all in the table. */
+  isEmpty({ bytes }: Table, { first, end }: Clusters): boolean {
+    const at = this.entryAt(first);
+    return isZero(bytes.subarray(at, at + (end - first) * this.image.geometry.l2EntryBytes));
+  }
+
+  /** Gives empty entries their first content: host clusters in a row, or (null) zeroes. */
+  setEmpty(table: Table, { first, end }: Clusters, hostOffset: number | null): void {
+    const { image } = this;
+    const size = image.geometry.l2EntryBytes;
+    const at = this.entryAt(first);
+    const until = at + (end - first) * size;
+    if (hostOffset === null) {
+      this.#put(table, at, zeroEntry(image.geometry));
+      repeatFirst(table.bytes.subarray(at, until), size);
+    } else {
+      for (let to = at, host = hostOffset; to < until; to += size, host += image.clusterSize) {
+        this.#put(table, to, ownedEntry(host));
+      }
     }
     image.l2.touch(table);
-    if (image.watchers.size > 0) image.entryChanged(guestCluster);
+    if (image.watchers.size > 0) image.entriesChanged(first, end);
   }
 
   /** setEntry(), and what the old entry held becomes free. */
@@ -109,7 +158,8 @@ export class MetadataStore {
   freeEntry(hi: number, lo: number, punch: boolean): void {
     const { image, refcounts } = this;
     const { clusterSize, geometry } = image;
-    const kind = entryKind(hi, lo, image.version);
+    if (image.hasDataFile) return;
+    const kind = image.entryKind(hi, lo);
     if (kind === EntryKind.compressed) {
       const offset = compressedHostOffset(hi, lo, geometry.clusterBits);
       const length = compressedLength(hi, lo, geometry.clusterBits);
@@ -142,5 +192,12 @@ export class MetadataStore {
       this.#growing = null;
     });
     return this.#growing;
+  }
+}
+
+/** Fills all with the first `size` bytes: the runs of a sparse image are long. */
+function repeatFirst(bytes: Uint8Array, size: number): void {
+  for (let done = size; done < bytes.length; done *= 2) {
+    bytes.copyWithin(done, 0, Math.min(done, bytes.length - done));
   }
 }

@@ -148,6 +148,10 @@ export class Qcow2Snapshots implements InternalSnapshots {
     const image = this.#image;
     const { flusher, allocator } = this.#store;
     image.assertWritable();
+    if (image.hasDataFile) {
+      const text = `${image.label}: snapshots are not supported with an external data file`;
+      throw new BlockError('unsupported', text, { node: image.name });
+    }
     await this.#hooks.becameWritable();
     await flusher.flushAll();
     await flusher.exclusive(async () => {
