@@ -25,9 +25,6 @@ export function unsupportedFeature(header: Qcow2Header): string | null {
     const type = fields.compressionType;
     return `qcow2 compression type zstd is not supported (compression_type ${type})`;
   }
-  if (fields.nbSnapshots > 0) {
-    return `qcow2 internal snapshots are not supported (nb_snapshots ${fields.nbSnapshots})`;
-  }
   return null;
 }
 

@@ -2,17 +2,17 @@
 // `img info`: what the headers of an image say. Opens no file that the image names; with
 // --backing-chain the backing files, each on its own and never twice (by device and inode).
 
-import { BlockError, IMAGE_LIMITS } from '../../base/index.js';
-import { resolveBackingName } from '../../block/index.js';
-import { storedBytes } from '../../engine/index.js';
-import type { Node, SnapshotFacts } from '../../block/index.js';
-import { writeJson } from '../../wire/index.js';
-import type { OptionSpec } from '../getopt.js';
-import { CliError } from '../program.js';
-import { infoText } from './info-text.js';
-import type { ImageInfo, SnapshotInfo } from './info-text.js';
-import { openImage, withSession } from './session.js';
-import type { ImageName, Session } from './session.js';
+import { BlockError, IMAGE_LIMITS } from '../../../base/index.js';
+import { resolveBackingName } from '../../../block/index.js';
+import { storedBytes } from '../../../engine/index.js';
+import type { Node } from '../../../block/index.js';
+import { writeJson } from '../../../wire/index.js';
+import type { OptionSpec } from '../../getopt.js';
+import { CliError } from '../../program.js';
+import { infoText, snapshotInfo } from './text.js';
+import type { ImageInfo } from './text.js';
+import { openImage, withSession } from '../session.js';
+import type { ImageName, Session } from '../session.js';
 import {
   FORCE_SHARE,
   FORMAT,
@@ -22,8 +22,8 @@ import {
   OUTPUT,
   outputFormat,
   readVerbOptions,
-} from './verb.js';
-import type { Verb } from './verb.js';
+} from '../verb.js';
+import type { Verb } from '../verb.js';
 
 const OPTIONS: readonly OptionSpec[] = [
   OBJECT,
@@ -131,19 +131,6 @@ async function inspect(session: Session, image: ImageName, share: boolean): Prom
   };
   await session.graph.close(node);
   return result;
-}
-
-function snapshotInfo(facts: SnapshotFacts): SnapshotInfo {
-  return {
-    ...(facts.icount !== undefined && { icount: facts.icount }),
-    'vm-clock-nsec': facts.vmClockNanoseconds,
-    name: facts.name,
-    'date-sec': facts.dateSeconds,
-    'date-nsec': facts.dateNanoseconds,
-    'vm-clock-sec': facts.vmClockSeconds,
-    id: facts.id,
-    'vm-state-size': facts.vmStateSize,
-  };
 }
 
 /** The file whose blocks are counted. */
