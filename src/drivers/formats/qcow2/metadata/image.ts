@@ -10,6 +10,7 @@ import { BlockError, QCOW2_LIMITS, settle } from '../../../../base/index.js';
 import type { Eventually } from '../../../../base/index.js';
 import { readRequest, writeRequest } from '../../../../block/index.js';
 import type { BackingLink, CheckResult, Child, DriverInfo, Node } from '../../../../block/index.js';
+import type { ClusterCodec } from '../../../../codec/index.js';
 import { entryHi, entryHostOffset, entryLo, hasReservedL1Bits } from '../entries.js';
 import { geometryOf, SECTOR_SIZE } from '../layout.js';
 import type { Geometry } from '../layout.js';
@@ -60,6 +61,8 @@ export interface ImageOptions extends TopTables {
   readonly refcountOrder: number;
   /** L2 entries have bitmaps of subclusters; default false. */
   readonly extendedL2?: boolean;
+  /** Of compressed clusters, loaded already; default deflate. */
+  readonly codec?: ClusterCodec;
   readonly readOnly: boolean;
   /** Virtual size in bytes. */
   readonly size: number;
@@ -87,6 +90,7 @@ export class Qcow2Image {
   readonly version: number;
   readonly geometry: Geometry;
   readonly clusterSize: number;
+  readonly codec: ClusterCodec;
   readonly structures: Structures;
   readonly leases = new Leases();
   readonly locks = new RangeLocks();
@@ -129,6 +133,7 @@ export class Qcow2Image {
       options.extendedL2 === true,
     );
     this.clusterSize = this.geometry.clusterSize;
+    this.codec = options.codec ?? 'deflate';
     this.structures = options.structures;
     this.size = options.size;
     this.corrupt = options.corrupt;
