@@ -83,7 +83,7 @@ describe.skipIf(reference === null)('convert beside the real one', () => {
     '-c -S 0 even.raw',
     '-c -o compression_type=zstd odd.raw odd.raw',
     '-c -o compression_type=zstd,cluster_size=2M top.qcow2',
-    'packed.qcow2',
+    '-c packed.qcow2',
     '-B base.qcow2 -F qcow2 top.qcow2',
     '-B base.qcow2 -F qcow2 -m 8 -W top.qcow2',
     '-B base.qcow2 -F qcow2 -m 1 empty.qcow2',
