@@ -118,6 +118,35 @@ export interface SnapshotFacts {
   readonly icount?: number;
 }
 
+/** A snapshot that is to be made; its ID is chosen by the driver. */
+export interface NewSnapshot {
+  readonly name: string;
+  readonly dateSeconds: number;
+  readonly dateNanoseconds: number;
+  /** Nanoseconds that the machine has run. */
+  readonly vmClock: number;
+  /** Instructions that the machine has run, where they are counted. */
+  readonly icount?: number;
+}
+
+/** Which of them is meant: the first of that ID and name. */
+export type SnapshotKey = Pick<SnapshotFacts, 'id' | 'name'>;
+
+/**
+ * Snapshots that lie in the image itself. Each change is durable when it resolves, is called with
+ * no request running, and leaves the image as it was when it rejects.
+ */
+export interface InternalSnapshots {
+  /** In the order of the image's table. */
+  list(): readonly SnapshotFacts[];
+  create(wish: NewSnapshot): Promise<SnapshotFacts>;
+  remove(key: SnapshotKey): Promise<void>;
+  /** The image is what it was when the snapshot was made, its size too. */
+  apply(key: SnapshotKey): Promise<void>;
+  /** Reads show the snapshot from now on; for nodes that are not written to. */
+  show(key: SnapshotKey): Promise<void>;
+}
+
 /** Facts for info and query-named-block-nodes. */
 export interface DriverInfo {
   /** Bytes; absent when the driver has no clusters. */
@@ -221,6 +250,9 @@ export interface DriverNode {
    * outvoted where they do not.
    */
   alike?(): { readonly same: readonly Node[]; readonly voting: readonly Node[] };
+
+  /** Present where the format keeps snapshots within the image. */
+  readonly internalSnapshots?: InternalSnapshots;
 
   /** Where a past state of the node can be read beside what it holds now. */
   readonly snapshotView?: SnapshotView;

@@ -8,7 +8,7 @@
 import { BlockError, IMAGE_LIMITS, MAX_OFFSET, NO_BITS, orBits } from '../../../base/index.js';
 import type { Bits64 } from '../../../base/index.js';
 import type { CreateContext, Node } from '../../../block/index.js';
-import { RequestFlag, writeRequest, zeroRequest } from '../../../block/index.js';
+import { readRequest, RequestFlag, writeRequest, zeroRequest } from '../../../block/index.js';
 import type { HeaderExtension } from './header.js';
 import { encodeExtensions, encodeHeaderFields } from './header.js';
 import { requireShortFormat } from './header-update.js';
@@ -69,13 +69,8 @@ export async function createQcow2(
   const image = emptyImage(options);
   const { header, tables, fileLength } = layOut(image);
   const file = await context.node(options.file);
-  // A block device stays as long as it is.
-  await file.truncate(0, { exact: false });
   const { preallocation } = image;
-  await file.truncate(fileLength, {
-    exact: false,
-    preallocation: preallocation === 'metadata' ? 'off' : preallocation,
-  });
+  await makeRoom(file, fileLength, preallocation === 'metadata' ? 'off' : preallocation);
   if (file.length < fileLength) {
     throw new BlockError('no-space', `The file is too small: ${fileLength} bytes are needed`);
   }
@@ -86,6 +81,30 @@ export async function createQcow2(
   await file.flush();
   await file.write(writeRequest(0, header));
   await file.flush();
+  await requireKept(file, header);
+}
+
+/** A block device stays as long as it is, and so does what cannot be resized. */
+async function makeRoom(
+  file: Node,
+  length: number,
+  preallocation: Exclude<Preallocation, 'metadata'>,
+): Promise<void> {
+  try {
+    await file.truncate(0, { exact: false });
+  } catch (error) {
+    if (error instanceof BlockError && error.kind === 'unsupported') return;
+    throw error;
+  }
+  await file.truncate(length, { exact: false, preallocation });
+}
+
+/** There are nodes that store nothing. */
+async function requireKept(file: Node, header: Uint8Array): Promise<void> {
+  const kept = new Uint8Array(header.length);
+  await file.read(readRequest(0, kept));
+  if (Buffer.compare(kept, header) === 0) return;
+  throw new BlockError('corrupt-image', 'Image is not in qcow2 format', { node: file.name });
 }
 
 async function wipe(file: Node, range: { offset: number; length: number }): Promise<void> {

@@ -13,11 +13,11 @@ import { checkCacheOptions } from './cache-options.js';
 import { requireSupported, requireWritable, unsupportedFeature } from './features.js';
 import { codecOf, virtualSizeOf } from './header.js';
 import { InspectedQcow2 } from './inspect.js';
-import { readSnapshots } from './listings.js';
 import type { ImageOptions } from './metadata/index.js';
 import { Qcow2Node } from './node.js';
 import { QCOW2_REFUSED_OPTIONS } from './options.js';
 import type { Qcow2Options } from './options.js';
+import { factsOf, readSnapshotTable } from './snapshot-table.js';
 import { inspectHeader, Qcow2Structures, readTopTables, requireTables } from './structures.js';
 
 export async function openQcow2(
@@ -77,7 +77,7 @@ async function openImage(
   const header = await inspectHeader(file.node);
   const unusable = unsupportedFeature(header) ?? header.truncated;
   if (context.inspectOnly && unusable !== null) {
-    const snapshots = await readSnapshots(file.node, header);
+    const snapshots = (await readSnapshotTable(file.node, header)).snapshots.map(factsOf);
     const bitmaps = await readBitmaps(file.node, header);
     return new InspectedQcow2(file, header, { snapshots, bitmaps });
   }
