@@ -136,4 +136,7 @@ export const qcow2CreateOptions = struct('BlockdevCreateOptionsQcow2', {
   'refcount-bits': optional(size),
   'compression-type': optional(qcow2CompressionType),
 });
-export type Qcow2CreateOptions = Infer<typeof qcow2CreateOptions>;
+/** Command lines give the backing format as it is; whoever opens the backing file looks at it. */
+export type Qcow2CreateOptions = Omit<Infer<typeof qcow2CreateOptions>, 'backing-fmt'> & {
+  readonly 'backing-fmt'?: string | undefined;
+};
