@@ -75,7 +75,7 @@ export const qcow2Version = enumeration('BlockdevQcow2Version', ['v2', 'v3']);
 export const qcow2CompressionType = enumeration('Qcow2CompressionType', ['zlib', 'zstd']);
 
 /** Drivers of QEMU 7.2: what a header may name as the format of its backing file. */
-export const qcow2BackingFormat = enumeration('BlockdevDriver', [
+export const qcow2BackingFormat = enumeration('Qcow2BackingFormat', [
   'blkdebug',
   'blklogwrites',
   'blkreplay',

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-// Compressed clusters: deflated payloads packed byte by byte, in the order they come.
+// Compressed clusters: payloads (deflate or zstd) packed byte by byte, in the order they come.
 //
 // Payloads follow each other in host clusters that count one reference for each of them
 // (alloc.ts). As with plain data the bytes are written first and the entry linked afterwards,
-// under a range lock. What deflate does not make smaller is written as a plain cluster.
+// under a range lock. What the codec does not make smaller is written as a plain cluster.
 
 import { BlockError, settle } from '../../../../base/index.js';
 import type { Eventually } from '../../../../base/index.js';
-import { deflateCluster } from '../../../../codec/index.js';
+import { packCluster } from '../../../../codec/index.js';
 import { compressedEntryHi, compressedEntryLo } from '../entries.js';
 import type { ByteRun, MetadataStore, Qcow2Image, RangeLock, Table } from '../metadata/index.js';
 import { nothing, runSteps } from './steps.js';
@@ -36,8 +36,18 @@ export class Compressor implements Stepper<Payload> {
     this.#writer = writer;
   }
 
+  /** There is no place for bytes that are not those of the guest. */
+  #refuseDataFile(): void {
+    if (!this.#image.hasDataFile) return;
+    throw new BlockError('unsupported', 'Operation not supported', {
+      node: this.#image.name,
+      operation: 'compressed write',
+    });
+  }
+
   /** Whole clusters, but for the last of the image, which is padded with zeroes. */
   write(offset: number, buffer: Uint8Array): Eventually<void> {
+    this.#refuseDataFile();
     const { clusterSize, size } = this.#image;
     const end = offset + buffer.length;
     if (offset % clusterSize !== 0 || (end % clusterSize !== 0 && end !== size)) {
@@ -57,10 +67,11 @@ export class Compressor implements Stepper<Payload> {
   }
 
   /**
-   * Links one cluster that is deflated already (raw, 12-bit window, shorter than a cluster).
+   * Links one cluster that is compressed already in the image's way, shorter than a cluster.
    * `offset` is the guest offset of the cluster.
    */
   writeDeflated(offset: number, payload: Uint8Array): Eventually<void> {
+    this.#refuseDataFile();
     const { clusterSize, leases } = this.#image;
     if (offset % clusterSize !== 0 || payload.length === 0 || payload.length >= clusterSize) {
       throw new BlockError(
@@ -110,7 +121,7 @@ export class Compressor implements Stepper<Payload> {
       cluster = new Uint8Array(clusterSize);
       cluster.set(data);
     }
-    const payload = deflateCluster(cluster, clusterSize - 1);
+    const payload = packCluster(this.#image.codec, cluster, clusterSize - 1);
     return payload === null
       ? this.#writer.write(offset, data)
       : this.writeDeflated(offset, payload);
