@@ -312,6 +312,8 @@ export interface OpenContext {
   emit?(event: string, data: Readonly<Record<string, unknown>>): void;
   /** What childPermissions() answers is another now; what it asks for may only be less. */
   permissionsChanged?(): void;
+  /** Lines for people, what is wrong with the image and no reason to refuse it. */
+  warn?(text: string): void;
   /** Tells whoever runs the graph (the event BLOCK_IMAGE_CORRUPTED); changes nothing itself. */
   reportCorruption?(report: CorruptionReport): void;
 }
