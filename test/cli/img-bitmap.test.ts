@@ -77,12 +77,14 @@ const LINES = [
   'measure -O raw s',
   'measure -O qcow2 -o compat=0.10 s',
   'measure -O qcow2 --output=json o',
-  'info s',
+  'snapshot -c one s',
+  'snapshot -a one s',
+  'snapshot -a none s',
+  'snapshot -d one s',
   'resize s +1M',
   'resize --shrink s 3M',
   'resize broken2 +1M',
   'info broken2',
-  'check s',
 ];
 
 let twins: TwinFolders;

@@ -321,6 +321,12 @@ export class PersistentBitmaps implements BitmapStore {
     return 'Not enough space in the bitmap directory';
   }
 
+  /** Throws where the node has any bitmap, be it kept with the image or not. */
+  requireNone(): void {
+    if (bitmapsOf(this.#node).length === 0) return;
+    throw new BlockError('busy', 'Device has active dirty bitmaps');
+  }
+
   /** Throws where a stored bitmap cannot follow another size of the image. */
   requireResizable(): void {
     for (const { name } of this.#entries) {
