@@ -7,6 +7,7 @@ export type * from './extent.js';
 export type * from './graph-api.js';
 export { createGraph, type GraphParts } from './graph.js';
 export { infoBelow } from './inherited-info.js';
+export { internalSnapshotsOf } from './internal-snapshots.js';
 export type * from './node.js';
 export { creationPath, creationPlace, parseFilename, resolveBackingName } from './open/filename.js';
 export type { CreationPlace } from './open/filename.js';

@@ -105,7 +105,7 @@ class Run {
       case 'create': {
         const name = `s${(this.#names += 1)}`;
         this.#sizes.set(name, active.length);
-        const date = { dateSeconds: 1, dateNanoseconds: 2, vmClock: 3 };
+        const date = { dateSeconds: 1, dateNanoseconds: 2, vmClockSeconds: 3, vmClockNanoseconds: 4 };
         try {
           await all.create({ name, ...date });
         } catch (error) {
