@@ -10,6 +10,7 @@ import type { Engine } from '../../engine/index.js';
 import { describeBitmaps } from './bitmap.js';
 
 type NodeInfo = CommandResult<'query-named-block-nodes'>[number];
+type SnapshotInfo = CommandResult<'blockdev-snapshot-delete-internal-sync'>;
 type CacheOptions = { readonly direct?: boolean; readonly 'no-flush'?: boolean };
 
 /** The node below a format or filter that stores its bytes in a host file, or null. */
@@ -76,7 +77,7 @@ function imageInfo(node: Node, sizes: StoredSizes, nested: boolean): ImageInfoVa
 }
 
 /** A snapshot within an image, as listings and its deletion give it. */
-export function describeSnapshot(facts: SnapshotFacts): CommandResult<'blockdev-snapshot-delete-internal-sync'> {
+export function describeSnapshot(facts: SnapshotFacts): SnapshotInfo {
   return {
     ...(facts.icount === undefined ? {} : { icount: facts.icount }),
     'vm-clock-nsec': facts.vmClockNanoseconds,
