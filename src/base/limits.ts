@@ -92,6 +92,11 @@ export const IMAGE_LIMITS = {
   jsonNameDepth: 16,
 } as const;
 
+export const CODEC_LIMITS = {
+  /** Largest window that a zstd frame may ask its decoder for: what RFC 8878 wants supported. */
+  zstdWindowBytes: 8 * MIB,
+} as const;
+
 export const QCOW2_LIMITS = {
   /** Refcount blocks that are held at once while snapshots change. */
   snapshotRefcountBytes: 192 * MIB,

@@ -7,6 +7,7 @@
 // says. All data methods are synchronous first (base/settle.ts).
 
 import type { Eventually, PermissionPair } from '../base/index.js';
+import type { ClusterCodec } from '../codec/index.js';
 import type { Host, HostFile } from '../host/index.js';
 import type { BlockStatus } from './block-status.js';
 import type { Child } from './child.js';
@@ -233,7 +234,9 @@ export interface DriverNode {
   /** Null = go through write(). */
   reserve?(offset: number, length: number): Eventually<TargetReservation | null>;
 
-  /** Stores one whole cluster that was deflated already; called in guest order. */
+  /** How writeDeflated() wants its clusters compressed; default deflate. */
+  readonly clusterCodec?: ClusterCodec;
+  /** Stores one whole cluster that was compressed already; called in guest order. */
   writeDeflated?(offset: number, payload: Uint8Array): Eventually<void>;
 
   /**

@@ -192,6 +192,7 @@ export const Autoclear = { bitmaps: 0, rawExternalData: 1 } as const;
 export const KNOWN_INCOMPATIBLE: Bits64 = { hi: 0, lo: 0b1_1111 };
 export const DIRTY_BIT = bit64(Incompatible.dirty);
 export const CORRUPT_BIT = bit64(Incompatible.corrupt);
+export const COMPRESSION_TYPE_BIT = bit64(Incompatible.compressionType);
 export const BITMAPS_BIT = bit64(Autoclear.bitmaps);
 export const EXTENDED_L2_BIT = bit64(Incompatible.extendedL2);
 export const LAZY_REFCOUNTS_BIT = bit64(Compatible.lazyRefcounts);

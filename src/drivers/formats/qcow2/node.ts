@@ -24,6 +24,7 @@ import type {
   TargetReservation,
   TruncateOptions,
 } from '../../../block/index.js';
+import type { ClusterCodec } from '../../../codec/index.js';
 import { PersistentBitmaps } from './bitmaps/index.js';
 import type { BitmapsHeader } from './bitmaps/index.js';
 import { Compressor, Eraser, Mapper, preallocate, Reader, reserve, Writer } from './data/index.js';
@@ -132,7 +133,11 @@ export class Qcow2Node implements DriverNode {
     return this.#finish(written, request);
   }
 
-  /** One deflated cluster (see DriverNode.writeDeflated). */
+  get clusterCodec(): ClusterCodec {
+    return this.image.codec;
+  }
+
+  /** One compressed cluster (see DriverNode.writeDeflated). */
   writeDeflated(offset: number, payload: Uint8Array): Eventually<void> {
     if (this.#beforeChange !== null) {
       return this.#afterReady(() => this.writeDeflated(offset, payload));

@@ -10,6 +10,7 @@ import { BlockError, QCOW2_LIMITS, settle } from '../../../../base/index.js';
 import type { Eventually } from '../../../../base/index.js';
 import { readRequest, writeRequest } from '../../../../block/index.js';
 import type { BackingLink, CheckResult, Child, DriverInfo, Node } from '../../../../block/index.js';
+import type { ClusterCodec } from '../../../../codec/index.js';
 import type { BitmapFacts } from '../bitmaps/directory.js';
 import {
   entryHi,
@@ -81,6 +82,8 @@ export interface ImageOptions extends TopTables {
   readonly refcountOrder: number;
   /** L2 entries have bitmaps of subclusters; default false. */
   readonly extendedL2?: boolean;
+  /** Of compressed clusters, loaded already; default deflate. */
+  readonly codec?: ClusterCodec;
   readonly readOnly: boolean;
   /** Virtual size in bytes. */
   readonly size: number;
@@ -114,6 +117,7 @@ export class Qcow2Image {
   readonly version: number;
   readonly geometry: Geometry;
   readonly clusterSize: number;
+  readonly codec: ClusterCodec;
   readonly structures: Structures;
   readonly leases = new Leases();
   readonly locks = new RangeLocks();
@@ -165,6 +169,7 @@ export class Qcow2Image {
       dataFile: this.hasDataFile,
     };
     this.clusterSize = this.geometry.clusterSize;
+    this.codec = options.codec ?? 'deflate';
     this.structures = options.structures;
     this.size = options.size;
     this.corrupt = options.corrupt;
