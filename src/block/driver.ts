@@ -14,6 +14,7 @@ import type { Extent, Lease, TargetReservation } from './extent.js';
 import type { Node } from './node.js';
 import type { Request } from './request.js';
 import type { SnapshotView } from './snapshot-view.js';
+import type { StatusRuns } from './status-runs.js';
 import type { ThrottleGroup } from './throttle/index.js';
 
 /** How a driver answers an operation; `pass` hands it to the filtered or primary child. */
@@ -177,6 +178,10 @@ export interface DriverNode {
    * Status of this layer at `offset`; `exact` asks for zeroes to be told from data at some cost.
    */
   blockStatus?(offset: number, length: number, exact: boolean): Eventually<BlockStatus>;
+  /** Many runs at once (see fillStatusRuns()); beside a native blockStatus. */
+  statusRuns?(offset: number, length: number, runs: StatusRuns): Eventually<void>;
+  /** What the function dataSpan() gives; of drivers that store bytes themselves. */
+  dataSpan?(offset: number, length: number): number;
   truncate?(size: number, options: TruncateOptions): Eventually<void>;
 
   /**
