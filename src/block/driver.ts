@@ -8,13 +8,12 @@
 
 import type { Eventually, PermissionPair } from '../base/index.js';
 import type { Host, HostFile } from '../host/index.js';
-import type { BlockStatus } from './block-status.js';
+import type { BlockStatus, StatusRuns } from './block-status.js';
 import type { Child } from './child.js';
 import type { Extent, Lease, TargetReservation } from './extent.js';
 import type { Node } from './node.js';
 import type { Request } from './request.js';
 import type { SnapshotView } from './snapshot-view.js';
-import type { StatusRuns } from './status-runs.js';
 import type { ThrottleGroup } from './throttle/index.js';
 
 /** How a driver answers an operation; `pass` hands it to the filtered or primary child. */

@@ -16,5 +16,4 @@ export * from './users/op-blockers.js';
 export * from './registry.js';
 export * from './request.js';
 export type * from './snapshot-view.js';
-export * from './status-runs.js';
 export * from './transaction.js';

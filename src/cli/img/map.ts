@@ -9,9 +9,9 @@ import type { Node } from '../../block/index.js';
 import type { OptionSpec } from '../getopt.js';
 import { CliError } from '../program.js';
 import type { Program } from '../program.js';
-import { ByteLines, lineText } from './byte-lines.js';
 import { sizeArgument } from './numbers.js';
 import { openImage, withSession } from './session.js';
+import { ByteLines, lineText } from './status/index.js';
 import {
   FORCE_SHARE,
   FORMAT,

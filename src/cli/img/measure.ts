@@ -11,10 +11,10 @@ import type { OptionSpec } from '../getopt.js';
 import { CliError, report } from '../program.js';
 import type { Program } from '../program.js';
 import { createFormat, OptionMistake, OptionValues } from './create/options.js';
-import { LayerRuns } from './layer-runs.js';
 import { sizeArgument } from './numbers.js';
 import { openImage, withSession } from './session.js';
 import type { ImageName, Session } from './session.js';
+import { LayerRuns } from './status/index.js';
 import {
   FORCE_SHARE,
   FORMAT,

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // One layer's block status for a walk from its begin to its end: asked in batches, told run by run.
 
-import { must, settle, type Eventually } from '../../base/index.js';
-import { fillStatusRuns, StatusFlag, StatusRuns } from '../../block/index.js';
-import type { Node } from '../../block/index.js';
+import { must, settle, type Eventually } from '../../../base/index.js';
+import { fillStatusRuns, StatusFlag, StatusRuns } from '../../../block/index.js';
+import type { Node } from '../../../block/index.js';
 
 export class LayerRuns {
   readonly node: Node;

@@ -2,7 +2,7 @@
 // Long listings as bytes: numbers and fixed texts go straight into what is written, which for a
 // million lines takes a fraction of the time that strings of them would.
 
-import type { Program } from '../program.js';
+import type { Program } from '../../program.js';
 
 /** Written at once: a call for each line costs more than making it. */
 const BLOCK_BYTES = 256 * 1024;
@@ -18,7 +18,7 @@ export function lineText(text: string): Uint8Array {
 
 export class ByteLines {
   readonly #program: Program;
-  #block = Buffer.allocUnsafe(BLOCK_BYTES);
+  #block = new Uint8Array(BLOCK_BYTES);
   #used = 0;
 
   constructor(program: Program) {
@@ -53,7 +53,7 @@ export class ByteLines {
     if (this.#used === 0) return;
     const bytes = this.#block.subarray(0, this.#used);
     this.#used = 0;
-    if (!this.#write(bytes)) this.#block = Buffer.allocUnsafe(BLOCK_BYTES);
+    if (!this.#write(bytes)) this.#block = new Uint8Array(BLOCK_BYTES);
   }
 
   /** Whether the bytes are not needed any more. */
