@@ -8,6 +8,7 @@ import { loadVerb, VERB_NAMES } from './verbs.js';
 
 const OPERANDS: Readonly<Record<string, string>> = {
   bench: 'FILE',
+  bitmap: 'FILE BITMAP',
   check: 'FILE',
   commit: 'FILE',
   compare: 'FILE1 FILE2',
@@ -19,9 +20,14 @@ const OPERANDS: Readonly<Record<string, string>> = {
   measure: '[FILE]',
   rebase: 'FILE',
   resize: 'FILE [+|-]SIZE',
+  snapshot: 'FILE',
 };
 
 const VALUES: Readonly<Record<string, string>> = {
+  apply: 'SNAPSHOT',
+  create: 'SNAPSHOT',
+  delete: 'SNAPSHOT',
+  snapshot: 'SNAPSHOT',
   format: 'FORMAT',
   'second-format': 'FORMAT',
   'output-format': 'FORMAT',
@@ -48,6 +54,8 @@ const VALUES: Readonly<Record<string, string>> = {
   pattern: 'BYTE',
   'buffer-size': 'SIZE',
   step: 'SIZE',
+  merge: 'BITMAP',
+  granularity: 'SIZE',
   preallocation: 'off|metadata|falloc|full',
 };
 

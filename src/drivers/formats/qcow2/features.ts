@@ -21,16 +21,6 @@ export function unsupportedFeature(header: Qcow2Header): string | null {
   if (has(Incompatible.externalDataFile)) {
     return `qcow2 external data file is not supported (${word})`;
   }
-  if (has(Incompatible.compressionType)) {
-    const type = fields.compressionType;
-    return `qcow2 compression type zstd is not supported (compression_type ${type})`;
-  }
-  if (fields.nbSnapshots > 0) {
-    return `qcow2 internal snapshots are not supported (nb_snapshots ${fields.nbSnapshots})`;
-  }
-  if (header.bitmapCount > 0) {
-    return `qcow2 persistent bitmaps are not supported (nb_bitmaps ${header.bitmapCount})`;
-  }
   return null;
 }
 

@@ -5,17 +5,19 @@
 // everything, freed clusters included, so that a clean close leaves no leak. The backing link is
 // rewritten only after all tables that rely on the old one are on stable storage.
 
-import { BlockError, settle } from '../../../base/index.js';
+import { BlockError, must, settle } from '../../../base/index.js';
 import type { Eventually } from '../../../base/index.js';
 import { RequestFlag } from '../../../block/index.js';
 import type {
   BackingLink,
+  BitmapStore,
   BlockStatus,
   CheckResult,
   DriverInfo,
   DriverNode,
   Extent,
   Lease,
+  Node,
   NodeLimits,
   OpenContext,
   Request,
@@ -23,11 +25,15 @@ import type {
   TargetReservation,
   TruncateOptions,
 } from '../../../block/index.js';
+import type { ClusterCodec } from '../../../codec/index.js';
+import { PersistentBitmaps } from './bitmaps/index.js';
+import type { BitmapsHeader } from './bitmaps/index.js';
 import { Compressor, Eraser, Mapper, preallocate, Reader, reserve, Writer } from './data/index.js';
 import { l1EntriesFor } from './layout.js';
 import { clearEntries, emptyImage, growL1, MetadataStore, shrinkImage } from './metadata/index.js';
 import type { ImageOptions, Qcow2Image } from './metadata/index.js';
 import type { Qcow2Options } from './options.js';
+import { Qcow2Snapshots } from './snapshots/index.js';
 
 /** Smallest unit of a request, in bytes. */
 const REQUEST_ALIGNMENT = 1;
@@ -48,29 +54,61 @@ export class Qcow2Node implements DriverNode {
   readonly #compressor: Compressor;
   readonly #mapper: Mapper;
   readonly #reopen: Qcow2Reopen;
+  readonly internalSnapshots: Qcow2Snapshots;
   #closed = false;
   /** Due before the first change: the header still says what only a reader may believe. */
-  #beforeChange: (() => Promise<void>) | null;
+  #beforeChange: (() => Promise<void>) | null = null;
+  /** What belongs to it once, beside marking the bitmaps. */
+  #dueOnce: (() => Promise<void>) | null = null;
+  #bitmaps: PersistentBitmaps | null = null;
 
-  constructor(
-    options: ImageOptions,
-    reopen: Qcow2Reopen,
-    beforeChange: (() => Promise<void>) | null = null,
-  ) {
+  constructor(options: ImageOptions, reopen: Qcow2Reopen) {
     this.#reopen = reopen;
-    this.#beforeChange = beforeChange;
     this.#store = new MetadataStore(options);
     this.#reader = new Reader(this.#store);
     this.#writer = new Writer(this.#store, this.#reader);
     this.#eraser = new Eraser(this.#store, this.#writer);
     this.#compressor = new Compressor(this.#store, this.#writer);
     this.#mapper = new Mapper(this.#store);
+    this.internalSnapshots = new Qcow2Snapshots(this.#store, {
+      becameWritable: () => this.becameWritable(),
+      changed: () => this.#reader.reset(),
+    });
     const { clusterSize } = this.image;
     this.limits = {
       requestAlignment: REQUEST_ALIGNMENT,
       maxTransfer: 0,
       optimalZeroes: clusterSize,
       optimalDiscard: clusterSize,
+    };
+  }
+
+  get bitmapStore(): BitmapStore {
+    return must(this.#bitmaps, 'bitmaps of an open image');
+  }
+
+  /** Reads the persistent bitmaps, and gives the node those that it does not have yet. */
+  async loadBitmaps(
+    node: Node,
+    { header, attach }: { readonly header: BitmapsHeader; readonly attach: boolean },
+  ): Promise<void> {
+    const bitmaps = new PersistentBitmaps({ store: this.#store, node, header });
+    bitmaps.beforeChange = () => this.becameWritable();
+    await bitmaps.load(attach);
+    this.#bitmaps = bitmaps;
+  }
+
+  /** `work`, and marking the bitmaps as in use, are due before the first change. */
+  makeDue(work: () => Promise<void>): void {
+    this.#dueOnce = work;
+    this.#makeDue();
+  }
+
+  #makeDue(): void {
+    this.#beforeChange = async () => {
+      await this.#dueOnce?.();
+      this.#dueOnce = null;
+      await this.#bitmaps?.markInUse();
     };
   }
 
@@ -96,7 +134,11 @@ export class Qcow2Node implements DriverNode {
     return this.#finish(written, request);
   }
 
-  /** One deflated cluster (see DriverNode.writeDeflated). */
+  get clusterCodec(): ClusterCodec {
+    return this.image.codec;
+  }
+
+  /** One compressed cluster (see DriverNode.writeDeflated). */
   writeDeflated(offset: number, payload: Uint8Array): Eventually<void> {
     if (this.#beforeChange !== null) {
       return this.#afterReady(() => this.writeDeflated(offset, payload));
@@ -165,6 +207,11 @@ export class Qcow2Node implements DriverNode {
     if (size % 512 !== 0) {
       throw new BlockError('invalid-option', 'The new size must be a multiple of 512');
     }
+    if (image.version < 3 && image.snapshots.snapshots.length > 0) {
+      const text = "Can't resize a v2 image which has snapshots";
+      throw new BlockError('unsupported', text);
+    }
+    if (size !== image.size) this.#bitmaps?.requireResizable();
     if (size < image.size) {
       if (preallocation === 'off') return shrinkImage(this.#store, size);
       const text = "Preallocation can't be used for shrinking an image";
@@ -215,11 +262,24 @@ export class Qcow2Node implements DriverNode {
   }
 
   info(): DriverInfo {
-    return this.image.structures.info();
+    return this.image.structures.info(this.#bitmaps?.facts);
   }
 
+  /** Bitmaps are stored last: they are trusted from then on, and any change marks them again. */
   async prepareReadOnly(): Promise<void> {
     await this.#flushOut();
+    if (this.image.readOnly || this.image.corrupt || this.#bitmaps === null) return;
+    try {
+      await this.#bitmaps.store();
+      await this.#store.flusher.flushAll();
+    } finally {
+      if (this.#bitmaps.isTrusted) this.#makeDue();
+    }
+  }
+
+  /** The node's bitmaps can be changed as far as its image can. */
+  takeOver(): void {
+    this.#bitmaps?.setReadOnly(this.image.readOnly);
   }
 
   reopen(

@@ -5,17 +5,19 @@
 // refused (inspect.ts). Opened read-write, unknown autoclear bits are cleared before anything
 // else is written. Errors carry the path of the image file.
 
-import { BlockError, hasAny } from '../../../base/index.js';
+import { BlockError } from '../../../base/index.js';
 import type { DriverNode, OpenContext } from '../../../block/index.js';
+import { loadCodec } from '../../../codec/index.js';
+import { readBitmaps } from './bitmaps/index.js';
 import { checkCacheOptions } from './cache-options.js';
 import { requireSupported, requireWritable, unsupportedFeature } from './features.js';
-import { virtualSizeOf } from './header.js';
+import { codecOf, virtualSizeOf } from './header.js';
 import { InspectedQcow2 } from './inspect.js';
-import { readBitmaps, readSnapshots } from './listings.js';
 import type { ImageOptions } from './metadata/index.js';
 import { Qcow2Node } from './node.js';
 import { QCOW2_REFUSED_OPTIONS } from './options.js';
 import type { Qcow2Options } from './options.js';
+import { factsOf, readSnapshotTable } from './snapshot-table.js';
 import { inspectHeader, Qcow2Structures, readTopTables, requireTables } from './structures.js';
 
 export async function openQcow2(
@@ -75,7 +77,7 @@ async function openImage(
   const header = await inspectHeader(file.node);
   const unusable = unsupportedFeature(header) ?? header.truncated;
   if (context.inspectOnly && unusable !== null) {
-    const snapshots = await readSnapshots(file.node, header);
+    const snapshots = (await readSnapshotTable(file.node, header)).snapshots.map(factsOf);
     const bitmaps = await readBitmaps(file.node, header);
     return new InspectedQcow2(file, header, { snapshots, bitmaps });
   }
@@ -86,10 +88,12 @@ async function openImage(
   const structures = new Qcow2Structures(file, header);
   if (!context.readOnly) {
     if (context.repairs !== true) requireWritable(header, { path });
-    if (current === null) await structures.clearAutoclear();
+    else await structures.clearAutoclear();
   }
   const tables = await readTopTables(file.node, header);
   const { fields } = header;
+  const codec = codecOf(header);
+  await loadCodec(codec);
   const imageOptions: ImageOptions = {
     ...tables,
     label: path,
@@ -97,6 +101,7 @@ async function openImage(
     clusterBits: fields.clusterBits,
     refcountOrder: fields.refcountOrder,
     extendedL2: header.geometry.l2EntryBytes === 16,
+    codec,
     readOnly: context.readOnly,
     size: virtualSizeOf(header),
     corrupt: structures.info().corrupt === true || current?.image.corrupt === true,
@@ -105,11 +110,21 @@ async function openImage(
     structures,
     reportCorruption: (message) => context.reportCorruption?.({ message, fatal: true }),
   };
-  // Clearing them is a write, which is not due before the whole reopen is.
-  const { autoclearFeatures: bits } = fields;
-  const later = current !== null && !context.readOnly && hasAny(bits, bits);
-  const clear = later ? (): Promise<void> => structures.clearAutoclear() : null;
-  return new Qcow2Node(imageOptions, reopenQcow2, clear);
+  const node = new Qcow2Node(imageOptions, reopenQcow2);
+  await node.loadBitmaps(context.node, {
+    header: {
+      get place() {
+        return structures.header.bitmaps;
+      },
+      change: (place) => structures.changeBitmaps(place),
+    },
+    attach: context.repairs !== true,
+  });
+  if (context.readOnly || context.repairs === true) return node;
+  node.makeDue(() => structures.clearAutoclear());
+  // Both are writes, which are not due before the whole reopen is.
+  if (current === null) await node.becameWritable();
+  return node;
 }
 
 /** Refcounts are always kept exact here, which lazy refcounts allow; version 2 has none. */

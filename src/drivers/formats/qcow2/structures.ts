@@ -8,7 +8,6 @@ import {
   BlockError,
   errnoText,
   hasAny,
-  NO_BITS,
   orBits,
   toBlockError,
   Turns,
@@ -16,23 +15,35 @@ import {
 } from '../../../base/index.js';
 import type { Bits64 } from '../../../base/index.js';
 import { readRequest, writeRequest } from '../../../block/index.js';
-import type { BackingLink, CheckResult, Child, DriverInfo, Node } from '../../../block/index.js';
+import type {
+  BackingLink,
+  CheckResult,
+  Child,
+  DriverInfo,
+  Node,
+  SnapshotFacts,
+} from '../../../block/index.js';
+import type { BitmapFacts } from './bitmaps/index.js';
 import { checkImage } from './check/index.js';
-import type { Qcow2Header } from './header.js';
+import type { BitmapsPlace, Qcow2Header } from './header.js';
 import {
   decodeHeader,
   decodeHeaderFields,
   encodeHeaderFields,
   HEADER_PEEK_BYTES,
 } from './header.js';
+import { planBitmapsSwitch } from './header-switch.js';
 import { buildFirstSector, planBackingChange } from './header-update.js';
 import { infoOf } from './info.js';
-import { CORRUPT_BIT, DIRTY_BIT } from './layout.js';
+import { BITMAPS_BIT, CORRUPT_BIT, DIRTY_BIT } from './layout.js';
 import type { HeaderPatch, Structures, TopTables } from './metadata/index.js';
+import { factsOf, readSnapshotTable } from './snapshot-table.js';
+import type { SnapshotTable } from './snapshot-table.js';
 
 export class Qcow2Structures implements Structures {
   readonly #file: Pick<Child, 'node'>;
   #header: Qcow2Header;
+  #snapshots: readonly SnapshotFacts[] = [];
   /** Writes of cluster 0. */
   readonly #turns = new Turns();
 
@@ -53,16 +64,41 @@ export class Qcow2Structures implements Structures {
     });
   }
 
-  /** On opening read-write: no autoclear bit is kept true by this program. */
+  /** On opening read-write: what this program does not keep true is not claimed any more. */
   async clearAutoclear(): Promise<void> {
-    const bits = this.#header.fields.autoclearFeatures;
+    const bits = this.autoclearLeft();
     if (!hasAny(bits, bits)) return;
     await this.#turns.run(async () => {
-      const fields = { ...this.#header.fields, autoclearFeatures: NO_BITS };
+      const { autoclearFeatures: before } = this.#header.fields;
+      const autoclearFeatures = withoutBits(before, this.autoclearLeft());
+      const fields = { ...this.#header.fields, autoclearFeatures };
       await this.#file.node.write(writeRequest(0, encodeHeaderFields(fields)));
       this.#header = { ...this.#header, fields };
     });
     await this.#file.node.flush();
+  }
+
+  /** Autoclear bits that are not kept true: all but that of bitmaps which are there. */
+  autoclearLeft(): Bits64 {
+    const { bitmaps, fields } = this.#header;
+    return bitmaps === null
+      ? fields.autoclearFeatures
+      : withoutBits(fields.autoclearFeatures, BITMAPS_BIT);
+  }
+
+  /** Names another bitmap directory, whose contents are on stable storage; durable as it ends. */
+  changeBitmaps(place: BitmapsPlace | null): Promise<void> {
+    return this.#turns.run(async () => {
+      const { node } = this.#file;
+      const cluster0 = await readCluster0(node, this.#header.geometry.clusterSize);
+      const { header, steps } = planBitmapsSwitch(this.#header, cluster0, place);
+      await node.flush();
+      for (const step of steps) {
+        for (const { offset, bytes } of step) await node.write(writeRequest(offset, bytes));
+        await node.flush();
+      }
+      this.#header = header;
+    });
   }
 
   backingLink(): BackingLink | null {
@@ -105,8 +141,12 @@ export class Qcow2Structures implements Structures {
     );
   }
 
-  info(): DriverInfo {
-    return infoOf(this.#header);
+  listSnapshots({ snapshots }: SnapshotTable): void {
+    this.#snapshots = snapshots.map(factsOf);
+  }
+
+  info(bitmaps: readonly BitmapFacts[] = []): DriverInfo {
+    return infoOf(this.#header, { snapshots: this.#snapshots, bitmaps });
   }
 
   async reload(): Promise<TopTables> {
@@ -127,6 +167,8 @@ function patched(fields: Qcow2Header['fields'], patch: HeaderPatch): Qcow2Header
     l1Size: patch.l1Entries ?? fields.l1Size,
     refcountTableOffset: patch.refcountTableOffset ?? fields.refcountTableOffset,
     refcountTableClusters: patch.refcountTableClusters ?? fields.refcountTableClusters,
+    nbSnapshots: patch.nbSnapshots ?? fields.nbSnapshots,
+    snapshotsOffset: patch.snapshotsOffset ?? fields.snapshotsOffset,
   };
 }
 
@@ -172,7 +214,7 @@ export async function inspectHeader(file: Node): Promise<Qcow2Header> {
   return decodeHeader(head, length);
 }
 
-/** The L1 and refcount tables of a checked header. */
+/** The L1, refcount and snapshot tables of a checked header. */
 export async function readTopTables(file: Node, header: Qcow2Header): Promise<TopTables> {
   const { fields, geometry } = header;
   const l1 = new Uint8Array(fields.l1Size * 8);
@@ -180,10 +222,12 @@ export async function readTopTables(file: Node, header: Qcow2Header): Promise<To
   if (l1.length > 0) await file.read(readRequest(fields.l1TableOffset, l1));
   await file.driverNode.debugEvent?.('reftable_load', true);
   await file.read(readRequest(fields.refcountTableOffset, refcountTable));
+  const snapshots = await readSnapshotTable(file, header);
   return {
     l1Offset: fields.l1TableOffset,
     l1,
     refcountTableOffset: fields.refcountTableOffset,
     refcountTable,
+    snapshots: { ...snapshots, offset: snapshots.length > 0 ? fields.snapshotsOffset : 0 },
   };
 }

@@ -15,6 +15,7 @@ import { virtualSizeOf } from '../header.js';
 import type { Qcow2Header } from '../header.js';
 import { CORRUPT_BIT, DIRTY_BIT } from '../layout.js';
 import type { HeaderPatch } from '../metadata/index.js';
+import { countBitmaps } from './bitmaps.js';
 import { CopiedFlags } from './copied-flags.js';
 import { Findings } from './findings.js';
 import { L2Tables } from './l2-tables.js';
@@ -23,6 +24,7 @@ import { rebuildRefcounts } from './rebuild.js';
 import { RefcountComparison } from './refcount-comparison.js';
 import { readWithin, RefcountsOnDisk } from './refcounts-on-disk.js';
 import { Regions } from './regions.js';
+import { countSnapshots } from './snapshots.js';
 
 export interface RepairRequest {
   readonly mode: 'leaks' | 'all';
@@ -84,6 +86,8 @@ class Check {
     const findings = this.#findings;
     this.#regions.count(0, header.geometry.clusterSize);
     await this.#mappings.count(header.fields.l1TableOffset, tables);
+    await countSnapshots({ file, header, findings, regions: this.#regions });
+    await countBitmaps({ file, header, findings, regions: this.#regions });
     const before = { corruptions: findings.corruptions, leaks: findings.leaks };
     this.#comparison.countStructures();
     await this.#comparison.compare(null);
