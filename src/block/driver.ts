@@ -9,7 +9,7 @@
 import type { Eventually, PermissionPair } from '../base/index.js';
 import type { ClusterCodec } from '../codec/index.js';
 import type { Host, HostFile } from '../host/index.js';
-import type { BlockStatus } from './block-status.js';
+import type { BlockStatus, StatusRuns } from './block-status.js';
 import type { Child } from './child.js';
 import type { Extent, Lease, TargetReservation } from './extent.js';
 import type { Node } from './node.js';
@@ -224,6 +224,10 @@ export interface DriverNode {
    * Status of this layer at `offset`; `exact` asks for zeroes to be told from data at some cost.
    */
   blockStatus?(offset: number, length: number, exact: boolean): Eventually<BlockStatus>;
+  /** Many runs at once (see fillStatusRuns()); beside a native blockStatus. */
+  statusRuns?(offset: number, length: number, runs: StatusRuns): Eventually<void>;
+  /** What the function dataSpan() gives; of drivers that store bytes themselves. */
+  dataSpan?(offset: number, length: number): number;
   truncate?(size: number, options: TruncateOptions): Eventually<void>;
 
   /**

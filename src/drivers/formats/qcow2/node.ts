@@ -21,6 +21,7 @@ import type {
   NodeLimits,
   OpenContext,
   Request,
+  StatusRuns,
   TargetReservation,
   TruncateOptions,
 } from '../../../block/index.js';
@@ -166,6 +167,10 @@ export class Qcow2Node implements DriverNode {
 
   blockStatus(offset: number, length: number, exact: boolean): Eventually<BlockStatus> {
     return this.#mapper.blockStatus(offset, length, exact);
+  }
+
+  statusRuns(offset: number, length: number, runs: StatusRuns): Eventually<void> {
+    return this.#mapper.statusRuns(offset, length, runs);
   }
 
   planExtents(offset: number, length: number): Eventually<readonly Extent[] | null> {
