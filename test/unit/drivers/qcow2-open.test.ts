@@ -96,7 +96,7 @@ describe('opening qcow2', () => {
 
   it('refuses options that it cannot honour by name', async () => {
     const host = await hostWith(() => undefined);
-    for (const options of [{ 'data-file': 'x' }, { 'overlap-check': 'all' as const }]) {
+    for (const options of [{ 'data-file': 'x' }, { encrypt: { format: 'aes' as const } }]) {
       await expect(open(host, { readOnly: true, options })).rejects.toMatchObject({
         kind: 'unsupported',
         message: expect.stringContaining(Object.keys(options)[0] ?? ''),

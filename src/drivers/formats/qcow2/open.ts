@@ -19,6 +19,8 @@ import type { ImageOptions } from './metadata/index.js';
 import { Qcow2Node } from './node.js';
 import { QCOW2_REFUSED_OPTIONS } from './options.js';
 import type { Qcow2Options } from './options.js';
+import { policiesOf } from './policies.js';
+import { guardInactiveL2 } from './snapshots/index.js';
 import { factsOf, readSnapshotTable } from './snapshot-table.js';
 import { inspectHeader, Qcow2Structures, readTopTables, requireTables } from './structures.js';
 
@@ -58,6 +60,8 @@ async function reopenQcow2(
     }
     checkCacheOptions(options, current.image.clusterSize);
     requireLazyRefcounts(current.image.version, options);
+    const { guarded } = policiesOf(options, current.image);
+    await guardInactiveL2(current.image, guarded);
     return current;
   } catch (error) {
     throw withPath(error, path);
@@ -111,9 +115,12 @@ async function openImage(
     node: context.node,
     file,
     structures,
-    reportCorruption: (message) => context.reportCorruption?.({ message, fatal: true }),
+    policies: policiesOf(options, { geometry: header.geometry, size: virtualSizeOf(header) }),
+    clock: context.host.clock,
+    reportCorruption: (report) => context.reportCorruption?.(report),
   };
   const node = new Qcow2Node(imageOptions, reopenQcow2);
+  await guardInactiveL2(node.image, node.image.policies.guarded);
   await node.loadBitmaps(context.node, {
     header: {
       get place() {
