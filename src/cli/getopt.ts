@@ -12,6 +12,8 @@ export interface OptionSpec {
   readonly argument?: boolean;
   /** Known to the reference, not done here yet: refused by name. */
   readonly unsupported?: boolean;
+  /** Not an option: operands in front of `--` are handed out under its name, in their place. */
+  readonly operand?: boolean;
 }
 
 export type OptionMistake = 'unrecognized' | 'missing-argument' | 'unsupported';
@@ -31,7 +33,8 @@ export class OptionError extends Error {
   }
 }
 
-export type OptionHandler = (name: string, value: string) => void;
+/** `words`: the option as it was written, with its value. */
+export type OptionHandler = (name: string, value: string, words: string) => void;
 
 /** Calls `handle` for each option (value empty when it takes none); gives the operands. */
 export function readOptions(
@@ -41,6 +44,26 @@ export function readOptions(
 ): string[] {
   const reader = new OptionReader(args, specs, handle);
   return reader.run();
+}
+
+/** A mistake in the words of getopt_long, which names long options in full. */
+export function mistakeText(error: OptionError, specs: readonly OptionSpec[]): string {
+  const { mistake, word, letter } = error;
+  if (letter !== null) {
+    if (mistake === 'missing-argument') return `option requires an argument -- '${letter}'`;
+    return `invalid option -- '${letter}'`;
+  }
+  if (mistake === 'unsupported') return `option '${word}' is not supported`;
+  const [name = ''] = word.slice(2).split('=', 1);
+  const possible = specs.flatMap(({ long }) => (long?.startsWith(name) === true ? [long] : []));
+  const full = possible.includes(name) || possible.length !== 1 ? name : possible[0];
+  if (mistake === 'missing-argument') return `option '--${full}' requires an argument`;
+  if (possible.length === 0) return `unrecognized option '${word}'`;
+  if (possible.length === 1 || possible.includes(name)) {
+    return `option '--${full}' doesn't allow an argument`;
+  }
+  const list = possible.map((long) => `'--${long}'`).join(' ');
+  return `option '${word}' is ambiguous; possibilities: ${list}`;
 }
 
 class OptionReader {
@@ -66,9 +89,15 @@ class OptionReader {
       }
       if (word.startsWith('--')) this.#long(word);
       else if (word.startsWith('-') && word.length > 1) this.#group(word);
-      else this.#operands.push(word);
+      else this.#operand(word);
     }
     return this.#operands;
+  }
+
+  #operand(word: string): void {
+    const spec = this.#specs.find(({ operand }) => operand === true);
+    if (spec === undefined) this.#operands.push(word);
+    else this.#handle(spec.name, word, word);
   }
 
   #long(word: string): void {
@@ -81,11 +110,11 @@ class OptionReader {
     if (spec.unsupported === true) throw new OptionError('unsupported', `--${spec.long}`);
     if (spec.argument !== true) {
       if (equals >= 0) throw new OptionError('unrecognized', word);
-      this.#handle(spec.name, '');
+      this.#handle(spec.name, '', word);
       return;
     }
-    const value = equals < 0 ? this.#take(word) : word.slice(equals + 1);
-    this.#handle(spec.name, value);
+    if (equals >= 0) this.#handle(spec.name, word.slice(equals + 1), word);
+    else this.#handleNext(spec, word);
   }
 
   #group(word: string): void {
@@ -98,14 +127,20 @@ class OptionReader {
       if (spec.unsupported === true) throw new OptionError('unsupported', `-${letter}`);
       if (spec.argument === true) {
         const joined = word.slice(at + 1);
-        this.#handle(spec.name, joined === '' ? this.#take(word, letter) : joined);
+        if (joined === '') this.#handleNext(spec, word, letter);
+        else this.#handle(spec.name, joined, word);
         return;
       }
-      this.#handle(spec.name, '');
+      this.#handle(spec.name, '', word);
     }
   }
 
-  #take(word: string, letter: string | null = null): string {
+  #handleNext(spec: OptionSpec, word: string, letter: string | null = null): void {
+    const value = this.#take(word, letter);
+    this.#handle(spec.name, value, `${word} ${value}`);
+  }
+
+  #take(word: string, letter: string | null): string {
     const value = this.#args[this.#next];
     if (value === undefined) throw new OptionError('missing-argument', word, letter);
     this.#next += 1;

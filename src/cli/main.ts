@@ -32,10 +32,14 @@ async function main(args: readonly string[]): Promise<number> {
       return runIo(rest, processProgram(name ?? 'blockwright io'));
     }
     case 'storage-daemon': {
-      const { runStorageDaemon, SIGNALS } = await import('./storage-daemon/index.js');
+      const { Detached, runStorageDaemon, SIGNALS } = await import('./storage-daemon/index.js');
       // One that comes when the daemon has ended must not look like a crash of it.
       for (const signal of SIGNALS) process.on(signal, () => undefined);
-      return runStorageDaemon(rest, processProgram(name ?? 'blockwright storage-daemon'));
+      name ??= 'blockwright storage-daemon';
+      const detached = Detached.enter(name);
+      if (detached === null) return runStorageDaemon(rest, processProgram(name));
+      complain = (text) => detached.program.err(text);
+      return runStorageDaemon(rest, detached.program, detached);
     }
     case 'shim': {
       const { runShim } = await import('./shim.js');
@@ -98,12 +102,15 @@ function noteLoss(error: NodeJS.ErrnoException | null | undefined): void {
 process.stdout.on('error', noteLoss);
 process.stderr.on('error', () => undefined);
 
+/** Where a crash is told. */
+let complain = (text: string): void => void process.stderr.write(text);
+
 /** A programmer's mistake: one line, and the stack for whoever asks for it. */
 function crash(error: unknown): void {
   const isDebug = process.env['BLOCKWRIGHT_DEBUG'] === '1' && error instanceof Error;
   const [line] = (error instanceof Error ? error.message : String(error)).split('\n');
-  process.stderr.write(`blockwright: internal error: ${line}\n`);
-  if (isDebug) process.stderr.write(`${error.stack}\n`);
+  complain(`blockwright: internal error: ${line}\n`);
+  if (isDebug) complain(`${error.stack}\n`);
   process.exit(1);
 }
 

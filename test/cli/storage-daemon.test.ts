@@ -3,7 +3,8 @@
 import { execFileSync, spawn, spawnSync } from 'node:child_process';
 import type { ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, mkdtempSync, readFileSync, rmSync, statSync, watch } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, rmSync, statSync } from 'node:fs';
+import { watch, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
@@ -20,6 +21,7 @@ let folder = '';
 
 beforeAll(() => {
   folder = mkdtempSync(join(tmpdir(), 'blockwright-daemon-'));
+  writeFileSync(join(folder, 'events'), 'one\n# two\n\n-three\nfour*\n');
 });
 afterAll(() => {
   server.close();
@@ -84,6 +86,25 @@ const REFUSED: readonly (readonly string[])[] = [
   ['--object', 'iothread,id=i,thread-pool-max=0'],
   ['--object', 'main-loop,id=i', '--object', 'main-loop,id=j'],
   ['--pidfile', '/gone/pid'],
+  ['-x'],
+  ['-T'],
+  ['--pid'],
+  ['--vers=1'],
+  ['--o', 'x'],
+  ['--daemonize=on'],
+  ['--b=foo'],
+  ['--blockdev', 'foo', '--foo'],
+  ['--blockdev', 'foo', 'extra'],
+  ['extra', '--blockdev', 'foo'],
+  ['--blockdev', 'foo', '-T', 'nosuch'],
+  ['-Tnosuch', '--blockdev', 'foo'],
+  ['-T', 'enable=nosuch', '--trace', '-bar', '--blockdev', 'foo'],
+  ['-T', 'nosuch,events=/gone', '--blockdev', 'foo'],
+  ['-T', 'events=events', '--blockdev', 'foo'],
+  ['-T', 'nosuch*', '--blockdev', 'foo'],
+  ['-T', 'foo=x', '--blockdev', 'foo'],
+  ['-T', 'file=/gone/log', '--blockdev', 'foo'],
+  ['-T', 'file=log', '--blockdev', 'foo'],
 ];
 
 describe.skipIf(real === null)('beside the real qemu-storage-daemon', () => {
@@ -101,6 +122,20 @@ it.skipIf(real === null)('lists the properties of an object alike, and what ther
   }
   expect(ownListing('--object', 'help')).toContain('\n  iothread\n');
   expect(ownListing('--chardev', 'help')).toContain('\n  ringbuf\n');
+});
+
+it.skipIf(real === null)('help comes before mistakes that follow it, a listing last', () => {
+  const lines = [
+    ['extra', '--version', '--foo'],
+    ['--blockdev', 'foo', '--help'],
+    ['-T', 'nosuch,help'],
+    ['-T', 'help', '--blockdev', 'foo'],
+    ['--object', 'help', '--foo'],
+    ['--chardev', 'help', '--daemonize', '--nope'],
+  ];
+  for (const words of lines) {
+    expect({ words, ...ownRefusal(words) }).toEqual({ words, ...refusal([real ?? '', ...words]) });
+  }
 });
 
 it.each(['--export', '--nbd-server'])('refuses %s by name', (option) => {

@@ -45,10 +45,10 @@ export function readVerbOptions(
   handle: OptionHandler,
 ): string[] {
   try {
-    return readOptions(input.args, [HELP, ...input.specs], (name, value) => {
+    return readOptions(input.args, [HELP, ...input.specs], (name, value, words) => {
       if (name === 'help') throw new HelpWanted();
       if (name === 'object') refuseObject(value);
-      handle(name, value);
+      handle(name, value, words);
     });
   } catch (error) {
     if (!(error instanceof OptionError)) throw error;

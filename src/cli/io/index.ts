@@ -5,7 +5,7 @@
 import { createInterface } from 'node:readline';
 
 import { BlockError } from '../../base/index.js';
-import { OptionError, readOptions } from '../getopt.js';
+import { mistakeText, OptionError, readOptions } from '../getopt.js';
 import { CliError, report, reportFailure } from '../program.js';
 import type { Program } from '../program.js';
 import { withSession } from '../img/session.js';
@@ -46,20 +46,12 @@ export async function runIo(args: readonly string[], program: Program): Promise<
     });
   } catch (error) {
     if (error instanceof OptionError) {
-      report(program, mistakeText(error));
+      report(program, mistakeText(error, OPTIONS));
       program.out(helpText(program));
       return 1;
     }
     return reportFailure(program, error);
   }
-}
-
-function mistakeText({ mistake, word, letter }: OptionError): string {
-  if (mistake === 'missing-argument') {
-    if (letter !== null) return `option requires an argument -- '${letter}'`;
-    return `option '${word}' requires an argument`;
-  }
-  return letter === null ? `unrecognized option '${word}'` : `invalid option -- '${letter}'`;
 }
 
 /** Text when help or the version was asked for. */

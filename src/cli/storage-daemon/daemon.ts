@@ -23,8 +23,11 @@ import {
 } from '../../schema/index.js';
 import type { Type } from '../../schema/index.js';
 import { JsonStream } from '../../wire/index.js';
+import { CliError, report } from '../program.js';
 import type { Program } from '../program.js';
 import { readChardev } from './chardev.js';
+import { readTrace } from '../trace.js';
+import type { Detached } from './detached.js';
 import { PidFile } from './pidfile.js';
 
 const monitorOptions = struct('MonitorOptions', {
@@ -34,9 +37,18 @@ const monitorOptions = struct('MonitorOptions', {
   chardev: str,
 });
 
+interface DaemonParts {
+  readonly program: Program;
+  readonly host: Host;
+  readonly engine: Engine;
+  readonly detached: Detached | null;
+}
+
 export class Daemon {
   readonly #host: Host;
   readonly #engine: Engine;
+  readonly #program: Program;
+  readonly #detached: Detached | null;
   readonly #servers: QmpServer[] = [];
   #pidPath: string | null = null;
   #pidFile: PidFile | null = null;
@@ -44,17 +56,21 @@ export class Daemon {
   readonly #up: Promise<void>;
   #declareUp: () => void = () => undefined;
 
-  private constructor(host: Host, engine: Engine) {
+  private constructor({ program, host, engine, detached }: DaemonParts) {
+    this.#program = program;
     this.#host = host;
     this.#engine = engine;
+    this.#detached = detached;
+    if (detached !== null) engine.chardevs.giveUpStdio();
     this.#up = new Promise((resolve) => {
       this.#declareUp = resolve;
     });
   }
 
-  static async start(program: Program): Promise<Daemon> {
+  /** `detached`: nobody is at its standard streams. */
+  static async start(program: Program, detached: Detached | null = null): Promise<Daemon> {
     const host = openDefaultHost({ warn: (line) => program.err(`${program.name}: ${line}\n`) });
-    return new Daemon(host, await createEngine({ host }));
+    return new Daemon({ program, host, engine: await createEngine({ host }), detached });
   }
 
   get quitRequested(): Promise<void> {
@@ -65,7 +81,8 @@ export class Daemon {
     this.#engine.requestQuit();
   }
 
-  async perform(name: string, value: string): Promise<void> {
+  /** One option; `words` is how it was written. */
+  async perform(name: string, value: string, words: string): Promise<void> {
     switch (name) {
       case 'blockdev':
         return this.#addNode(value);
@@ -75,7 +92,11 @@ export class Daemon {
         return this.#addChardev(value);
       case 'monitor':
         return this.#addMonitor(value);
-      default:
+      case 'trace':
+        return this.#trace(value, words);
+      case 'operand':
+        throw new CliError('Unexpected argument');
+      case 'pidfile':
         this.#pidPath = value;
     }
   }
@@ -85,6 +106,7 @@ export class Daemon {
     if (this.#pidPath !== null) {
       this.#pidFile = await PidFile.write(this.#host, this.#pidPath);
     }
+    this.#detached?.ready();
     this.#declareUp();
   }
 
@@ -107,6 +129,16 @@ export class Daemon {
   #addObject(text: string): Promise<void> {
     this.#engine.objects.add(readOption(objectOptions, text, 'qom-type'));
     return Promise.resolve();
+  }
+
+  #trace(value: string, words: string): Promise<void> {
+    const { name } = this.#program;
+    const isRead = readTrace(value, (text, place) => {
+      const at = place === undefined ? `${name}: ${words}` : `${name}:${place}`;
+      report({ ...this.#program, name: at }, text);
+    });
+    // What is wrong was told, with the place that it is at.
+    return isRead ? Promise.resolve() : Promise.reject(new CliError(''));
   }
 
   #addChardev(text: string): Promise<void> {

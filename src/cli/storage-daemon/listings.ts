@@ -1,11 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
-// What `--object help`, `--object TYPE,help` and `--chardev help` print: what there is.
+// What `--object help`, `--object TYPE,help`, `--chardev help` and `-T help` print: what
+// there is.
 
 import { CHARDEV_KINDS } from '../../engine/chardev/index.js';
 import { listObjectTypes, listTypeProperties } from '../../engine/index.js';
+import { traceListing } from '../trace.js';
+import type { Listing } from '../trace.js';
 
-/** The list that the value of an option asks for; null when it does not ask. */
-export function listingOf(option: string, value: string): string | null {
+/** The list that the value of an option asks for and the status it ends with; or null. */
+export function listingOf(option: string, value: string): Listing | null {
+  if (option === 'trace') return traceListing(value);
+  const text = textOf(option, value);
+  return text === null ? null : { text, status: 0 };
+}
+
+function textOf(option: string, value: string): string | null {
   if (option === 'chardev' && value === 'help') {
     return listed('Available chardev backend types:', CHARDEV_KINDS);
   }

@@ -2,6 +2,7 @@
 // --pidfile: written when everything is up, held locked while the daemon runs, removed at its end.
 
 import { closeSync, constants, openSync } from 'node:fs';
+import { resolve } from 'node:path';
 
 import { BlockError, Permission } from '../../base/index.js';
 import type { Host, HostFile } from '../../host/index.js';
@@ -9,10 +10,13 @@ import type { Host, HostFile } from '../../host/index.js';
 export class PidFile {
   readonly #host: Host;
   readonly #file: HostFile;
+  /** From the root: the daemon may stand elsewhere when it ends. */
+  readonly #path: string;
 
   private constructor(host: Host, file: HostFile) {
     this.#host = host;
     this.#file = file;
+    this.#path = resolve(file.path);
   }
 
   /** Throws naming the reason when it cannot be made or another daemon holds it. */
@@ -42,7 +46,7 @@ export class PidFile {
   }
 
   async remove(): Promise<void> {
-    await this.#host.removeFile(this.#file.path).catch(() => undefined);
+    await this.#host.removeFile(this.#path).catch(() => undefined);
     await this.#file.close();
   }
 }

@@ -68,8 +68,9 @@ export class StreamChardev implements Chardev {
 
   close(): Promise<void> {
     const { input, output } = this.#streams;
-    input.destroy();
-    // Standard output belongs to the program.
+    // Standard streams belong to the program: the next device of the kind goes on with them.
+    if (input === process.stdin) input.pause();
+    else input.destroy();
     if (output !== process.stdout) output.destroy();
     this.#release();
     return Promise.resolve();

@@ -37,6 +37,7 @@ export class ChardevRegistry {
   readonly #quit = new AbortController();
   readonly #chardevs = new Map<string, Chardev>();
   #stdioInUse = false;
+  #hasStdio = true;
 
   /** Waiting for the other side of a socket ends with `quit`. */
   constructor(clock: Clock, quit: Promise<void>) {
@@ -46,6 +47,11 @@ export class ChardevRegistry {
 
   get entries(): ReadonlyMap<string, Chardev> {
     return this.#chardevs;
+  }
+
+  /** For a program in the background, whose standard streams are nobody's. */
+  giveUpStdio(): void {
+    this.#hasStdio = false;
   }
 
   /** Throws with the reason alone and nothing added; `exists` for an id that is taken. */
@@ -174,6 +180,9 @@ export class ChardevRegistry {
   }
 
   #openStdio(): Chardev {
+    if (!this.#hasStdio) {
+      throw new BlockError('unsupported', 'cannot use stdio with -daemonize');
+    }
     if (this.#stdioInUse) {
       throw new BlockError('busy', 'cannot use stdio by multiple character devices');
     }

@@ -44,6 +44,8 @@ class CreateWork implements JobWork {
     job.setTotal(1);
     const { graph } = this.#registry;
     try {
+      // A node that is not there is named before any mistake of the format.
+      if (typeof this.#options['file'] === 'string') this.#registry.node(this.#options['file']);
       await this.#driver.create?.(
         { host: graph.host, node: (reference) => this.#node(reference) },
         this.#options,

@@ -61,9 +61,10 @@ export async function createQcow2(
   context: CreateContext,
   options: Qcow2CreateOptions,
 ): Promise<void> {
-  const file = await context.node(options.file);
+  // Opening the file may empty it: not for an image that cannot be.
   const image = emptyImage(options);
   const { header, tables, fileLength } = layOut(image);
+  const file = await context.node(options.file);
   // A block device stays as long as it is.
   await file.truncate(0, { exact: false });
   const { preallocation } = image;

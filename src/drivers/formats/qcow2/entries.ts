@@ -87,24 +87,33 @@ export interface L2Entry {
   readonly lo: number;
   readonly zeroes: number;
   readonly allocated: number;
+  /** In a data file, of which it names the begin. */
+  readonly atZero?: boolean;
 }
 
-type EntryWidth = Pick<Geometry, 'l2EntryBytes'>;
+type EntryWidth = Pick<Geometry, 'l2EntryBytes' | 'dataFile'>;
 
 /** Every subcluster of a cluster. */
 export const ALL_SUBCLUSTERS = 0xffff_ffff;
 
 /** What is at `at` of an L2 table. */
-export function entryIn(view: DataView, at: number, { l2EntryBytes }: EntryWidth): L2Entry {
+export function entryIn(view: DataView, at: number, geometry: EntryWidth): L2Entry {
   const hi = view.getUint32(at);
   const lo = view.getUint32(at + 4);
-  if (l2EntryBytes === 8) return { hi, lo, zeroes: 0, allocated: 0 };
-  return { hi, lo, zeroes: view.getUint32(at + 8), allocated: view.getUint32(at + 12) };
+  if (geometry.l2EntryBytes === 8) return { hi, lo, zeroes: 0, allocated: 0 };
+  const entry = { hi, lo, zeroes: view.getUint32(at + 8), allocated: view.getUint32(at + 12) };
+  if (!geometry.dataFile || entryHostOffset(hi, lo) !== 0) return entry;
+  return { ...entry, atZero: isCopied(hi) && !isCompressed(hi) };
+}
+
+/** A place belongs to the cluster; the entry is not compressed. */
+export function isHosted({ hi, lo, atZero = false }: L2Entry): boolean {
+  return atZero || entryHostOffset(hi, lo) !== 0;
 }
 
 /** The bitmaps contradict each other or the host offset; the entry is not compressed. */
 export function isContradiction(entry: L2Entry): boolean {
-  if (entryHostOffset(entry.hi, entry.lo) === 0) return entry.allocated !== 0;
+  if (!isHosted(entry)) return entry.allocated !== 0;
   return (entry.zeroes & entry.allocated) !== 0;
 }
 
@@ -119,7 +128,7 @@ export function ownedEntry(hostOffset: number): L2Entry {
 }
 
 /** All of the cluster reads as zeroes and has no place in the file; version 3. */
-export function zeroEntry({ l2EntryBytes }: EntryWidth): L2Entry {
+export function zeroEntry({ l2EntryBytes }: Pick<Geometry, 'l2EntryBytes'>): L2Entry {
   return l2EntryBytes === 16 ? ZERO_SUBCLUSTERS : ZERO_ENTRY;
 }
 

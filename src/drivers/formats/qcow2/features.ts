@@ -28,9 +28,6 @@ export function unsupportedFeature(header: Qcow2Header): string | null {
   if (fields.nbSnapshots > 0) {
     return `qcow2 internal snapshots are not supported (nb_snapshots ${fields.nbSnapshots})`;
   }
-  if (header.bitmapCount > 0) {
-    return `qcow2 persistent bitmaps are not supported (nb_bitmaps ${header.bitmapCount})`;
-  }
   return null;
 }
 

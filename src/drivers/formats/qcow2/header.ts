@@ -23,6 +23,7 @@ import {
 } from '../../../base/index.js';
 import type { Bits64 } from '../../../base/index.js';
 import {
+  Autoclear,
   BITMAPS_EXTENSION,
   COMPRESSION_TYPE_OFFSET,
   EXTENSION_HEADER_SIZE,
@@ -55,10 +56,18 @@ export interface Qcow2Header {
   readonly backingFile: string | null;
   /** From the backing format extension; null when there is none. */
   readonly backingFormat: string | null;
-  /** Persistent bitmaps in the directory. */
-  readonly bitmapCount: number;
+  /** Null where there are no persistent bitmaps, or none that can be trusted. */
+  readonly bitmaps: BitmapsPlace | null;
   /** Says which top-level table the file ends before; null when all are there. */
   readonly truncated: string | null;
+}
+
+/** The bitmap directory. */
+export interface BitmapsPlace {
+  readonly count: number;
+  readonly offset: number;
+  /** Bytes. */
+  readonly size: number;
 }
 
 /** Bytes that peekClusterSize and the fixed header need; a shorter file is padded with zeroes. */
@@ -86,7 +95,9 @@ export function decodeHeaderFields(head: Uint8Array): Peek {
   const compressionType = covered ? (head[COMPRESSION_TYPE_OFFSET] ?? 0) : 0;
   const fields = { ...decoded, compressionType };
   const extended = hasBit(fields.incompatibleFeatures, Incompatible.extendedL2);
-  return { fields, geometry: geometryOf(fields.clusterBits, fields.refcountOrder, extended) };
+  const dataFile = hasBit(fields.incompatibleFeatures, Incompatible.externalDataFile);
+  const geometry = geometryOf(fields.clusterBits, fields.refcountOrder, extended);
+  return { fields, geometry: { ...geometry, dataFile } };
 }
 
 /**
@@ -111,7 +122,7 @@ export function decodeHeader(head: Uint8Array, fileLength: number): Qcow2Header 
     extensionsEnd: end,
     backingFile: from === 0 || size === 0 ? null : text(head.subarray(from, from + size)),
     backingFormat: format === undefined ? null : text(format.data),
-    bitmapCount: countBitmaps(extensions, fields),
+    bitmaps: bitmapsPlace(extensions, fields, geometry.clusterSize),
     truncated,
   };
 }
@@ -285,16 +296,35 @@ function checkTables(
   return truncated;
 }
 
-function countBitmaps(extensions: readonly HeaderExtension[], fields: HeaderFields): number {
+/** Where the autoclear bit is unset, somebody wrote who did not keep the bitmaps. */
+function bitmapsPlace(
+  extensions: readonly HeaderExtension[],
+  fields: HeaderFields,
+  clusterSize: number,
+): BitmapsPlace | null {
   const found = extensions.find(({ type }) => type === ExtensionType.bitmaps);
-  if (found === undefined || fields.version < 3) return 0;
+  if (found === undefined) return null;
   if (found.data.length !== BITMAPS_EXTENSION.size) {
     throw corrupt(`bitmaps_ext: Invalid extension length (length ${found.data.length})`);
   }
+  if (!hasBit(fields.autoclearFeatures, Autoclear.bitmaps)) return null;
   const extent = { version: 3, length: found.data.length };
   const value = decodeStruct(BITMAPS_EXTENSION, found.data, extent);
   validateStruct(BITMAPS_EXTENSION, value, extent);
-  return value.nbBitmaps;
+  const { nbBitmaps: count, directoryOffset: offset, directorySize: size } = value;
+  if (offset % clusterSize !== 0 || offset > MAX_OFFSET - size) {
+    throw corrupt(`bitmaps_ext: invalid bitmap directory offset (directory_offset ${offset})`);
+  }
+  return { count, offset, size };
+}
+
+/** The payload of the extension that names this directory. */
+export function encodeBitmapsPlace({ count, offset, size }: BitmapsPlace): Uint8Array {
+  const length = BITMAPS_EXTENSION.size;
+  const bytes = new Uint8Array(length);
+  const value = { nbBitmaps: count, reserved: 0, directorySize: size, directoryOffset: offset };
+  encodeStruct(BITMAPS_EXTENSION, value, { bytes, version: 3, length });
+  return bytes;
 }
 
 /** What a guest sees of `size`, in bytes: the format counts in sectors of 512. */

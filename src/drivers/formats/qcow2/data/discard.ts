@@ -11,17 +11,17 @@
 
 import { BlockError, settle } from '../../../../base/index.js';
 import type { Eventually } from '../../../../base/index.js';
-import { RequestFlag } from '../../../../block/index.js';
+import { RequestFlag, zeroRequest } from '../../../../block/index.js';
 import {
   ALL_SUBCLUSTERS,
   EntryKind,
   entryIn,
-  entryKind,
   isCompressed,
   UNALLOCATED_ENTRY,
   zeroEntry,
 } from '../entries.js';
-import type { MetadataStore, Qcow2Image, Table } from '../metadata/index.js';
+import type { Clusters, MetadataStore, Qcow2Image, Table } from '../metadata/index.js';
+import { discardData, droppedData } from './data-file.js';
 import { RunPlan } from './plan.js';
 import { nothing, runSteps } from './steps.js';
 import type { Stepper } from './steps.js';
@@ -59,12 +59,41 @@ export class Eraser implements Stepper<Change> {
     if (image.version < 3 && image.backing !== null) return undefined;
     const { start, end } = this.#whole(image.clusterSize, { offset, length });
     if (start >= end) return undefined;
-    return this.#change({ offset: start, length: end - start }, DISCARD);
+    const range = { offset: start, length: end - start };
+    if (!image.dataFileRaw) return this.#change(range, DISCARD);
+    return this.#discardRaw(range);
+  }
+
+  /** What cannot be punched stays: the file must hold what the guest sees. */
+  async #discardRaw(range: { offset: number; length: number }): Promise<void> {
+    try {
+      await this.#zeroRaw(range, RequestFlag.mayUnmap | RequestFlag.noFallback);
+    } catch (error) {
+      if (error instanceof BlockError) return;
+      throw error;
+    }
+    await this.#change(range, DISCARD);
+  }
+
+  /** The bytes of a raw data file, as far as it reaches. */
+  #zeroRaw({ offset, length }: { offset: number; length: number }, flags: number) {
+    const { data } = this.#image;
+    const there = Math.min(length, data.length - offset);
+    return there <= 0 ? undefined : data.writeZeroes(zeroRequest(offset, there, flags));
   }
 
   writeZeroes(offset: number, length: number, flags: number): Eventually<void> {
     const image = this.#image;
     image.assertWritable();
+    if (!image.dataFileRaw) return this.#writeZeroes(offset, length, flags);
+    const kept = flags & (RequestFlag.mayUnmap | RequestFlag.noFallback);
+    return settle(this.#zeroRaw({ offset, length }, kept), () =>
+      this.#writeZeroes(offset, length, flags),
+    );
+  }
+
+  #writeZeroes(offset: number, length: number, flags: number): Eventually<void> {
+    const image = this.#image;
     const unmap = (flags & RequestFlag.mayUnmap) !== 0;
     const { start, end } = this.#whole(image.geometry.subclusterSize, { offset, length });
     const sayable = image.version >= 3 || (image.holesStayZero && unmap);
@@ -112,11 +141,17 @@ export class Eraser implements Stepper<Change> {
       const table = this.#store.forWriting(offset);
       if (table instanceof Promise) return table.then(nothing);
       if (table === undefined) return undefined;
-      const whole = offset % clusterSize === 0 && (offset + reach) % clusterSize === 0;
-      if (geometry.subclustersPerCluster > 1 && !whole) {
-        return this.#eraseSubclusters(table, { start: offset, end: offset + reach }, change);
+      const span = { start: offset, end: offset + reach };
+      const dropped = this.#punches(change) ? droppedData(this.#store, table, span) : null;
+      const whole = offset % clusterSize === 0 && span.end % clusterSize === 0;
+      if (geometry.subclustersPerCluster === 1 || whole) {
+        this.#applyAll(table, { first, end }, change);
+        this.stepLength = reach;
+      } else {
+        const erased = this.#eraseSubclusters(table, span, change);
+        if (erased instanceof Promise) return erased;
       }
-      this.#applyAll(table, { first, end }, change);
+      return dropped === null ? undefined : discardData(image, dropped, { first, end });
     }
     this.stepLength = reach;
     return undefined;
@@ -168,7 +203,7 @@ export class Eraser implements Stepper<Change> {
     return version >= 3 && (!change.discard || backing !== null);
   }
 
-  #applyAll(table: Table, clusters: { first: number; end: number }, change: Change): void {
+  #applyAll(table: Table, clusters: Clusters, change: Change): void {
     if (this.#image.version >= 3 && this.#store.isEmpty(table, clusters)) {
       const changes = this.#needsEntry(EntryKind.unallocated, change);
       if (changes) this.#store.setEmpty(table, clusters, null);
@@ -188,7 +223,7 @@ export class Eraser implements Stepper<Change> {
     const at = this.#store.entryAt(cluster);
     const hi = table.view.getUint32(at);
     const lo = table.view.getUint32(at + 4);
-    const kind = entryKind(hi, lo, image.version);
+    const kind = image.entryKind(hi, lo);
     if (!this.#needsEntry(kind, change)) return;
     if (change.holes === true && kind !== EntryKind.unallocated) return;
     if (image.version < 3) {

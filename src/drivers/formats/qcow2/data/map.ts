@@ -103,7 +103,7 @@ export class Mapper {
     if (kind === EntryKind.data || kind === EntryKind.zeroAllocated) {
       const zero = kind === EntryKind.zeroAllocated;
       const { hostOffset } = plan;
-      const { file } = this.#image;
+      const { data: file } = this.#image;
       if (zero) return { length, allocated, data: false, zero, compressed, hostOffset, file };
       const recurse = this.#mayHaveHoles === true;
       return { length, allocated, data: true, zero, compressed, hostOffset, file, recurse };
@@ -135,7 +135,7 @@ export class Mapper {
   }
 
   #lowerData(hostOffset: number, length: number): Eventually<readonly Extent[] | null> {
-    const { file } = this.#image;
+    const { data: file } = this.#image;
     const there = Math.min(length, Math.max(0, file.length - hostOffset));
     if (there === 0) return [{ kind: 'zero', length }];
     return settle(file.planExtents(hostOffset, there), (extents) => {

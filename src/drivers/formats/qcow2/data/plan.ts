@@ -6,7 +6,7 @@
 // found in, and a compressed run never leaves its cluster. With extended L2 entries runs are made
 // of subclusters: they begin and end inside clusters.
 
-import { MAX_OFFSET } from '../../../../base/index.js';
+import { MAX_OFFSET, type BlockError } from '../../../../base/index.js';
 import {
   ALL_SUBCLUSTERS,
   compressedHostOffset,
@@ -14,11 +14,11 @@ import {
   EntryKind,
   entryHostOffset,
   entryIn,
-  entryKind,
   hasReservedL2Bits,
   isCompressed,
   isContradiction,
   isCopied,
+  isHosted,
 } from '../entries.js';
 import type { L2Entry } from '../entries.js';
 import { SUBCLUSTERS } from '../layout.js';
@@ -90,7 +90,8 @@ export class RunPlan {
       return;
     }
     let index = first + 1;
-    if (this.hostOffset === 0) {
+    const stored = this.#isStored();
+    if (!stored) {
       for (; run < most && areSame(table.bytes, index, STANDARD); index += STRIDE) {
         run += STRIDE * clusterSize;
       }
@@ -100,7 +101,15 @@ export class RunPlan {
       run += clusterSize;
     }
     this.length = Math.min(run, most);
-    if (this.hostOffset !== 0) this.hostOffset += inCluster;
+    if (stored) this.hostOffset += inCluster;
+  }
+
+  /** The run has a place of its own; in a data file that may begin at 0. */
+  #isStored(): boolean {
+    const { kind } = this;
+    return (
+      kind === EntryKind.data || kind === EntryKind.zeroAllocated || kind === EntryKind.hosted
+    );
   }
 
   #findSubclusters({ view, bytes }: Table, guestOffset: number, most: number): void {
@@ -121,7 +130,8 @@ export class RunPlan {
     let end = subcluster + runOfMask(mask, subcluster);
     let run = end * geometry.subclusterSize - inCluster;
     index += 1;
-    if (this.hostOffset === 0 && runOfMask(mask, 0) === SUBCLUSTERS) {
+    const stored = this.#isStored();
+    if (!stored && runOfMask(mask, 0) === SUBCLUSTERS) {
       for (; run < most && areSame(bytes, index, geometry.l2EntryBytes); index += STRIDE) {
         run += STRIDE * clusterSize;
       }
@@ -137,7 +147,7 @@ export class RunPlan {
       run += end * geometry.subclusterSize;
     }
     this.length = Math.min(run, most);
-    if (this.hostOffset !== 0) this.hostOffset += inCluster;
+    if (stored) this.hostOffset += inCluster;
   }
 
   #classifySubcluster(entry: L2Entry, subcluster: number, guestOffset: number): void {
@@ -145,6 +155,7 @@ export class RunPlan {
     const { hi, lo } = entry;
     const kind = subclusterKind(entry, subcluster);
     if (kind === EntryKind.compressed) {
+      if (image.hasDataFile) throw this.#misplaced('is compressed', guestOffset);
       const { clusterBits } = image.geometry;
       this.#set(kind, compressedHostOffset(hi, lo, clusterBits), 0);
       this.compressedLength = compressedLength(hi, lo, clusterBits);
@@ -164,6 +175,7 @@ export class RunPlan {
       );
     }
     this.#set(kind, offset, hi);
+    this.#requirePlace(guestOffset);
   }
 
   /** All of the cluster is data right behind the run: the usual case, without an object. */
@@ -183,15 +195,16 @@ export class RunPlan {
     if (isCompressed(hi) || isContradiction(entry)) return false;
     if (hasReservedL2Bits(hi, lo, this.#image.version)) return false;
     const offset = entryHostOffset(hi, lo);
-    if (this.hostOffset === 0) return offset === 0;
+    if (!this.#isStored()) return !isHosted(entry);
     return offset === this.hostOffset + distance && isCopied(hi) === this.copied;
   }
 
   #classify(guestOffset: number): void {
     const image = this.#image;
     const { hi, lo } = this;
-    const kind = entryKind(hi, lo, image.version);
+    const kind = image.entryKind(hi, lo);
     if (kind === EntryKind.compressed) {
+      if (image.hasDataFile) throw this.#misplaced('is compressed', guestOffset);
       const { clusterBits } = image.geometry;
       this.#set(kind, compressedHostOffset(hi, lo, clusterBits), 0);
       this.compressedLength = compressedLength(hi, lo, clusterBits);
@@ -209,6 +222,20 @@ export class RunPlan {
       );
     }
     this.#set(kind, offset, hi);
+    this.#requirePlace(guestOffset);
+  }
+
+  /** In a data file every cluster is where the guest has it. */
+  #requirePlace(guestOffset: number): void {
+    const { hasDataFile, clusterSize } = this.#image;
+    if (!hasDataFile || !this.#isStored()) return;
+    if (this.hostOffset === guestOffset - (guestOffset % clusterSize)) return;
+    throw this.#misplaced('is not where the guest has it', guestOffset);
+  }
+
+  #misplaced(finding: string, guestOffset: number): BlockError {
+    const entry = `L2 entry ${hex(this.hi, this.lo)} for guest offset ${guestOffset}`;
+    return this.#image.corruptError(`${entry} in an image with a data file ${finding}`);
   }
 
   #set(kind: EntryKind, hostOffset: number, hi: number): void {
@@ -223,10 +250,11 @@ export class RunPlan {
     const hi = view.getUint32(index * STANDARD);
     const lo = view.getUint32(index * STANDARD + 4);
     // Mostly the entry of the next host cluster, with the same bits as the first.
-    if (this.hostOffset !== 0 && hi === this.hi && lo === this.lo + distance) return true;
+    const stored = this.#isStored();
+    if (stored && hi === this.hi && lo === this.lo + distance) return true;
     if (hasReservedL2Bits(hi, lo, this.#image.version)) return false;
-    if (entryKind(hi, lo, this.#image.version) !== this.kind) return false;
-    if (this.hostOffset === 0) return true;
+    if (this.#image.entryKind(hi, lo) !== this.kind) return false;
+    if (!stored) return true;
     return entryHostOffset(hi, lo) === this.hostOffset + distance && isCopied(hi) === this.copied;
   }
 }

@@ -16,7 +16,13 @@ import type {
   WrittenInPart,
 } from '../../../../block/index.js';
 import { EntryKind, ownedEntry } from '../entries.js';
-import type { Clusters, EntryWatcher, MetadataStore, Table } from '../metadata/index.js';
+import type {
+  Clusters,
+  EntryWatcher,
+  MetadataStore,
+  RangeLock,
+  Table,
+} from '../metadata/index.js';
 import type { Eraser } from './discard.js';
 import { RunPlan } from './plan.js';
 
@@ -30,7 +36,7 @@ interface Span {
 
 interface Lowered {
   readonly piece: ReservedPiece;
-  /** Offset in the file child. */
+  /** Offset in the node of the data. */
   readonly hostOffset: number;
 }
 
@@ -84,6 +90,8 @@ class Reservation implements TargetReservation, EntryWatcher {
   readonly #lost = new Set<number>();
   readonly #below: TargetReservation[] = [];
   readonly #lease: number;
+  /** Of fresh places in a data file. */
+  readonly #locks: RangeLock[] = [];
   #first = 0;
   #end = 0;
   #open = true;
@@ -153,7 +161,7 @@ class Reservation implements TargetReservation, EntryWatcher {
     if (!this.#open) return;
     this.#open = false;
     const { store } = this.#context;
-    const { image, refcounts } = store;
+    const { image } = store;
     image.watchers.delete(this);
     for (const span of this.#spans) {
       if (!span.fresh) continue;
@@ -161,9 +169,10 @@ class Reservation implements TargetReservation, EntryWatcher {
       const first = span.offset / image.clusterSize;
       for (let index = 0; index < clusters; index += 1) {
         if (this.#linked.has(first + index)) continue;
-        refcounts.undo(span.hostOffset + index * image.clusterSize, 1);
+        store.undoData(span.hostOffset + index * image.clusterSize, 1);
       }
     }
+    for (const lock of this.#locks) image.locks.release(lock);
     for (const below of this.#below) below.abandon();
     image.leases.leave(this.#lease);
   }
@@ -176,7 +185,7 @@ class Reservation implements TargetReservation, EntryWatcher {
     const { image } = store;
     const { clusterSize, geometry } = image;
     if (isWrittenInPlace(plan, { at, end, clusterSize })) {
-      const hit = image.overlaps.hit(plan.hostOffset, plan.length);
+      const hit = image.dataOverlap(plan.hostOffset, plan.length);
       if (hit !== null) {
         throw image.markCorrupt(`data cluster at offset ${plan.hostOffset} overlaps ${hit}`);
       }
@@ -190,15 +199,20 @@ class Reservation implements TargetReservation, EntryWatcher {
     const last = at + most === image.size;
     const whole = last ? most : Math.floor(most / clusterSize) * clusterSize;
     if (at % clusterSize !== 0 || whole === 0) return null;
-    const run = store.allocator.take(Math.ceil(whole / clusterSize));
+    const first = at / clusterSize;
+    const count = Math.ceil(whole / clusterSize);
+    if (image.hasDataFile && image.locks.conflict(first, first + count) !== null) return null;
+    const run = store.takeData(first, count);
     if (run instanceof Promise) return run;
+    // The place is the guest's own there: nobody else writes to it meanwhile.
+    if (image.hasDataFile) this.#locks.push(image.locks.acquire(first, first + run.clusters));
     const length = Math.min(whole, run.clusters * clusterSize);
     return { offset: at, length, hostOffset: run.offset, fresh: true };
   }
 
   async #lower(span: Span): Promise<boolean> {
-    const { file, clusterSize } = this.#context.store.image;
-    const below = await file.reserve(span.hostOffset, span.length);
+    const { data, clusterSize } = this.#context.store.image;
+    const below = await data.reserve(span.hostOffset, span.length);
     if (below === null) return false;
     this.#below.push(below);
     for (const part of below.pieces) {
@@ -229,7 +243,7 @@ class Reservation implements TargetReservation, EntryWatcher {
   ): Promise<void> {
     const { image } = this.#context.store;
     const { clusterSize, size } = image;
-    const sayable = image.version >= 3 || image.holesStayZero;
+    const sayable = image.version >= 3 ? !image.dataFileRaw : image.holesStayZero;
     let linkedTo = 0;
     for (let index = 0; index < zeroRanges.length; index += 2) {
       const start = zeroRanges[index] ?? 0;
@@ -260,7 +274,7 @@ class Reservation implements TargetReservation, EntryWatcher {
     const zeroes = new Uint8Array(Math.min(length, QCOW2_LIMITS.zeroWriteBytes));
     for (let done = 0; done < length; done += zeroes.length) {
       const part = zeroes.subarray(0, Math.min(zeroes.length, length - done));
-      await image.writeFile(hostOffset + done, part);
+      await image.writeData(null, hostOffset + done, part);
     }
   }
 
@@ -268,11 +282,11 @@ class Reservation implements TargetReservation, EntryWatcher {
   async #settle(run: Run): Promise<void> {
     if (run.length === 0) return;
     const { store } = this.#context;
-    const { clusterSize, locks, geometry } = store.image;
+    const { clusterSize, locks, geometry, hasDataFile } = store.image;
     const end = Math.ceil((run.offset + run.length) / clusterSize);
     for (let first = run.offset / clusterSize; first < end; ) {
       const stop = Math.min(end, first - (first % geometry.l2Entries) + geometry.l2Entries);
-      const wait = store.makeRoom() ?? locks.conflict(first, stop);
+      const wait = store.makeRoom() ?? (hasDataFile ? null : locks.conflict(first, stop));
       const step = wait ?? this.#settleClusters(run, { first, end: stop });
       if (step === null) first = stop;
       else await step;

@@ -9,8 +9,8 @@
 import {
   ALL_SUBCLUSTERS,
   EntryKind,
-  entryHostOffset,
   isCompressed,
+  isHosted,
   zeroEntry,
 } from '../entries.js';
 import type { L2Entry } from '../entries.js';
@@ -59,7 +59,7 @@ export function subclusterKind(entry: L2Entry, subcluster: number): EntryKind {
   if (isCompressed(entry.hi)) return EntryKind.compressed;
   const bit = 1 << subcluster;
   const zero = (entry.zeroes & bit) !== 0;
-  if (entryHostOffset(entry.hi, entry.lo) === 0) {
+  if (!isHosted(entry)) {
     return zero ? EntryKind.zero : EntryKind.unallocated;
   }
   if ((entry.allocated & bit) !== 0) return EntryKind.data;
@@ -68,7 +68,7 @@ export function subclusterKind(entry: L2Entry, subcluster: number): EntryKind {
 
 /** The subclusters of one kind; the entry is not compressed. */
 export function maskOfKind(entry: L2Entry, kind: EntryKind): number {
-  const hosted = entryHostOffset(entry.hi, entry.lo) !== 0;
+  const hosted = isHosted(entry);
   switch (kind) {
     case EntryKind.data:
       return hosted ? entry.allocated : 0;
@@ -131,7 +131,7 @@ export function erasedEntry(
   mask: number,
   how: Erasure & { readonly geometry: Geometry; readonly backed: boolean },
 ): L2Entry {
-  const hosted = entryHostOffset(old.hi, old.lo) !== 0;
+  const hosted = isHosted(old);
   const compressed = isCompressed(old.hi);
   if (how.holes === true) {
     const free = compressed ? 0 : mask & ~(old.zeroes | old.allocated);

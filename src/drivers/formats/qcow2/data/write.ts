@@ -85,7 +85,7 @@ export class Writer implements Stepper<Source> {
       this.#requireDataPlace(plan.hostOffset, plan.length);
       this.stepLength = plan.length;
       const part = partOf(source, offset, plan.length);
-      return image.writeFileAt('write_aio', plan.hostOffset, part);
+      return image.writeData('write_aio', plan.hostOffset, part);
     }
     return this.#store.makeRoom() ?? this.#allocating(offset, length, source);
   }
@@ -108,7 +108,7 @@ export class Writer implements Stepper<Source> {
     let run = { offset: reusedHost, clusters: wanted };
     if (reused) this.#requireDataPlace(reusedHost, wanted * clusterSize);
     else {
-      const taken = this.#store.allocator.take(wanted);
+      const taken = this.#store.takeData(first, wanted);
       if (taken instanceof Promise) return taken;
       run = taken;
     }
@@ -186,7 +186,7 @@ export class Writer implements Stepper<Source> {
     const hostOffset = piece.hostOffset + piece.start - piece.firstCluster * clusterSize;
     if ((head === 0 && tail === 0) || this.#restIsZero(piece, head, tail)) {
       if (head > 0 || tail > 0) image.event('cluster_alloc_space');
-      return image.writeFileAt('write_aio', hostOffset + head, piece.data);
+      return image.writeData('write_aio', hostOffset + head, piece.data);
     }
     if (piece.clusters > 2 && total > QCOW2_LIMITS.joinedWriteBytes) {
       return this.#writeInThree(piece, head, tail);
@@ -195,7 +195,7 @@ export class Writer implements Stepper<Source> {
     joined.set(piece.data, head);
     const filled = this.#fill(piece, joined.subarray(0, head), joined.subarray(total - tail));
     return settle(settle(filled, () => image.point('write_aio')), () =>
-      image.writeFileAt('cow_write', hostOffset, joined),
+      image.writeData('cow_write', hostOffset, joined),
     );
   }
 
@@ -206,7 +206,7 @@ export class Writer implements Stepper<Source> {
   #restIsZero(piece: Piece, head: number, tail: number): boolean {
     const image = this.#image;
     const { offset, data } = piece;
-    if (piece.reused || piece.hostOffset < image.file.length) return false;
+    if (piece.reused || piece.hostOffset < image.data.length) return false;
     if (offset % SECTOR_SIZE !== 0 || data.length % SECTOR_SIZE !== 0) return false;
     const end = offset + data.length;
     if (head > 0 && !this.#readsAsZeroes(piece.table, offset - head, head)) return false;
@@ -251,10 +251,10 @@ export class Writer implements Stepper<Source> {
     await this.#fill(piece, first.subarray(0, head), last.subarray(last.length - tail));
     await image.point('cow_write');
     const hostOffset = piece.hostOffset + piece.start - base;
-    if (head > 0) await image.writeFile(hostOffset, first);
+    if (head > 0) await image.writeData(null, hostOffset, first);
     const middle = hostOffset + first.length;
-    await image.writeFileAt('write_aio', middle, piece.data.subarray(start, end));
-    if (tail > 0) await image.writeFile(middle + end - start, last);
+    await image.writeData('write_aio', middle, piece.data.subarray(start, end));
+    if (tail > 0) await image.writeData(null, middle + end - start, last);
   }
 
   #link(piece: Piece): void {
@@ -276,7 +276,7 @@ export class Writer implements Stepper<Source> {
   }
 
   #giveUp(piece: Piece): void {
-    if (!piece.reused) this.#store.refcounts.undo(piece.hostOffset, piece.clusters);
+    if (!piece.reused) this.#store.undoData(piece.hostOffset, piece.clusters);
     this.#end(piece);
   }
 
@@ -286,7 +286,7 @@ export class Writer implements Stepper<Source> {
   }
 
   #requireDataPlace(hostOffset: number, length: number): void {
-    const hit = this.#image.overlaps.hit(hostOffset, length);
+    const hit = this.#image.dataOverlap(hostOffset, length);
     if (hit === null) return;
     throw this.#image.markCorrupt(`data cluster at offset ${hostOffset} overlaps ${hit}`);
   }

@@ -10,7 +10,16 @@ import { BlockError, QCOW2_LIMITS, settle } from '../../../../base/index.js';
 import type { Eventually } from '../../../../base/index.js';
 import { readRequest, writeRequest } from '../../../../block/index.js';
 import type { BackingLink, CheckResult, Child, DriverInfo, Node } from '../../../../block/index.js';
-import { entryHi, entryHostOffset, entryLo, hasReservedL1Bits } from '../entries.js';
+import type { BitmapFacts } from '../bitmaps/directory.js';
+import {
+  entryHi,
+  entryHostOffset,
+  EntryKind,
+  entryKind,
+  entryLo,
+  hasReservedL1Bits,
+  isCopied,
+} from '../entries.js';
 import { geometryOf, SECTOR_SIZE } from '../layout.js';
 import type { Geometry } from '../layout.js';
 import { Leases, RangeLocks } from './leases.js';
@@ -47,7 +56,8 @@ export interface Structures {
   changeBacking(link: BackingLink | null): Promise<void>;
   /** Called with everything flushed and no request running. */
   check(repair: 'none' | 'leaks' | 'all'): Promise<CheckResult>;
-  info(): DriverInfo;
+  /** `bitmaps`: the persistent ones, as queries list them. */
+  info(bitmaps?: readonly BitmapFacts[]): DriverInfo;
   /** Reads the header and both top-level tables again after a repair. */
   reload(): Promise<TopTables>;
 }
@@ -73,6 +83,10 @@ export interface ImageOptions extends TopTables {
   /** The node being opened: its backing child is looked up there each time. */
   readonly node: Pick<Node, 'backing' | 'name'>;
   readonly file: Pick<Child, 'node'>;
+  /** Where guest data lies at its guest offset; absent or null: in clusters of `file`. */
+  readonly dataFile?: Pick<Child, 'node'> | null;
+  /** The data file holds what the guest sees, zeroes as well. */
+  readonly dataFileRaw?: boolean;
   readonly structures: Structures;
 }
 
@@ -99,6 +113,9 @@ export class Qcow2Image {
   readonly dirtyRefcountTableSectors = new Set<number>();
   readonly passDiscardRequest: boolean;
   readonly passDiscardOther: boolean;
+  /** Guest data is not in the image file but in a file of its own, at its guest offset. */
+  readonly hasDataFile: boolean;
+  readonly dataFileRaw: boolean;
 
   /** Grows whenever a host cluster became free: what was read of it before is stale. */
   freedCount = 0;
@@ -118,16 +135,20 @@ export class Qcow2Image {
   #unsynced = false;
   readonly #node: Pick<Node, 'backing' | 'name'>;
   readonly #file: Pick<Child, 'node'>;
+  readonly #data: Pick<Child, 'node'>;
   readonly #report: (finding: string) => void;
 
   constructor(options: ImageOptions) {
     this.label = options.label;
     this.version = options.version;
-    this.geometry = geometryOf(
-      options.clusterBits,
-      options.refcountOrder,
-      options.extendedL2 === true,
-    );
+    const { clusterBits, refcountOrder, extendedL2 = false } = options;
+    const { dataFile = null, dataFileRaw = false } = options;
+    this.hasDataFile = dataFile !== null;
+    this.dataFileRaw = this.hasDataFile && dataFileRaw;
+    this.geometry = {
+      ...geometryOf(clusterBits, refcountOrder, extendedL2),
+      dataFile: this.hasDataFile,
+    };
     this.clusterSize = this.geometry.clusterSize;
     this.structures = options.structures;
     this.size = options.size;
@@ -138,6 +159,7 @@ export class Qcow2Image {
     this.#node = options.node;
     this.#report = options.reportCorruption ?? ignore;
     this.#file = options.file;
+    this.#data = dataFile ?? options.file;
     this.l1Offset = options.l1Offset;
     this.l1 = options.l1;
     this.l1View = viewOf(options.l1);
@@ -165,6 +187,11 @@ export class Qcow2Image {
   /** Looked up each time: graph changes replace it. */
   get file(): Node {
     return this.#file.node;
+  }
+
+  /** Where guest data is that is not compressed: the file itself, or the external data file. */
+  get data(): Node {
+    return this.#data.node;
   }
 
   get backing(): Node | null {
@@ -260,22 +287,44 @@ export class Qcow2Image {
     for (const watcher of this.watchers) watcher.entriesChanged(first, end);
   }
 
+  /**
+   * What an L2 entry says. In the data file offset 0 is a place like others: there the copied bit,
+   * which is set for all of them, tells it from none.
+   */
+  entryKind(hi: number, lo: number): EntryKind {
+    const kind = entryKind(hi, lo, this.version);
+    if (kind !== EntryKind.unallocated || !this.hasDataFile || !isCopied(hi)) return kind;
+    return EntryKind.data;
+  }
+
+  /** What guest data must not overwrite, by name; nothing in a data file is anything else. */
+  dataOverlap(offset: number, length: number): string | null {
+    return this.hasDataFile ? null : this.overlaps.hit(offset, length);
+  }
+
   /** Reads the file child; what lies past its end reads as zeroes. */
   readFile(offset: number, buffer: Uint8Array): Eventually<void> {
-    const file = this.file;
-    const there = file.length - offset;
-    if (there >= buffer.length) return file.read(readRequest(offset, buffer));
-    if (there <= 0) {
-      buffer.fill(0);
-      return undefined;
-    }
-    buffer.fill(0, there);
-    return file.read(readRequest(offset, buffer.subarray(0, there)));
+    return readPadded(this.file, offset, buffer);
+  }
+
+  /** The same of guest data, after a point of the data path. */
+  readData(point: string, offset: number, buffer: Uint8Array): Eventually<void> {
+    const held = this.point(point);
+    if (held instanceof Promise) return held.then(() => readPadded(this.data, offset, buffer));
+    return readPadded(this.data, offset, buffer);
   }
 
   writeFile(offset: number, buffer: Uint8Array): Eventually<void> {
     this.#unsynced = true;
     return this.file.write(writeRequest(offset, buffer));
+  }
+
+  /** Guest data, after a point of the data path where there is one. */
+  writeData(point: string | null, offset: number, buffer: Uint8Array): Eventually<void> {
+    const held = point === null ? undefined : this.point(point);
+    if (held instanceof Promise) return held.then(() => this.writeData(null, offset, buffer));
+    this.#unsynced = true;
+    return this.data.write(writeRequest(offset, buffer));
   }
 
   /** A named point of the data path where nothing can wait, for a node below that is told. */
@@ -303,10 +352,14 @@ export class Qcow2Image {
     return this.writeFile(offset, buffer);
   }
 
+  /** Guest data and metadata written so far are on stable storage afterwards. */
   sync(): Eventually<void> {
     const point = this.#unsynced ? this.point('flush_to_disk') : undefined;
     this.#unsynced = false;
-    return settle(point, () => this.file.flush());
+    return settle(point, () => {
+      if (!this.hasDataFile) return this.file.flush();
+      return settle(this.data.flush(), () => this.file.flush());
+    });
   }
 
   /** Guest-visible error for what the image says; the image itself stays as it is. */
@@ -352,6 +405,17 @@ export class Qcow2Image {
     if (hit !== null) throw this.corruptError(`${what} at offset ${offset} overlaps ${hit}`);
     return this.readFileAt(what === 'L2 table' ? 'l2_load' : 'refblock_load', offset, bytes);
   }
+}
+
+function readPadded(node: Node, offset: number, buffer: Uint8Array): Eventually<void> {
+  const there = node.length - offset;
+  if (there >= buffer.length) return node.read(readRequest(offset, buffer));
+  if (there <= 0) {
+    buffer.fill(0);
+    return undefined;
+  }
+  buffer.fill(0, there);
+  return node.read(readRequest(offset, buffer.subarray(0, there)));
 }
 
 export function viewOf(bytes: Uint8Array): DataView {

@@ -13,13 +13,13 @@ import {
   compressedLength,
   EntryKind,
   entryHostOffset,
-  entryKind,
   isCopied,
   ownedEntry,
   zeroEntry,
 } from '../entries.js';
 import type { L2Entry } from '../entries.js';
 import { Allocator } from './alloc.js';
+import type { ClusterRun } from './alloc.js';
 import { Flusher } from './flush.js';
 import { growRefcountTable } from './grow.js';
 import { Qcow2Image } from './image.js';
@@ -76,6 +76,20 @@ export class MetadataStore {
       this.refcounts.free(old.offset, 1, false);
     }
     return table;
+  }
+
+  /**
+   * Host clusters in a row for `most` guest clusters from `first` on, at least one; a promise: wait
+   * and ask again. In a data file they are where the guest has them, and nothing counts them.
+   */
+  takeData(first: number, most: number): ClusterRun | Promise<void> {
+    if (!this.image.hasDataFile) return this.allocator.take(most);
+    return { offset: first * this.image.clusterSize, clusters: most };
+  }
+
+  /** Gives back what takeData() gave, when it was never linked. */
+  undoData(hostOffset: number, clusters: number): void {
+    if (!this.image.hasDataFile) this.refcounts.undo(hostOffset, clusters);
   }
 
   /** Where the entry of a guest cluster begins in the table that covers it, in bytes. */
@@ -144,7 +158,8 @@ export class MetadataStore {
   freeEntry(hi: number, lo: number, punch: boolean): void {
     const { image, refcounts } = this;
     const { clusterSize, geometry } = image;
-    const kind = entryKind(hi, lo, image.version);
+    if (image.hasDataFile) return;
+    const kind = image.entryKind(hi, lo);
     if (kind === EntryKind.compressed) {
       const offset = compressedHostOffset(hi, lo, geometry.clusterBits);
       const length = compressedLength(hi, lo, geometry.clusterBits);

@@ -1,1 +1,0 @@
-export { CHARDEV_KINDS, ChardevRegistry, failedToAdd } from './registry.js';
