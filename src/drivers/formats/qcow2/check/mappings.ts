@@ -126,7 +126,7 @@ export class MappingSweep {
       findings.corrupt(
         () =>
           `ERROR compressed cluster ${index} with non-zero subcluster allocation bitmap, ` +
-          `entry=${hexBits({ hi, lo })}`,
+          `entry=0x${hexBits({ hi, lo })}`,
         times,
       );
       return true;
