@@ -5,13 +5,15 @@
 // the L1 table's own clusters need. Order: old header wiped and flushed, tables, flush, header,
 // flush; a power cut before the last step leaves a file that is no qcow2 image.
 
-import { BlockError, IMAGE_LIMITS, MAX_OFFSET, NO_BITS } from '../../../base/index.js';
+import { BlockError, IMAGE_LIMITS, MAX_OFFSET, NO_BITS, orBits } from '../../../base/index.js';
+import type { Bits64 } from '../../../base/index.js';
 import type { CreateContext, Node } from '../../../block/index.js';
-import { RequestFlag, writeRequest, zeroRequest } from '../../../block/index.js';
+import { readRequest, RequestFlag, writeRequest, zeroRequest } from '../../../block/index.js';
 import type { HeaderExtension } from './header.js';
 import { encodeExtensions, encodeHeaderFields } from './header.js';
 import { requireShortFormat } from './header-update.js';
 import {
+  COMPRESSION_TYPE_BIT,
   CompressionType,
   DEFAULT_CLUSTER_SIZE,
   EXTENDED_L2_BIT,
@@ -43,6 +45,8 @@ export interface EmptyImage {
   readonly version: 2 | 3;
   readonly geometry: Geometry;
   readonly lazyRefcounts: boolean;
+  /** Of clusters that will be written compressed. */
+  readonly compressionType: number;
   readonly backingFile: string | null;
   readonly backingFormat: string | null;
   /** Other than `off`: every guest cluster has its data cluster. */
@@ -65,13 +69,8 @@ export async function createQcow2(
   const image = emptyImage(options);
   const { header, tables, fileLength } = layOut(image);
   const file = await context.node(options.file);
-  // A block device stays as long as it is.
-  await file.truncate(0, { exact: false });
   const { preallocation } = image;
-  await file.truncate(fileLength, {
-    exact: false,
-    preallocation: preallocation === 'metadata' ? 'off' : preallocation,
-  });
+  await makeRoom(file, fileLength, preallocation === 'metadata' ? 'off' : preallocation);
   if (file.length < fileLength) {
     throw new BlockError('no-space', `The file is too small: ${fileLength} bytes are needed`);
   }
@@ -82,6 +81,30 @@ export async function createQcow2(
   await file.flush();
   await file.write(writeRequest(0, header));
   await file.flush();
+  await requireKept(file, header);
+}
+
+/** A block device stays as long as it is, and so does what cannot be resized. */
+async function makeRoom(
+  file: Node,
+  length: number,
+  preallocation: Exclude<Preallocation, 'metadata'>,
+): Promise<void> {
+  try {
+    await file.truncate(0, { exact: false });
+  } catch (error) {
+    if (error instanceof BlockError && error.kind === 'unsupported') return;
+    throw error;
+  }
+  await file.truncate(length, { exact: false, preallocation });
+}
+
+/** There are nodes that store nothing. */
+async function requireKept(file: Node, header: Uint8Array): Promise<void> {
+  const kept = new Uint8Array(header.length);
+  await file.read(readRequest(0, kept));
+  if (Buffer.compare(kept, header) === 0) return;
+  throw new BlockError('corrupt-image', 'Image is not in qcow2 format', { node: file.name });
 }
 
 async function wipe(file: Node, range: { offset: number; length: number }): Promise<void> {
@@ -123,6 +146,7 @@ export function emptyImage(options: Qcow2CreateOptions): EmptyImage {
         '(use version=v3 or greater)',
     );
   }
+  const compressionType = compressionTypeOf(options, version);
   const geometry = geometryOf(clusterBits, refcountOrder, extendedL2);
   if (size > MAX_OFFSET || l1EntriesFor(size, geometry) * 8 > IMAGE_LIMITS.qcow2L1Bytes) {
     throw new BlockError(
@@ -140,7 +164,17 @@ export function emptyImage(options: Qcow2CreateOptions): EmptyImage {
     }
     refuseBeyondTable(size, geometry);
   }
-  return { size, version, geometry, lazyRefcounts, preallocation, ...backing(options) };
+  const facts = { size, version, geometry, lazyRefcounts, compressionType, preallocation } as const;
+  return { ...facts, ...backing(options) };
+}
+
+function compressionTypeOf(options: Qcow2CreateOptions, version: 2 | 3): number {
+  if (options['compression-type'] !== 'zstd') return CompressionType.deflate;
+  if (version >= 3) return CompressionType.zstd;
+  throw invalid(
+    'Non-zlib compression type is only supported with compatibility level 1.1 and above ' +
+      '(use version=v3 or greater)',
+  );
 }
 
 /** Extended L2 entries exist since version 3, and subclusters have at least a sector. */
@@ -195,7 +229,6 @@ function refuseUnsupported(options: Qcow2CreateOptions): void {
   if (options.encrypt !== undefined) refuse('encrypt', 'luks');
   if (options['data-file'] !== undefined) refuse('data-file', options['data-file']);
   if (options['data-file-raw'] === true) refuse('data-file-raw', true);
-  if (options['compression-type'] === 'zstd') refuse('compression-type', 'zstd');
 }
 
 function invalid(message: string): BlockError {
@@ -373,18 +406,23 @@ function encodeHeaderCluster(
     refcountTableClusters: places.tableClusters,
     nbSnapshots: 0,
     snapshotsOffset: 0,
-    incompatibleFeatures: geometry.l2EntryBytes === 16 ? EXTENDED_L2_BIT : NO_BITS,
+    incompatibleFeatures: incompatibleFeaturesOf(image),
     compatibleFeatures: image.lazyRefcounts ? LAZY_REFCOUNTS_BIT : NO_BITS,
     autoclearFeatures: NO_BITS,
     refcountOrder: geometry.refcountOrder,
     headerLength,
-    compressionType: CompressionType.deflate,
+    compressionType: image.compressionType,
   };
   const bytes = new Uint8Array(geometry.clusterSize);
   bytes.set(encodeHeaderFields(fields), 0);
   bytes.set(stream, headerLength);
   bytes.set(name, nameOffset);
   return bytes;
+}
+
+function incompatibleFeaturesOf({ geometry, compressionType }: EmptyImage): Bits64 {
+  const bits = geometry.l2EntryBytes === 16 ? EXTENDED_L2_BIT : NO_BITS;
+  return compressionType === CompressionType.deflate ? bits : orBits(bits, COMPRESSION_TYPE_BIT);
 }
 
 function extensionsOf(image: EmptyImage): HeaderExtension[] {

@@ -21,13 +21,6 @@ export function unsupportedFeature(header: Qcow2Header): string | null {
   if (has(Incompatible.externalDataFile)) {
     return `qcow2 external data file is not supported (${word})`;
   }
-  if (has(Incompatible.compressionType)) {
-    const type = fields.compressionType;
-    return `qcow2 compression type zstd is not supported (compression_type ${type})`;
-  }
-  if (fields.nbSnapshots > 0) {
-    return `qcow2 internal snapshots are not supported (nb_snapshots ${fields.nbSnapshots})`;
-  }
   return null;
 }
 
