@@ -184,7 +184,7 @@ describe('a malformed extended L2 entry', () => {
     expect(result, result.messages.join('\n')).toMatchObject({ corruptions, leaks });
   });
 
-  it.skipIf(qemuImg === null)('is counted and told by the real check in the same words', async () => {
+  it.skipIf(qemuImg === null)('is told by the real check in the same words', async () => {
     for (const row of ROWS) {
       const bytes = changed(row);
       const path = join(folder, 'image');

@@ -106,7 +106,8 @@ export class MappingSweep {
       if (regions.countCluster(offset, times)) continue;
       regions.count(offset, clusterSize, { times });
       if (offset % clusterSize === 0) continue;
-      const what = kind === EntryKind.data ? 'Data' : 'Preallocated';
+      const isData = l2EntryBytes === 16 ? view.getUint32(at + 12) !== 0 : kind === EntryKind.data;
+      const what = isData ? 'Data' : 'Preallocated';
       findings.corrupt(
         () =>
           `ERROR offset=${offset.toString(16)}: ${what} cluster is not properly aligned; ` +
