@@ -21,6 +21,7 @@ import type {
   NodeLimits,
   OpenContext,
   Request,
+  StatusRuns,
   TargetReservation,
   TruncateOptions,
 } from '../../../block/index.js';
@@ -72,6 +73,7 @@ export class Qcow2Node implements DriverNode {
     this.internalSnapshots = new Qcow2Snapshots(this.#store, {
       becameWritable: () => this.becameWritable(),
       changed: () => this.#reader.reset(),
+      requireApplicable: () => this.#bitmaps?.requireNone(),
     });
     const { clusterSize } = this.image;
     this.limits = {
@@ -165,6 +167,10 @@ export class Qcow2Node implements DriverNode {
 
   blockStatus(offset: number, length: number, exact: boolean): Eventually<BlockStatus> {
     return this.#mapper.blockStatus(offset, length, exact);
+  }
+
+  statusRuns(offset: number, length: number, runs: StatusRuns): Eventually<void> {
+    return this.#mapper.statusRuns(offset, length, runs);
   }
 
   planExtents(offset: number, length: number): Eventually<readonly Extent[] | null> {
