@@ -96,15 +96,3 @@ function statusFrom(
 function undecided(length: number, depth: number): ChainStatus {
   return { length, allocated: false, data: false, zero: false, compressed: false, depth };
 }
-
-/** Whether a layer from `top` down to `base` (exclusive) holds the bytes, and for how long. */
-export function isAllocatedAbove(
-  top: Node,
-  base: Node | null,
-  range: { readonly offset: number; readonly length: number },
-): Eventually<{ readonly allocated: boolean; readonly length: number }> {
-  return settle(chainStatus(top, base, { ...range, exact: false }), ({ allocated, length }) => ({
-    allocated,
-    length,
-  }));
-}

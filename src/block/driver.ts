@@ -185,6 +185,8 @@ export interface DiscardCounts {
 
 /** Dirty bitmaps that a format keeps with the image. */
 export interface BitmapStore {
+  /** False for a version of the format that has none. */
+  readonly keeps: boolean;
   /** Throws where one more could not be stored; `size` is that of the node in bytes. */
   requireRoom(bitmap: {
     readonly name: string;
@@ -345,6 +347,8 @@ export interface OpenContext {
   emit?(event: string, data: Readonly<Record<string, unknown>>): void;
   /** What childPermissions() answers is another now; what it asks for may only be less. */
   permissionsChanged?(): void;
+  /** Lines for people, what is wrong with the image and no reason to refuse it. */
+  warn?(text: string): void;
   /** Tells whoever runs the graph (the event BLOCK_IMAGE_CORRUPTED); changes nothing itself. */
   reportCorruption?(report: CorruptionReport): void;
 }
@@ -366,10 +370,19 @@ export interface CreateContext {
   node(reference: unknown): Promise<Node>;
 }
 
+export interface MeasuredBitmap {
+  readonly name: string | null;
+  /** Bytes. */
+  readonly size: number;
+  readonly granularity: number;
+}
+
 /** What is going to be copied into an image that is measured. */
 export interface MeasureSource {
   /** Bytes. */
   readonly length: number;
+  /** Its persistent bitmaps; null or absent where its format has none. */
+  readonly bitmaps?: readonly MeasuredBitmap[] | null;
   /** Whether data lies at `offset`, and how far that holds. */
   next(offset: number): Eventually<{ readonly data: boolean; readonly length: number }>;
 }
@@ -378,6 +391,8 @@ export interface MeasureSource {
 export interface MeasuredSize {
   readonly required: number;
   readonly fullyAllocated: number;
+  /** What the bitmaps of the source take besides, where both formats keep them. */
+  readonly bitmaps?: number;
 }
 
 export type DriverKind = 'protocol' | 'format' | 'filter';

@@ -10,8 +10,6 @@ export {
   changeBackingFile,
   prepareSnapshotInto,
   prepareSnapshotOnto,
-  snapshotInto,
-  snapshotOnto,
 } from './snapshot.js';
 export type { PreparedSnapshot } from './snapshot.js';
 export { EventBus } from './events.js';

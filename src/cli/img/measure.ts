@@ -3,7 +3,8 @@
 // another image. Reads block status alone, never data.
 
 import { BlockError } from '../../base/index.js';
-import type { MeasuredSize, MeasureSource, Node } from '../../block/index.js';
+import { bitmapsOf, keepsBitmaps } from '../../block/index.js';
+import type { DirtyBitmap, MeasuredSize, MeasureSource, Node } from '../../block/index.js';
 import { backingOf, skipFilters } from '../../block/copy/index.js';
 import { driverOptions } from '../../drivers/options-catalog.js';
 import { writeJson } from '../../wire/index.js';
@@ -110,9 +111,7 @@ async function runMeasure(
   }
   const source = node === null ? null : sourceOf(node);
   const measured = await driver.measure({ ...members, size: values.size ?? 0 }, source);
-  const isNewer = values.format.name === 'qcow2' && members['version'] !== 'v2';
-  const hasBitmaps = isNewer && node !== null && keepsBitmaps(node);
-  program.out(shape === 'json' ? jsonOf(measured, hasBitmaps) : textOf(measured, hasBitmaps));
+  program.out(shape === 'json' ? jsonOf(measured) : textOf(measured));
   return 0;
 }
 
@@ -138,6 +137,7 @@ function targetValues(command: MeasureArguments, program: Program): OptionValues
 function sourceOf(top: Node): MeasureSource {
   return {
     length: top.length,
+    bitmaps: persistentOf(top),
     async next(offset) {
       let remaining = top.length - offset;
       for (let node: Node | null = top; node !== null; node = backingOf(node)) {
@@ -154,23 +154,22 @@ function sourceOf(top: Node): MeasureSource {
   };
 }
 
-/** Dirty bitmaps can be stored in it. */
-function keepsBitmaps(node: Node): boolean {
-  const { specific } = skipFilters(node).info;
-  return specific?.type === 'qcow2' && specific.data['compat'] !== '0.10';
+/** Null: the format of the image has none. */
+function persistentOf(top: Node): DirtyBitmap[] | null {
+  const image = skipFilters(top);
+  return keepsBitmaps(image) ? bitmapsOf(image).filter(({ persistent }) => persistent) : null;
 }
 
-function textOf(measured: MeasuredSize, hasBitmaps: boolean): string {
-  const { required, fullyAllocated } = measured;
+function textOf({ required, fullyAllocated, bitmaps }: MeasuredSize): string {
   const sizes = `required size: ${required}\nfully allocated size: ${fullyAllocated}\n`;
-  return hasBitmaps ? `${sizes}bitmaps size: 0\n` : sizes;
+  return bitmaps === undefined ? sizes : `${sizes}bitmaps size: ${bitmaps}\n`;
 }
 
-function jsonOf(measured: MeasuredSize, hasBitmaps: boolean): string {
+function jsonOf({ required, fullyAllocated, bitmaps }: MeasuredSize): string {
   const members = {
-    ...(hasBitmaps && { bitmaps: 0 }),
-    required: measured.required,
-    'fully-allocated': measured.fullyAllocated,
+    ...(bitmaps !== undefined && { bitmaps }),
+    required,
+    'fully-allocated': fullyAllocated,
   };
   return `${writeJson(members, { pretty: true })}\n`;
 }

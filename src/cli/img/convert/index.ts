@@ -10,6 +10,7 @@ import type { CopyFailure } from '../../../block/copy/index.js';
 import type { Backend, Node, OpenPolicy } from '../../../block/index.js';
 import { CliError } from '../../program.js';
 import type { Program } from '../../program.js';
+import { copyBitmaps, requireSourceBitmaps, requireTargetBitmaps } from './bitmaps.js';
 import { copyAll } from './copy.js';
 import { CONVERT_OPTIONS, parseConvert } from './options.js';
 import type { ConvertArguments } from './options.js';
@@ -73,6 +74,10 @@ async function convertAttached(work: {
   }
   const sources = [...users];
   const total = sources.reduce((sum, { node }) => sum + node.length, 0);
+  requireSourceBitmaps(
+    command.bitmaps,
+    sources.map(({ node }) => node),
+  );
   const values = command.create ? targetValues(command) : null;
   refuseCombinations(command, values);
   const cache = cachePolicy(command.cache);
@@ -82,8 +87,13 @@ async function convertAttached(work: {
   if (target.node.length < total) {
     throw new CliError('output file is smaller than input file');
   }
+  requireTargetBitmaps(command.bitmaps, target.node);
   await copyWithProgress({ session, command, program, sources, target, total });
   await target.flush();
+  const [source] = sources;
+  if (source !== undefined) {
+    copyBitmaps(program, command.bitmaps, { source: source.node, target: target.node });
+  }
   for (const user of users.splice(0).reverse()) await user.detach();
   return 0;
 }

@@ -48,8 +48,8 @@ export const CONVERT_OPTIONS: readonly OptionSpec[] = [
   unsupported({ name: 'copy-offload', short: 'C' }),
   unsupported({ name: 'snapshot', short: 'l', argument: true }),
   unsupported({ name: 'target-image-opts', long: 'target-image-opts' }),
-  unsupported({ name: 'bitmaps', long: 'bitmaps' }),
-  unsupported({ name: 'skip-broken-bitmaps', long: 'skip-broken-bitmaps' }),
+  { name: 'bitmaps', long: 'bitmaps' },
+  { name: 'skip-broken-bitmaps', long: 'skip-broken-bitmaps' },
   unsupported({ name: 'salvage', long: 'salvage' }),
 ];
 
@@ -79,6 +79,8 @@ export interface ConvertArguments {
   readonly parallel: number | null;
   readonly outOfOrder: boolean;
   readonly progress: ProgressMode;
+  /** What becomes of the source's persistent bitmaps. */
+  readonly bitmaps: 'left' | 'copied' | 'copied, broken ones skipped';
 }
 
 /** The format's name when help on its options was asked for. */
@@ -103,6 +105,9 @@ export function parseConvert(args: readonly string[], program: Program): Convert
   }
   if (given.has('target-is-zero') && !given.has('no-create')) {
     throw new CliError('--target-is-zero requires use of -n flag');
+  }
+  if (given.has('skip-broken-bitmaps') && !given.has('bitmaps')) {
+    throw new CliError('Use of --skip-broken-bitmaps requires --bitmaps');
   }
   if (optionLists.some(isHelp)) return { helpFor: outputFormat };
   const target = operands.at(-1);
@@ -132,7 +137,13 @@ export function parseConvert(args: readonly string[], program: Program): Convert
     parallel,
     outOfOrder: given.has('out-of-order'),
     progress: progressMode(given),
+    bitmaps: bitmapMode(given),
   };
+}
+
+function bitmapMode(given: ReadonlyMap<string, string>): ConvertArguments['bitmaps'] {
+  if (!given.has('bitmaps')) return 'left';
+  return given.has('skip-broken-bitmaps') ? 'copied, broken ones skipped' : 'copied';
 }
 
 function sparseSize(text: string): number {

@@ -5,6 +5,7 @@
 import { constants } from 'node:os';
 
 import { BlockError, errnoText, Permission, systemClock } from '../../../base/index.js';
+import { bitmapsOf } from '../../../block/index.js';
 import type { InternalSnapshots, Node } from '../../../block/index.js';
 import { writeJson } from '../../../wire/index.js';
 import type { OptionSpec } from '../../getopt.js';
@@ -89,7 +90,7 @@ async function perform(subject: Subject, { kind, snapshot: wanted }: Action): Pr
   const snapshots = node.driverNode.internalSnapshots;
   if (kind === 'list') list(subject);
   else if (kind === 'create') await create(snapshots, wanted);
-  else if (kind === 'apply') await apply(snapshots, wanted);
+  else if (kind === 'apply') await apply(node, wanted);
   else await remove(snapshots, wanted);
 }
 
@@ -128,10 +129,14 @@ function cutName(name: string): string {
   return bytes.subarray(0, end).toString();
 }
 
-async function apply(snapshots: InternalSnapshots | undefined, wanted: string): Promise<void> {
+async function apply(node: Node, wanted: string): Promise<void> {
+  const snapshots = node.driverNode.internalSnapshots;
   const failure = `Could not apply snapshot '${wanted}'`;
   if (snapshots === undefined) {
     throw new CliError(`${failure}: Block driver does not support snapshots`);
+  }
+  if (bitmapsOf(node).length > 0) {
+    throw new CliError(`${failure}: Device has active dirty bitmaps`);
   }
   const all = snapshots.list();
   const found = all.find(({ id }) => id === wanted) ?? all.find(({ name }) => name === wanted);

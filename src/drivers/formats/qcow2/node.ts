@@ -72,6 +72,7 @@ export class Qcow2Node implements DriverNode {
     this.internalSnapshots = new Qcow2Snapshots(this.#store, {
       becameWritable: () => this.becameWritable(),
       changed: () => this.#reader.reset(),
+      requireApplicable: () => this.#bitmaps?.requireNone(),
     });
     const { clusterSize } = this.image;
     this.limits = {

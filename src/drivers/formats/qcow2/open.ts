@@ -12,8 +12,9 @@ import { readBitmaps } from './bitmaps/index.js';
 import { checkCacheOptions } from './cache-options.js';
 import { requireSupported, requireWritable, unsupportedFeature } from './features.js';
 import { codecOf, virtualSizeOf } from './header.js';
+import type { Qcow2Header } from './header.js';
 import { InspectedQcow2 } from './inspect.js';
-import { Compatible } from './layout.js';
+import { Compatible, ExtensionType } from './layout.js';
 import type { ImageOptions } from './metadata/index.js';
 import { Qcow2Node } from './node.js';
 import { QCOW2_REFUSED_OPTIONS } from './options.js';
@@ -88,6 +89,7 @@ async function openImage(
   requireSupported(header, { path });
   checkCacheOptions(options, header.geometry.clusterSize);
   requireLazyRefcounts(header.fields.version, options);
+  if (current === null) warnOfBitmaps(context, header);
   const structures = new Qcow2Structures(file, header);
   if (!context.readOnly) {
     if (context.repairs !== true) requireWritable(header, { path });
@@ -129,11 +131,28 @@ async function openImage(
   if (context.readOnly || context.repairs === true) return node;
   node.makeDue(async () => {
     await structures.clearAutoclear();
+    if (hasStaleBitmaps(header)) await structures.dropStaleBitmaps();
     await node.repairDirty();
   });
   // All are writes, which are not due before the whole reopen is.
   if (current === null) await node.becameWritable();
   return node;
+}
+
+/** There are bitmaps that somebody has not kept. */
+function hasStaleBitmaps({ extensions, bitmaps }: Qcow2Header): boolean {
+  return bitmaps === null && extensions.some(({ type }) => type === ExtensionType.bitmaps);
+}
+
+/** They are left where they are, but not used any more. */
+function warnOfBitmaps(context: OpenContext, header: Qcow2Header): void {
+  if (!hasStaleBitmaps(header)) return;
+  const act = header.fields.version < 3 ? 'may modify' : 'modified';
+  context.warn?.(
+    `a program lacking bitmap support ${act} this file, so all bitmaps are now considered ` +
+      'inconsistent\nSome clusters may be leaked, ' +
+      "run 'qemu-img check -r' on the image file to fix.",
+  );
 }
 
 /** Version 2 has none. */

@@ -38,6 +38,8 @@ export interface SnapshotHooks {
   becameWritable(): Promise<void>;
   /** Everything that was read before may be stale. */
   changed(): void;
+  /** Throws where bitmaps would not tell what applying a snapshot changes. */
+  requireApplicable(): void;
 }
 
 export class Qcow2Snapshots implements InternalSnapshots {
@@ -87,6 +89,7 @@ export class Qcow2Snapshots implements InternalSnapshots {
   }
 
   async apply(facts: Pick<SnapshotFacts, 'id' | 'name'>): Promise<void> {
+    this.#hooks.requireApplicable();
     const found = this.#find(facts);
     const size = found.diskSize ?? this.#image.size;
     const entries = this.#entriesFor(size);
