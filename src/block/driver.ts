@@ -123,8 +123,9 @@ export interface NewSnapshot {
   readonly name: string;
   readonly dateSeconds: number;
   readonly dateNanoseconds: number;
-  /** Nanoseconds that the machine has run. */
-  readonly vmClock: number;
+  /** How long the machine has run. */
+  readonly vmClockSeconds: number;
+  readonly vmClockNanoseconds: number;
   /** Instructions that the machine has run, where they are counted. */
   readonly icount?: number;
 }
@@ -137,6 +138,8 @@ export type SnapshotKey = Pick<SnapshotFacts, 'id' | 'name'>;
  * no request running, and leaves the image as it was when it rejects.
  */
 export interface InternalSnapshots {
+  /** This image cannot hold any although others of its format can. */
+  readonly isRefused: boolean;
   /** In the order of the image's table. */
   list(): readonly SnapshotFacts[];
   create(wish: NewSnapshot): Promise<SnapshotFacts>;
