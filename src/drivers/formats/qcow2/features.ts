@@ -4,9 +4,10 @@
 // `info` still reports an image that is refused here: it is opened only to look, and no file that
 // the image names is touched.
 
-import { BlockError, hasBit } from '../../../base/index.js';
+import { BlockError, hasBit, NO_BITS } from '../../../base/index.js';
+import type { Bits64 } from '../../../base/index.js';
 import type { Qcow2Header } from './header.js';
-import { Incompatible } from './layout.js';
+import { Incompatible, RAW_DATA_FILE_BIT } from './layout.js';
 
 /** The first feature of the image that cannot be worked on, or null. */
 export function unsupportedFeature(header: Qcow2Header): string | null {
@@ -16,10 +17,6 @@ export function unsupportedFeature(header: Qcow2Header): string | null {
   if (fields.cryptMethod !== 0) {
     const kind = fields.cryptMethod === 2 ? 'LUKS' : 'AES';
     return `qcow2 ${kind} encryption is not supported (crypt_method ${fields.cryptMethod})`;
-  }
-  const word = `incompatible_features 0x${bits.lo.toString(16)}`;
-  if (has(Incompatible.externalDataFile)) {
-    return `qcow2 external data file is not supported (${word})`;
   }
   if (has(Incompatible.compressionType)) {
     const type = fields.compressionType;
@@ -59,4 +56,9 @@ export function requireWritable(header: Qcow2Header, context: { path: string }):
       context,
     );
   }
+}
+
+/** Autoclear bits that stay true whatever this program writes. */
+export function keptAutoclear(header: Qcow2Header): Bits64 {
+  return header.geometry.dataFile ? RAW_DATA_FILE_BIT : NO_BITS;
 }

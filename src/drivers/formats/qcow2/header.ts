@@ -23,6 +23,7 @@ import {
 } from '../../../base/index.js';
 import type { Bits64 } from '../../../base/index.js';
 import {
+  Autoclear,
   BITMAPS_EXTENSION,
   COMPRESSION_TYPE_OFFSET,
   EXTENSION_HEADER_SIZE,
@@ -55,6 +56,10 @@ export interface Qcow2Header {
   readonly backingFile: string | null;
   /** From the backing format extension; null when there is none. */
   readonly backingFormat: string | null;
+  /** Name of the external data file; null when the header has none. */
+  readonly dataFile: string | null;
+  /** The data file holds what the guest sees. */
+  readonly dataFileRaw: boolean;
   /** Persistent bitmaps in the directory. */
   readonly bitmapCount: number;
   /** Says which top-level table the file ends before; null when all are there. */
@@ -105,6 +110,7 @@ export function decodeHeader(head: Uint8Array, fileLength: number): Qcow2Header 
   checkFeatures(fields, extensions);
   const truncated = checkTables(fields, geometry, fileLength);
   const format = extensions.find(({ type }) => type === ExtensionType.backingFormat);
+  const dataFile = extensions.find(({ type }) => type === ExtensionType.dataFile);
   const { backingFileOffset: from, backingFileSize: size } = fields;
   return {
     fields,
@@ -113,6 +119,8 @@ export function decodeHeader(head: Uint8Array, fileLength: number): Qcow2Header 
     extensionsEnd: end,
     backingFile: from === 0 || size === 0 ? null : text(head.subarray(from, from + size)),
     backingFormat: format === undefined ? null : text(format.data),
+    dataFile: dataFile === undefined ? null : text(dataFile.data),
+    dataFileRaw: hasBit(fields.autoclearFeatures, Autoclear.rawExternalData),
     bitmapCount: countBitmaps(extensions, fields),
     truncated,
   };

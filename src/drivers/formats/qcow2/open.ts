@@ -5,9 +5,10 @@
 // refused (inspect.ts). Opened read-write, unknown autoclear bits are cleared before anything
 // else is written. Errors carry the path of the image file.
 
-import { BlockError, hasAny } from '../../../base/index.js';
+import { BlockError } from '../../../base/index.js';
 import type { DriverNode, OpenContext } from '../../../block/index.js';
 import { checkCacheOptions } from './cache-options.js';
+import { dataFileOf } from './data-file.js';
 import { requireSupported, requireWritable, unsupportedFeature } from './features.js';
 import { virtualSizeOf } from './header.js';
 import { InspectedQcow2 } from './inspect.js';
@@ -74,7 +75,8 @@ async function openImage(
   const file = context.child('file');
   const header = await inspectHeader(file.node);
   const unusable = unsupportedFeature(header) ?? header.truncated;
-  if (context.inspectOnly && unusable !== null) {
+  const lacksData = context.noData === true && header.geometry.dataFile;
+  if (context.inspectOnly && (unusable !== null || lacksData)) {
     const snapshots = await readSnapshots(file.node, header);
     const bitmaps = await readBitmaps(file.node, header);
     return new InspectedQcow2(file, header, { snapshots, bitmaps });
@@ -83,6 +85,7 @@ async function openImage(
   requireSupported(header, { path });
   checkCacheOptions(options, header.geometry.clusterSize);
   requireLazyRefcounts(header.fields.version, options);
+  const dataFile = await dataFileOf(context, header);
   const structures = new Qcow2Structures(file, header);
   if (!context.readOnly) {
     if (context.repairs !== true) requireWritable(header, { path });
@@ -102,12 +105,13 @@ async function openImage(
     corrupt: structures.info().corrupt === true || current?.image.corrupt === true,
     node: context.node,
     file,
+    dataFile,
+    dataFileRaw: header.dataFileRaw,
     structures,
     reportCorruption: (message) => context.reportCorruption?.({ message, fatal: true }),
   };
   // Clearing them is a write, which is not due before the whole reopen is.
-  const { autoclearFeatures: bits } = fields;
-  const later = current !== null && !context.readOnly && hasAny(bits, bits);
+  const later = current !== null && !context.readOnly && structures.hasStaleAutoclear;
   const clear = later ? (): Promise<void> => structures.clearAutoclear() : null;
   return new Qcow2Node(imageOptions, reopenQcow2, clear);
 }

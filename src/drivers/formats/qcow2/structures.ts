@@ -5,10 +5,10 @@
 // turn comes, so that a field patch and a backing change never undo each other.
 
 import {
+  andBits,
   BlockError,
   errnoText,
   hasAny,
-  NO_BITS,
   orBits,
   toBlockError,
   Turns,
@@ -26,6 +26,7 @@ import {
   HEADER_PEEK_BYTES,
 } from './header.js';
 import { buildFirstSector, planBackingChange } from './header-update.js';
+import { keptAutoclear } from './features.js';
 import { infoOf } from './info.js';
 import { CORRUPT_BIT, DIRTY_BIT } from './layout.js';
 import type { HeaderPatch, Structures, TopTables } from './metadata/index.js';
@@ -53,12 +54,20 @@ export class Qcow2Structures implements Structures {
     });
   }
 
-  /** On opening read-write: no autoclear bit is kept true by this program. */
+  /** Whether clearAutoclear() has something to do. */
+  get hasStaleAutoclear(): boolean {
+    const { autoclearFeatures } = this.#header.fields;
+    const stale = withoutBits(autoclearFeatures, keptAutoclear(this.#header));
+    return hasAny(stale, stale);
+  }
+
+  /** On opening read-write: bits are cleared that this program does not keep true. */
   async clearAutoclear(): Promise<void> {
-    const bits = this.#header.fields.autoclearFeatures;
-    if (!hasAny(bits, bits)) return;
+    if (!this.hasStaleAutoclear) return;
     await this.#turns.run(async () => {
-      const fields = { ...this.#header.fields, autoclearFeatures: NO_BITS };
+      const { autoclearFeatures: bits } = this.#header.fields;
+      const autoclearFeatures = andBits(bits, keptAutoclear(this.#header));
+      const fields = { ...this.#header.fields, autoclearFeatures };
       await this.#file.node.write(writeRequest(0, encodeHeaderFields(fields)));
       this.#header = { ...this.#header, fields };
     });
