@@ -63,6 +63,14 @@ export const IMAGE_LIMITS = {
   qcow2RefcountTableBytes: 8 * MIB,
   qcow2Snapshots: 65_536,
   qcow2Bitmaps: 65_535,
+  /** Bytes of the bitmap directory: 1024 for each bitmap. */
+  qcow2BitmapDirectoryBytes: 1024 * 65_535,
+  /** Bytes of the bits of one bitmap as stored, and entries of its table. */
+  qcow2BitmapBytes: 512 * MIB,
+  qcow2BitmapTableEntries: 2 ** 27,
+  /** Bytes of tables, and of clusters with bits of both kinds, that all bitmaps may have. */
+  qcow2BitmapTableBytes: 32 * MIB,
+  qcow2BitmapLoadedBytes: 128 * MIB,
   qcow2HeaderExtensions: 256,
   /** Bytes of a snapshot table or bitmap directory that are looked at. */
   qcow2ListBytes: 64 * MIB,

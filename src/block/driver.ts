@@ -153,6 +153,18 @@ export interface DiscardCounts {
   bytes: number;
 }
 
+/** Dirty bitmaps that a format keeps with the image. */
+export interface BitmapStore {
+  /** Throws where one more could not be stored; `size` is that of the node in bytes. */
+  requireRoom(bitmap: {
+    readonly name: string;
+    readonly granularity: number;
+    readonly size: number;
+  }): void;
+  /** Takes one off the image, durably; nothing happens where none of that name is there. */
+  remove(name: string): Promise<void>;
+}
+
 /** A driver's open instance, behind the pipeline of its Node. */
 export interface DriverNode {
   /** Virtual size in bytes. */
@@ -209,6 +221,12 @@ export interface DriverNode {
 
   /** Where a past state of the node can be read beside what it holds now. */
   readonly snapshotView?: SnapshotView;
+
+  /**
+   * Present where bitmaps can be persistent. The driver loads them when it is opened, and stores
+   * those of its node in prepareReadOnly().
+   */
+  readonly bitmapStore?: BitmapStore;
 
   /** What the header says; null when the image has no backing file. */
   backingLink?(): BackingLink | null;

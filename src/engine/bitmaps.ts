@@ -33,20 +33,13 @@ export function findNamedBitmap(engine: Engine, { node: nodeName, name }: Bitmap
 
 export interface NewBitmap extends AddBitmapOptions {
   readonly node: string;
-  readonly persistent?: boolean;
 }
 
 export function addNamedBitmap(engine: Engine, request: NewBitmap): NamedBitmap {
-  const { node: nodeName, persistent, ...options } = request;
+  const { node: nodeName, ...options } = request;
   requireBitmapName(options.name);
   const node = engine.jobs.node(nodeName);
-  const bitmap = addBitmap(node, options, () => {
-    if (persistent !== true) return;
-    throw new BlockError(
-      'unsupported',
-      `Can't store persistent bitmaps to ${nodeName}: Operation not supported`,
-    );
-  });
+  const bitmap = addBitmap(node, options);
   return { node, bitmap };
 }
 

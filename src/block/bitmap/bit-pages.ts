@@ -38,6 +38,8 @@ interface Bits<Self> {
   next(part: Part, value: boolean): number;
   /** Sets what is set in the other. */
   merge(other: Self): void;
+  /** Sets what is set in the bytes, the lowest bit of each first; `first` is a multiple of 32. */
+  load(first: number, bytes: Uint8Array): void;
   clone(): Self;
 }
 
@@ -82,6 +84,15 @@ class Page implements Bits<Page> {
     for (let word = 0; word < words.length; word += 1) {
       const before = this.words[word] ?? 0;
       this.#put(word, before, before | (words[word] ?? 0));
+    }
+  }
+
+  load(first: number, bytes: Uint8Array): void {
+    const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+    for (let at = 0; at < bytes.length; at += 4) {
+      const word = (first >>> 5) + (at >>> 2);
+      const before = this.words[word] ?? 0;
+      this.#put(word, before, before | view.getUint32(at, true));
     }
   }
 
@@ -210,6 +221,23 @@ class Level<Mixed extends Bits<Mixed>> implements Bits<Level<Mixed>> {
     }
   }
 
+  load(first: number, bytes: Uint8Array): void {
+    const partBits = this.#partBits;
+    for (let at = 0; at < bytes.length; ) {
+      const index = Math.floor((first + at * 8) / partBits);
+      const start = first + at * 8 - index * partBits;
+      const length = Math.min(bytes.length - at, (partBits - start) / 8);
+      const slice = bytes.subarray(at, at + length);
+      at += length;
+      const part = this.#parts.get(index);
+      if (part === 'dirty' || slice.every((byte) => byte === 0)) continue;
+      const before = this.#countOf(part);
+      const mixed = part ?? this.#filled(false);
+      mixed.load(start, slice);
+      this.#put(index, mixed, before);
+    }
+  }
+
   clone(): Level<Mixed> {
     const copy = new Level(this.#partBits, this.#filled);
     for (const [index, part] of this.#parts) {
@@ -271,6 +299,52 @@ export class BitPages {
   /** Sets what is set in `other`, which is of the same size. */
   merge(other: BitPages): void {
     this.#tables.merge(other.#tables);
+  }
+
+  /**
+   * Sets what is set in the bytes, the lowest bit of each first; `first` is a multiple of 32, as
+   * is the number of bits in `bytes`. What lies past `size` is left out.
+   */
+  load(first: number, bytes: Uint8Array): void {
+    const room = this.#size - first;
+    if (room <= 0) return;
+    const there = Math.min(bytes.length, Math.ceil(room / 32) * 4);
+    const own = bytes.slice(0, there);
+    for (let bit = room; bit < there * 8; bit += 1) {
+      own[bit >>> 3] = (own[bit >>> 3] ?? 0) & ~(1 << (bit & 7));
+    }
+    this.#tables.load(first, own);
+  }
+
+  /**
+   * The bits in pieces of `length` bytes, the lowest bit of each first: only those with bits set,
+   * in order. A piece of which all bits are set, as far as they are there, is `dirty`.
+   */
+  *pieces(length: number): Generator<{ index: number; bytes: Uint8Array | 'dirty' }> {
+    const bits = length * 8;
+    for (let from = this.next(0, this.#size, true); from < this.#size; ) {
+      const index = Math.floor(from / bits);
+      const start = index * bits;
+      const end = Math.min(this.#size, start + bits);
+      const isDirty = this.next(start, end, false) === end;
+      yield { index, bytes: isDirty ? 'dirty' : this.#bytes(start, length) };
+      from = this.next(end, this.#size, true);
+    }
+  }
+
+  /** `first` is a multiple of the length or of a page. */
+  #bytes(first: number, length: number): Uint8Array {
+    const bytes = new Uint8Array(length);
+    for (let at = 0; at < length; ) {
+      const bit = first + at * 8;
+      const skipped = (bit % PAGE_BITS) / 8;
+      const count = Math.min(length - at, PAGE_BYTES - skipped);
+      const page = this.#page(Math.floor(bit / PAGE_BITS));
+      if (page === 'dirty') bytes.fill(0xff, at, at + count);
+      else if (page !== undefined) bytes.set(page.bytes().subarray(skipped, skipped + count), at);
+      at += count;
+    }
+    return bytes;
   }
 
   /** New bits are clear. */

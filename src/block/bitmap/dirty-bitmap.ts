@@ -41,6 +41,8 @@ export class DirtyBitmap {
   inconsistent = false;
   /** Stored in an image that is read-only: its bits stay as they are. */
   readOnly = false;
+  /** Taken off the image by a transaction that is not over: not stored if the node closes. */
+  leaving = false;
   /** Records in the place of this one while that is frozen. */
   successor: DirtyBitmap | null = null;
   /** In use by these jobs or exports. */
@@ -122,6 +124,21 @@ export class DirtyBitmap {
   /** The bits as stored: the first of each byte is the lowest, in parts of 4 KiB at most. */
   parts(): Iterable<Uint8Array> {
     return this.#bits.parts();
+  }
+
+  /** The bits as stored in pieces of `length` bytes: those that have any (see BitPages.pieces). */
+  pieces(length: number): Iterable<{ index: number; bytes: Uint8Array | 'dirty' }> {
+    return this.#bits.pieces(length);
+  }
+
+  /** Sets bits from their stored form; `first` is a multiple of 32. */
+  load(first: number, bytes: Uint8Array): void {
+    this.#bits.load(first, bytes);
+  }
+
+  /** Sets `count` bits from `first` on, as far as they are there. */
+  loadDirty(first: number, count: number): void {
+    this.#bits.fill(first, count, true);
   }
 
   isDirty(offset: number): boolean {

@@ -3,6 +3,7 @@
 // writes through one observer each; a bitmap that is busy cannot be changed by users.
 
 import { assert, BITMAP_LIMITS, BlockError, NAME_LIMITS } from '../../base/index.js';
+import type { Eventually } from '../../base/index.js';
 import { infoBelow } from '../inherited-info.js';
 import type { Node } from '../node.js';
 import { DirtyBitmap, isGranularity, type DirtyBitmapOptions } from './dirty-bitmap.js';
@@ -76,6 +77,8 @@ export interface AddBitmapOptions {
   /** Bytes; by default the cluster size, 4 KiB at least and 64 KiB at most. */
   readonly granularity?: number;
   readonly disabled?: boolean;
+  /** Kept with the image. */
+  readonly persistent?: boolean;
 }
 
 /** Of the format below filters. */
@@ -88,20 +91,15 @@ export function requireBitmapName(name: string): void {
   if (name === '') throw new BlockError('invalid-option', 'Bitmap name cannot be empty');
 }
 
-/** Adds a named bitmap, or refuses the name or granularity. */
-export function addBitmap(
-  node: Node,
-  options: AddBitmapOptions,
-  /** Further checks, between those of the granularity and the name. */
-  check: () => void = () => undefined,
-): DirtyBitmap {
+/** Adds a named bitmap, or refuses the name or granularity, or that it is persistent. */
+export function addBitmap(node: Node, options: AddBitmapOptions): DirtyBitmap {
   const { name } = options;
   requireBitmapName(name);
   const granularity = options.granularity ?? defaultGranularity(node);
   if (!isGranularity(granularity)) {
     throw new BlockError('invalid-option', 'Granularity must be power of 2 and at least 512');
   }
-  check();
+  if (options.persistent === true) requireStorable(node, name, granularity);
   if (Buffer.byteLength(name) > NAME_LIMITS.bitmapNameBytes) {
     throw new BlockError('invalid-option', `Bitmap name too long: ${name}`);
   }
@@ -121,7 +119,19 @@ export function addBitmap(
     size: node.length,
     granularity,
     enabled: options.disabled !== true,
+    persistent: options.persistent === true,
   });
+}
+
+function requireStorable(node: Node, name: string, granularity: number): void {
+  const { bitmapStore } = node.driverNode;
+  if (bitmapStore === undefined) {
+    throw new BlockError(
+      'unsupported',
+      `Can't store persistent bitmaps to ${node.name}: Operation not supported`,
+    );
+  }
+  bitmapStore.requireRoom({ name, granularity, size: node.length });
 }
 
 /** Makes a bitmap that records the node's writes from now on. */
@@ -173,10 +183,23 @@ export function checkBitmapUsable(bitmap: DirtyBitmap, use: BitmapUse): void {
   }
 }
 
-export function removeBitmap(node: Node, name: string): void {
+/** Takes it off the image as well, durably, before the node forgets it. */
+export function removeBitmap(node: Node, name: string): Eventually<void> {
   const bitmap = requireBitmap(node, name);
   checkBitmapUsable(bitmap, 'remove');
-  detachBitmap(node, bitmap);
+  if (!bitmap.persistent) {
+    detachBitmap(node, bitmap);
+    return undefined;
+  }
+  const release = bitmap.hold('remove');
+  return removeStored(node, bitmap)
+    .finally(release)
+    .then(() => detachBitmap(node, bitmap));
+}
+
+/** Takes a persistent bitmap off the image; the node keeps it. */
+export async function removeStored(node: Node, bitmap: DirtyBitmap): Promise<void> {
+  if (bitmap.persistent) await node.driverNode.bitmapStore?.remove(bitmap.name ?? '');
 }
 
 export function clearBitmap(node: Node, name: string): void {

@@ -8,6 +8,7 @@ import { loadVerb, VERB_NAMES } from './verbs.js';
 
 const OPERANDS: Readonly<Record<string, string>> = {
   bench: 'FILE',
+  bitmap: 'FILE BITMAP',
   check: 'FILE',
   commit: 'FILE',
   compare: 'FILE1 FILE2',
@@ -48,6 +49,8 @@ const VALUES: Readonly<Record<string, string>> = {
   pattern: 'BYTE',
   'buffer-size': 'SIZE',
   step: 'SIZE',
+  merge: 'BITMAP',
+  granularity: 'SIZE',
   preallocation: 'off|metadata|falloc|full',
 };
 

@@ -5,6 +5,7 @@ import type { Verb } from './verb.js';
 
 const LOADERS: Readonly<Record<string, () => Promise<Verb>>> = {
   bench: async () => (await import('./bench.js')).bench,
+  bitmap: async () => (await import('./bitmap/index.js')).bitmap,
   check: async () => (await import('./check.js')).check,
   compare: async () => (await import('./compare.js')).compare,
   commit: async () => (await import('./commit.js')).commit,

@@ -5,7 +5,7 @@
 // Taking back never loses a write: recorded bits are only ever added to what is restored, but for
 // those of a merge, whose bitmap saw no writes since (its node is drained).
 
-import { checkBitmapUsable, detachBitmap } from '../../block/index.js';
+import { checkBitmapUsable, detachBitmap, removeStored } from '../../block/index.js';
 import {
   addNamedBitmap,
   findNamedBitmap,
@@ -40,17 +40,31 @@ export const bitmapActions: ActionFamily<
   'x-block-dirty-bitmap-merge': (context, data) => merge(context, strictMerge(data)),
 };
 
-/** It goes in the end; until then it has its name and is busy. */
-function remove({ engine }: ActionContext, data: BitmapName): PreparedAction {
+/**
+ * It goes in the end; until then it has its name and is busy. A persistent one is off the image at
+ * once, for that can fail; taken back, it is stored again when the others are.
+ */
+async function remove({ engine }: ActionContext, data: BitmapName): Promise<PreparedAction> {
   const { node, bitmap } = findNamedBitmap(engine, data);
   checkBitmapUsable(bitmap, 'remove');
   const release = bitmap.hold('transaction');
+  bitmap.leaving = true;
+  const stay = (): void => {
+    bitmap.leaving = false;
+    release();
+  };
+  try {
+    await removeStored(node, bitmap);
+  } catch (error) {
+    stay();
+    throw error;
+  }
   return {
     commit() {
       release();
       detachBitmap(node, bitmap);
     },
-    abort: release,
+    abort: stay,
   };
 }
 

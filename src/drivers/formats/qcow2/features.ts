@@ -4,10 +4,9 @@
 // `info` still reports an image that is refused here: it is opened only to look, and no file that
 // the image names is touched.
 
-import { BlockError, hasBit, NO_BITS } from '../../../base/index.js';
-import type { Bits64 } from '../../../base/index.js';
+import { BlockError, hasBit } from '../../../base/index.js';
 import type { Qcow2Header } from './header.js';
-import { Incompatible, RAW_DATA_FILE_BIT } from './layout.js';
+import { Incompatible } from './layout.js';
 
 /** The first feature of the image that cannot be worked on, or null. */
 export function unsupportedFeature(header: Qcow2Header): string | null {
@@ -24,9 +23,6 @@ export function unsupportedFeature(header: Qcow2Header): string | null {
   }
   if (fields.nbSnapshots > 0) {
     return `qcow2 internal snapshots are not supported (nb_snapshots ${fields.nbSnapshots})`;
-  }
-  if (header.bitmapCount > 0) {
-    return `qcow2 persistent bitmaps are not supported (nb_bitmaps ${header.bitmapCount})`;
   }
   return null;
 }
@@ -56,9 +52,4 @@ export function requireWritable(header: Qcow2Header, context: { path: string }):
       context,
     );
   }
-}
-
-/** Autoclear bits that stay true whatever this program writes. */
-export function keptAutoclear(header: Qcow2Header): Bits64 {
-  return header.geometry.dataFile ? RAW_DATA_FILE_BIT : NO_BITS;
 }

@@ -90,7 +90,7 @@ function withBackingFormat(header: Qcow2Header, link: BackingLink | null): Heade
 }
 
 /** The extensions as they are, then with a shortened feature table, then without it. */
-function* extensionVariants(
+export function* extensionVariants(
   extensions: readonly HeaderExtension[],
   header: Qcow2Header,
 ): Generator<readonly HeaderExtension[]> {

@@ -60,10 +60,18 @@ export interface Qcow2Header {
   readonly dataFile: string | null;
   /** The data file holds what the guest sees. */
   readonly dataFileRaw: boolean;
-  /** Persistent bitmaps in the directory. */
-  readonly bitmapCount: number;
+  /** Null where there are no persistent bitmaps, or none that can be trusted. */
+  readonly bitmaps: BitmapsPlace | null;
   /** Says which top-level table the file ends before; null when all are there. */
   readonly truncated: string | null;
+}
+
+/** The bitmap directory. */
+export interface BitmapsPlace {
+  readonly count: number;
+  readonly offset: number;
+  /** Bytes. */
+  readonly size: number;
 }
 
 /** Bytes that peekClusterSize and the fixed header need; a shorter file is padded with zeroes. */
@@ -121,7 +129,7 @@ export function decodeHeader(head: Uint8Array, fileLength: number): Qcow2Header 
     backingFormat: format === undefined ? null : text(format.data),
     dataFile: dataFile === undefined ? null : text(dataFile.data),
     dataFileRaw: hasBit(fields.autoclearFeatures, Autoclear.rawExternalData),
-    bitmapCount: countBitmaps(extensions, fields),
+    bitmaps: bitmapsPlace(extensions, fields, geometry.clusterSize),
     truncated,
   };
 }
@@ -295,16 +303,35 @@ function checkTables(
   return truncated;
 }
 
-function countBitmaps(extensions: readonly HeaderExtension[], fields: HeaderFields): number {
+/** Where the autoclear bit is unset, somebody wrote who did not keep the bitmaps. */
+function bitmapsPlace(
+  extensions: readonly HeaderExtension[],
+  fields: HeaderFields,
+  clusterSize: number,
+): BitmapsPlace | null {
   const found = extensions.find(({ type }) => type === ExtensionType.bitmaps);
-  if (found === undefined || fields.version < 3) return 0;
+  if (found === undefined) return null;
   if (found.data.length !== BITMAPS_EXTENSION.size) {
     throw corrupt(`bitmaps_ext: Invalid extension length (length ${found.data.length})`);
   }
+  if (!hasBit(fields.autoclearFeatures, Autoclear.bitmaps)) return null;
   const extent = { version: 3, length: found.data.length };
   const value = decodeStruct(BITMAPS_EXTENSION, found.data, extent);
   validateStruct(BITMAPS_EXTENSION, value, extent);
-  return value.nbBitmaps;
+  const { nbBitmaps: count, directoryOffset: offset, directorySize: size } = value;
+  if (offset % clusterSize !== 0 || offset > MAX_OFFSET - size) {
+    throw corrupt(`bitmaps_ext: invalid bitmap directory offset (directory_offset ${offset})`);
+  }
+  return { count, offset, size };
+}
+
+/** The payload of the extension that names this directory. */
+export function encodeBitmapsPlace({ count, offset, size }: BitmapsPlace): Uint8Array {
+  const length = BITMAPS_EXTENSION.size;
+  const bytes = new Uint8Array(length);
+  const value = { nbBitmaps: count, reserved: 0, directorySize: size, directoryOffset: offset };
+  encodeStruct(BITMAPS_EXTENSION, value, { bytes, version: 3, length });
+  return bytes;
 }
 
 /** What a guest sees of `size`, in bytes: the format counts in sectors of 512. */

@@ -3,8 +3,8 @@
 
 import { hasBit } from '../../../base/index.js';
 import type { DriverInfo, SnapshotFacts } from '../../../block/index.js';
+import type { BitmapFacts } from './bitmaps/index.js';
 import type { Qcow2Header } from './header.js';
-import type { BitmapFacts } from './listings.js';
 import { Compatible, Incompatible } from './layout.js';
 
 /** What listings.ts found; empty for images that are worked on. */

@@ -11,9 +11,12 @@ import {
   bits64,
   bitfield64,
   IMAGE_LIMITS,
+  NAME_LIMITS,
   struct,
+  u16,
   u32,
   u64,
+  u8,
 } from '../../../base/index.js';
 import type { Bits64, StructValue } from '../../../base/index.js';
 
@@ -103,12 +106,52 @@ export const EXTENSION_HEADER_SIZE = 8;
 
 /** Payload of the bitmaps extension. */
 export const BITMAPS_EXTENSION = struct('bitmaps extension', [
-  u32('nbBitmaps', { max: IMAGE_LIMITS.qcow2Bitmaps }),
-  u32('reserved', { equals: 0 }),
-  u64('directorySize'),
-  u64('directoryOffset'),
+  u32('nbBitmaps', {
+    min: 1,
+    max: IMAGE_LIMITS.qcow2Bitmaps,
+    says: (value) =>
+      value === 0
+        ? 'found bitmaps extension with zero bitmaps'
+        : `bitmaps_ext: Image has ${value} bitmaps, exceeding the QEMU supported maximum of ` +
+          `${IMAGE_LIMITS.qcow2Bitmaps}`,
+  }),
+  u32('reserved', { equals: 0, says: () => 'bitmaps_ext: Reserved field is not zero' }),
+  u64('directorySize', {
+    min: 1,
+    max: IMAGE_LIMITS.qcow2BitmapDirectoryBytes,
+    tooLarge: 'bitmaps_ext: bitmap directory size exceeds the maximum supported size',
+    says: (value) =>
+      value === 0
+        ? 'Requested bitmap directory size is zero'
+        : `bitmaps_ext: bitmap directory size (${value}) exceeds the maximum supported size ` +
+          `(${IMAGE_LIMITS.qcow2BitmapDirectoryBytes})`,
+  }),
+  u64('directoryOffset', {
+    min: 512,
+    tooLarge: 'bitmaps_ext: invalid bitmap directory offset',
+    says: () => 'bitmaps_ext: invalid bitmap directory offset',
+  }),
 ]);
 assertLayout(BITMAPS_EXTENSION, { 3: 24 });
+
+/** Fixed part of a bitmap directory entry: extra data, the name and padding to 8 follow. */
+export const BITMAP_ENTRY = struct('bitmap directory entry', [
+  u64('tableOffset', { min: 512 }),
+  u32('tableSize', { min: 1, max: IMAGE_LIMITS.qcow2BitmapTableEntries }),
+  u32('flags', { max: 3 }),
+  u8('type', { equals: 1 }),
+  u8('granularityBits', { min: 9, max: 31 }),
+  u16('nameSize', { min: 1, max: NAME_LIMITS.bitmapNameBytes }),
+  u32('extraDataSize', { max: 0, says: () => 'Bitmap extra data is not supported' }),
+]);
+assertLayout(BITMAP_ENTRY, { 3: 24 });
+
+/** Byte of a bitmap directory entry where its flags begin: never across a sector's end. */
+export const BITMAP_FLAGS_OFFSET = 12;
+export const BitmapFlag = { inUse: 1, auto: 2 } as const;
+
+/** Entry of a bitmap table: a cluster with bits; without one all bits are alike. */
+export const BITMAP_TABLE_ENTRY = bitfield64({ hostOffset: [9, 55], allOnes: 0 });
 
 export const Incompatible = {
   dirty: 0,
@@ -125,6 +168,7 @@ export const KNOWN_INCOMPATIBLE: Bits64 = { hi: 0, lo: 0b1_1111 };
 export const DIRTY_BIT = bit64(Incompatible.dirty);
 export const CORRUPT_BIT = bit64(Incompatible.corrupt);
 export const DATA_FILE_BIT = bit64(Incompatible.externalDataFile);
+export const BITMAPS_BIT = bit64(Autoclear.bitmaps);
 export const EXTENDED_L2_BIT = bit64(Incompatible.extendedL2);
 export const LAZY_REFCOUNTS_BIT = bit64(Compatible.lazyRefcounts);
 export const RAW_DATA_FILE_BIT = bit64(Autoclear.rawExternalData);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Persistent bitmaps and internal snapshots as info lists them; their contents are not touched.
+// Internal snapshots as info lists them; their contents are not touched.
 //
-// Source: the qcow2 format description ("Snapshots", "Bitmaps extension"). Entries are read one
+// Source: the qcow2 format description ("Snapshots"). Entries are read one
 // after another, each length compared with its limit and with the end of the file first.
 
 import {
@@ -12,14 +12,12 @@ import {
   u16,
   u32,
   u64,
-  u8,
   validateStruct,
 } from '../../../base/index.js';
 import type { Struct } from '../../../base/index.js';
 import { readRequest } from '../../../block/index.js';
 import type { Node, SnapshotFacts } from '../../../block/index.js';
 import type { Qcow2Header } from './header.js';
-import { BITMAPS_EXTENSION, ExtensionType } from './layout.js';
 
 const SNAPSHOT = struct('snapshot table entry', [
   u64('l1TableOffset'),
@@ -39,26 +37,6 @@ const SNAPSHOT_EXTRA = struct('snapshot extra data', [
   u32('icountHigh'),
   u32('icountLow'),
 ]);
-
-const BITMAP = struct('bitmap directory entry', [
-  u64('tableOffset'),
-  u32('tableSize'),
-  u32('flags'),
-  u8('type', { equals: 1 }),
-  u8('granularityBits', { max: 31 }),
-  u16('nameSize', { min: 1, max: 1023 }),
-  u32('extraDataSize', { max: 0 }),
-]);
-
-const BITMAP_FLAGS = ['in-use', 'auto'] as const;
-
-/** Member of `bitmaps` in the format-specific information. */
-export interface BitmapFacts {
-  readonly flags: readonly string[];
-  readonly name: string;
-  /** Bytes. */
-  readonly granularity: number;
-}
 
 /** Reads ahead in one table; refuses to leave the file or the table's own limit. */
 class TableCursor {
@@ -137,27 +115,4 @@ function padded(extra: Uint8Array): Uint8Array {
   const bytes = new Uint8Array(Math.max(SNAPSHOT_EXTRA.size, extra.length));
   bytes.set(extra);
   return bytes;
-}
-
-/** All persistent bitmaps in the order of the directory. */
-export async function readBitmaps(file: Node, header: Qcow2Header): Promise<BitmapFacts[]> {
-  const extension = header.extensions.find(({ type }) => type === ExtensionType.bitmaps);
-  if (extension === undefined || header.bitmapCount === 0) return [];
-  const extent = { version: 3, length: BITMAPS_EXTENSION.size };
-  const place = decodeStruct(BITMAPS_EXTENSION, extension.data, extent);
-  const length = Math.min(place.directorySize, IMAGE_LIMITS.qcow2ListBytes);
-  const cursor = new TableCursor(file, 'Bitmap directory', {
-    offset: place.directoryOffset,
-    length,
-  });
-  const bitmaps: BitmapFacts[] = [];
-  for (let index = 0; index < header.bitmapCount; index += 1) {
-    const start = cursor.offset;
-    const entry = await cursor.decode(BITMAP);
-    const name = await cursor.text(entry.nameSize);
-    cursor.align(start);
-    const flags = BITMAP_FLAGS.filter((_, bit) => ((entry.flags >>> bit) & 1) === 1);
-    bitmaps.push({ flags, name, granularity: 2 ** entry.granularityBits });
-  }
-  return bitmaps;
 }

@@ -5,23 +5,27 @@
 // everything, freed clusters included, so that a clean close leaves no leak. The backing link is
 // rewritten only after all tables that rely on the old one are on stable storage.
 
-import { BlockError, settle } from '../../../base/index.js';
+import { BlockError, must, settle } from '../../../base/index.js';
 import type { Eventually } from '../../../base/index.js';
 import { RequestFlag } from '../../../block/index.js';
 import type {
   BackingLink,
+  BitmapStore,
   BlockStatus,
   CheckResult,
   DriverInfo,
   DriverNode,
   Extent,
   Lease,
+  Node,
   NodeLimits,
   OpenContext,
   Request,
   TargetReservation,
   TruncateOptions,
 } from '../../../block/index.js';
+import { PersistentBitmaps } from './bitmaps/index.js';
+import type { BitmapsHeader } from './bitmaps/index.js';
 import { Compressor, Eraser, Mapper, preallocate, Reader, reserve, Writer } from './data/index.js';
 import { l1EntriesFor } from './layout.js';
 import { clearEntries, emptyImage, growL1, MetadataStore, shrinkImage } from './metadata/index.js';
@@ -49,15 +53,13 @@ export class Qcow2Node implements DriverNode {
   readonly #reopen: Qcow2Reopen;
   #closed = false;
   /** Due before the first change: the header still says what only a reader may believe. */
-  #beforeChange: (() => Promise<void>) | null;
+  #beforeChange: (() => Promise<void>) | null = null;
+  /** What belongs to it once, beside marking the bitmaps. */
+  #dueOnce: (() => Promise<void>) | null = null;
+  #bitmaps: PersistentBitmaps | null = null;
 
-  constructor(
-    options: ImageOptions,
-    reopen: Qcow2Reopen,
-    beforeChange: (() => Promise<void>) | null = null,
-  ) {
+  constructor(options: ImageOptions, reopen: Qcow2Reopen) {
     this.#reopen = reopen;
-    this.#beforeChange = beforeChange;
     this.#store = new MetadataStore(options);
     this.#reader = new Reader(this.#store);
     this.#writer = new Writer(this.#store, this.#reader);
@@ -70,6 +72,35 @@ export class Qcow2Node implements DriverNode {
       maxTransfer: 0,
       optimalZeroes: clusterSize,
       optimalDiscard: clusterSize,
+    };
+  }
+
+  get bitmapStore(): BitmapStore {
+    return must(this.#bitmaps, 'bitmaps of an open image');
+  }
+
+  /** Reads the persistent bitmaps, and gives the node those that it does not have yet. */
+  async loadBitmaps(
+    node: Node,
+    { header, attach }: { readonly header: BitmapsHeader; readonly attach: boolean },
+  ): Promise<void> {
+    const bitmaps = new PersistentBitmaps({ store: this.#store, node, header });
+    bitmaps.beforeChange = () => this.becameWritable();
+    await bitmaps.load(attach);
+    this.#bitmaps = bitmaps;
+  }
+
+  /** `work`, and marking the bitmaps as in use, are due before the first change. */
+  makeDue(work: () => Promise<void>): void {
+    this.#dueOnce = work;
+    this.#makeDue();
+  }
+
+  #makeDue(): void {
+    this.#beforeChange = async () => {
+      await this.#dueOnce?.();
+      this.#dueOnce = null;
+      await this.#bitmaps?.markInUse();
     };
   }
 
@@ -160,6 +191,7 @@ export class Qcow2Node implements DriverNode {
     if (size % 512 !== 0) {
       throw new BlockError('invalid-option', 'The new size must be a multiple of 512');
     }
+    if (size !== image.size) this.#bitmaps?.requireResizable();
     if (size < image.size) {
       if (preallocation === 'off') return shrinkImage(this.#store, size);
       const text = "Preallocation can't be used for shrinking an image";
@@ -210,11 +242,24 @@ export class Qcow2Node implements DriverNode {
   }
 
   info(): DriverInfo {
-    return this.image.structures.info();
+    return this.image.structures.info(this.#bitmaps?.facts);
   }
 
+  /** Bitmaps are stored last: they are trusted from then on, and any change marks them again. */
   async prepareReadOnly(): Promise<void> {
     await this.#flushOut();
+    if (this.image.readOnly || this.image.corrupt || this.#bitmaps === null) return;
+    try {
+      await this.#bitmaps.store();
+      await this.#store.flusher.flushAll();
+    } finally {
+      if (this.#bitmaps.isTrusted) this.#makeDue();
+    }
+  }
+
+  /** The node's bitmaps can be changed as far as its image can. */
+  takeOver(): void {
+    this.#bitmaps?.setReadOnly(this.image.readOnly);
   }
 
   reopen(

@@ -7,12 +7,13 @@
 
 import { BlockError } from '../../../base/index.js';
 import type { DriverNode, OpenContext } from '../../../block/index.js';
+import { readBitmaps } from './bitmaps/index.js';
 import { checkCacheOptions } from './cache-options.js';
 import { dataFileOf } from './data-file.js';
 import { requireSupported, requireWritable, unsupportedFeature } from './features.js';
 import { virtualSizeOf } from './header.js';
 import { InspectedQcow2 } from './inspect.js';
-import { readBitmaps, readSnapshots } from './listings.js';
+import { readSnapshots } from './listings.js';
 import type { ImageOptions } from './metadata/index.js';
 import { Qcow2Node } from './node.js';
 import { QCOW2_REFUSED_OPTIONS } from './options.js';
@@ -89,7 +90,7 @@ async function openImage(
   const structures = new Qcow2Structures(file, header);
   if (!context.readOnly) {
     if (context.repairs !== true) requireWritable(header, { path });
-    if (current === null) await structures.clearAutoclear();
+    else await structures.clearAutoclear();
   }
   const tables = await readTopTables(file.node, header);
   const { fields } = header;
@@ -110,10 +111,21 @@ async function openImage(
     structures,
     reportCorruption: (message) => context.reportCorruption?.({ message, fatal: true }),
   };
-  // Clearing them is a write, which is not due before the whole reopen is.
-  const later = current !== null && !context.readOnly && structures.hasStaleAutoclear;
-  const clear = later ? (): Promise<void> => structures.clearAutoclear() : null;
-  return new Qcow2Node(imageOptions, reopenQcow2, clear);
+  const node = new Qcow2Node(imageOptions, reopenQcow2);
+  await node.loadBitmaps(context.node, {
+    header: {
+      get place() {
+        return structures.header.bitmaps;
+      },
+      change: (place) => structures.changeBitmaps(place),
+    },
+    attach: context.repairs !== true,
+  });
+  if (context.readOnly || context.repairs === true) return node;
+  node.makeDue(() => structures.clearAutoclear());
+  // Both are writes, which are not due before the whole reopen is.
+  if (current === null) await node.becameWritable();
+  return node;
 }
 
 /** Refcounts are always kept exact here, which lazy refcounts allow; version 2 has none. */

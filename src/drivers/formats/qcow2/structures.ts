@@ -5,7 +5,6 @@
 // turn comes, so that a field patch and a backing change never undo each other.
 
 import {
-  andBits,
   BlockError,
   errnoText,
   hasAny,
@@ -17,18 +16,19 @@ import {
 import type { Bits64 } from '../../../base/index.js';
 import { readRequest, writeRequest } from '../../../block/index.js';
 import type { BackingLink, CheckResult, Child, DriverInfo, Node } from '../../../block/index.js';
+import type { BitmapFacts } from './bitmaps/index.js';
 import { checkImage } from './check/index.js';
-import type { Qcow2Header } from './header.js';
+import type { BitmapsPlace, Qcow2Header } from './header.js';
 import {
   decodeHeader,
   decodeHeaderFields,
   encodeHeaderFields,
   HEADER_PEEK_BYTES,
 } from './header.js';
+import { planBitmapsSwitch } from './header-switch.js';
 import { buildFirstSector, planBackingChange } from './header-update.js';
-import { keptAutoclear } from './features.js';
 import { infoOf } from './info.js';
-import { CORRUPT_BIT, DIRTY_BIT } from './layout.js';
+import { BITMAPS_BIT, CORRUPT_BIT, DIRTY_BIT, RAW_DATA_FILE_BIT } from './layout.js';
 import type { HeaderPatch, Structures, TopTables } from './metadata/index.js';
 
 export class Qcow2Structures implements Structures {
@@ -54,24 +54,41 @@ export class Qcow2Structures implements Structures {
     });
   }
 
-  /** Whether clearAutoclear() has something to do. */
-  get hasStaleAutoclear(): boolean {
-    const { autoclearFeatures } = this.#header.fields;
-    const stale = withoutBits(autoclearFeatures, keptAutoclear(this.#header));
-    return hasAny(stale, stale);
-  }
-
-  /** On opening read-write: bits are cleared that this program does not keep true. */
+  /** On opening read-write: what this program does not keep true is not claimed any more. */
   async clearAutoclear(): Promise<void> {
-    if (!this.hasStaleAutoclear) return;
+    const bits = this.autoclearLeft();
+    if (!hasAny(bits, bits)) return;
     await this.#turns.run(async () => {
-      const { autoclearFeatures: bits } = this.#header.fields;
-      const autoclearFeatures = andBits(bits, keptAutoclear(this.#header));
+      const { autoclearFeatures: before } = this.#header.fields;
+      const autoclearFeatures = withoutBits(before, this.autoclearLeft());
       const fields = { ...this.#header.fields, autoclearFeatures };
       await this.#file.node.write(writeRequest(0, encodeHeaderFields(fields)));
       this.#header = { ...this.#header, fields };
     });
     await this.#file.node.flush();
+  }
+
+  /** Autoclear bits that are not kept true: all but those of bitmaps or a data file there. */
+  autoclearLeft(): Bits64 {
+    const { bitmaps, fields, geometry } = this.#header;
+    let bits = fields.autoclearFeatures;
+    if (bitmaps !== null) bits = withoutBits(bits, BITMAPS_BIT);
+    return geometry.dataFile ? withoutBits(bits, RAW_DATA_FILE_BIT) : bits;
+  }
+
+  /** Names another bitmap directory, whose contents are on stable storage; durable as it ends. */
+  changeBitmaps(place: BitmapsPlace | null): Promise<void> {
+    return this.#turns.run(async () => {
+      const { node } = this.#file;
+      const cluster0 = await readCluster0(node, this.#header.geometry.clusterSize);
+      const { header, steps } = planBitmapsSwitch(this.#header, cluster0, place);
+      await node.flush();
+      for (const step of steps) {
+        for (const { offset, bytes } of step) await node.write(writeRequest(offset, bytes));
+        await node.flush();
+      }
+      this.#header = header;
+    });
   }
 
   backingLink(): BackingLink | null {
@@ -114,8 +131,8 @@ export class Qcow2Structures implements Structures {
     );
   }
 
-  info(): DriverInfo {
-    return infoOf(this.#header);
+  info(bitmaps: readonly BitmapFacts[] = []): DriverInfo {
+    return infoOf(this.#header, { snapshots: [], bitmaps });
   }
 
   async reload(): Promise<TopTables> {

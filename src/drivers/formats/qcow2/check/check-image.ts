@@ -15,6 +15,7 @@ import { virtualSizeOf } from '../header.js';
 import type { Qcow2Header } from '../header.js';
 import { CORRUPT_BIT, DIRTY_BIT } from '../layout.js';
 import type { HeaderPatch } from '../metadata/index.js';
+import { countBitmaps } from './bitmaps.js';
 import { CopiedFlags } from './copied-flags.js';
 import { Findings } from './findings.js';
 import { L2Tables } from './l2-tables.js';
@@ -84,6 +85,7 @@ class Check {
     const findings = this.#findings;
     this.#regions.count(0, header.geometry.clusterSize);
     await this.#mappings.count(header.fields.l1TableOffset, tables);
+    await countBitmaps({ file, header, findings, regions: this.#regions });
     const before = { corruptions: findings.corruptions, leaks: findings.leaks };
     this.#comparison.countStructures();
     await this.#comparison.compare(null);

@@ -10,15 +10,16 @@ import { BlockError, QCOW2_LIMITS, settle } from '../../../../base/index.js';
 import type { Eventually } from '../../../../base/index.js';
 import { readRequest, writeRequest } from '../../../../block/index.js';
 import type { BackingLink, CheckResult, Child, DriverInfo, Node } from '../../../../block/index.js';
+import type { BitmapFacts } from '../bitmaps/directory.js';
 import {
   entryHi,
   entryHostOffset,
-  EntryKind,
   entryKind,
+  entryKindOutside,
   entryLo,
   hasReservedL1Bits,
-  isCopied,
 } from '../entries.js';
+import type { EntryKind } from '../entries.js';
 import { geometryOf, SECTOR_SIZE } from '../layout.js';
 import type { Geometry } from '../layout.js';
 import { Leases, RangeLocks } from './leases.js';
@@ -55,7 +56,8 @@ export interface Structures {
   changeBacking(link: BackingLink | null): Promise<void>;
   /** Called with everything flushed and no request running. */
   check(repair: 'none' | 'leaks' | 'all'): Promise<CheckResult>;
-  info(): DriverInfo;
+  /** `bitmaps`: the persistent ones, as queries list them. */
+  info(bitmaps?: readonly BitmapFacts[]): DriverInfo;
   /** Reads the header and both top-level tables again after a repair. */
   reload(): Promise<TopTables>;
 }
@@ -285,14 +287,10 @@ export class Qcow2Image {
     for (const watcher of this.watchers) watcher.entriesChanged(first, end);
   }
 
-  /**
-   * What an L2 entry says. In the data file offset 0 is a place like others: there the copied bit,
-   * which is set for all of them, tells it from none.
-   */
+  /** What an L2 entry says. */
   entryKind(hi: number, lo: number): EntryKind {
-    const kind = entryKind(hi, lo, this.version);
-    if (kind !== EntryKind.unallocated || !this.hasDataFile || !isCopied(hi)) return kind;
-    return EntryKind.data;
+    const kindOf = this.hasDataFile ? entryKindOutside : entryKind;
+    return kindOf(hi, lo, this.version);
   }
 
   /** What guest data must not overwrite, by name; nothing in a data file is anything else. */

@@ -25,6 +25,7 @@ export class Overlaps {
   readonly #source: OverlapSource;
   #l2 = new OffsetSet(new Float64Array(0));
   #blocks = new OffsetSet(new Float64Array(0));
+  #bitmaps: { readonly offset: number; readonly size: number } | null = null;
 
   constructor(source: OverlapSource) {
     this.#source = source;
@@ -54,8 +55,22 @@ export class Overlaps {
     this.#blocks.remove(offset);
   }
 
+  /** Where the bitmap directory lies; null: there is none. */
+  setBitmapDirectory(place: { readonly offset: number; readonly size: number } | null): void {
+    this.#bitmaps = place;
+  }
+
   /** Name of the first structure that [offset, offset + length) touches, or null. */
   hit(offset: number, length: number): string | null {
+    const bitmaps = this.#bitmaps;
+    if (bitmaps !== null && meets(offset, offset + length, bitmaps.offset, bitmaps.size)) {
+      return 'the bitmap directory';
+    }
+    return this.hitBesideBitmaps(offset, length);
+  }
+
+  /** The same, the bitmap directory left out: for those who write that. */
+  hitBesideBitmaps(offset: number, length: number): string | null {
     const source = this.#source;
     const clusterSize = source.geometry.clusterSize;
     const end = offset + length;
