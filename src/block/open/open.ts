@@ -112,7 +112,10 @@ async function openChildren(
 ): Promise<void> {
   for (const [name, declaration] of Object.entries(node.driver.children)) {
     if ((declaration.role & ChildRole.cow) !== 0) continue;
-    if (declaration.role === ChildRole.data && inherited.policy.noData === true) continue;
+    if (declaration.role === ChildRole.data && inherited.policy.noData === true) {
+      node.options = { ...node.options, [name]: undefined };
+      continue;
+    }
     const value = node.options[name];
     if (value === undefined || value === null) {
       if (!declaration.required) continue;

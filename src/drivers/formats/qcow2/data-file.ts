@@ -17,6 +17,8 @@ export async function dataFileOf(
   context: OpenContext,
   header: Qcow2Header,
 ): Promise<Child | null> {
+  // Without it there is nothing to be wrong about: only headers are looked at.
+  if (context.noData === true) return null;
   const given = context.node.children.has(NAME) ? context.child(NAME) : null;
   if (!header.geometry.dataFile) {
     if (given !== null) {
