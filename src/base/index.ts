@@ -6,6 +6,7 @@ export * from './limits.js';
 export * from './random.js';
 export * from './settle.js';
 export * from './permission.js';
+export * from './in-flight.js';
 export * from './json.js';
 export * from './bitfield.js';
 export * from './struct.js';

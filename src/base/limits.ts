@@ -62,6 +62,8 @@ export const IMAGE_LIMITS = {
   qcow2L1Bytes: 32 * MIB,
   qcow2RefcountTableBytes: 8 * MIB,
   qcow2Snapshots: 65_536,
+  /** Bytes of a snapshot table entry that are not fixed fields, ID or name. */
+  qcow2SnapshotExtraBytes: 1024,
   qcow2Bitmaps: 65_535,
   /** Bytes of the bitmap directory: 1024 for each bitmap. */
   qcow2BitmapDirectoryBytes: 1024 * 65_535,
@@ -80,6 +82,8 @@ export const IMAGE_LIMITS = {
   checkMessages: 10_000,
   /** Bytes of refcount blocks that a check keeps at hand. */
   checkBlockBytes: 32 * MIB,
+  /** Bytes of the L1 tables of snapshots, each counted once, that a check goes through. */
+  checkSnapshotL1Bytes: 4096 * MIB,
   /** Bytes, and 16 KiB for each table, that a check reads of tables without an entry. */
   checkEmptyTableBytes: 1024 * MIB,
   backingChainDepth: 200,
@@ -88,7 +92,14 @@ export const IMAGE_LIMITS = {
   jsonNameDepth: 16,
 } as const;
 
+export const CODEC_LIMITS = {
+  /** Largest window that a zstd frame may ask its decoder for: what RFC 8878 wants supported. */
+  zstdWindowBytes: 8 * MIB,
+} as const;
+
 export const QCOW2_LIMITS = {
+  /** Refcount blocks that are held at once while snapshots change. */
+  snapshotRefcountBytes: 192 * MIB,
   /**
    * Clean L2 tables and refcount blocks kept in memory, per image; never fewer than four tables.
    */

@@ -7,6 +7,7 @@
 // says. All data methods are synchronous first (base/settle.ts).
 
 import type { Eventually, PermissionPair } from '../base/index.js';
+import type { ClusterCodec } from '../codec/index.js';
 import type { Host, HostFile } from '../host/index.js';
 import type { BlockStatus } from './block-status.js';
 import type { Child } from './child.js';
@@ -117,6 +118,35 @@ export interface SnapshotFacts {
   readonly icount?: number;
 }
 
+/** A snapshot that is to be made; its ID is chosen by the driver. */
+export interface NewSnapshot {
+  readonly name: string;
+  readonly dateSeconds: number;
+  readonly dateNanoseconds: number;
+  /** Nanoseconds that the machine has run. */
+  readonly vmClock: number;
+  /** Instructions that the machine has run, where they are counted. */
+  readonly icount?: number;
+}
+
+/** Which of them is meant: the first of that ID and name. */
+export type SnapshotKey = Pick<SnapshotFacts, 'id' | 'name'>;
+
+/**
+ * Snapshots that lie in the image itself. Each change is durable when it resolves, is called with
+ * no request running, and leaves the image as it was when it rejects.
+ */
+export interface InternalSnapshots {
+  /** In the order of the image's table. */
+  list(): readonly SnapshotFacts[];
+  create(wish: NewSnapshot): Promise<SnapshotFacts>;
+  remove(key: SnapshotKey): Promise<void>;
+  /** The image is what it was when the snapshot was made, its size too. */
+  apply(key: SnapshotKey): Promise<void>;
+  /** Reads show the snapshot from now on; for nodes that are not written to. */
+  show(key: SnapshotKey): Promise<void>;
+}
+
 /** Facts for info and query-named-block-nodes. */
 export interface DriverInfo {
   /** Bytes; absent when the driver has no clusters. */
@@ -201,7 +231,9 @@ export interface DriverNode {
   /** Null = go through write(). */
   reserve?(offset: number, length: number): Eventually<TargetReservation | null>;
 
-  /** Stores one whole cluster that was deflated already; called in guest order. */
+  /** How writeDeflated() wants its clusters compressed; default deflate. */
+  readonly clusterCodec?: ClusterCodec;
+  /** Stores one whole cluster that was compressed already; called in guest order. */
   writeDeflated?(offset: number, payload: Uint8Array): Eventually<void>;
 
   /**
@@ -218,6 +250,9 @@ export interface DriverNode {
    * outvoted where they do not.
    */
   alike?(): { readonly same: readonly Node[]; readonly voting: readonly Node[] };
+
+  /** Present where the format keeps snapshots within the image. */
+  readonly internalSnapshots?: InternalSnapshots;
 
   /** Where a past state of the node can be read beside what it holds now. */
   readonly snapshotView?: SnapshotView;

@@ -2,6 +2,7 @@
 // Planned extents: what a lane may read or fill directly on a host file, without the graph.
 
 import type { Eventually } from '../base/index.js';
+import type { ClusterCodec } from '../codec/index.js';
 import type { HostFile } from '../host/index.js';
 
 /** A part of a node's range; the parts of one plan follow each other without gaps. */
@@ -17,7 +18,7 @@ export type Extent =
   | { readonly kind: 'backing'; readonly length: number }
   | {
       readonly kind: 'compressed';
-      readonly codec: 'deflate' | 'zstd';
+      readonly codec: ClusterCodec;
       readonly file: HostFile;
       readonly hostOffset: number;
       /** Bytes to read; the stream may end before. */

@@ -51,6 +51,15 @@ export interface Graph {
     readOnly: boolean,
     policy?: OpenPolicy,
   ): Promise<Node>;
+  /**
+   * Opens an image by its name with options of `blockdev-add` beside it; without a `driver` it is
+   * probed. Errors have no prefix.
+   */
+  openByName(
+    name: string,
+    options: Readonly<Record<string, unknown>>,
+    policy?: OpenPolicy,
+  ): Promise<Node>;
   find(name: string): Node | null;
   /** Throws kind `not-found` naming `name`. */
   require(name: string): Node;

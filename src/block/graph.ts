@@ -40,6 +40,7 @@ import type {
 import type { Node } from './node.js';
 import { addListedChild, removeListedChild } from './child-lists.js';
 import { NodeNames } from './node-names.js';
+import { openByName } from './open/by-name.js';
 import { openImage } from './open/image.js';
 import { rootContext } from './open/make-node.js';
 import { openNode } from './open/open.js';
@@ -124,6 +125,16 @@ export class BlockGraph implements Graph, BackendOwner {
     policy: OpenPolicy = {},
   ): Promise<Node> {
     const node = await openImage(this, { path, format, readOnly }, policy);
+    node.references += 1;
+    return node;
+  }
+
+  async openByName(
+    name: string,
+    options: Readonly<Record<string, unknown>>,
+    policy: OpenPolicy = {},
+  ): Promise<Node> {
+    const node = await openByName(this, { name, options, policy });
     node.references += 1;
     return node;
   }

@@ -21,11 +21,16 @@ export function findConflict(
   wanted: LockRequest,
   other: LockRequest,
 ): { permission: string; shared: boolean } | null {
+  // All that is taken is told of before what is not shared.
+  const taken = lowestName(wanted.taken & other.unshared);
+  if (taken !== null) return { permission: taken, shared: false };
+  const unshared = lowestName(wanted.unshared & other.taken);
+  return unshared === null ? null : { permission: unshared, shared: true };
+}
+
+function lowestName(mask: number): string | null {
   for (let bit = 0; bit < PERMISSION_NAMES.length; bit += 1) {
-    const mask = 1 << bit;
-    const permission = PERMISSION_NAMES[bit] ?? '';
-    if (wanted.taken & mask && other.unshared & mask) return { permission, shared: false };
-    if (wanted.unshared & mask && other.taken & mask) return { permission, shared: true };
+    if (mask & (1 << bit)) return PERMISSION_NAMES[bit] ?? null;
   }
   return null;
 }

@@ -5,7 +5,7 @@
 // A batch is charged when it is dispatched. Nothing is in flight when the job pauses, sleeps, ends
 // or fails; a failed range goes back to whoever gave it, before the policy is asked.
 
-import { BlockError, COPY_LIMITS, errnoText, toBlockError } from '../base/index.js';
+import { BlockError, COPY_LIMITS, errnoText, InFlight, toBlockError } from '../base/index.js';
 import type { Clock, Eventually } from '../base/index.js';
 import type { Backend, Node } from '../block/index.js';
 import { batchBytes, RateLimiter, yieldToLoop } from '../block/copy/index.js';
@@ -47,7 +47,7 @@ export interface CopyLoopOptions {
 export class CopyLoop {
   readonly #limiter: RateLimiter;
   readonly #options: CopyLoopOptions;
-  readonly #inFlight = new Set<Promise<void>>();
+  readonly #inFlight = new InFlight();
   #fatal: CopyFailure | null = null;
   /** The first failure that a policy ignored: the job goes on and fails at its end. */
   #ignored: CopyFailure | null = null;
@@ -70,7 +70,7 @@ export class CopyLoop {
     try {
       while (await this.#step(job));
     } finally {
-      await this.#settleAll();
+      await this.#inFlight.allEnd();
     }
     const failure = this.#fatal ?? this.#ignored;
     if (failure !== null) throw asJobError(failure.error);
@@ -85,22 +85,22 @@ export class CopyLoop {
     const { window, unit, maxBatch } = this.#options;
     if (this.#fatal !== null) return false;
     if (this.#decided) {
-      await this.#settleAll();
+      await this.#inFlight.allEnd();
       this.#decided = false;
     }
     if (job.pauseRequested || job.cancelled) {
-      await this.#settleAll();
+      await this.#inFlight.allEnd();
       await job.pausePoint();
       return true;
     }
     if (this.#inFlight.size >= Math.min(window, COPY_LIMITS.batchesPerJob)) {
-      await Promise.race(this.#inFlight);
+      await this.#inFlight.oneEnds();
       return true;
     }
     const delay = this.#breather ? COPY_LIMITS.sliceMs : this.#limiter.delayMs();
     this.#breather = false;
     if (delay > 0) {
-      await this.#settleAll();
+      await this.#inFlight.allEnd();
       if (this.#fatal === null) await job.sleep(delay);
       return true;
     }
@@ -116,7 +116,7 @@ export class CopyLoop {
       if (work === 'failed') return true;
       if (work === null) {
         if (this.#inFlight.size === 0) return false;
-        await Promise.race(this.#inFlight);
+        await this.#inFlight.oneEnds();
         return true;
       }
       if (!('run' in work)) {
@@ -148,17 +148,13 @@ export class CopyLoop {
   }
 
   #start(job: Job, work: CopyWork, leave: () => void): void {
-    const running = work
-      .run()
-      .then((failure) => {
-        work.over(failure);
-        if (failure !== null) this.#judge(job, failure);
-      })
-      .finally(() => {
-        this.#inFlight.delete(running);
-        leave();
-      });
-    this.#inFlight.add(running);
+    this.#inFlight.add(this.#runOne(job, work).finally(leave));
+  }
+
+  async #runOne(job: Job, work: CopyWork): Promise<void> {
+    const failure = await work.run();
+    work.over(failure);
+    if (failure !== null) this.#judge(job, failure);
   }
 
   #judge(job: Job, failure: CopyFailure): void {
@@ -171,10 +167,6 @@ export class CopyLoop {
     if (action === 'report') this.#fatal = failure;
     else if (action === 'ignore' && retries) this.#breather = true;
     else if (action === 'ignore') this.#ignored ??= failure;
-  }
-
-  async #settleAll(): Promise<void> {
-    await Promise.all(this.#inFlight);
   }
 }
 

@@ -7,9 +7,9 @@
 
 import { dirname, resolve } from 'node:path';
 
-import { BlockError, Permission } from '../base/index.js';
-import { ChildRole, creationPath, protocolOf, UNNAMED_USER } from '../block/index.js';
-import type { Driver, Node, NodeOptions } from '../block/index.js';
+import { BlockError, Permission, toBlockError } from '../base/index.js';
+import { ChildRole, creationPlace, protocolOf, UNNAMED_USER } from '../block/index.js';
+import type { CreationPlace, Driver, Node } from '../block/index.js';
 import { skipFilters } from '../block/copy/index.js';
 import type { JobRegistry } from './registry.js';
 
@@ -64,20 +64,53 @@ export function hasBacking(driver: Driver): boolean {
 
 /** Makes an empty image, durable when this resolves; a file that is there is overwritten. */
 export async function createImageFile(registry: JobRegistry, image: NewImage): Promise<void> {
-  const { host } = registry.graph;
-  const filename = creationPath(image.filename);
-  requireCreatable(image, filename);
-  const bare = isBare(image.driver);
-  const noNode = (): Promise<Node> => Promise.reject(new BlockError('invalid-state', 'no node'));
-  const fileDriver = await registry.driver('file');
-  await fileDriver.create?.({ host, node: noNode }, { filename, size: bare ? image.size : 0 });
-  if (!bare) await writeHeader(registry, image, filename);
+  const { driver, filename } = image;
+  const place = creationPlace(filename);
+  requireCreatable(image, place);
+  const bare = isBare(driver);
+  if (place.protocol === 'file') await createFile(registry, place.path, bare ? image.size : 0);
+  else if (driver.kind === 'protocol') await createFile(registry, filename, image.size);
+  else await requireOpenable(registry, place);
+  if (!bare) await writeHeader(registry, image, place.path);
 }
 
-function requireCreatable({ driver, backing }: NewImage, path: string): void {
+async function createFile(
+  registry: JobRegistry,
+  filename: string,
+  size: number,
+): Promise<void> {
+  const { host } = registry.graph;
+  const noNode = (): Promise<Node> => Promise.reject(new BlockError('invalid-state', 'no node'));
+  const fileDriver = await registry.driver('file');
+  await fileDriver.create?.({ host, node: noNode }, { filename, size });
+}
+
+/** A device is not made: it has to be there. */
+async function requireOpenable({ graph }: JobRegistry, place: CreationPlace): Promise<void> {
+  const { protocol, path } = place;
+  try {
+    await graph.close(await graph.open({ driver: protocol, filename: path }));
+  } catch (error) {
+    const { kind, message, context } = toBlockError(error);
+    const text =
+      `Protocol driver '${protocol}' does not support image creation, ` +
+      `and opening the image failed: ${message}`;
+    throw new BlockError(kind, text, { ...context, cause: error });
+  }
+}
+
+/** Protocols of which there may be something to put a header into. */
+const FOUND: ReadonlySet<string> = new Set(['host_device', 'nbd']);
+
+function requireCreatable({ driver, backing }: NewImage, place: CreationPlace): void {
   const { name } = driver;
+  const { protocol, path } = place;
   if (name !== 'raw' && driver.create === undefined) {
     const text = `Format driver '${name}' does not support image creation`;
+    throw new BlockError('unsupported', text, { path });
+  }
+  if (protocol !== 'file' && !FOUND.has(protocol)) {
+    const text = `Protocol driver '${protocol}' does not support image creation`;
     throw new BlockError('unsupported', text, { path });
   }
   if (backing !== null && !hasBacking(driver)) {
@@ -131,39 +164,18 @@ function backingLink(
   };
 }
 
-/** Opens an image read-write. */
-export async function openImageFile(registry: JobRegistry, image: ImageFile): Promise<Node> {
-  const { graph } = registry;
-  const filename = creationPath(image.filename);
-  const format = image.format ?? (await probeFormat(registry, filename));
-  const driver = await imageFormat(registry, format);
+/** Opens an image read-write, by whatever kind of name. */
+export async function openImageFile({ graph }: JobRegistry, image: ImageFile): Promise<Node> {
+  const { format, name, detectZeroes } = image;
   const cache = image.like.options['cache'];
-  const protocol = await protocolOf(graph.host, filename);
-  const options: NodeOptions = {
-    driver: format,
-    ...(driver.kind === 'protocol' ? { filename } : { file: { driver: protocol, filename } }),
+  const options = {
+    ...(format === null ? {} : { driver: format }),
     discard: 'unmap',
-    ...(image.name === null ? {} : { 'node-name': image.name }),
-    ...(hasBacking(driver) && image.backing !== 'as-header-says' ? { backing: null } : {}),
-    ...(image.detectZeroes === undefined ? {} : { 'detect-zeroes': image.detectZeroes }),
+    ...(name === null ? {} : { 'node-name': name }),
+    ...(detectZeroes === undefined ? {} : { 'detect-zeroes': detectZeroes }),
     ...(cache === undefined ? {} : { cache }),
   };
-  return graph.open(options);
-}
-
-async function probeFormat(registry: JobRegistry, filename: string): Promise<string> {
-  const { graph } = registry;
-  let probed: Node;
-  try {
-    probed = await graph.openImage(filename, null, true, { noBacking: true });
-  } catch (error) {
-    // Said once is enough: the file's own error names it, too.
-    const cause = error instanceof Error ? error.cause : null;
-    throw cause instanceof BlockError ? cause : error;
-  }
-  try {
-    return probed.driver.name;
-  } finally {
-    await graph.close(probed);
-  }
+  return graph.openByName(image.filename, options, {
+    noBacking: image.backing !== 'as-header-says',
+  });
 }

@@ -159,9 +159,10 @@ export function parseJson(text: string): JsonValue {
   const stream = new JsonStream((message) => messages.push(message));
   stream.feed(Buffer.from(text, 'utf8'));
   stream.end();
+  const failed = messages.find(({ ok }) => !ok);
+  if (failed?.ok === false) throw new JsonSyntaxError(failed.error);
   const [first, second] = messages;
-  if (first === undefined) throw new JsonSyntaxError(EXPECTING_VALUE.message);
-  if (!first.ok) throw new JsonSyntaxError(first.error);
-  if (second !== undefined) throw new JsonSyntaxError('JSON parse error, trailing content');
+  if (first?.ok !== true) throw new JsonSyntaxError('Expecting a JSON value');
+  if (second !== undefined) throw new JsonSyntaxError('Expecting at most one JSON value');
   return first.value;
 }

@@ -63,6 +63,8 @@ describe.skipIf(reference === null)('convert beside the real one', () => {
     sparse('upper.raw', 6 * MIB, 3);
     theirs('convert', '-O', 'qcow2', 'even.raw', 'base.qcow2');
     theirs('convert', '-O', 'qcow2', '-B', 'base.qcow2', '-F', 'qcow2', 'upper.raw', 'top.qcow2');
+    const packed = ['-c', '-o', 'compression_type=zstd,cluster_size=8k'];
+    theirs('convert', ...packed, '-O', 'qcow2', 'upper.raw', 'packed.qcow2');
     theirs('create', '-f', 'qcow2', '-F', 'qcow2', '-b', 'base.qcow2', 'empty.qcow2', '8M');
   });
   afterAll(() => {
@@ -79,6 +81,9 @@ describe.skipIf(reference === null)('convert beside the real one', () => {
     '-S 64k even.raw odd.raw',
     '-c odd.raw odd.raw',
     '-c -S 0 even.raw',
+    '-c -o compression_type=zstd odd.raw odd.raw',
+    '-c -o compression_type=zstd,cluster_size=2M top.qcow2',
+    '-c packed.qcow2',
     '-B base.qcow2 -F qcow2 top.qcow2',
     '-B base.qcow2 -F qcow2 -m 8 -W top.qcow2',
     '-B base.qcow2 -F qcow2 -m 1 empty.qcow2',

@@ -34,6 +34,8 @@ const FORMATS: readonly Format[] = [
   { options: 'extended_l2=on,cluster_size=16k', clusterSize: 16_384 },
   { options: 'extended_l2=on,refcount_bits=1', clusterSize: 65_536 },
   { options: 'compat=1.1,cluster_size=2M,refcount_bits=32', clusterSize: 2 ** 21 },
+  { options: 'compression_type=zstd,cluster_size=4096', clusterSize: 4096 },
+  { options: 'compression_type=zstd,extended_l2=on', clusterSize: 65_536 },
 ];
 
 const SIZE = 6 * 2 ** 20 + 1536;

@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
 import { infoOf } from '../../src/drivers/formats/qcow2/info.js';
 import { readBitmaps } from '../../src/drivers/formats/qcow2/bitmaps/index.js';
-import { readSnapshots } from '../../src/drivers/formats/qcow2/listings.js';
+import { factsOf, readSnapshotTable } from '../../src/drivers/formats/qcow2/snapshot-table.js';
 import { readHeader } from '../../src/drivers/formats/qcow2/structures.js';
 import { MemoryHost } from '../../src/host/index.js';
 import { goldenImages, unpackGolden } from '../helpers/golden.js';
@@ -41,7 +41,7 @@ describe.skipIf(qemuImg === null)('info beside qemu-img info', () => {
       host.putFile(path, readFileSync(path));
       const { node } = await fileChild(host, path);
       const header = await readHeader(node);
-      const snapshots = await readSnapshots(node, header);
+      const snapshots = (await readSnapshotTable(node, header)).snapshots.map(factsOf);
       const ours = infoOf(header, { snapshots, bitmaps: await readBitmaps(node, header) });
       expect(header.fields.size).toBe(theirs['virtual-size']);
       expect(header.backingFile ?? undefined).toBe(theirs['backing-filename']);

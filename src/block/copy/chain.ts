@@ -84,7 +84,6 @@ async function planBelow(
 
 function lanesCanRead(extent: SourcePart): boolean {
   if (extent.kind === 'zero') return true;
-  if (extent.kind === 'compressed' && extent.codec !== 'deflate') return false;
   return lanesCanUse(extent.file);
 }
 

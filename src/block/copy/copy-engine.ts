@@ -9,6 +9,7 @@
 // name their side; the caller's policy decides.
 
 import { assert, BlockError, must, toBlockError } from '../../base/index.js';
+import type { ClusterCodec } from '../../codec/index.js';
 import type { HostFile } from '../../host/index.js';
 import type { PieceOutcome, ReservedPiece, TargetReservation } from '../extent.js';
 import type { Node } from '../node.js';
@@ -338,10 +339,11 @@ export class CopySession {
 
   async #packRange(range: PlannedRange, earlier: Promise<void>): Promise<CopyFailure | null> {
     const { unit } = this.spec;
+    const { clusterCodec: codec = 'deflate' } = this.spec.target.node.driverNode;
     const table = new FileTable();
     const steps: LaneStep[] = [];
     for (let at = range.offset; at < range.offset + range.length; at += unit) {
-      steps.push(compressStep(range, at, { unit, table, index: steps.length }));
+      steps.push(compressStep(range, at, { unit, table, index: steps.length, codec }));
     }
     const slab = this.#takeSlab(steps.length * unit);
     const results = await this.#lanes.run(
@@ -457,7 +459,12 @@ function pushRanges(spans: Span[], start: number, pairs: readonly number[]): voi
 function compressStep(
   range: PlannedRange,
   offset: number,
-  place: { readonly unit: number; readonly table: FileTable; readonly index: number },
+  place: {
+    readonly unit: number;
+    readonly table: FileTable;
+    readonly index: number;
+    readonly codec: ClusterCodec;
+  },
 ): LaneStep {
   const { unit } = place;
   const length = Math.min(unit, range.offset + range.length - offset);
@@ -471,6 +478,7 @@ function compressStep(
     zeroGranularity: unit,
     skipZeroes: false,
     deflate: true,
+    codec: place.codec,
   };
 }
 

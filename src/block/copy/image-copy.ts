@@ -3,7 +3,7 @@
 //
 // Long zero ranges cost one request each, never a scan. Nothing is flushed here.
 
-import { COPY_LIMITS, toBlockError } from '../../base/index.js';
+import { COPY_LIMITS, InFlight, toBlockError } from '../../base/index.js';
 import type { Clock } from '../../base/index.js';
 import { viewStatus } from './chain.js';
 import type { CopyEngine, CopyFailure, CopySession, CopySpec } from './copy-engine.js';
@@ -38,18 +38,17 @@ export async function copyImage(
   const window = Math.min(options.inFlight ?? engine.lanes.width * 2, COPY_LIMITS.batchesPerJob);
   const limiter = new RateLimiter(clock);
   limiter.setSpeed(options.speed ?? 0);
-  const inFlight = new Set<Promise<void>>();
+  const inFlight = new InFlight();
   let failure: CopyFailure | null = null;
   let done = 0;
   const steps = new StepPlanner(options, length);
   const start = (step: Step): void => {
-    const running = runStep(session, step).then((result) => {
+    const over = (result: CopyFailure | null): void => {
       failure ??= result;
       done += step.length;
-      inFlight.delete(running);
       if (result === null) options.onProgress?.(done);
-    });
-    inFlight.add(running);
+    };
+    inFlight.add(runStep(session, step).then(over));
   };
   for (let offset = 0; offset < length && failure === null; ) {
     if (options.cancelled?.() === true) {
@@ -57,7 +56,7 @@ export async function copyImage(
       break;
     }
     if (inFlight.size >= window) {
-      await Promise.race(inFlight);
+      await inFlight.oneEnds();
       continue;
     }
     const delay = limiter.delayMs();
@@ -74,7 +73,7 @@ export async function copyImage(
     }
     await yieldToLoop();
   }
-  await Promise.all(inFlight);
+  await inFlight.allEnd();
   return failure;
 }
 

@@ -91,6 +91,7 @@ export function laneParts(parts: readonly SourcePart[], table: FileTable): LaneP
       length: part.length,
       file,
       offset: part.hostOffset,
+      codec: part.codec,
       compressedLength: part.compressedLength,
       inflatedLength: part.inflatedLength,
       skip: part.skip,

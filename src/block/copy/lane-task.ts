@@ -9,7 +9,8 @@
 
 import { COPY_LIMITS, kindOfErrno, settle, toBlockError } from '../../base/index.js';
 import type { ErrorKind, Eventually } from '../../base/index.js';
-import { deflateCluster, inflateCluster, isZero } from '../../codec/index.js';
+import { isZero, loadCodec, packCluster, unpackCluster } from '../../codec/index.js';
+import type { ClusterCodec } from '../../codec/index.js';
 
 /** Files by their index in the batch; offsets and lengths in bytes. */
 export type LanePart =
@@ -26,6 +27,7 @@ export type LanePart =
       readonly length: number;
       readonly file: number;
       readonly offset: number;
+      readonly codec?: ClusterCodec;
       readonly compressedLength: number;
       readonly inflatedLength: number;
       /** Where in the inflated cluster the part begins. */
@@ -51,6 +53,8 @@ export interface LaneStep {
   readonly hostCopies?: boolean;
   /** Puts the deflated bytes into the slab, or, when they are not fewer, the bytes as they are. */
   readonly deflate: boolean;
+  /** In which way; default deflate. */
+  readonly codec?: ClusterCodec;
 }
 
 export interface LaneTask {
@@ -188,6 +192,7 @@ async function deflateStep(task: LaneTask, step: LaneStep, tools: Tools): Promis
     return failed('source', error);
   }
   if (step.zeroGranularity > 0 && isZero(buffer)) return ALL_ZERO;
+  await loadCodec(step.codec ?? 'deflate');
   return putDeflated(task, step, buffer);
 }
 
@@ -281,8 +286,10 @@ async function inflatePart(
   tools: Tools,
 ): Promise<Uint8Array> {
   const packed = new Uint8Array(part.compressedLength);
+  const { codec = 'deflate' } = part;
   await readAll(fileAt(tools, part.file), packed, part.offset);
-  return inflateCluster(packed, part.inflatedLength);
+  await loadCodec(codec);
+  return unpackCluster(codec, packed, part.inflatedLength);
 }
 
 /** Bytes past the end of the file read as zeroes. */
@@ -296,7 +303,7 @@ function readAll(file: LaneFile, buffer: Uint8Array, offset: number): Eventually
 
 function putDeflated(task: LaneTask, step: LaneStep, buffer: Uint8Array): LaneResult {
   if (step.target.kind !== 'slab') throw new TypeError('deflated bytes go to the slab');
-  const packed = deflateCluster(buffer, step.length - 1);
+  const packed = packCluster(step.codec ?? 'deflate', buffer, step.length - 1);
   const bytes = packed ?? buffer;
   slabRange(task, step.target.offset, bytes.length).set(bytes);
   return {

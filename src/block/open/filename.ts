@@ -2,6 +2,7 @@
 // Names of images: `json:` texts, protocol prefixes, and names relative to an overlay.
 
 import { BlockError, IMAGE_LIMITS } from '../../base/index.js';
+import { JsonSyntaxError, parseJson } from '../../wire/index.js';
 
 /** `json:{…}`, `proto:rest` or a plain path. A colon after the first slash is part of a path. */
 export type ParsedName =
@@ -12,13 +13,13 @@ export type ParsedName =
 const NULL_NAME = 'null-co://';
 const NULL_AIO_NAME = 'null-aio://';
 
-/** Prefixes of names that images can be opened by, but not made. */
-const UNMADE_PROTOCOLS = new Set(['null-co', 'null-aio', 'blkdebug', 'blkverify', 'nbd']);
+/** What names that images can be opened by begin with; only files are made. */
+const PROTOCOLS = new Set(['null-co', 'null-aio', 'blkdebug', 'blkverify', 'nbd', 'host_device']);
 
 const PREFIX = /^([^:/]*):/;
 
 export function parseFilename(name: string): ParsedName {
-  if (name.startsWith('json:')) return { kind: 'options', options: parseJson(name) };
+  if (name.startsWith('json:')) return { kind: 'options', options: jsonOptions(name) };
   const prefix = PREFIX.exec(name)?.[1];
   if (prefix === undefined) return { kind: 'path', path: name };
   if (prefix === 'file') return { kind: 'path', path: fileUrlPath(name) };
@@ -30,22 +31,41 @@ export function parseFilename(name: string): ParsedName {
   if (prefix === 'blkverify') return { kind: 'options', options: { file: verifyOptions(name) } };
   if (name === NULL_NAME) return { kind: 'options', options: { driver: 'null-co' } };
   if (name === NULL_AIO_NAME) return { kind: 'options', options: { driver: 'null-aio' } };
+  if (prefix === 'null-co' || prefix === 'null-aio') {
+    const text = `The only allowed filename for this driver is '${prefix}://'`;
+    throw new BlockError('invalid-option', text, { path: name });
+  }
   if (prefix === 'nbd' || prefix.startsWith('nbd+')) {
     return { kind: 'options', options: { driver: 'nbd', filename: name } };
   }
   throw new BlockError('invalid-option', `Unknown protocol '${prefix}'`, { path: name });
 }
 
-/** The path of the file to make for an image of that name; throws where none can be made. */
-export function creationPath(name: string): string {
+/** A name to make an image by: what stores it, and where. */
+export interface CreationPlace {
+  readonly protocol: string;
+  /** Without the prefix of files and devices. */
+  readonly path: string;
+}
+
+/** Throws kind `invalid-option` for a prefix that stands for no protocol. */
+export function creationPlace(name: string): CreationPlace {
   const prefix = PREFIX.exec(name)?.[1];
-  if (prefix === undefined) return name;
-  if (prefix === 'file') return fileUrlPath(name);
-  const driver = prefix.startsWith('nbd+') ? 'nbd' : prefix;
-  if (!UNMADE_PROTOCOLS.has(driver)) {
+  if (prefix === undefined) return { protocol: 'file', path: name };
+  if (prefix === 'file') return { protocol: 'file', path: fileUrlPath(name) };
+  const protocol = prefix.startsWith('nbd+') ? 'nbd' : prefix;
+  if (!PROTOCOLS.has(protocol)) {
     throw new BlockError('invalid-option', `Unknown protocol '${prefix}'`);
   }
-  const text = `Protocol driver '${driver}' does not support image creation`;
+  const path = protocol === 'host_device' ? name.slice(prefix.length + 1) : name;
+  return { protocol, path };
+}
+
+/** The path of the file to make for an image of that name; throws where none can be made. */
+export function creationPath(name: string): string {
+  const { protocol, path } = creationPlace(name);
+  if (protocol === 'file') return path;
+  const text = `Protocol driver '${protocol}' does not support image creation`;
   throw new BlockError('unsupported', text);
 }
 
@@ -84,16 +104,16 @@ function fileOptions(name: string): Readonly<Record<string, unknown>> {
 }
 
 function fileUrlPath(name: string): string {
-  const rest = name.slice('file:'.length);
-  return rest.startsWith('///') ? rest.slice(2) : rest;
+  return name.slice('file:'.length);
 }
 
-function parseJson(name: string): Readonly<Record<string, unknown>> {
+function jsonOptions(name: string): Readonly<Record<string, unknown>> {
   let value: unknown;
   try {
-    value = JSON.parse(name.slice('json:'.length));
+    value = parseJson(name.slice('json:'.length));
   } catch (error) {
-    throw new BlockError('invalid-option', 'Could not parse the JSON options', {
+    if (!(error instanceof JsonSyntaxError)) throw error;
+    throw new BlockError('invalid-option', `Could not parse the JSON options: ${error.message}`, {
       path: name,
       cause: error,
     });

@@ -75,7 +75,9 @@ function hasOtherBacking(node: BlockNode): boolean {
 
 /** The name in the header of an image, made relative to where the image is; null if it cannot. */
 export function headerName(node: Node, file: string): string | null {
-  const own = (node.primary ?? node).filename;
+  let storing = node;
+  for (let at: Node | null = node; at !== null; at = at.primary ?? at.filtered) storing = at;
+  const own = storing.filename;
   const relative = parsesAsPath(file) && !file.startsWith('/');
   return relative && own.startsWith('json:') ? null : resolveBackingName(own, file);
 }

@@ -405,16 +405,18 @@ export async function openNamed(
 }
 
 async function optionsOf(graph: BlockGraph, reference: ImageReference): Promise<Options> {
-  if ('options' in reference) return reference.options;
-  const parsed = parseFilename(reference.path);
+  return 'options' in reference ? reference.options : optionsOfName(graph, reference.path);
+}
+
+/** The options that a name stands for, without a `driver` where the format is to be found. */
+export async function optionsOfName(graph: BlockGraph, path: string): Promise<Options> {
+  const parsed = parseFilename(path);
   if (parsed.kind === 'path') {
     return { driver: await protocolOf(graph.host, parsed.path), filename: parsed.path };
   }
   const { driver } = parsed.options;
   if (driver === 'nbd' && !graph.registry.has('nbd')) {
-    throw new BlockError('unsupported', "Protocol 'nbd' is not supported", {
-      path: reference.path,
-    });
+    throw new BlockError('unsupported', "Protocol 'nbd' is not supported", { path });
   }
   return parsed.options;
 }

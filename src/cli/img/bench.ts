@@ -2,7 +2,7 @@
 // `img bench`: sends requests of one size to an image, so many at once, and says how long they
 // took. Offsets begin anew at the end of the image; a request across it fails, as any other.
 
-import { BlockError, errnoText, Permission } from '../../base/index.js';
+import { BlockError, errnoText, InFlight, Permission } from '../../base/index.js';
 import type { Backend, OpenPolicy } from '../../block/index.js';
 import { yieldToLoop } from '../../block/copy/index.js';
 import type { OptionSpec } from '../getopt.js';
@@ -186,7 +186,7 @@ class Requests {
   readonly #user: Backend;
   readonly #command: BenchArguments;
   readonly #free: Uint8Array[] = [];
-  readonly #running = new Set<Promise<void>>();
+  readonly #running = new InFlight();
   #failure: unknown = null;
 
   constructor(user: Backend, command: BenchArguments) {
@@ -199,17 +199,17 @@ class Requests {
     const { length } = this.#user.node;
     let { offset } = this.#command;
     for (let sent = 0; sent < count && this.#failure === null; sent += 1) {
-      while (this.#running.size >= depth) await Promise.race(this.#running);
+      while (this.#running.size >= depth) await this.#running.oneEnds();
       this.#send(offset);
       offset = length === 0 ? 0 : (offset + step) % length;
       if (flushInterval > 0 && (sent + 1) % flushInterval === 0) {
-        if (drains) await Promise.all(this.#running);
+        if (drains) await this.#running.allEnd();
         this.#note(this.#user.flush());
-        if (drains) await Promise.all(this.#running);
+        if (drains) await this.#running.allEnd();
       }
       if (sent % TURN === TURN - 1) await yieldToLoop();
     }
-    await Promise.all(this.#running);
+    await this.#running.allEnd();
     if (this.#failure !== null) throw this.#failure as Error;
   }
 
@@ -227,11 +227,9 @@ class Requests {
   /** Counts what has not ended yet; its failure ends the run. */
   #note(done: void | Promise<void>): void {
     if (!(done instanceof Promise)) return;
-    const running = done
-      .catch((error: unknown) => {
-        this.#failure ??= error;
-      })
-      .finally(() => this.#running.delete(running));
-    this.#running.add(running);
+    const fail = (error: unknown): void => {
+      this.#failure ??= error;
+    };
+    this.#running.add(done.catch(fail));
   }
 }

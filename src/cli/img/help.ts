@@ -20,9 +20,14 @@ const OPERANDS: Readonly<Record<string, string>> = {
   measure: '[FILE]',
   rebase: 'FILE',
   resize: 'FILE [+|-]SIZE',
+  snapshot: 'FILE',
 };
 
 const VALUES: Readonly<Record<string, string>> = {
+  apply: 'SNAPSHOT',
+  create: 'SNAPSHOT',
+  delete: 'SNAPSHOT',
+  snapshot: 'SNAPSHOT',
   format: 'FORMAT',
   'second-format': 'FORMAT',
   'output-format': 'FORMAT',

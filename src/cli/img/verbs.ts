@@ -12,11 +12,12 @@ const LOADERS: Readonly<Record<string, () => Promise<Verb>>> = {
   convert: async () => (await import('./convert/index.js')).convert,
   create: async () => (await import('./create/index.js')).create,
   dd: async () => (await import('./dd.js')).dd,
-  info: async () => (await import('./info.js')).info,
+  info: async () => (await import('./info/index.js')).info,
   map: async () => (await import('./map.js')).map,
   measure: async () => (await import('./measure.js')).measure,
   rebase: async () => (await import('./rebase.js')).rebase,
   resize: async () => (await import('./resize.js')).resize,
+  snapshot: async () => (await import('./snapshot/index.js')).snapshot,
 };
 
 export const VERB_NAMES: readonly string[] = Object.keys(LOADERS);

@@ -5,7 +5,7 @@
 import { errnoText, Permission, toBlockError } from '../../base/index.js';
 import type { Node } from '../../block/index.js';
 import { CliError } from '../program.js';
-import { treeLines } from '../img/info-text.js';
+import { treeLines } from '../img/info/text.js';
 import { CommandFailure } from './command.js';
 import type { Command } from './command.js';
 import { amountText, lengthOf, SECTOR, sizeOf } from './numbers.js';

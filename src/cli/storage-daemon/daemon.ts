@@ -22,7 +22,7 @@ import {
   validate,
 } from '../../schema/index.js';
 import type { Type } from '../../schema/index.js';
-import { JsonStream } from '../../wire/index.js';
+import { JsonSyntaxError, parseJson } from '../../wire/index.js';
 import { CliError, report } from '../program.js';
 import type { Program } from '../program.js';
 import { readChardev } from './chardev.js';
@@ -173,15 +173,10 @@ export class Daemon {
 /** `key=value,…`, or JSON when it begins with a brace. */
 function readOption<T>(type: Type<T>, text: string, impliedKey: string): T {
   if (!text.startsWith('{')) return validate(type, parseKeyval(text, impliedKey), '', 'keyval');
-  const values: unknown[] = [];
-  const stream = new JsonStream((message) => {
-    if (!message.ok) throw new BlockError('invalid-option', message.error);
-    values.push(message.value);
-  });
-  stream.feed(Buffer.from(text));
-  stream.end();
-  if (values.length !== 1) {
-    throw new BlockError('invalid-option', 'JSON parse error, expecting value');
+  try {
+    return validate(type, parseJson(text));
+  } catch (error) {
+    if (!(error instanceof JsonSyntaxError)) throw error;
+    throw new BlockError('invalid-option', error.message, { cause: error });
   }
-  return validate(type, values[0]);
 }

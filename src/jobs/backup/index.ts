@@ -115,12 +115,11 @@ async function makeTarget(
   const existing = args.mode === 'existing';
   const format = args.format ?? (existing ? null : source.driver.name);
   requireOperation(source, 'backup-source');
-  const driver = format === null ? null : await imageFormat(registry, format);
   const onSource = args.sync === 'none';
-  if (!existing && driver !== null) {
+  if (!existing && format !== null) {
     const backing = onSource ? source : args.sync === 'top' ? backingOf(source) : null;
     await createImageFile(registry, {
-      driver,
+      driver: await imageFormat(registry, format),
       filename: args.target,
       size: source.length,
       backing,

@@ -4,6 +4,7 @@
 import { BlockError, Permission } from '../../base/index.js';
 import { UNNAMED_USER } from '../../block/index.js';
 import type { Backend, Driver, Node, NodeOptions } from '../../block/index.js';
+import { yieldToLoop } from '../../block/copy/index.js';
 import type { Job } from '../job.js';
 import type { JobWork } from '../job-work.js';
 import type { JobRegistry } from '../registry.js';
@@ -50,6 +51,10 @@ class CreateWork implements JobWork {
         { host: graph.host, node: (reference) => this.#node(reference) },
         this.#options,
       );
+    } catch (error) {
+      // What has been written by then takes its time: who asked for it is answered first.
+      if (error instanceof BlockError && error.kind === 'corrupt-image') await yieldToLoop();
+      throw error;
     } finally {
       job.advance(1);
       await this.#letGo();

@@ -198,11 +198,10 @@ async function makeTarget(
   const existing = args.mode === 'existing';
   // By default the format of the source; a file that is there is asked itself.
   const format = args.format ?? (existing ? null : source.driver.name);
-  const driver = format === null ? null : await imageFormat(registry, format);
-  if (!existing && driver !== null) {
+  if (!existing && format !== null) {
     const backing = targetBacking(source, effectiveSync(source, args.sync));
     await createImageFile(registry, {
-      driver,
+      driver: await imageFormat(registry, format),
       filename: args.target,
       size: source.length,
       backing,

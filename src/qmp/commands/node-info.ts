@@ -33,7 +33,7 @@ function layersBelow(node: Node): number {
   return depth;
 }
 
-/** Bytes that host files take for each node. */
+/** Bytes that host files take for each node that can tell. */
 type StoredSizes = ReadonlyMap<Node, number>;
 
 async function storedSizes({ graph }: Engine): Promise<StoredSizes> {
@@ -41,13 +41,15 @@ async function storedSizes({ graph }: Engine): Promise<StoredSizes> {
   for (const node of graph.nodes) {
     // What is closed meanwhile is not asked for any more.
     if (graph.find(node.name) !== node) continue;
-    sizes.set(node, await storedBytes(graph.host, node));
+    const bytes = await storedBytes(graph.host, node);
+    if (bytes !== null) sizes.set(node, bytes);
   }
   return sizes;
 }
 
 function imageInfo(node: Node, sizes: StoredSizes, nested: boolean): ImageInfoValue {
   const { info } = node;
+  const size = sizes.get(node);
   const { clusterSize, dirty: told } = infoBelow(node);
   const link = node.backingLink();
   const format = link?.format ?? null;
@@ -59,7 +61,7 @@ function imageInfo(node: Node, sizes: StoredSizes, nested: boolean): ImageInfoVa
     'virtual-size': node.length,
     filename: node.filename,
     format: node.driver.name,
-    'actual-size': sizes.get(node) ?? 0,
+    ...(size === undefined ? {} : { 'actual-size': size }),
     ...(clusterSize === undefined ? {} : { 'cluster-size': clusterSize }),
     ...(info.encrypted === true ? { encrypted: true } : {}),
     ...(info.specific === undefined ? {} : { 'format-specific': info.specific }),

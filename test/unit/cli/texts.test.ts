@@ -5,7 +5,7 @@ import { expect, test } from 'vitest';
 import type { CheckResult } from '../../../src/block/index.js';
 import { checkJson, checkText } from '../../../src/cli/img/check.js';
 import { createFormat, OptionValues } from '../../../src/cli/img/create/options.js';
-import { infoText } from '../../../src/cli/img/info-text.js';
+import { infoText } from '../../../src/cli/img/info/text.js';
 import { percent, sizeArgument } from '../../../src/cli/img/numbers.js';
 import { writeJson } from '../../../src/wire/index.js';
 

@@ -3,7 +3,7 @@
 // of which only the top layer is copied; and, for several sources or a fully written target, a
 // plain walk in steps that reads and writes through the graph. Each has several steps in flight.
 
-import { BlockError, toBlockError } from '../../../base/index.js';
+import { BlockError, InFlight, toBlockError } from '../../../base/index.js';
 import type { Clock } from '../../../base/index.js';
 import { RequestFlag } from '../../../block/index.js';
 import type { Backend, BlockStatus, Node } from '../../../block/index.js';
@@ -125,7 +125,7 @@ async function copyTopLayer(
 class Running {
   readonly #most: number;
   readonly #request: CopyRequest;
-  readonly #all = new Set<Promise<void>>();
+  readonly #all = new InFlight();
   #failure: CopyFailure | null = null;
   #done = 0;
 
@@ -135,23 +135,22 @@ class Running {
   }
 
   add(work: Promise<CopyFailure | null>, bytes: number): void {
-    const running = work.then((failure) => {
-      this.#all.delete(running);
+    const over = (failure: CopyFailure | null): void => {
       this.#failure ??= failure;
       this.#done += bytes;
       if (failure === null) this.#request.onProgress(this.#done);
-    });
-    this.#all.add(running);
+    };
+    this.#all.add(work.then(over));
   }
 
   /** Waits for room; false when nothing more is to be begun. */
   async mayGoOn(): Promise<boolean> {
-    while (this.#all.size >= this.#most) await Promise.race(this.#all);
+    while (this.#all.size >= this.#most) await this.#all.oneEnds();
     return this.#failure === null && !this.#request.cancelled();
   }
 
   async end(): Promise<CopyFailure | null> {
-    await Promise.all(this.#all);
+    await this.#all.allEnd();
     return this.#failure;
   }
 }

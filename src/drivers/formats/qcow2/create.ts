@@ -6,12 +6,14 @@
 // flush; a power cut before the last step leaves a file that is no qcow2 image.
 
 import { BlockError, IMAGE_LIMITS, MAX_OFFSET, NO_BITS, orBits } from '../../../base/index.js';
+import type { Bits64 } from '../../../base/index.js';
 import type { CreateContext, Node } from '../../../block/index.js';
-import { RequestFlag, writeRequest, zeroRequest } from '../../../block/index.js';
+import { readRequest, RequestFlag, writeRequest, zeroRequest } from '../../../block/index.js';
 import type { HeaderExtension } from './header.js';
 import { encodeExtensions, encodeHeaderFields } from './header.js';
 import { requireShortFormat } from './header-update.js';
 import {
+  COMPRESSION_TYPE_BIT,
   CompressionType,
   DATA_FILE_BIT,
   DEFAULT_CLUSTER_SIZE,
@@ -45,6 +47,8 @@ export interface EmptyImage {
   readonly version: 2 | 3;
   readonly geometry: Geometry;
   readonly lazyRefcounts: boolean;
+  /** Of clusters that will be written compressed. */
+  readonly compressionType: number;
   readonly backingFile: string | null;
   readonly backingFormat: string | null;
   /** Other than `off`: every guest cluster has its data cluster. */
@@ -73,13 +77,8 @@ export async function createQcow2(
   if (data === file) throw sameNode(file);
   const image = data === null ? checked : { ...checked, dataFile: data.filename };
   const { header, tables, fileLength } = layOut(image);
-  // A block device stays as long as it is.
-  await file.truncate(0, { exact: false });
-  const { preallocation } = image;
-  await file.truncate(fileLength, {
-    exact: false,
-    preallocation: preallocation === 'metadata' || data !== null ? 'off' : preallocation,
-  });
+  const isOutside = image.preallocation === 'metadata' || data !== null;
+  await makeRoom(file, fileLength, isOutside ? 'off' : image.preallocation);
   if (file.length < fileLength) {
     throw new BlockError('no-space', `The file is too small: ${fileLength} bytes are needed`);
   }
@@ -91,6 +90,30 @@ export async function createQcow2(
   await file.flush();
   await file.write(writeRequest(0, header));
   await file.flush();
+  await requireKept(file, header);
+}
+
+/** A block device stays as long as it is, and so does what cannot be resized. */
+async function makeRoom(
+  file: Node,
+  length: number,
+  preallocation: Exclude<Preallocation, 'metadata'>,
+): Promise<void> {
+  try {
+    await file.truncate(0, { exact: false });
+  } catch (error) {
+    if (error instanceof BlockError && error.kind === 'unsupported') return;
+    throw error;
+  }
+  await file.truncate(length, { exact: false, preallocation });
+}
+
+/** There are nodes that store nothing. */
+async function requireKept(file: Node, header: Uint8Array): Promise<void> {
+  const kept = new Uint8Array(header.length);
+  await file.read(readRequest(0, kept));
+  if (Buffer.compare(kept, header) === 0) return;
+  throw new BlockError('corrupt-image', 'Image is not in qcow2 format', { node: file.name });
 }
 
 /** What the file holds already stays: it may be the disk that a raw data file is to show. */
@@ -152,6 +175,7 @@ export function emptyImage(options: Qcow2CreateOptions): EmptyImage {
         '(use version=v3 or greater)',
     );
   }
+  const compressionType = compressionTypeOf(options, version);
   const geometry = geometryOf(clusterBits, refcountOrder, extendedL2);
   if (size > MAX_OFFSET || l1EntriesFor(size, geometry) * 8 > IMAGE_LIMITS.qcow2L1Bytes) {
     throw new BlockError(
@@ -170,9 +194,10 @@ export function emptyImage(options: Qcow2CreateOptions): EmptyImage {
     }
     if (external.dataFile === null) refuseBeyondTable(size, geometry);
   }
-  const facts = { size, version, lazyRefcounts, ...external, ...backing(options) } as const;
+  const facts = { size, version, lazyRefcounts, compressionType, ...external } as const;
   return {
     ...facts,
+    ...backing(options),
     geometry: { ...geometry, dataFile: external.dataFile !== null },
     // What a raw data file holds must be seen: every cluster is data.
     preallocation: external.dataFileRaw && preallocation === 'off' ? 'metadata' : preallocation,
@@ -197,6 +222,15 @@ function dataFileOptions(
   }
   // The name is that of the node, which is there only once the file may be touched.
   return { dataFile: isExternal ? '' : null, dataFileRaw };
+}
+
+function compressionTypeOf(options: Qcow2CreateOptions, version: 2 | 3): number {
+  if (options['compression-type'] !== 'zstd') return CompressionType.deflate;
+  if (version >= 3) return CompressionType.zstd;
+  throw invalid(
+    'Non-zlib compression type is only supported with compatibility level 1.1 and above ' +
+      '(use version=v3 or greater)',
+  );
 }
 
 /** Extended L2 entries exist since version 3, and subclusters have at least a sector. */
@@ -249,7 +283,6 @@ function refuseUnsupported(options: Qcow2CreateOptions): void {
     );
   };
   if (options.encrypt !== undefined) refuse('encrypt', 'luks');
-  if (options['compression-type'] === 'zstd') refuse('compression-type', 'zstd');
 }
 
 function invalid(message: string): BlockError {
@@ -429,21 +462,24 @@ function encodeHeaderCluster(
     refcountTableClusters: places.tableClusters,
     nbSnapshots: 0,
     snapshotsOffset: 0,
-    incompatibleFeatures: orBits(
-      geometry.l2EntryBytes === 16 ? EXTENDED_L2_BIT : NO_BITS,
-      geometry.dataFile ? DATA_FILE_BIT : NO_BITS,
-    ),
+    incompatibleFeatures: incompatibleFeaturesOf(image),
     compatibleFeatures: image.lazyRefcounts ? LAZY_REFCOUNTS_BIT : NO_BITS,
     autoclearFeatures: image.dataFileRaw ? RAW_DATA_FILE_BIT : NO_BITS,
     refcountOrder: geometry.refcountOrder,
     headerLength,
-    compressionType: CompressionType.deflate,
+    compressionType: image.compressionType,
   };
   const bytes = new Uint8Array(geometry.clusterSize);
   bytes.set(encodeHeaderFields(fields), 0);
   bytes.set(stream, headerLength);
   bytes.set(name, nameOffset);
   return bytes;
+}
+
+function incompatibleFeaturesOf({ geometry, compressionType }: EmptyImage): Bits64 {
+  let bits = geometry.l2EntryBytes === 16 ? EXTENDED_L2_BIT : NO_BITS;
+  if (geometry.dataFile) bits = orBits(bits, DATA_FILE_BIT);
+  return compressionType === CompressionType.deflate ? bits : orBits(bits, COMPRESSION_TYPE_BIT);
 }
 
 function extensionsOf(image: EmptyImage): HeaderExtension[] {

@@ -22,10 +22,12 @@ import {
   withoutBits,
 } from '../../../base/index.js';
 import type { Bits64 } from '../../../base/index.js';
+import type { ClusterCodec } from '../../../codec/index.js';
 import {
   Autoclear,
   BITMAPS_EXTENSION,
   COMPRESSION_TYPE_OFFSET,
+  CompressionType,
   EXTENSION_HEADER_SIZE,
   ExtensionType,
   FEATURE_ENTRY_SIZE,
@@ -337,6 +339,11 @@ export function encodeBitmapsPlace({ count, offset, size }: BitmapsPlace): Uint8
 /** What a guest sees of `size`, in bytes: the format counts in sectors of 512. */
 export function virtualSizeOf(header: Qcow2Header): number {
   return header.fields.size - (header.fields.size % 512);
+}
+
+/** How its compressed clusters are stored. */
+export function codecOf(header: Qcow2Header): ClusterCodec {
+  return header.fields.compressionType === CompressionType.zstd ? 'zstd' : 'deflate';
 }
 
 /** The known fixed fields as they are written at offset 0: 72, 104 or 112 bytes, in one sector. */

@@ -134,6 +134,31 @@ export const BITMAPS_EXTENSION = struct('bitmaps extension', [
 ]);
 assertLayout(BITMAPS_EXTENSION, { 3: 24 });
 
+/** Fixed part of a snapshot table entry; extra data, ID and name follow, padded to 8 bytes. */
+export const SNAPSHOT_ENTRY = struct('snapshot table entry', [
+  u64('l1TableOffset'),
+  u32('l1Size'),
+  u16('idSize'),
+  u16('nameSize'),
+  u32('dateSeconds'),
+  u32('dateNanoseconds'),
+  bits64('vmClock'),
+  u32('vmStateSize'),
+  u32('extraDataSize', {
+    max: IMAGE_LIMITS.qcow2SnapshotExtraBytes,
+    says: () => 'Too much extra metadata in snapshot table entry',
+  }),
+]);
+assertLayout(SNAPSHOT_ENTRY, { 2: 40, 3: 40 });
+
+/** Extra data of a snapshot as far as it is known; version 3 must have the first two fields. */
+export const SNAPSHOT_EXTRA = struct('snapshot extra data', [
+  u64('vmStateSize'),
+  u64('diskSize'),
+  bits64('icount'),
+]);
+assertLayout(SNAPSHOT_EXTRA, { 2: 24, 3: 24 });
+
 /** Fixed part of a bitmap directory entry: extra data, the name and padding to 8 follow. */
 export const BITMAP_ENTRY = struct('bitmap directory entry', [
   u64('tableOffset', { min: 512 }),
@@ -167,6 +192,7 @@ export const Autoclear = { bitmaps: 0, rawExternalData: 1 } as const;
 export const KNOWN_INCOMPATIBLE: Bits64 = { hi: 0, lo: 0b1_1111 };
 export const DIRTY_BIT = bit64(Incompatible.dirty);
 export const CORRUPT_BIT = bit64(Incompatible.corrupt);
+export const COMPRESSION_TYPE_BIT = bit64(Incompatible.compressionType);
 export const DATA_FILE_BIT = bit64(Incompatible.externalDataFile);
 export const BITMAPS_BIT = bit64(Autoclear.bitmaps);
 export const EXTENDED_L2_BIT = bit64(Incompatible.extendedL2);

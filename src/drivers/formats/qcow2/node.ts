@@ -24,6 +24,7 @@ import type {
   TargetReservation,
   TruncateOptions,
 } from '../../../block/index.js';
+import type { ClusterCodec } from '../../../codec/index.js';
 import { PersistentBitmaps } from './bitmaps/index.js';
 import type { BitmapsHeader } from './bitmaps/index.js';
 import {
@@ -42,6 +43,7 @@ import { l1EntriesFor } from './layout.js';
 import { clearEntries, emptyImage, growL1, MetadataStore, shrinkImage } from './metadata/index.js';
 import type { ImageOptions, Qcow2Image } from './metadata/index.js';
 import type { Qcow2Options } from './options.js';
+import { Qcow2Snapshots } from './snapshots/index.js';
 
 /** Smallest unit of a request, in bytes. */
 const REQUEST_ALIGNMENT = 1;
@@ -62,6 +64,7 @@ export class Qcow2Node implements DriverNode {
   readonly #compressor: Compressor;
   readonly #mapper: Mapper;
   readonly #reopen: Qcow2Reopen;
+  readonly internalSnapshots: Qcow2Snapshots;
   #closed = false;
   /** Due before the first change: the header still says what only a reader may believe. */
   #beforeChange: (() => Promise<void>) | null = null;
@@ -77,6 +80,10 @@ export class Qcow2Node implements DriverNode {
     this.#eraser = new Eraser(this.#store, this.#writer);
     this.#compressor = new Compressor(this.#store, this.#writer);
     this.#mapper = new Mapper(this.#store);
+    this.internalSnapshots = new Qcow2Snapshots(this.#store, {
+      becameWritable: () => this.becameWritable(),
+      changed: () => this.#reader.reset(),
+    });
     const { clusterSize } = this.image;
     this.limits = {
       requestAlignment: REQUEST_ALIGNMENT,
@@ -137,7 +144,11 @@ export class Qcow2Node implements DriverNode {
     return this.#finish(written, request);
   }
 
-  /** One deflated cluster (see DriverNode.writeDeflated). */
+  get clusterCodec(): ClusterCodec {
+    return this.image.codec;
+  }
+
+  /** One compressed cluster (see DriverNode.writeDeflated). */
   writeDeflated(offset: number, payload: Uint8Array): Eventually<void> {
     if (this.#beforeChange !== null) {
       return this.#afterReady(() => this.writeDeflated(offset, payload));
@@ -202,6 +213,10 @@ export class Qcow2Node implements DriverNode {
     const preallocation = isRaw && size > image.size ? 'metadata' : options.preallocation;
     if (size % 512 !== 0) {
       throw new BlockError('invalid-option', 'The new size must be a multiple of 512');
+    }
+    if (image.version < 3 && image.snapshots.snapshots.length > 0) {
+      const text = "Can't resize a v2 image which has snapshots";
+      throw new BlockError('unsupported', text);
     }
     if (size !== image.size) this.#bitmaps?.requireResizable();
     if (size < image.size) {

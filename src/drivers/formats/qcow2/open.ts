@@ -7,17 +7,18 @@
 
 import { BlockError } from '../../../base/index.js';
 import type { DriverNode, OpenContext } from '../../../block/index.js';
+import { loadCodec } from '../../../codec/index.js';
 import { readBitmaps } from './bitmaps/index.js';
 import { checkCacheOptions } from './cache-options.js';
 import { dataFileOf } from './data-file.js';
 import { requireSupported, requireWritable, unsupportedFeature } from './features.js';
-import { virtualSizeOf } from './header.js';
+import { codecOf, virtualSizeOf } from './header.js';
 import { InspectedQcow2 } from './inspect.js';
-import { readSnapshots } from './listings.js';
 import type { ImageOptions } from './metadata/index.js';
 import { Qcow2Node } from './node.js';
 import { QCOW2_REFUSED_OPTIONS } from './options.js';
 import type { Qcow2Options } from './options.js';
+import { factsOf, readSnapshotTable } from './snapshot-table.js';
 import { inspectHeader, Qcow2Structures, readTopTables, requireTables } from './structures.js';
 
 export async function openQcow2(
@@ -78,7 +79,7 @@ async function openImage(
   const unusable = unsupportedFeature(header) ?? header.truncated;
   const lacksData = context.noData === true && header.geometry.dataFile;
   if (context.inspectOnly && (unusable !== null || lacksData)) {
-    const snapshots = await readSnapshots(file.node, header);
+    const snapshots = (await readSnapshotTable(file.node, header)).snapshots.map(factsOf);
     const bitmaps = await readBitmaps(file.node, header);
     return new InspectedQcow2(file, header, { snapshots, bitmaps });
   }
@@ -94,6 +95,8 @@ async function openImage(
   }
   const tables = await readTopTables(file.node, header);
   const { fields } = header;
+  const codec = codecOf(header);
+  await loadCodec(codec);
   const imageOptions: ImageOptions = {
     ...tables,
     label: path,
@@ -101,6 +104,7 @@ async function openImage(
     clusterBits: fields.clusterBits,
     refcountOrder: fields.refcountOrder,
     extendedL2: header.geometry.l2EntryBytes === 16,
+    codec,
     readOnly: context.readOnly,
     size: virtualSizeOf(header),
     corrupt: structures.info().corrupt === true || current?.image.corrupt === true,

@@ -15,7 +15,14 @@ import {
 } from '../../../base/index.js';
 import type { Bits64 } from '../../../base/index.js';
 import { readRequest, writeRequest } from '../../../block/index.js';
-import type { BackingLink, CheckResult, Child, DriverInfo, Node } from '../../../block/index.js';
+import type {
+  BackingLink,
+  CheckResult,
+  Child,
+  DriverInfo,
+  Node,
+  SnapshotFacts,
+} from '../../../block/index.js';
 import type { BitmapFacts } from './bitmaps/index.js';
 import { checkImage } from './check/index.js';
 import type { BitmapsPlace, Qcow2Header } from './header.js';
@@ -30,10 +37,13 @@ import { buildFirstSector, planBackingChange } from './header-update.js';
 import { infoOf } from './info.js';
 import { BITMAPS_BIT, CORRUPT_BIT, DIRTY_BIT, RAW_DATA_FILE_BIT } from './layout.js';
 import type { HeaderPatch, Structures, TopTables } from './metadata/index.js';
+import { factsOf, readSnapshotTable } from './snapshot-table.js';
+import type { SnapshotTable } from './snapshot-table.js';
 
 export class Qcow2Structures implements Structures {
   readonly #file: Pick<Child, 'node'>;
   #header: Qcow2Header;
+  #snapshots: readonly SnapshotFacts[] = [];
   /** Writes of cluster 0. */
   readonly #turns = new Turns();
 
@@ -131,8 +141,12 @@ export class Qcow2Structures implements Structures {
     );
   }
 
+  listSnapshots({ snapshots }: SnapshotTable): void {
+    this.#snapshots = snapshots.map(factsOf);
+  }
+
   info(bitmaps: readonly BitmapFacts[] = []): DriverInfo {
-    return infoOf(this.#header, { snapshots: [], bitmaps });
+    return infoOf(this.#header, { snapshots: this.#snapshots, bitmaps });
   }
 
   async reload(): Promise<TopTables> {
@@ -153,6 +167,8 @@ function patched(fields: Qcow2Header['fields'], patch: HeaderPatch): Qcow2Header
     l1Size: patch.l1Entries ?? fields.l1Size,
     refcountTableOffset: patch.refcountTableOffset ?? fields.refcountTableOffset,
     refcountTableClusters: patch.refcountTableClusters ?? fields.refcountTableClusters,
+    nbSnapshots: patch.nbSnapshots ?? fields.nbSnapshots,
+    snapshotsOffset: patch.snapshotsOffset ?? fields.snapshotsOffset,
   };
 }
 
@@ -198,7 +214,7 @@ export async function inspectHeader(file: Node): Promise<Qcow2Header> {
   return decodeHeader(head, length);
 }
 
-/** The L1 and refcount tables of a checked header. */
+/** The L1, refcount and snapshot tables of a checked header. */
 export async function readTopTables(file: Node, header: Qcow2Header): Promise<TopTables> {
   const { fields, geometry } = header;
   const l1 = new Uint8Array(fields.l1Size * 8);
@@ -206,10 +222,12 @@ export async function readTopTables(file: Node, header: Qcow2Header): Promise<To
   if (l1.length > 0) await file.read(readRequest(fields.l1TableOffset, l1));
   await file.driverNode.debugEvent?.('reftable_load', true);
   await file.read(readRequest(fields.refcountTableOffset, refcountTable));
+  const snapshots = await readSnapshotTable(file, header);
   return {
     l1Offset: fields.l1TableOffset,
     l1,
     refcountTableOffset: fields.refcountTableOffset,
     refcountTable,
+    snapshots: { ...snapshots, offset: snapshots.length > 0 ? fields.snapshotsOffset : 0 },
   };
 }

@@ -24,6 +24,7 @@ import { rebuildRefcounts } from './rebuild.js';
 import { RefcountComparison } from './refcount-comparison.js';
 import { readWithin, RefcountsOnDisk } from './refcounts-on-disk.js';
 import { Regions } from './regions.js';
+import { countSnapshots } from './snapshots.js';
 
 export interface RepairRequest {
   readonly mode: 'leaks' | 'all';
@@ -85,6 +86,7 @@ class Check {
     const findings = this.#findings;
     this.#regions.count(0, header.geometry.clusterSize);
     await this.#mappings.count(header.fields.l1TableOffset, tables);
+    await countSnapshots({ file, header, findings, regions: this.#regions });
     await countBitmaps({ file, header, findings, regions: this.#regions });
     const before = { corruptions: findings.corruptions, leaks: findings.leaks };
     this.#comparison.countStructures();

@@ -36,7 +36,7 @@ export class L2Tables {
   /** Offsets of all tables in order, and whether each was visited; null: all differ. */
   #tally: { readonly offsets: Float64Array; readonly visited: Uint8Array } | null;
 
-  constructor(file: Pick<Child, 'node'>, header: Qcow2Header, l1: DataView) {
+  constructor(file: Pick<Child, 'node'>, header: Pick<Qcow2Header, 'geometry'>, l1: DataView) {
     this.#file = file;
     this.#l1 = l1;
     this.#tableBytes = header.geometry.clusterSize;

@@ -74,11 +74,12 @@ export class MappingSweep {
       if (times === 0) continue;
       const read = tables.read(index);
       const bytes = read instanceof Promise ? await read : read;
-      if (bytes !== null) this.#countTable(bytes, times);
+      if (bytes !== null) this.countTable(bytes, times);
     }
   }
 
-  #countTable(bytes: Uint8Array, times: number): void {
+  /** What the entries of one L2 table name, as often as `times` says. */
+  countTable(bytes: Uint8Array, times: number): void {
     const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
     const { header, findings, regions } = this.#context;
     const { clusterSize, l2EntryBytes, dataFile } = header.geometry;

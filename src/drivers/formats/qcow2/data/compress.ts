@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-// Compressed clusters: deflated payloads packed byte by byte, in the order they come.
+// Compressed clusters: payloads (deflate or zstd) packed byte by byte, in the order they come.
 //
 // Payloads follow each other in host clusters that count one reference for each of them
 // (alloc.ts). As with plain data the bytes are written first and the entry linked afterwards,
-// under a range lock. What deflate does not make smaller is written as a plain cluster.
+// under a range lock. What the codec does not make smaller is written as a plain cluster.
 
 import { BlockError, settle } from '../../../../base/index.js';
 import type { Eventually } from '../../../../base/index.js';
-import { deflateCluster } from '../../../../codec/index.js';
+import { packCluster } from '../../../../codec/index.js';
 import { compressedEntryHi, compressedEntryLo } from '../entries.js';
 import type { ByteRun, MetadataStore, Qcow2Image, RangeLock, Table } from '../metadata/index.js';
 import { nothing, runSteps } from './steps.js';
@@ -68,7 +68,7 @@ export class Compressor implements Stepper<Payload> {
   }
 
   /**
-   * Links one cluster that is deflated already (raw, 12-bit window, shorter than a cluster).
+   * Links one cluster that is compressed already in the image's way, shorter than a cluster.
    * `offset` is the guest offset of the cluster.
    */
   writeDeflated(offset: number, payload: Uint8Array): Eventually<void> {
@@ -122,7 +122,7 @@ export class Compressor implements Stepper<Payload> {
       cluster = new Uint8Array(clusterSize);
       cluster.set(data);
     }
-    const payload = deflateCluster(cluster, clusterSize - 1);
+    const payload = packCluster(this.#image.codec, cluster, clusterSize - 1);
     return payload === null
       ? this.#writer.write(offset, data)
       : this.writeDeflated(offset, payload);

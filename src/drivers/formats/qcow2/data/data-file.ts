@@ -67,7 +67,7 @@ export interface DataFileGrowth {
   readonly options: TruncateOptions;
 }
 
-/** Before the image grows: the file gets its length, and zeroes where entries are going to say so. */
+/** Before the image grows: the file gets its length, and zeroes where it held something. */
 export async function growDataFile(
   { data }: Qcow2Image,
   { from, end, options }: DataFileGrowth,

@@ -157,7 +157,7 @@ export class Mapper {
       return [
         {
           kind: 'compressed',
-          codec: 'deflate',
+          codec: this.#image.codec,
           file: only.file,
           hostOffset: only.hostOffset,
           compressedLength: there,

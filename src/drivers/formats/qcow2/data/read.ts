@@ -7,7 +7,7 @@
 import { BlockError } from '../../../../base/index.js';
 import type { Eventually } from '../../../../base/index.js';
 import { readRequest } from '../../../../block/index.js';
-import { inflateCluster } from '../../../../codec/index.js';
+import { unpackCluster } from '../../../../codec/index.js';
 import { EntryKind } from '../entries.js';
 import type { MetadataStore, Qcow2Image } from '../metadata/index.js';
 import { RunPlan } from './plan.js';
@@ -109,7 +109,7 @@ export class Reader implements Stepper<Target> {
 
 function inflated(image: Qcow2Image, guestOffset: number, input: Uint8Array): Uint8Array {
   try {
-    return inflateCluster(input, image.clusterSize);
+    return unpackCluster(image.codec, input, image.clusterSize);
   } catch (error) {
     if (!(error instanceof BlockError)) throw error;
     throw image.corruptError(`guest offset ${guestOffset}: ${error.message}`);

@@ -10,6 +10,7 @@ import { BlockError, QCOW2_LIMITS, settle } from '../../../../base/index.js';
 import type { Eventually } from '../../../../base/index.js';
 import { readRequest, writeRequest } from '../../../../block/index.js';
 import type { BackingLink, CheckResult, Child, DriverInfo, Node } from '../../../../block/index.js';
+import type { ClusterCodec } from '../../../../codec/index.js';
 import type { BitmapFacts } from '../bitmaps/directory.js';
 import {
   entryHi,
@@ -22,6 +23,7 @@ import {
 import type { EntryKind } from '../entries.js';
 import { geometryOf, SECTOR_SIZE } from '../layout.js';
 import type { Geometry } from '../layout.js';
+import type { SnapshotTable } from '../snapshot-table.js';
 import { Leases, RangeLocks } from './leases.js';
 import { Overlaps } from './overlap.js';
 import { TableCache } from './table-cache.js';
@@ -34,11 +36,13 @@ export interface HeaderPatch {
   readonly l1Entries?: number;
   readonly refcountTableOffset?: number;
   readonly refcountTableClusters?: number;
+  readonly nbSnapshots?: number;
+  readonly snapshotsOffset?: number;
   readonly corrupt?: boolean;
   readonly dirty?: boolean;
 }
 
-/** The two top-level tables as they are on disk. */
+/** The top-level tables as they are on disk. */
 export interface TopTables {
   readonly l1Offset: number;
   /** Exactly 8 bytes for each L1 entry. */
@@ -46,6 +50,12 @@ export interface TopTables {
   readonly refcountTableOffset: number;
   /** Whole clusters. */
   readonly refcountTable: Uint8Array;
+  readonly snapshots: PlacedSnapshots;
+}
+
+/** The snapshot table and where it lies; offset 0 without snapshots. */
+export interface PlacedSnapshots extends SnapshotTable {
+  readonly offset: number;
 }
 
 /** What the header side of the driver does for the data path. */
@@ -54,6 +64,8 @@ export interface Structures {
   patchHeader(patch: HeaderPatch): Promise<void>;
   backingLink(): BackingLink | null;
   changeBacking(link: BackingLink | null): Promise<void>;
+  /** What listings say from now on. */
+  listSnapshots(table: SnapshotTable): void;
   /** Called with everything flushed and no request running. */
   check(repair: 'none' | 'leaks' | 'all'): Promise<CheckResult>;
   /** `bitmaps`: the persistent ones, as queries list them. */
@@ -70,6 +82,8 @@ export interface ImageOptions extends TopTables {
   readonly refcountOrder: number;
   /** L2 entries have bitmaps of subclusters; default false. */
   readonly extendedL2?: boolean;
+  /** Of compressed clusters, loaded already; default deflate. */
+  readonly codec?: ClusterCodec;
   readonly readOnly: boolean;
   /** Virtual size in bytes. */
   readonly size: number;
@@ -80,6 +94,8 @@ export interface ImageOptions extends TopTables {
   readonly passDiscardRequest?: boolean;
   /** Clusters freed for other reasons are discarded in the file; default false. */
   readonly passDiscardOther?: boolean;
+  /** Clusters that snapshots alone used are discarded in the file; default true. */
+  readonly passDiscardSnapshot?: boolean;
   /** The node being opened: its backing child is looked up there each time. */
   readonly node: Pick<Node, 'backing' | 'name'>;
   readonly file: Pick<Child, 'node'>;
@@ -101,6 +117,7 @@ export class Qcow2Image {
   readonly version: number;
   readonly geometry: Geometry;
   readonly clusterSize: number;
+  readonly codec: ClusterCodec;
   readonly structures: Structures;
   readonly leases = new Leases();
   readonly locks = new RangeLocks();
@@ -113,6 +130,7 @@ export class Qcow2Image {
   readonly dirtyRefcountTableSectors = new Set<number>();
   readonly passDiscardRequest: boolean;
   readonly passDiscardOther: boolean;
+  readonly passDiscardSnapshot: boolean;
   /** Guest data is not in the image file but in a file of its own, at its guest offset. */
   readonly hasDataFile: boolean;
   readonly dataFileRaw: boolean;
@@ -130,6 +148,7 @@ export class Qcow2Image {
   refcountTableOffset: number;
   refcountTable: Uint8Array;
   refcountTableView: DataView;
+  snapshots: PlacedSnapshots;
 
   /** Something was written since the last sync: there is a reason to pass its event. */
   #unsynced = false;
@@ -150,12 +169,14 @@ export class Qcow2Image {
       dataFile: this.hasDataFile,
     };
     this.clusterSize = this.geometry.clusterSize;
+    this.codec = options.codec ?? 'deflate';
     this.structures = options.structures;
     this.size = options.size;
     this.corrupt = options.corrupt;
     this.readOnly = options.readOnly;
     this.passDiscardRequest = options.passDiscardRequest ?? true;
     this.passDiscardOther = options.passDiscardOther ?? false;
+    this.passDiscardSnapshot = options.passDiscardSnapshot ?? true;
     this.#node = options.node;
     this.#report = options.reportCorruption ?? ignore;
     this.#file = options.file;
@@ -167,6 +188,8 @@ export class Qcow2Image {
     this.refcountTable = options.refcountTable;
     this.refcountTableView = viewOf(options.refcountTable);
     this.overlaps = new Overlaps(this);
+    this.snapshots = options.snapshots;
+    this.replaceSnapshots(options.snapshots);
     const tableBytes = this.clusterSize;
     this.l2 = new TableCache({
       tableBytes,
@@ -212,7 +235,17 @@ export class Qcow2Image {
     this.refcountBlocks.clear();
     this.replaceL1(tables.l1Offset, tables.l1);
     this.replaceRefcountTable(tables.refcountTableOffset, tables.refcountTable);
+    this.replaceSnapshots(tables.snapshots);
     this.overlaps.rebuild();
+  }
+
+  replaceSnapshots(table: PlacedSnapshots): void {
+    this.snapshots = table;
+    this.structures.listSnapshots(table);
+    const l1Tables = table.snapshots.map(({ l1Offset, l1Entries }) => {
+      return { offset: l1Offset, length: l1Entries * 8 };
+    });
+    this.overlaps.setSnapshots(table, l1Tables);
   }
 
   replaceL1(offset: number, bytes: Uint8Array): void {

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Which metadata structure a host range would hit: header, L1, refcount table, L2 tables, refcount
-// blocks. Asked before every write to a place that the image's own tables name and before every
-// newly allocated cluster is used, so that hostile or damaged refcounts never let data or tables
-// overwrite each other.
+// blocks, the table of snapshots and their L1 tables. Asked before every write to a place that the
+// image's own tables name and before every newly allocated cluster is used, so that hostile or
+// damaged refcounts never let data or tables overwrite each other.
 //
 // The offsets found at open are kept in sorted arrays (a hostile L1 may hold millions), those added
 // later in sets. L2 tables and refcount blocks are one cluster each and aligned.
@@ -19,12 +19,20 @@ export interface OverlapSource {
   readonly refcountTableView: DataView;
 }
 
+/** Bytes of the image file. */
+export interface HostRange {
+  readonly offset: number;
+  readonly length: number;
+}
+
 const TWO_32 = 0x1_0000_0000;
 
 export class Overlaps {
   readonly #source: OverlapSource;
   #l2 = new OffsetSet(new Float64Array(0));
   #blocks = new OffsetSet(new Float64Array(0));
+  #snapshotTable: HostRange = { offset: 0, length: 0 };
+  #inactiveL1 = new RangeSet([]);
   #bitmaps: { readonly offset: number; readonly size: number } | null = null;
 
   constructor(source: OverlapSource) {
@@ -37,6 +45,12 @@ export class Overlaps {
     const { l1View, refcountTableView } = this.#source;
     this.#l2 = new OffsetSet(offsetsOf(l1View, 0x00ff_ffff));
     this.#blocks = new OffsetSet(offsetsOf(refcountTableView, 0xffff_ffff));
+  }
+
+  /** Where the snapshots are listed and their L1 tables lie; those without a length are nowhere. */
+  setSnapshots(table: HostRange, l1Tables: readonly HostRange[]): void {
+    this.#snapshotTable = table;
+    this.#inactiveL1 = new RangeSet(l1Tables);
   }
 
   addL2(offset: number): void {
@@ -79,6 +93,8 @@ export class Overlaps {
     if (meets(offset, end, source.refcountTableOffset, source.refcountTable.length)) {
       return 'the refcount table';
     }
+    const inactive = this.#snapshotsAt(offset, end);
+    if (inactive !== null) return inactive;
     const first = offset - (offset % clusterSize);
     const range = { start: first, end, step: clusterSize };
     if (this.#l2.hasIn(range)) return 'an active L2 table';
@@ -94,9 +110,54 @@ export class Overlaps {
     if (meets(offset, end, source.refcountTableOffset, source.refcountTable.length)) {
       return 'the refcount table';
     }
+    const inactive = this.#snapshotsAt(offset, end);
+    if (inactive !== null) return inactive;
     if (kind !== 'L2 table' && this.#l2.has(offset)) return 'an active L2 table';
     if (kind !== 'refcount block' && this.#blocks.has(offset)) return 'a refcount block';
     return null;
+  }
+
+  #snapshotsAt(offset: number, end: number): string | null {
+    const table = this.#snapshotTable;
+    if (meets(offset, end, table.offset, table.length)) return 'the snapshot table';
+    return this.#inactiveL1.meets(offset, end) ? 'an inactive L1 table' : null;
+  }
+}
+
+/** Ranges that may overlap each other, joined and in order. */
+class RangeSet {
+  readonly #starts: Float64Array;
+  readonly #ends: Float64Array;
+
+  constructor(ranges: readonly HostRange[]) {
+    const sorted = ranges
+      .filter(({ length }) => length > 0)
+      .toSorted((left, right) => left.offset - right.offset);
+    const starts: number[] = [];
+    const ends: number[] = [];
+    for (const { offset, length } of sorted) {
+      const last = ends.length - 1;
+      const end = offset + length;
+      if (last >= 0 && offset <= (ends[last] ?? 0)) ends[last] = Math.max(ends[last] ?? 0, end);
+      else {
+        starts.push(offset);
+        ends.push(end);
+      }
+    }
+    this.#starts = Float64Array.from(starts);
+    this.#ends = Float64Array.from(ends);
+  }
+
+  meets(offset: number, end: number): boolean {
+    const ends = this.#ends;
+    let low = 0;
+    let high = ends.length;
+    while (low < high) {
+      const middle = (low + high) >>> 1;
+      if ((ends[middle] as number) <= offset) low = middle + 1;
+      else high = middle;
+    }
+    return low < ends.length && (this.#starts[low] as number) < end;
   }
 }
 

@@ -2,7 +2,8 @@
 // The human text of `img info`. Every name comes from an image and is shown with its control
 // bytes escaped.
 
-import { escapeControls, formatSize, formatSizeExact } from '../../base/index.js';
+import { escapeControls, formatSize, formatSizeExact } from '../../../base/index.js';
+import type { SnapshotFacts } from '../../../block/index.js';
 
 export interface SnapshotInfo {
   readonly icount?: number;
@@ -13,6 +14,20 @@ export interface SnapshotInfo {
   readonly 'vm-clock-sec': number;
   readonly id: string;
   readonly 'vm-state-size': number;
+}
+
+/** The same of a node's own listing. */
+export function snapshotInfo(facts: SnapshotFacts): SnapshotInfo {
+  return {
+    ...(facts.icount !== undefined && { icount: facts.icount }),
+    'vm-clock-nsec': facts.vmClockNanoseconds,
+    name: facts.name,
+    'date-sec': facts.dateSeconds,
+    'date-nsec': facts.dateNanoseconds,
+    'vm-clock-sec': facts.vmClockSeconds,
+    id: facts.id,
+    'vm-state-size': facts.vmStateSize,
+  };
 }
 
 /** Members in the order in which the reference prints them as JSON. */
@@ -80,7 +95,8 @@ export function treeLines(tree: object, depth: number): string[] {
 const HEADING =
   'ID        TAG               VM SIZE                DATE     VM CLOCK     ICOUNT';
 
-function snapshotLines(snapshots: readonly SnapshotInfo[]): string[] {
+/** The table of internal snapshots under its heading. */
+export function snapshotLines(snapshots: readonly SnapshotInfo[]): string[] {
   return ['Snapshot list:', HEADING, ...snapshots.map(snapshotLine)];
 }
 

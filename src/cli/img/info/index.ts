@@ -2,17 +2,17 @@
 // `img info`: what the headers of an image say. Opens no file that the image names; with
 // --backing-chain the backing files, each on its own and never twice (by device and inode).
 
-import { BlockError, IMAGE_LIMITS } from '../../base/index.js';
-import { resolveBackingName } from '../../block/index.js';
-import { storedBytes } from '../../engine/index.js';
-import type { Node, SnapshotFacts } from '../../block/index.js';
-import { writeJson } from '../../wire/index.js';
-import type { OptionSpec } from '../getopt.js';
-import { CliError } from '../program.js';
-import { infoText } from './info-text.js';
-import type { ImageInfo, SnapshotInfo } from './info-text.js';
-import { openImage, withSession } from './session.js';
-import type { ImageName, Session } from './session.js';
+import { BlockError, IMAGE_LIMITS } from '../../../base/index.js';
+import { resolveBackingName } from '../../../block/index.js';
+import { storedBytes } from '../../../engine/index.js';
+import type { Node } from '../../../block/index.js';
+import { writeJson } from '../../../wire/index.js';
+import type { OptionSpec } from '../../getopt.js';
+import { CliError } from '../../program.js';
+import { infoText, snapshotInfo } from './text.js';
+import type { ImageInfo } from './text.js';
+import { openImage, withSession } from '../session.js';
+import type { ImageName, Session } from '../session.js';
 import {
   FORCE_SHARE,
   FORMAT,
@@ -22,8 +22,8 @@ import {
   OUTPUT,
   outputFormat,
   readVerbOptions,
-} from './verb.js';
-import type { Verb } from './verb.js';
+} from '../verb.js';
+import type { Verb } from '../verb.js';
 
 const OPTIONS: readonly OptionSpec[] = [
   OBJECT,
@@ -108,10 +108,10 @@ async function inspect(session: Session, image: ImageName, share: boolean): Prom
     .stat(hostPath(node.filename, image))
     .catch(() => null);
   const several = node.driver.childLists !== undefined;
-  const stat =
+  const allocated =
     several || node.filename === 'null-co://'
-      ? { allocatedBytes: await storedBytes(session.host, node) }
-      : stored;
+      ? await storedBytes(session.host, node)
+      : (stored?.allocatedBytes ?? null);
   // What is stored nowhere has no such flag.
   const dirty = facts.dirty ?? (isStored(node) ? false : undefined);
   const result: ImageInfo = {
@@ -122,7 +122,7 @@ async function inspect(session: Session, image: ImageName, share: boolean): Prom
     filename: node.filename === '' ? image.text : node.filename,
     ...(facts.clusterSize !== undefined && { 'cluster-size': facts.clusterSize }),
     format: node.driver.name,
-    ...(stat !== null && { 'actual-size': stat.allocatedBytes }),
+    ...(allocated !== null && { 'actual-size': allocated }),
     ...(facts.specific !== undefined && { 'format-specific': facts.specific }),
     ...(link !== null && fullName(node.filename, link.file)),
     ...(facts.encrypted === true && { encrypted: true }),
@@ -131,19 +131,6 @@ async function inspect(session: Session, image: ImageName, share: boolean): Prom
   };
   await session.graph.close(node);
   return result;
-}
-
-function snapshotInfo(facts: SnapshotFacts): SnapshotInfo {
-  return {
-    ...(facts.icount !== undefined && { icount: facts.icount }),
-    'vm-clock-nsec': facts.vmClockNanoseconds,
-    name: facts.name,
-    'date-sec': facts.dateSeconds,
-    'date-nsec': facts.dateNanoseconds,
-    'vm-clock-sec': facts.vmClockSeconds,
-    id: facts.id,
-    'vm-state-size': facts.vmStateSize,
-  };
 }
 
 /** The file whose blocks are counted. */

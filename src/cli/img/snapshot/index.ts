@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: Apache-2.0
+// `img snapshot`: lists (-l), applies (-a), creates (-c) or deletes (-d) snapshots that lie in an
+// image. Applied is what has the ID or else the name, deleted what has the name.
+
+import { constants } from 'node:os';
+
+import { BlockError, errnoText, Permission, systemClock } from '../../../base/index.js';
+import type { InternalSnapshots, Node } from '../../../block/index.js';
+import { writeJson } from '../../../wire/index.js';
+import type { OptionSpec } from '../../getopt.js';
+import { CliError } from '../../program.js';
+import type { Program } from '../../program.js';
+import { snapshotInfo, snapshotLines } from '../info/text.js';
+import { attachUser, openImage, withSession } from '../session.js';
+import {
+  FORCE_SHARE,
+  IMAGE_OPTS,
+  OBJECT,
+  oneImage,
+  OUTPUT,
+  outputFormat,
+  QUIET,
+  readVerbOptions,
+  usageError,
+} from '../verb.js';
+import type { OutputFormat, Verb } from '../verb.js';
+
+const OPTIONS: readonly OptionSpec[] = [
+  OBJECT,
+  IMAGE_OPTS,
+  { name: 'list', short: 'l' },
+  { name: 'apply', short: 'a', argument: true },
+  { name: 'create', short: 'c', argument: true },
+  { name: 'delete', short: 'd', argument: true },
+  QUIET,
+  FORCE_SHARE,
+  OUTPUT,
+];
+
+const ACTIONS = new Set(['list', 'apply', 'create', 'delete']);
+/** Bytes of a name; more are cut off. */
+const NAME_BYTES = 255;
+
+interface Action {
+  readonly kind: string;
+  /** Name or ID. */
+  readonly snapshot: string;
+}
+
+export const snapshot: Verb = {
+  options: OPTIONS,
+  async run(args, program) {
+    let action: Action | null = null;
+    let shape: OutputFormat = 'human';
+    const flags = new Set<string>();
+    const operands = readVerbOptions(program, { args, specs: OPTIONS }, (name, value) => {
+      if (ACTIONS.has(name)) {
+        if (action !== null) throw usageError(program, "Cannot mix '-l', '-a', '-c', '-d'");
+        action = { kind: name, snapshot: value };
+      } else if (name === 'output') shape = outputFormat(value);
+      else flags.add(name);
+    });
+    const image = oneImage(program, operands, {
+      format: null,
+      imageOptions: flags.has('image-opts'),
+    });
+    const chosen = action as Action | null;
+    return withSession(program, async (session) => {
+      const readOnly = chosen?.kind === 'list';
+      const policy = { forceShare: flags.has('share'), unmap: true };
+      const node = await openImage(session, { image, readOnly, policy });
+      const taken = Permission.consistentRead | (readOnly ? 0 : Permission.write);
+      const user = await attachUser(session, { node, name: image.text, taken });
+      if (chosen !== null) await perform({ node, program, shape }, chosen);
+      await user.detach();
+      return 0;
+    });
+  },
+};
+
+interface Subject {
+  readonly node: Node;
+  readonly program: Program;
+  readonly shape: OutputFormat;
+}
+
+async function perform(subject: Subject, { kind, snapshot: wanted }: Action): Promise<void> {
+  const { node } = subject;
+  const snapshots = node.driverNode.internalSnapshots;
+  if (kind === 'list') list(subject);
+  else if (kind === 'create') await create(snapshots, wanted);
+  else if (kind === 'apply') await apply(snapshots, wanted);
+  else await remove(snapshots, wanted);
+}
+
+function list({ node, program, shape }: Subject): void {
+  const found = (node.driverNode.internalSnapshots?.list() ?? []).map(snapshotInfo);
+  if (shape === 'json') program.out(`${writeJson(found, { pretty: true })}\n`);
+  else if (found.length > 0) program.out(`${snapshotLines(found).join('\n')}\n`);
+}
+
+async function create(snapshots: InternalSnapshots | undefined, name: string): Promise<void> {
+  const failure = `Could not create snapshot '${name}'`;
+  const now = systemClock.wallMicroseconds();
+  try {
+    if (snapshots === undefined) throw new BlockError('unsupported', 'no snapshots');
+    await snapshots.create({
+      name: cutName(name),
+      dateSeconds: Math.floor(now / 1e6),
+      dateNanoseconds: (now % 1e6) * 1000,
+      vmClock: 0,
+      icount: 0,
+    });
+  } catch (error) {
+    if (!(error instanceof BlockError)) throw error;
+    const number = constants.errno[error.errno as keyof typeof constants.errno];
+    const text = `${failure}: -${number} (${errnoText(error.errno)})`;
+    throw new CliError(text, 1, error);
+  }
+}
+
+/** As many whole characters as the reference has bytes for. */
+function cutName(name: string): string {
+  const bytes = Buffer.from(name);
+  if (bytes.length <= NAME_BYTES) return name;
+  let end = NAME_BYTES;
+  while (((bytes[end] ?? 0) & 0xc0) === 0x80) end -= 1;
+  return bytes.subarray(0, end).toString();
+}
+
+async function apply(snapshots: InternalSnapshots | undefined, wanted: string): Promise<void> {
+  const failure = `Could not apply snapshot '${wanted}'`;
+  if (snapshots === undefined) {
+    throw new CliError(`${failure}: Block driver does not support snapshots`);
+  }
+  const all = snapshots.list();
+  const found = all.find(({ id }) => id === wanted) ?? all.find(({ name }) => name === wanted);
+  if (found === undefined) {
+    throw new CliError(`${failure}: Failed to load snapshot: No such file or directory`);
+  }
+  await told(failure, 'Failed to load snapshot', () => snapshots.apply(found));
+}
+
+async function remove(snapshots: InternalSnapshots | undefined, wanted: string): Promise<void> {
+  const failure = `Could not delete snapshot '${wanted}'`;
+  const found = snapshots?.list().find(({ name }) => name === wanted);
+  if (snapshots === undefined || found === undefined) {
+    throw new CliError(`${failure}: snapshot not found`);
+  }
+  await told(failure, 'Failed to remove snapshot', () => snapshots.remove(found));
+}
+
+async function told(failure: string, what: string, work: () => Promise<void>): Promise<void> {
+  try {
+    await work();
+  } catch (error) {
+    if (!(error instanceof BlockError)) throw error;
+    const text = `${failure}: ${what}: ${errnoText(error.errno)}`;
+    throw new CliError(text, 1, error);
+  }
+}

@@ -1,0 +1,205 @@
+// SPDX-License-Identifier: Apache-2.0
+// Counts what the snapshots of an image refer to: their table, their L1 tables, and all behind.
+//
+// Snapshots share most of what they name, and a hostile image lets 65,536 of them share an L1 table
+// or parts of it. So nothing is read twice: the bytes that L1 tables cover are swept once, each
+// with the number of tables that hold it as its weight, and so is each distinct L2 table with the
+// sum of its names.
+
+import { BlockError, hexBits, IMAGE_LIMITS } from '../../../../base/index.js';
+import type { Child } from '../../../../block/index.js';
+import { entryHostOffset, hasReservedL1Bits } from '../entries.js';
+import type { Qcow2Header } from '../header.js';
+import { readSnapshotTable, textOf } from '../snapshot-table.js';
+import type { Snapshot } from '../snapshot-table.js';
+import type { Findings } from './findings.js';
+import { L2Tables } from './l2-tables.js';
+import { MappingSweep } from './mappings.js';
+import { ReferenceCounts } from './references.js';
+import { readWithin } from './refcounts-on-disk.js';
+import type { Regions } from './regions.js';
+
+export interface SnapshotContext {
+  readonly file: Pick<Child, 'node'>;
+  readonly header: Qcow2Header;
+  readonly findings: Findings;
+  readonly regions: Regions;
+}
+
+/** Bytes [start, end) that `weight` L1 tables hold. */
+interface Segment {
+  readonly start: number;
+  readonly end: number;
+  readonly weight: number;
+}
+
+const READ_BYTES = 1024 * 1024;
+/** Version 3 needs the size of the VM state and of the disk. */
+const NEEDED_EXTRA = 16;
+
+export async function countSnapshots(context: SnapshotContext): Promise<void> {
+  const { file, header, findings, regions } = context;
+  const { fields } = header;
+  if (fields.nbSnapshots === 0) return;
+  const { snapshots, length } = await readSnapshotTable(file.node, header);
+  snapshots.forEach(({ extraBytes }, index) => {
+    if (fields.version < 3 || extraBytes >= NEEDED_EXTRA) return;
+    findings.corrupt(() => `ERROR snapshot ${index} is incomplete`);
+  });
+  const usable = snapshots.filter((snapshot) => isUsable(context, snapshot));
+  const ranges = usable.map(({ l1Offset, l1Entries }) => {
+    return { start: l1Offset, end: l1Offset + l1Entries * 8 };
+  });
+  const segments = segmentsOf(ranges, file.node.length);
+  countClusters(context, ranges);
+  const tables = new ReferenceCounts();
+  for (const segment of segments) await sweepSegment(context, segment, tables);
+  await countTables(context, tables);
+  regions.count(fields.snapshotsOffset, length);
+}
+
+function isUsable({ header, findings }: SnapshotContext, snapshot: Snapshot): boolean {
+  const { l1Offset, l1Entries } = snapshot;
+  const { clusterSize } = header.geometry;
+  const name = (): string => `${textOf(snapshot.id)} (${textOf(snapshot.name)})`;
+  if (l1Offset % clusterSize !== 0) {
+    findings.corrupt(
+      () =>
+        `ERROR snapshot ${name()} l1_offset=0x${l1Offset.toString(16)}: ` +
+        'L1 table is not cluster aligned; snapshot table entry corrupted',
+    );
+    return false;
+  }
+  if (l1Entries * 8 <= IMAGE_LIMITS.qcow2L1Bytes) return true;
+  findings.corrupt(
+    () =>
+      `ERROR snapshot ${name()} l1_size=0x${l1Entries.toString(16)}: ` +
+      'L1 table is too large; snapshot table entry corrupted',
+  );
+  return false;
+}
+
+/** The ranges cut where their number changes, up to the end of the file. */
+function segmentsOf(
+  ranges: readonly { readonly start: number; readonly end: number }[],
+  limit: number,
+): Segment[] {
+  const steps: { readonly at: number; readonly change: number }[] = [];
+  for (const { start, end } of ranges) {
+    const stop = Math.min(end, limit);
+    if (start >= stop) continue;
+    steps.push({ at: start, change: 1 }, { at: stop, change: -1 });
+  }
+  steps.sort((left, right) => left.at - right.at);
+  const segments: Segment[] = [];
+  let weight = 0;
+  let from = 0;
+  let bytes = 0;
+  for (const { at, change } of steps) {
+    if (weight > 0 && at > from) {
+      segments.push({ start: from, end: at, weight });
+      bytes += at - from;
+    }
+    from = at;
+    weight += change;
+  }
+  if (bytes > IMAGE_LIMITS.checkSnapshotL1Bytes) {
+    const text = `Too many L1 tables of snapshots: they take ${bytes} bytes`;
+    throw new BlockError('corrupt-image', text);
+  }
+  return segments;
+}
+
+/** The places of the L1 tables themselves. */
+function countClusters(
+  { file, header, regions }: SnapshotContext,
+  ranges: readonly { readonly start: number; readonly end: number }[],
+): void {
+  const { clusterSize } = header.geometry;
+  const inside: { start: number; end: number }[] = [];
+  for (const { start, end } of ranges) {
+    // The table may be cut short within the last cluster, as any structure may.
+    if (end - file.node.length >= clusterSize) regions.count(start, end - start);
+    else inside.push({ start, end: Math.ceil(end / clusterSize) * clusterSize });
+  }
+  for (const { start, end, weight } of segmentsOf(inside, Infinity)) {
+    for (let at = start; at < end; at += clusterSize) {
+      regions.references.add(at / clusterSize, weight);
+    }
+  }
+}
+
+async function sweepSegment(
+  context: SnapshotContext,
+  { start, end, weight }: Segment,
+  tables: ReferenceCounts,
+): Promise<void> {
+  const { file } = context;
+  for (let at = start; at < end; ) {
+    const status = await file.node.blockStatus(at, end - at, true);
+    // Holes and data may meet within an entry, which is read with the data then.
+    const hole = Math.floor((at + status.length) / 8) * 8;
+    if (status.zero && hole > at) {
+      at = Math.min(end, hole);
+      continue;
+    }
+    const stop = Math.min(end, Math.max(at + 8, status.zero ? 0 : at + status.length));
+    for (; at < stop; at += READ_BYTES) {
+      const bytes = new Uint8Array(Math.min(READ_BYTES, Math.ceil((stop - at) / 8) * 8));
+      await readWithin(file, at, bytes);
+      countWords(context, { words: new DataView(bytes.buffer), weight }, tables);
+    }
+    at = Math.ceil(stop / 8) * 8;
+  }
+}
+
+function countWords(
+  { file, header, findings, regions }: SnapshotContext,
+  { words, weight }: { readonly words: DataView; readonly weight: number },
+  tables: ReferenceCounts,
+): void {
+  const { clusterSize } = header.geometry;
+  const fileLength = file.node.length;
+  for (let at = 0; at + 8 <= words.byteLength; at += 8) {
+    const hi = words.getUint32(at);
+    const lo = words.getUint32(at + 4);
+    if (hi === 0 && lo === 0) continue;
+    if (hasReservedL1Bits(hi, lo)) {
+      const entry = hexBits({ hi, lo });
+      findings.corrupt(() => `ERROR found L1 entry with reserved bits set: ${entry}`, weight);
+    }
+    const offset = entryHostOffset(hi, lo);
+    regions.count(offset, clusterSize, { times: weight });
+    if (offset % clusterSize !== 0) {
+      findings.corrupt(
+        () =>
+          `ERROR l2_offset=${offset.toString(16)}: Table is not cluster aligned; ` +
+          'L1 entry corrupted',
+        weight,
+      );
+    } else if (offset < fileLength) tables.add(offset / clusterSize, weight);
+  }
+}
+
+/** Each table once, in the order of the file. */
+async function countTables(context: SnapshotContext, found: ReferenceCounts): Promise<void> {
+  const { file, header, findings, regions } = context;
+  const { clusterSize } = header.geometry;
+  let count = 0;
+  for (let at = found.next(0); at !== Infinity; at = found.next(at + 1)) count += 1;
+  const l1 = new DataView(new ArrayBuffer(count * 8));
+  let index = 0;
+  for (let at = found.next(0); at !== Infinity; at = found.next(at + 1)) {
+    l1.setUint32(index * 8, Math.floor((at * clusterSize) / 0x1_0000_0000));
+    l1.setUint32(index * 8 + 4, (at * clusterSize) % 0x1_0000_0000 >>> 0);
+    index += 1;
+  }
+  const tables = new L2Tables(file, header, l1);
+  const fileLength = file.node.length;
+  const sweep = new MappingSweep({ header, findings, regions, fileLength });
+  for (index = 0; index < count; index += 1) {
+    const read = tables.read(index);
+    const bytes = read instanceof Promise ? await read : read;
+    if (bytes !== null) sweep.countTable(bytes, found.get(tables.offset(index) / clusterSize));
+  }
+}
