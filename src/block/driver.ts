@@ -9,7 +9,7 @@
 import type { Eventually, PermissionPair } from '../base/index.js';
 import type { ClusterCodec } from '../codec/index.js';
 import type { Host, HostFile } from '../host/index.js';
-import type { BlockStatus } from './block-status.js';
+import type { BlockStatus, StatusRuns } from './block-status.js';
 import type { Child } from './child.js';
 import type { Extent, Lease, TargetReservation } from './extent.js';
 import type { Node } from './node.js';
@@ -123,8 +123,9 @@ export interface NewSnapshot {
   readonly name: string;
   readonly dateSeconds: number;
   readonly dateNanoseconds: number;
-  /** Nanoseconds that the machine has run. */
-  readonly vmClock: number;
+  /** How long the machine has run. */
+  readonly vmClockSeconds: number;
+  readonly vmClockNanoseconds: number;
   /** Instructions that the machine has run, where they are counted. */
   readonly icount?: number;
 }
@@ -137,6 +138,8 @@ export type SnapshotKey = Pick<SnapshotFacts, 'id' | 'name'>;
  * no request running, and leaves the image as it was when it rejects.
  */
 export interface InternalSnapshots {
+  /** This image cannot hold any although others of its format can. */
+  readonly isRefused: boolean;
   /** In the order of the image's table. */
   list(): readonly SnapshotFacts[];
   create(wish: NewSnapshot): Promise<SnapshotFacts>;
@@ -185,6 +188,8 @@ export interface DiscardCounts {
 
 /** Dirty bitmaps that a format keeps with the image. */
 export interface BitmapStore {
+  /** False for a version of the format that has none. */
+  readonly keeps: boolean;
   /** Throws where one more could not be stored; `size` is that of the node in bytes. */
   requireRoom(bitmap: {
     readonly name: string;
@@ -219,6 +224,10 @@ export interface DriverNode {
    * Status of this layer at `offset`; `exact` asks for zeroes to be told from data at some cost.
    */
   blockStatus?(offset: number, length: number, exact: boolean): Eventually<BlockStatus>;
+  /** Many runs at once (see fillStatusRuns()); beside a native blockStatus. */
+  statusRuns?(offset: number, length: number, runs: StatusRuns): Eventually<void>;
+  /** What the function dataSpan() gives; of drivers that store bytes themselves. */
+  dataSpan?(offset: number, length: number): number;
   truncate?(size: number, options: TruncateOptions): Eventually<void>;
 
   /**
@@ -352,6 +361,8 @@ export interface OpenContext {
   emit?(event: string, data: Readonly<Record<string, unknown>>): void;
   /** What childPermissions() answers is another now; what it asks for may only be less. */
   permissionsChanged?(): void;
+  /** Lines for people, what is wrong with the image and no reason to refuse it. */
+  warn?(text: string): void;
   /** Tells whoever runs the graph (the event BLOCK_IMAGE_CORRUPTED); changes nothing itself. */
   reportCorruption?(report: CorruptionReport): void;
 }
@@ -373,10 +384,19 @@ export interface CreateContext {
   node(reference: unknown): Promise<Node>;
 }
 
+export interface MeasuredBitmap {
+  readonly name: string | null;
+  /** Bytes. */
+  readonly size: number;
+  readonly granularity: number;
+}
+
 /** What is going to be copied into an image that is measured. */
 export interface MeasureSource {
   /** Bytes. */
   readonly length: number;
+  /** Its persistent bitmaps; null or absent where its format has none. */
+  readonly bitmaps?: readonly MeasuredBitmap[] | null;
   /** Whether data lies at `offset`, and how far that holds. */
   next(offset: number): Eventually<{ readonly data: boolean; readonly length: number }>;
 }
@@ -385,6 +405,8 @@ export interface MeasureSource {
 export interface MeasuredSize {
   readonly required: number;
   readonly fullyAllocated: number;
+  /** What the bitmaps of the source take besides, where both formats keep them. */
+  readonly bitmaps?: number;
 }
 
 export type DriverKind = 'protocol' | 'format' | 'filter';

@@ -55,6 +55,8 @@ import type { ThrottleGroup } from './throttle/index.js';
 export interface GraphParts {
   /** Called when a driver finds its image corrupt. */
   readonly onCorruption?: (node: Node, report: CorruptionReport) => void;
+  /** Called with what drivers warn of when they open an image. */
+  readonly onWarning?: (text: string) => void;
   /** Called with the events of drivers. */
   readonly onEvent?: (event: string, data: Readonly<Record<string, unknown>>) => void;
   /** Finds a throttle-group object by its id. */
@@ -89,6 +91,7 @@ export class BlockGraph implements Graph, BackendOwner {
   readonly registry: DriverRegistry;
   readonly names: NodeNames;
   readonly onCorruption: NonNullable<GraphParts['onCorruption']>;
+  readonly onWarning: NonNullable<GraphParts['onWarning']>;
   readonly throttleGroup: NonNullable<GraphParts['throttleGroup']>;
   readonly onEvent: NonNullable<GraphParts['onEvent']>;
   readonly drains = new DrainControl();
@@ -108,6 +111,7 @@ export class BlockGraph implements Graph, BackendOwner {
     this.registry = parts.registry;
     this.names = new NodeNames(parts.random);
     this.onCorruption = parts.onCorruption ?? (() => undefined);
+    this.onWarning = parts.onWarning ?? (() => undefined);
     this.throttleGroup = parts.throttleGroup ?? (() => null);
     this.onEvent = parts.onEvent ?? (() => undefined);
   }

@@ -26,6 +26,8 @@ export interface EngineOptions {
   readonly habits?: Partial<ReferenceHabits>;
   /** Refuse or hide what is deprecated or unstable; all is accepted unless given. */
   readonly compat?: Partial<CompatPolicy>;
+  /** Called with what is wrong with an image and no reason to refuse it. */
+  readonly onWarning?: (text: string) => void;
 }
 
 export function createEngine(options: EngineOptions): Promise<Engine> {
@@ -40,6 +42,7 @@ export function createEngine(options: EngineOptions): Promise<Engine> {
     registry,
     clock,
     random,
+    ...(options.onWarning !== undefined && { onWarning: options.onWarning }),
     onEvent: (name, data) => events.emit(name, data),
     throttleGroup: (name) => objects.throttleGroup(name),
     onCorruption: (node, { message, ...report }) =>

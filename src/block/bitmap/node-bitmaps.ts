@@ -123,6 +123,11 @@ export function addBitmap(node: Node, options: AddBitmapOptions): DirtyBitmap {
   });
 }
 
+/** Whether bitmaps of the node can be persistent. */
+export function keepsBitmaps(node: Node): boolean {
+  return node.driverNode.bitmapStore?.keeps === true;
+}
+
 function requireStorable(node: Node, name: string, granularity: number): void {
   const { bitmapStore } = node.driverNode;
   if (bitmapStore === undefined) {

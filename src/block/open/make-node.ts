@@ -56,6 +56,7 @@ export function openContextOf(graph: BlockGraph, node: BlockNode): OpenContext {
     freezeChain: (base) => graph.freezeChain(node, base, node.name),
     emit: graph.onEvent,
     permissionsChanged: () => graph.refreshNode(node),
+    warn: (text) => graph.onWarning(text),
     reportCorruption: (report) => graph.onCorruption(node, report),
   };
 }

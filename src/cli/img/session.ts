@@ -35,7 +35,13 @@ export async function withSession(
   const warnLine = (line: string): void => program.err(`${program.name}: ${line}\n`);
   const host = program.host ?? openDefaultHost({ warn: warnLine });
   const registry = createRegistry({ drivers: checkedDrivers(DRIVER_LOADERS), probed: ['qcow2'] });
-  const graph = createGraph({ host, registry, clock: systemClock, random: host.random });
+  const graph = createGraph({
+    host,
+    registry,
+    clock: systemClock,
+    random: host.random,
+    onWarning: (text) => program.err(`${program.name}: warning: ${text}\n`),
+  });
   const users: Backend[] = [];
   const closeAll = async (): Promise<void> => {
     for (const user of users.splice(0).reverse()) await user.detach();

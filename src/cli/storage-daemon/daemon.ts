@@ -70,7 +70,9 @@ export class Daemon {
   /** `detached`: nobody is at its standard streams. */
   static async start(program: Program, detached: Detached | null = null): Promise<Daemon> {
     const host = openDefaultHost({ warn: (line) => program.err(`${program.name}: ${line}\n`) });
-    return new Daemon({ program, host, engine: await createEngine({ host }), detached });
+    const onWarning = (text: string): void =>
+      program.err(`${program.name}: warning: ${text}\n`);
+    return new Daemon({ program, host, engine: await createEngine({ host, onWarning }), detached });
   }
 
   get quitRequested(): Promise<void> {

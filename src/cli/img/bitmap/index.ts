@@ -24,7 +24,6 @@ import {
   OBJECT,
   readVerbOptions,
   refuseFormatWithOptions,
-  usageError,
 } from '../verb.js';
 import type { Verb } from '../verb.js';
 
@@ -70,31 +69,28 @@ function parse(args: readonly string[], program: Program): BitmapArguments {
   const operands = readVerbOptions(program, { args, specs: OPTIONS }, (name, value) => {
     const action = ACTIONS.find((each) => each === name);
     if (action !== undefined) actions.push({ name: action, source: value });
-    else if (name === 'granularity') {
-      granularity = sizeArgument('granularity', value);
-    } else given.set(name, value);
+    else if (name === 'granularity') granularity = sizeArgument('granularity', value);
+    else given.set(name, value);
   });
+  if (actions.length === 0) {
+    const names = '--add, --remove, --clear, --enable, --disable, or --merge';
+    throw new CliError(`Need at least one of ${names}`);
+  }
   const [text, name] = operands;
   if (text === undefined || name === undefined || operands.length !== 2) {
-    throw usageError(program, 'Expecting filename and bitmap name');
-  }
-  if (actions.length === 0) {
-    throw usageError(
-      program,
-      'Need at least one of --add, --remove, --clear, --enable, --disable, or --merge',
-    );
+    throw new CliError('Expecting filename and bitmap name');
   }
   const has = (wanted: Action['name']): boolean => actions.some((each) => each.name === wanted);
   if (granularity !== null && !has('add')) {
-    throw usageError(program, 'granularity only supported with --add');
+    throw new CliError('granularity only supported with --add');
   }
   const sourceText = given.get('backing') ?? null;
   const sourceFormat = given.get('second-format') ?? null;
   if (sourceFormat !== null && sourceText === null) {
-    throw usageError(program, '-F only supported with -b');
+    throw new CliError('-F only supported with -b');
   }
   if (sourceText !== null && !has('merge')) {
-    throw usageError(program, 'Merge bitmap source file only supported with --merge');
+    throw new CliError('Merge bitmap source file only supported with --merge');
   }
   const format = given.get('format') ?? null;
   const imageOptions = given.has('image-opts');
@@ -119,7 +115,7 @@ async function runBitmap(session: Session, command: BitmapArguments): Promise<nu
   await attachUser(session, { node, name: image.text, taken });
   let from = node;
   if (source !== null) {
-    from = await openImage(session, { image: source, readOnly: true, policy: {} });
+    from = await openImage(session, { image: source, readOnly: true, policy: { noBacking: true } });
     await attachUser(session, { node: from, name: source.text, taken: consistentRead });
   }
   for (const action of command.actions) {

@@ -10,12 +10,14 @@ import type { CopyFailure } from '../../../block/copy/index.js';
 import type { Backend, Node, OpenPolicy } from '../../../block/index.js';
 import { CliError } from '../../program.js';
 import type { Program } from '../../program.js';
+import { copyBitmaps, requireSourceBitmaps, requireTargetBitmaps } from './bitmaps.js';
 import { copyAll } from './copy.js';
 import { CONVERT_OPTIONS, parseConvert } from './options.js';
 import type { ConvertArguments } from './options.js';
 import { createImage, creationError } from '../create/image.js';
 import { createFormat, OptionMistake, optionsHelp, OptionValues } from '../create/options.js';
 import { Progress } from '../progress.js';
+import { showSnapshot } from '../snapshot/view.js';
 import { cachePolicy, openImage, sourceCache, withSession } from '../session.js';
 import type { Session } from '../session.js';
 import type { Verb } from '../verb.js';
@@ -71,8 +73,13 @@ async function convertAttached(work: {
     const node = await openImage(session, { image, readOnly: true, policy });
     users.push(await attach(session, node, false));
   }
+  await showSource(users, command);
   const sources = [...users];
   const total = sources.reduce((sum, { node }) => sum + node.length, 0);
+  requireSourceBitmaps(
+    command.bitmaps,
+    sources.map(({ node }) => node),
+  );
   const values = command.create ? targetValues(command) : null;
   refuseCombinations(command, values);
   const cache = cachePolicy(command.cache);
@@ -82,10 +89,25 @@ async function convertAttached(work: {
   if (target.node.length < total) {
     throw new CliError('output file is smaller than input file');
   }
+  requireTargetBitmaps(command.bitmaps, target.node);
   await copyWithProgress({ session, command, program, sources, target, total });
   await target.flush();
+  const [source] = sources;
+  if (source !== undefined) {
+    copyBitmaps(program, command.bitmaps, { source: source.node, target: target.node });
+  }
   for (const user of users.splice(0).reverse()) await user.detach();
   return 0;
+}
+
+async function showSource(users: readonly Backend[], command: ConvertArguments): Promise<void> {
+  const [first] = users;
+  if (command.snapshot === null || first === undefined) return;
+  const { word } = command.snapshot;
+  if (word !== undefined && users.length > 1) {
+    throw new CliError('No support for concatenating multiple snapshot');
+  }
+  await showSnapshot(first.node, command.snapshot);
 }
 
 function targetValues(command: ConvertArguments): OptionValues {

@@ -8,6 +8,8 @@ import type { Program } from '../../program.js';
 import { isHelp } from '../create/options.js';
 import { sizeArgument } from '../numbers.js';
 import { progressMode, type ProgressMode } from '../progress.js';
+import { snapshotChoice } from '../snapshot/view.js';
+import type { SnapshotChoice } from '../snapshot/view.js';
 import {
   FORCE_SHARE,
   FORMAT,
@@ -46,10 +48,10 @@ export const CONVERT_OPTIONS: readonly OptionSpec[] = [
   { name: 'parallel', short: 'm', argument: true },
   flag('out-of-order', 'W'),
   unsupported({ name: 'copy-offload', short: 'C' }),
-  unsupported({ name: 'snapshot', short: 'l', argument: true }),
+  { name: 'snapshot', short: 'l', argument: true },
   unsupported({ name: 'target-image-opts', long: 'target-image-opts' }),
-  unsupported({ name: 'bitmaps', long: 'bitmaps' }),
-  unsupported({ name: 'skip-broken-bitmaps', long: 'skip-broken-bitmaps' }),
+  { name: 'bitmaps', long: 'bitmaps' },
+  { name: 'skip-broken-bitmaps', long: 'skip-broken-bitmaps' },
   unsupported({ name: 'salvage', long: 'salvage' }),
 ];
 
@@ -58,6 +60,8 @@ const SECTOR = 512;
 
 export interface ConvertArguments {
   readonly sources: readonly string[];
+  /** The first source is read as one of its snapshots. */
+  readonly snapshot: SnapshotChoice | null;
   readonly target: string;
   readonly format: string | null;
   readonly imageOptions: boolean;
@@ -79,6 +83,8 @@ export interface ConvertArguments {
   readonly parallel: number | null;
   readonly outOfOrder: boolean;
   readonly progress: ProgressMode;
+  /** What becomes of the source's persistent bitmaps. */
+  readonly bitmaps: 'left' | 'copied' | 'copied, broken ones skipped';
 }
 
 /** The format's name when help on its options was asked for. */
@@ -90,11 +96,13 @@ export function parseConvert(args: readonly string[], program: Program): Convert
   let sparse = 4096;
   let rate = 0;
   let parallel: number | null = null;
+  let snapshot: SnapshotChoice | null = null;
   const operands = readVerbOptions(program, { args, specs: CONVERT_OPTIONS }, (name, value) => {
     if (name === 'options') optionLists.push(value);
     else if (name === 'sparse') sparse = sparseSize(value);
     else if (name === 'rate') rate = sizeArgument('rate limit', value);
     else if (name === 'parallel') parallel = parallelism(value);
+    else if (name === 'snapshot') snapshot = snapshotChoice(value, program);
     else given.set(name, value);
   });
   const outputFormat = given.get('output-format') ?? 'raw';
@@ -103,6 +111,9 @@ export function parseConvert(args: readonly string[], program: Program): Convert
   }
   if (given.has('target-is-zero') && !given.has('no-create')) {
     throw new CliError('--target-is-zero requires use of -n flag');
+  }
+  if (given.has('skip-broken-bitmaps') && !given.has('bitmaps')) {
+    throw new CliError('Use of --skip-broken-bitmaps requires --bitmaps');
   }
   if (optionLists.some(isHelp)) return { helpFor: outputFormat };
   const target = operands.at(-1);
@@ -114,6 +125,7 @@ export function parseConvert(args: readonly string[], program: Program): Convert
   refuseFormatWithOptions({ format, imageOptions });
   return {
     sources: operands.slice(0, -1),
+    snapshot,
     target,
     format,
     imageOptions,
@@ -132,7 +144,13 @@ export function parseConvert(args: readonly string[], program: Program): Convert
     parallel,
     outOfOrder: given.has('out-of-order'),
     progress: progressMode(given),
+    bitmaps: bitmapMode(given),
   };
+}
+
+function bitmapMode(given: ReadonlyMap<string, string>): ConvertArguments['bitmaps'] {
+  if (!given.has('bitmaps')) return 'left';
+  return given.has('skip-broken-bitmaps') ? 'copied, broken ones skipped' : 'copied';
 }
 
 function sparseSize(text: string): number {

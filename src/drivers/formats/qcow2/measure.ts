@@ -6,6 +6,7 @@
 
 import { BlockError, IMAGE_LIMITS } from '../../../base/index.js';
 import type { MeasuredSize, MeasureSource } from '../../../block/index.js';
+import { storedBitmapBytes } from './bitmaps/index.js';
 import {
   DEFAULT_CLUSTER_SIZE,
   MAX_CLUSTER_BITS,
@@ -50,7 +51,9 @@ export async function measureQcow2(
     const keepsAll = options['backing-file'] !== undefined;
     data = keepsAll ? virtualSize : await dataBytes(source, clusterSize);
   }
-  return { required: full - virtualSize + data, fullyAllocated: full };
+  const sizes = { required: full - virtualSize + data, fullyAllocated: full };
+  const bitmaps = options.version === 'v2' ? null : (source?.bitmaps ?? null);
+  return bitmaps === null ? sizes : { ...sizes, bitmaps: storedBitmapBytes(bitmaps, clusterSize) };
 }
 
 function requireOptions(options: MeasureOptions, clusterSize: number): void {

@@ -5,7 +5,7 @@
 // refused (inspect.ts). Opened read-write, unknown autoclear bits are cleared before anything
 // else is written. Errors carry the path of the image file.
 
-import { BlockError } from '../../../base/index.js';
+import { BlockError, hasBit } from '../../../base/index.js';
 import type { DriverNode, OpenContext } from '../../../block/index.js';
 import { loadCodec } from '../../../codec/index.js';
 import { readBitmaps } from './bitmaps/index.js';
@@ -13,7 +13,9 @@ import { checkCacheOptions } from './cache-options.js';
 import { dataFileOf } from './data-file.js';
 import { requireSupported, requireWritable, unsupportedFeature } from './features.js';
 import { codecOf, virtualSizeOf } from './header.js';
+import type { Qcow2Header } from './header.js';
 import { InspectedQcow2 } from './inspect.js';
+import { Compatible, ExtensionType } from './layout.js';
 import type { ImageOptions } from './metadata/index.js';
 import { Qcow2Node } from './node.js';
 import { QCOW2_REFUSED_OPTIONS } from './options.js';
@@ -57,7 +59,9 @@ async function reopenQcow2(
     }
     checkCacheOptions(options, current.image.clusterSize);
     requireLazyRefcounts(current.image.version, options);
-    return current;
+    const { headerIsLazy, lazyRefcounts } = current.image;
+    if ((options['lazy-refcounts'] ?? headerIsLazy) === lazyRefcounts) return current;
+    return await openImage(context, options, { path, current });
   } catch (error) {
     throw withPath(error, path);
   }
@@ -88,6 +92,7 @@ async function openImage(
   checkCacheOptions(options, header.geometry.clusterSize);
   requireLazyRefcounts(header.fields.version, options);
   const dataFile = await dataFileOf(context, header);
+  if (current === null) warnOfBitmaps(context, header);
   const structures = new Qcow2Structures(file, header);
   if (!context.readOnly) {
     if (context.repairs !== true) requireWritable(header, { path });
@@ -97,6 +102,7 @@ async function openImage(
   const { fields } = header;
   const codec = codecOf(header);
   await loadCodec(codec);
+  const lazy = hasBit(fields.compatibleFeatures, Compatible.lazyRefcounts);
   const imageOptions: ImageOptions = {
     ...tables,
     label: path,
@@ -113,6 +119,8 @@ async function openImage(
     dataFile,
     dataFileRaw: header.dataFileRaw,
     structures,
+    headerIsLazy: lazy,
+    lazyRefcounts: options['lazy-refcounts'] ?? lazy,
     reportCorruption: (message) => context.reportCorruption?.({ message, fatal: true }),
   };
   const node = new Qcow2Node(imageOptions, reopenQcow2);
@@ -126,13 +134,33 @@ async function openImage(
     attach: context.repairs !== true,
   });
   if (context.readOnly || context.repairs === true) return node;
-  node.makeDue(() => structures.clearAutoclear());
-  // Both are writes, which are not due before the whole reopen is.
+  node.makeDue(async () => {
+    await structures.clearAutoclear();
+    if (hasStaleBitmaps(header)) await structures.dropStaleBitmaps();
+    await node.repairDirty();
+  });
+  // All are writes, which are not due before the whole reopen is.
   if (current === null) await node.becameWritable();
   return node;
 }
 
-/** Refcounts are always kept exact here, which lazy refcounts allow; version 2 has none. */
+/** There are bitmaps that somebody has not kept. */
+function hasStaleBitmaps({ extensions, bitmaps }: Qcow2Header): boolean {
+  return bitmaps === null && extensions.some(({ type }) => type === ExtensionType.bitmaps);
+}
+
+/** They are left where they are, but not used any more. */
+function warnOfBitmaps(context: OpenContext, header: Qcow2Header): void {
+  if (!hasStaleBitmaps(header)) return;
+  const act = header.fields.version < 3 ? 'may modify' : 'modified';
+  context.warn?.(
+    `a program lacking bitmap support ${act} this file, so all bitmaps are now considered ` +
+      'inconsistent\nSome clusters may be leaked, ' +
+      "run 'qemu-img check -r' on the image file to fix.",
+  );
+}
+
+/** Version 2 has none. */
 function requireLazyRefcounts(version: number, options: Qcow2Options): void {
   if (options['lazy-refcounts'] !== true || version >= 3) return;
   throw new BlockError(

@@ -101,6 +101,15 @@ export class Qcow2Structures implements Structures {
     });
   }
 
+  /** Takes bitmaps out of the header that are not trusted; they stay where that is not safe. */
+  async dropStaleBitmaps(): Promise<void> {
+    try {
+      await this.changeBitmaps(null);
+    } catch (error) {
+      if (!(error instanceof BlockError) || error.kind !== 'no-space') throw error;
+    }
+  }
+
   backingLink(): BackingLink | null {
     const { backingFile, backingFormat } = this.#header;
     return backingFile === null ? null : { file: backingFile, format: backingFormat };

@@ -13,7 +13,7 @@ import {
   validateStruct,
 } from '../../../../base/index.js';
 import { readRequest } from '../../../../block/index.js';
-import type { Node } from '../../../../block/index.js';
+import type { MeasuredBitmap, Node } from '../../../../block/index.js';
 import type { BitmapsPlace, Qcow2Header } from '../header.js';
 import { BITMAP_ENTRY, BITMAP_FLAGS_OFFSET, BitmapFlag } from '../layout.js';
 
@@ -172,6 +172,21 @@ export function* flagOffsets(entries: readonly BitmapEntry[]): Generator<number>
     yield offset + BITMAP_FLAGS_OFFSET;
     offset += entryBytes(nameBytes.length);
   }
+}
+
+/** Bytes that bitmaps take in an image with clusters of that size: bits, tables, directory. */
+export function storedBitmapBytes(
+  bitmaps: readonly MeasuredBitmap[],
+  clusterSize: number,
+): number {
+  let clusters = 0;
+  let directory = 0;
+  for (const { name, size, granularity } of bitmaps) {
+    const bits = clustersOfBits({ size, clusterSize }, granularity);
+    clusters += bits + Math.ceil((bits * 8) / clusterSize);
+    directory += entryBytes(Buffer.byteLength(name ?? ''));
+  }
+  return (clusters + Math.ceil(directory / clusterSize)) * clusterSize;
 }
 
 /** What info lists of an image that is only looked at. */

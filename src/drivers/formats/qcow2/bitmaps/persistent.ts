@@ -75,6 +75,10 @@ export class PersistentBitmaps implements BitmapStore {
     this.#header = options.header;
   }
 
+  get keeps(): boolean {
+    return this.#store.image.version >= 3;
+  }
+
   get facts(): BitmapFacts[] {
     return this.#entries.map(factsOf);
   }
@@ -180,7 +184,8 @@ export class PersistentBitmaps implements BitmapStore {
   /** Stores what the node has, and trusts it from then on. A failure leaves all marked in use. */
   store(): Promise<void> {
     return this.#turns.run(async () => {
-      const stored = bitmapsOf(this.#node).filter(
+      // Of those that are new the newest comes first, as in the reference.
+      const stored = bitmapsOf(this.#node).toReversed().filter(
         ({ persistent, inconsistent, readOnly, leaving }) =>
           persistent && !inconsistent && !readOnly && !leaving,
       );
@@ -314,6 +319,12 @@ export class PersistentBitmaps implements BitmapStore {
     }
     if (bytes <= IMAGE_LIMITS.qcow2BitmapDirectoryBytes) return null;
     return 'Not enough space in the bitmap directory';
+  }
+
+  /** Throws where the node has any bitmap, be it kept with the image or not. */
+  requireNone(): void {
+    if (bitmapsOf(this.#node).length === 0) return;
+    throw new BlockError('busy', 'Device has active dirty bitmaps');
   }
 
   /** Throws where a stored bitmap cannot follow another size of the image. */
