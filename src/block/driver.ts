@@ -9,7 +9,7 @@
 import type { Eventually, PermissionPair } from '../base/index.js';
 import type { ClusterCodec } from '../codec/index.js';
 import type { Host, HostFile } from '../host/index.js';
-import type { BlockStatus } from './block-status.js';
+import type { BlockStatus, StatusRuns } from './block-status.js';
 import type { Child } from './child.js';
 import type { Extent, Lease, TargetReservation } from './extent.js';
 import type { Node } from './node.js';
@@ -123,8 +123,9 @@ export interface NewSnapshot {
   readonly name: string;
   readonly dateSeconds: number;
   readonly dateNanoseconds: number;
-  /** Nanoseconds that the machine has run. */
-  readonly vmClock: number;
+  /** How long the machine has run. */
+  readonly vmClockSeconds: number;
+  readonly vmClockNanoseconds: number;
   /** Instructions that the machine has run, where they are counted. */
   readonly icount?: number;
 }
@@ -137,6 +138,8 @@ export type SnapshotKey = Pick<SnapshotFacts, 'id' | 'name'>;
  * no request running, and leaves the image as it was when it rejects.
  */
 export interface InternalSnapshots {
+  /** This image cannot hold any although others of its format can. */
+  readonly isRefused: boolean;
   /** In the order of the image's table. */
   list(): readonly SnapshotFacts[];
   create(wish: NewSnapshot): Promise<SnapshotFacts>;
@@ -221,6 +224,10 @@ export interface DriverNode {
    * Status of this layer at `offset`; `exact` asks for zeroes to be told from data at some cost.
    */
   blockStatus?(offset: number, length: number, exact: boolean): Eventually<BlockStatus>;
+  /** Many runs at once (see fillStatusRuns()); beside a native blockStatus. */
+  statusRuns?(offset: number, length: number, runs: StatusRuns): Eventually<void>;
+  /** What the function dataSpan() gives; of drivers that store bytes themselves. */
+  dataSpan?(offset: number, length: number): number;
   truncate?(size: number, options: TruncateOptions): Eventually<void>;
 
   /**

@@ -10,9 +10,8 @@ export {
   changeBackingFile,
   prepareSnapshotInto,
   prepareSnapshotOnto,
-  snapshotInto,
-  snapshotOnto,
 } from './snapshot.js';
+export { deleteInternalSnapshot, prepareInternalSnapshot } from './internal-snapshot.js';
 export type { PreparedSnapshot } from './snapshot.js';
 export { EventBus } from './events.js';
 export { storedBytes } from './stored-bytes.js';

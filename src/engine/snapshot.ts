@@ -68,18 +68,6 @@ export async function prepareSnapshotInto(
   return { commit: () => end(() => change.commit()), abort: () => end(() => change.undo()) };
 }
 
-export async function snapshotOnto(engine: Engine, node: Node, overlay: string): Promise<void> {
-  await (await prepareSnapshotOnto(engine, node, overlay)).commit();
-}
-
-export async function snapshotInto(
-  engine: Engine,
-  node: Node,
-  request: SnapshotFile,
-): Promise<void> {
-  await (await prepareSnapshotInto(engine, node, request)).commit();
-}
-
 async function openOverlay(engine: Engine, node: Node, request: SnapshotFile): Promise<Node> {
   const { graph } = engine;
   if (request.name === undefined) {

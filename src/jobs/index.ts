@@ -1,10 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-export {
-  prepareBackup,
-  prepareDriveBackup,
-  startBackup,
-  startDriveBackup,
-} from './backup/index.js';
+export { prepareBackup, prepareDriveBackup } from './backup/index.js';
 export { startCommit } from './commit/index.js';
 export { startCreate } from './create/index.js';
 export { Job } from './job.js';

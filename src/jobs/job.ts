@@ -463,6 +463,7 @@ export class Job {
     this.#cancelRequested = true;
     if (!this.#userPaused) return;
     this.#userPaused = false;
+    this.#report.ioStatus = 'ok';
     this.#pauseCount -= 1;
     this.#leavePause();
   }

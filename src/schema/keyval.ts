@@ -6,8 +6,6 @@
 // become lists. The leaves are strings: validate(…, 'keyval') gives them their types.
 
 import { BlockError } from '../base/index.js';
-import { validate } from './validate.js';
-import type { Type } from './types.js';
 
 type Tree = { [key: string]: string | Tree };
 export type KeyvalTree = { readonly [key: string]: string | KeyvalTree | readonly KeyvalValue[] };
@@ -112,9 +110,4 @@ export function parseKeyval(text: string, impliedKey: string | null = null): Key
   const tree: Tree = {};
   for (const pair of splitPairs(text, impliedKey)) insert(tree, pair);
   return listify(tree, '') as KeyvalTree;
-}
-
-/** Parses and checks a keyval option by its type. */
-export function readKeyval<T>(type: Type<T>, text: string, impliedKey: string | null = null): T {
-  return validate(type, parseKeyval(text, impliedKey), '', 'keyval');
 }

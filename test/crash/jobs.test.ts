@@ -5,7 +5,7 @@ import { SeededRandom } from '../../src/base/index.js';
 import { operationRefusal } from '../../src/block/index.js';
 import { CrashDisk, MemoryHost } from '../../src/host/index.js';
 import type { HostOperation } from '../../src/host/index.js';
-import { startBackup, startStream } from '../../src/jobs/index.js';
+import { startStream } from '../../src/jobs/index.js';
 import type { Job } from '../../src/jobs/index.js';
 import {
   createImage,
@@ -20,6 +20,7 @@ import {
 } from '../helpers/job-stage.js';
 import type { Stage } from '../helpers/job-stage.js';
 import { forEachSeed } from '../helpers/seeds.js';
+import { startBackup } from '../helpers/start-backup.js';
 
 const SIZE = 2 ** 20;
 const CLUSTERS = [65_536, 4096, 16_384];

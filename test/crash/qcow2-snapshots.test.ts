@@ -25,6 +25,7 @@ import { backingNode, openOn } from '../helpers/qcow2-node.js';
 import type { OpenedImage } from '../helpers/qcow2-node.js';
 
 const SECTOR = 512;
+const DATE = { dateSeconds: 1, dateNanoseconds: 2, vmClockSeconds: 3, vmClockNanoseconds: 4 };
 const SUBSETS = 2;
 
 interface Setting {
@@ -105,9 +106,8 @@ class Run {
       case 'create': {
         const name = `s${(this.#names += 1)}`;
         this.#sizes.set(name, active.length);
-        const date = { dateSeconds: 1, dateNanoseconds: 2, vmClock: 3 };
         try {
-          await all.create({ name, ...date });
+          await all.create({ name, ...DATE });
         } catch (error) {
           expect(String(error)).toContain('too many references');
           return this.state;

@@ -10,7 +10,7 @@ import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from
 import { Permission } from '../../src/base/index.js';
 import { RequestFlag } from '../../src/block/index.js';
 import type { Backend, TruncateOptions } from '../../src/block/index.js';
-import { createEngine, snapshotInto } from '../../src/engine/index.js';
+import { createEngine, prepareSnapshotInto } from '../../src/engine/index.js';
 import type { Engine } from '../../src/engine/index.js';
 import { nativeAddon, openDefaultHost } from '../../src/host/index.js';
 import { errorOf, pattern, READ_WRITE } from '../helpers/graph.js';
@@ -142,7 +142,7 @@ describe.skipIf(!hasDevice)('a block device', () => {
     const node = await engine.addNode({ ...below, 'node-name': 'base' });
     const guest = await engine.graph.attach(node, 'guest', READ_WRITE);
     const request = { file: path, name: 'snap', format: 'qcow2', existing: false };
-    await snapshotInto(engine, node, request);
+    await (await prepareSnapshotInto(engine, node, request)).commit();
     await guest.write(0, session);
     expect(guest.node.primary?.driver.name).toBe('host_device');
     await guest.detach();

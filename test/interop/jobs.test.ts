@@ -9,17 +9,12 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { SeededRandom } from '../../src/base/index.js';
 import type { NodeOptions } from '../../src/block/index.js';
 import { openDefaultHost } from '../../src/host/index.js';
-import {
-  startBackup,
-  startCommit,
-  startCreate,
-  startMirror,
-  startStream,
-} from '../../src/jobs/index.js';
+import { startCommit, startCreate, startMirror, startStream } from '../../src/jobs/index.js';
 import type { Job } from '../../src/jobs/index.js';
 import { Guest, makeStage, turns } from '../helpers/job-stage.js';
 import type { Stage } from '../helpers/job-stage.js';
 import { peer } from '../helpers/peers.js';
+import { startBackup } from '../helpers/start-backup.js';
 
 const qemuImg = peer('qemu-img');
 const qemuIo = peer('qemu-io');

@@ -10,8 +10,8 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import {
   changeBackingFile,
   createEngine,
-  snapshotInto,
-  snapshotOnto,
+  prepareSnapshotInto,
+  prepareSnapshotOnto,
 } from '../../src/engine/index.js';
 import type { Engine, ReferenceHabits } from '../../src/engine/index.js';
 import { openDefaultHost } from '../../src/host/index.js';
@@ -56,7 +56,7 @@ describe.skipIf(qemuImg === null)('snapshots beside the real programs', () => {
     const guest = await engine.graph.attach(top, 'guest', READ_WRITE);
     await guest.write(0, pattern(65_536, 1));
     const request = { file: path('snap.qcow2'), name: 'snap', format: 'qcow2', existing: false };
-    await snapshotInto(engine, top, request);
+    await (await prepareSnapshotInto(engine, top, request)).commit();
     expect(guest.node.name).toBe('snap');
     expect(top.readOnly).toBe(true);
     await guest.write(4096, pattern(4096, 2));
@@ -89,7 +89,8 @@ describe.skipIf(qemuImg === null)('snapshots beside the real programs', () => {
       backing: { driver: 'qcow2', file: { driver: 'file', filename: path('other.qcow2') } },
     });
     const request = { file: path('snap.qcow2'), name: 'snap', format: 'qcow2', existing: false };
-    await snapshotInto(engine, engine.graph.require('top'), request);
+    const top = engine.graph.require('top');
+    await (await prepareSnapshotInto(engine, top, request)).commit();
     await engine.close();
     const name = String(info('snap.qcow2')['backing-filename']);
     expect(name).toContain(path('other.qcow2'));
@@ -105,10 +106,10 @@ describe.skipIf(qemuImg === null)('snapshots beside the real programs', () => {
     const names = (): string[] => [...engine.graph.nodes].map((node) => node.name);
     const nodes = names();
     const request = { file: path('no/snap.qcow2'), name: 's', format: 'qcow2', existing: false };
-    await errorOf(() => snapshotInto(engine, top, request));
-    await errorOf(() => snapshotInto(engine, top, { ...request, file: path('top.qcow2') }));
-    await errorOf(() => snapshotInto(engine, top, { ...request, existing: true }));
-    await errorOf(() => snapshotOnto(engine, top, 'top'));
+    await errorOf(() => prepareSnapshotInto(engine, top, request));
+    await errorOf(() => prepareSnapshotInto(engine, top, { ...request, file: path('top.qcow2') }));
+    await errorOf(() => prepareSnapshotInto(engine, top, { ...request, existing: true }));
+    await errorOf(() => prepareSnapshotOnto(engine, top, 'top'));
     expect(guest.node).toBe(top);
     expect(top.readOnly).toBe(false);
     expect(names()).toEqual(nodes);

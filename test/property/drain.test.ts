@@ -15,7 +15,7 @@ import { CopyEngine, createLanes } from '../../src/block/copy/index.js';
 import { ThrottleGroup, UNLIMITED, withLimits } from '../../src/block/throttle/index.js';
 import { DRIVER_LOADERS } from '../../src/engine/catalog.js';
 import { MemoryHost } from '../../src/host/index.js';
-import { JobRegistry, startBackup, startStream } from '../../src/jobs/index.js';
+import { JobRegistry, startStream } from '../../src/jobs/index.js';
 import type { Job } from '../../src/jobs/index.js';
 import {
   createImage,
@@ -24,6 +24,7 @@ import {
   readAll,
   scribble,
 } from '../helpers/job-stage.js';
+import { startBackup } from '../helpers/start-backup.js';
 
 const CLUSTER = 65_536;
 const SIZE = 32 * CLUSTER;

@@ -4,7 +4,6 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { BlockError, Permission, SeededRandom } from '../../src/base/index.js';
-import { startBackup } from '../../src/jobs/index.js';
 import type { Backend, Driver, NodeOptions } from '../../src/block/index.js';
 import { copyBeforeWrite } from '../../src/drivers/filters/copy-before-write/index.js';
 import { snapshotAccess } from '../../src/drivers/filters/snapshot-access/index.js';
@@ -21,6 +20,7 @@ import {
 } from '../helpers/job-stage.js';
 import type { Stage } from '../helpers/job-stage.js';
 import { forEachSeed } from '../helpers/seeds.js';
+import { startBackup } from '../helpers/start-backup.js';
 import { testDriver } from '../helpers/test-driver.js';
 
 const SIZE = 2 ** 20 + 4096;

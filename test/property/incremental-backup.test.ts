@@ -5,7 +5,6 @@ import { describe, expect, it } from 'vitest';
 import { ManualClock, SeededRandom } from '../../src/base/index.js';
 import { addBitmap, findBitmap, shownBitmapsOf } from '../../src/block/index.js';
 import { CrashDisk } from '../../src/host/index.js';
-import { startBackup } from '../../src/jobs/index.js';
 import type { Job } from '../../src/jobs/index.js';
 import {
   createImage,
@@ -20,6 +19,7 @@ import {
 } from '../helpers/job-stage.js';
 import type { Stage } from '../helpers/job-stage.js';
 import { forEachSeed } from '../helpers/seeds.js';
+import { startBackup } from '../helpers/start-backup.js';
 
 const SIZE = 3 * 2 ** 19 + 1536;
 const SECTOR = 512;

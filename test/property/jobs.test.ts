@@ -4,7 +4,7 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { Permission, SeededRandom } from '../../src/base/index.js';
 import { copyImage } from '../../src/block/copy/index.js';
-import { startBackup, startStream } from '../../src/jobs/index.js';
+import { startStream } from '../../src/jobs/index.js';
 import type { Job } from '../../src/jobs/index.js';
 import {
   createImage,
@@ -18,6 +18,7 @@ import {
   turns,
 } from '../helpers/job-stage.js';
 import type { Stage } from '../helpers/job-stage.js';
+import { startBackup } from '../helpers/start-backup.js';
 
 const SIZE = 3 * 2 ** 19;
 const RUNS = 20;

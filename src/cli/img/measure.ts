@@ -14,7 +14,10 @@ import type { Program } from '../program.js';
 import { createFormat, OptionMistake, OptionValues } from './create/options.js';
 import { sizeArgument } from './numbers.js';
 import { openImage, withSession } from './session.js';
+import { showSnapshot, snapshotChoice } from './snapshot/view.js';
+import type { SnapshotChoice } from './snapshot/view.js';
 import type { ImageName, Session } from './session.js';
+import { LayerRuns } from './status/index.js';
 import {
   FORCE_SHARE,
   FORMAT,
@@ -35,7 +38,7 @@ const OPTIONS: readonly OptionSpec[] = [
   { name: 'options', short: 'o', argument: true },
   OUTPUT,
   { name: 'size', long: 'size', argument: true },
-  { name: 'snapshot', short: 'l', argument: true, unsupported: true },
+  { name: 'snapshot', short: 'l', argument: true },
   FORCE_SHARE,
 ];
 
@@ -43,6 +46,8 @@ interface MeasureArguments {
   readonly image: ImageName | null;
   /** Bytes; null with an image. */
   readonly size: number | null;
+  /** The image is read as one of its snapshots. */
+  readonly snapshot: SnapshotChoice | null;
   readonly outputFormat: string;
   readonly lists: readonly string[];
   readonly shape: OutputFormat;
@@ -62,17 +67,19 @@ function parse(args: readonly string[], program: Program): MeasureArguments {
   const lists: string[] = [];
   let size: number | null = null;
   let shape: OutputFormat = 'human';
+  let snapshot: SnapshotChoice | null = null;
   const operands = readVerbOptions(program, { args, specs: OPTIONS }, (name, value) => {
     if (name === 'options') lists.push(value);
     else if (name === 'size') size = sizeArgument('image size', value);
     else if (name === 'output') shape = outputFormat(value);
+    else if (name === 'snapshot') snapshot = snapshotChoice(value, program);
     else given.set(name, value);
   });
   const [text] = operands;
   const format = given.get('format') ?? null;
   const imageOptions = given.has('image-opts');
   if (operands.length > 1) throw new CliError('At most one filename argument is allowed.');
-  if (text === undefined && (imageOptions || format !== null)) {
+  if (text === undefined && (imageOptions || format !== null || snapshot !== null)) {
     throw new CliError('--image-opts, -f, and -l require a filename argument.');
   }
   if (text === undefined && size === null) {
@@ -85,6 +92,7 @@ function parse(args: readonly string[], program: Program): MeasureArguments {
   return {
     image: text === undefined ? null : { text, format, imageOptions },
     size,
+    snapshot,
     outputFormat: given.get('output-format') ?? 'raw',
     lists,
     shape,
@@ -101,6 +109,7 @@ async function runMeasure(
   const policy = { forceShare: command.share };
   const node =
     image === null ? null : await openImage(session, { image, readOnly: true, policy });
+  if (node !== null && command.snapshot !== null) await showSnapshot(node, command.snapshot);
   const values = targetValues(command, program);
   if (command.size !== null) values.set('size', String(command.size));
   const members = values.members(['data_file', 'data_file_raw']);
@@ -133,23 +142,35 @@ function targetValues(command: MeasureArguments, program: Program): OptionValues
   return values;
 }
 
-/** What the image reads as, layer by layer. */
+/** What the image reads as, layer by layer; pieces alike that follow each other are one. */
 function sourceOf(top: Node): MeasureSource {
+  const layers: LayerRuns[] = [];
+  for (let node: Node | null = top; node !== null; node = backingOf(node)) {
+    layers.push(new LayerRuns(skipFilters(node)));
+  }
   return {
     length: top.length,
     bitmaps: persistentOf(top),
     async next(offset) {
-      let remaining = top.length - offset;
-      for (let node: Node | null = top; node !== null; node = backingOf(node)) {
-        const layer = skipFilters(node);
-        if (offset >= layer.length) break;
-        remaining = Math.min(remaining, layer.length - offset);
-        const asked = layer.blockStatus(offset, remaining, true);
-        const status = asked instanceof Promise ? await asked : asked;
-        remaining = Math.min(remaining, status.length);
-        if (status.allocated) return { data: status.data && !status.zero, length: remaining };
+      let data: boolean | null = null;
+      let at = offset;
+      while (at < top.length) {
+        let remaining = top.length - at;
+        let isData = false;
+        for (const layer of layers) {
+          if (at >= layer.node.length) break;
+          remaining = Math.min(remaining, layer.node.length - at);
+          const found = layer.find(at);
+          if (found instanceof Promise) await found;
+          remaining = Math.min(remaining, layer.lengthFrom(at));
+          isData = layer.isAllocated && layer.isData;
+          if (layer.isAllocated) break;
+        }
+        if (data !== null && isData !== data) break;
+        data = isData;
+        at += remaining;
       }
-      return { data: false, length: remaining };
+      return { data: data === true, length: at - offset };
     },
   };
 }

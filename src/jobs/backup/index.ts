@@ -6,7 +6,6 @@ import { toBlockError } from '../../base/index.js';
 import { requireOperation } from '../../block/index.js';
 import type { Node } from '../../block/index.js';
 import { backingOf } from '../../block/copy/index.js';
-import type { Job } from '../job.js';
 import type { JobTransaction } from '../job-transaction.js';
 import { createImageFile, imageFormat, openImageFile } from '../new-image.js';
 import { prepareWork } from '../start.js';
@@ -18,38 +17,6 @@ import { planBackup } from './plan.js';
 import type { BackupArguments, BackupPlan } from './plan.js';
 
 export { backupOptions, driveBackupOptions } from './options.js';
-
-export async function startBackup(registry: JobRegistry, args: BackupOptions): Promise<Job> {
-  const source = registry.node(args.device);
-  registry.node(args.target);
-  return startDrained(registry, source, () => prepareBackup(registry, args));
-}
-
-/** Deprecated: the target should be created and opened by commands of their own. */
-export async function startDriveBackup(
-  registry: JobRegistry,
-  args: DriveBackupOptions,
-): Promise<Job> {
-  const source = registry.node(args.device);
-  return startDrained(registry, source, () => prepareDriveBackup(registry, args));
-}
-
-async function startDrained(
-  registry: JobRegistry,
-  source: Node,
-  prepare: () => Promise<PreparedJob>,
-): Promise<Job> {
-  const section = await registry.graph.drain([source]);
-  let prepared: PreparedJob;
-  try {
-    prepared = await prepare();
-    await prepared.start();
-  } finally {
-    section.end();
-  }
-  await prepared.throughIfEmpty();
-  return prepared.job;
-}
 
 /** Who calls it holds the source drained until the job is started or thrown away. */
 export async function prepareBackup(
@@ -123,6 +90,8 @@ async function makeTarget(
       filename: args.target,
       size: source.length,
       backing,
+      // It is opened by what its header says, so the name must hold as it stands.
+      ...(onSource ? {} : { backingName: 'checked' as const }),
     });
   }
   const target = await openImageFile(registry, {

@@ -3,7 +3,6 @@
 import { describe, expect, it } from 'vitest';
 import { Permission } from '../../../src/base/index.js';
 import type { NodeOptions } from '../../../src/block/index.js';
-import { startBackup } from '../../../src/jobs/index.js';
 import {
   createImage,
   firstDifference,
@@ -16,6 +15,7 @@ import {
   turns,
 } from '../../helpers/job-stage.js';
 import type { Stage } from '../../helpers/job-stage.js';
+import { startBackup } from '../../helpers/start-backup.js';
 
 const SIZE = 2 ** 20;
 

@@ -5,7 +5,6 @@ import { Permission, SeededRandom } from '../../../src/base/index.js';
 import type { NodeOptions } from '../../../src/block/index.js';
 import { CrashDisk } from '../../../src/host/index.js';
 import type { MemoryHost } from '../../../src/host/index.js';
-import { startBackup } from '../../../src/jobs/index.js';
 import type { Job } from '../../../src/jobs/index.js';
 import {
   createImage,
@@ -18,6 +17,7 @@ import {
   turns,
 } from '../../helpers/job-stage.js';
 import type { Stage } from '../../helpers/job-stage.js';
+import { startBackup } from '../../helpers/start-backup.js';
 
 const UNIT = 65_536;
 const UNITS = 16;

@@ -4,8 +4,9 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { must, Permission, SeededRandom, systemClock } from '../../../src/base/index.js';
 import { createEngine } from '../../../src/engine/index.js';
-import { startBackup, startCreate } from '../../../src/jobs/index.js';
+import { startCreate } from '../../../src/jobs/index.js';
 import { DiskModel, GuestWriter, MemoryHost } from '../../../src/testing/index.js';
+import { startBackup } from '../../helpers/start-backup.js';
 
 const SIZE = 1_310_720;
 

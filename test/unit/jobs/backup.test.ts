@@ -2,7 +2,6 @@
 import { describe, expect, it } from 'vitest';
 import { operationRefusal } from '../../../src/block/index.js';
 import { MemoryHost } from '../../../src/host/index.js';
-import { startBackup } from '../../../src/jobs/index.js';
 import {
   createImage,
   firstDifference,
@@ -16,6 +15,7 @@ import {
 } from '../../helpers/job-stage.js';
 import type { Stage } from '../../helpers/job-stage.js';
 import { forEachSeed } from '../../helpers/seeds.js';
+import { startBackup } from '../../helpers/start-backup.js';
 
 const SIZE = 2 ** 21;
 const BACKUP = { 'job-id': 'b', device: 'top', target: 'target', sync: 'full' } as const;

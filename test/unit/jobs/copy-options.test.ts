@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Options that change how a job copies, each by what it does to the copying.
 import { describe, expect, it } from 'vitest';
-import { startBackup, startDriveMirror, startMirror } from '../../../src/jobs/index.js';
+import { startDriveMirror, startMirror } from '../../../src/jobs/index.js';
 import type { Job } from '../../../src/jobs/index.js';
 import {
   createImage,
@@ -13,6 +13,7 @@ import {
   turns,
 } from '../../helpers/job-stage.js';
 import type { Stage } from '../../helpers/job-stage.js';
+import { startBackup } from '../../helpers/start-backup.js';
 
 const CLUSTER = 65_536;
 const SIZE = 64 * CLUSTER;

@@ -5,10 +5,10 @@ import { runInNewContext } from 'node:vm';
 import { describe, expect, it } from 'vitest';
 import { addBitmap, shownBitmapsOf } from '../../../src/block/index.js';
 import type { NodeOptions } from '../../../src/block/index.js';
-import { startBackup } from '../../../src/jobs/index.js';
 import type { Job } from '../../../src/jobs/index.js';
 import { makeStage, turns } from '../../helpers/job-stage.js';
 import type { Stage } from '../../helpers/job-stage.js';
+import { startBackup } from '../../helpers/start-backup.js';
 
 const PAUSED_JOBS = 500;
 const SHORT_JOBS = 2000;

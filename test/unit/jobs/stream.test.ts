@@ -3,7 +3,7 @@ import { describe, expect, it } from 'vitest';
 import { BlockError, ManualClock } from '../../../src/base/index.js';
 import { addBitmap, operationRefusal } from '../../../src/block/index.js';
 import { MemoryHost } from '../../../src/host/index.js';
-import { startBackup, startStream } from '../../../src/jobs/index.js';
+import { startStream } from '../../../src/jobs/index.js';
 import {
   createImage,
   firstDifference,
@@ -15,6 +15,7 @@ import {
   turns,
 } from '../../helpers/job-stage.js';
 import type { Stage } from '../../helpers/job-stage.js';
+import { startBackup } from '../../helpers/start-backup.js';
 
 async function chainStage(): Promise<Stage & { readonly guest: Guest }> {
   const stage = makeStage();

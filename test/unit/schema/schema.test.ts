@@ -15,7 +15,6 @@ import {
   optional,
   parseKeyval,
   parseSizeText,
-  readKeyval,
   size,
   str,
   struct,
@@ -153,6 +152,10 @@ describe('static types', () => {
   });
 });
 
+/** As the daemon reads its options. */
+const readKeyval = (text: string, impliedKey: string | null = null): unknown =>
+  validate(node, parseKeyval(text, impliedKey), '', 'keyval');
+
 describe('key=value options', () => {
   it('nest by dots, undo doubled commas and take an implied first key', () => {
     expect(parseKeyval('format,file.driver=file,file.filename=a,,b.img', 'driver')).toEqual({
@@ -162,19 +165,19 @@ describe('key=value options', () => {
   });
 
   it('convert leaves by their type', () => {
-    expect(readKeyval(node, 'null,size=0x10,limit=1.5k,on=yes', 'driver')).toEqual({
+    expect(readKeyval('null,size=0x10,limit=1.5k,on=yes', 'driver')).toEqual({
       driver: 'null',
       size: 16,
       limit: 1536,
       on: true,
     });
-    expect(readKeyval(node, 'file,filename=x,tags.0=a,tags.1=b', 'driver')).toMatchObject({
+    expect(readKeyval('file,filename=x,tags.0=a,tags.1=b', 'driver')).toMatchObject({
       tags: ['a', 'b'],
     });
   });
 
   it('let a later value win', () => {
-    expect(readKeyval(node, 'driver=file,driver=empty')).toEqual({ driver: 'empty' });
+    expect(readKeyval('driver=file,driver=empty')).toEqual({ driver: 'empty' });
   });
 
   it.each([
@@ -192,7 +195,7 @@ describe('key=value options', () => {
     ['', "Parameter 'driver' is missing"],
     ['null,size=18446744073709551616', "Parameter 'size' expects integer"],
   ])('%j is refused in the words of the reference', (text, message) => {
-    expect(() => readKeyval(node, text, 'driver')).toThrow(message);
+    expect(() => readKeyval(text, 'driver')).toThrow(message);
   });
 
   it('read sizes as the command lines write them', () => {

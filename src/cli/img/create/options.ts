@@ -270,7 +270,7 @@ function invalid(message: string): BlockError {
 }
 
 /** Pieces between single commas; a doubled comma stands for one. */
-function splitCommas(text: string): string[] {
+export function splitCommas(text: string): string[] {
   return text
     .replaceAll(',,', '\0')
     .split(',')

@@ -30,7 +30,7 @@ export function requireSupported(header: Qcow2Header, context: { path: string })
   if (reason !== null) throw new BlockError('unsupported', reason, context);
 }
 
-/** Refuses read-write on images marked dirty or corrupt. */
+/** Refuses read-write on images marked corrupt. */
 export function requireWritable(header: Qcow2Header, context: { path: string }): void {
   const bits = header.fields.incompatibleFeatures;
   const word = `incompatible_features 0x${bits.lo.toString(16)}`;
@@ -38,14 +38,6 @@ export function requireWritable(header: Qcow2Header, context: { path: string }):
     throw new BlockError(
       'access-denied',
       `qcow2: Image is corrupt; cannot be opened read/write (${word})`,
-      context,
-    );
-  }
-  if (hasBit(bits, Incompatible.dirty)) {
-    throw new BlockError(
-      'unsupported',
-      'qcow2: Image has the dirty bit set; it cannot be opened read/write because rebuilding ' +
-        `refcounts is not supported (${word})`,
       context,
     );
   }

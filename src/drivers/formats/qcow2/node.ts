@@ -21,6 +21,7 @@ import type {
   NodeLimits,
   OpenContext,
   Request,
+  StatusRuns,
   TargetReservation,
   TruncateOptions,
 } from '../../../block/index.js';
@@ -168,6 +169,10 @@ export class Qcow2Node implements DriverNode {
     return this.#mapper.blockStatus(offset, length, exact);
   }
 
+  statusRuns(offset: number, length: number, runs: StatusRuns): Eventually<void> {
+    return this.#mapper.statusRuns(offset, length, runs);
+  }
+
   planExtents(offset: number, length: number): Eventually<readonly Extent[] | null> {
     return this.#mapper.planExtents(offset, length);
   }
@@ -239,7 +244,7 @@ export class Qcow2Node implements DriverNode {
 
   async check(repair: 'none' | 'leaks' | 'all'): Promise<CheckResult> {
     const writable = !this.image.readOnly && !this.image.corrupt;
-    if (writable) await this.#store.flusher.flushAll();
+    if (writable) await this.#store.flusher.settle();
     if (writable && repair !== 'none') await this.becameWritable();
     const result = await this.image.structures.check(repair);
     if (repair !== 'none') {
@@ -264,12 +269,12 @@ export class Qcow2Node implements DriverNode {
   /** Bitmaps are stored last: they are trusted from then on, and any change marks them again. */
   async prepareReadOnly(): Promise<void> {
     await this.#flushOut();
-    if (this.image.readOnly || this.image.corrupt || this.#bitmaps === null) return;
+    if (this.image.readOnly || this.image.corrupt) return;
     try {
-      await this.#bitmaps.store();
-      await this.#store.flusher.flushAll();
+      await this.#bitmaps?.store();
+      await this.#markClean();
     } finally {
-      if (this.#bitmaps.isTrusted) this.#makeDue();
+      if (this.#bitmaps?.isTrusted === true) this.#makeDue();
     }
   }
 
@@ -299,12 +304,27 @@ export class Qcow2Node implements DriverNode {
     if (this.#closed) return;
     this.#closed = true;
     await this.#flushOut();
+    await this.#markClean();
   }
 
   async #flushOut(): Promise<void> {
     await this.image.marked;
     if (this.image.readOnly || this.image.corrupt) return;
     await this.#store.flusher.flushAll();
+  }
+
+  async #markClean(): Promise<void> {
+    if (!this.image.readOnly && !this.image.corrupt) await this.#store.flusher.settle();
+  }
+
+  /** Refcounts that a crash left behind are made anew. Kind `corrupt-image` where they cannot. */
+  async repairDirty(): Promise<void> {
+    if (this.image.structures.info().dirty !== true) return;
+    const { checkErrors, failure } = await this.image.structures.check('all');
+    await this.#store.reload();
+    this.#reader.reset();
+    if (checkErrors === 0 && failure === undefined) return;
+    throw new BlockError('corrupt-image', 'Could not repair dirty image', { errno: 'EIO' });
   }
 
   /** Makes what lies between the present size and `size` read as zeroes. */

@@ -185,6 +185,12 @@ export function bits64Of(value: number): Bits64 {
   return { hi: Math.floor(value / 0x1_0000_0000), lo: value % 0x1_0000_0000 >>> 0 };
 }
 
+/** A time as the table has it. */
+export function nanoseconds(seconds: number, rest: number): Bits64 {
+  const value = BigInt(seconds) * NANOSECONDS + BigInt(rest);
+  return { hi: Number((value >> 32n) & 0xffff_ffffn), lo: Number(value & 0xffff_ffffn) };
+}
+
 /** Reads on from one place of the file, in pieces larger than what is asked for. */
 class Ahead {
   readonly #file: Node;

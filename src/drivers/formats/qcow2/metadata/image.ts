@@ -88,6 +88,10 @@ export interface ImageOptions extends TopTables {
   /** Virtual size in bytes. */
   readonly size: number;
   readonly corrupt: boolean;
+  /** The dirty bit stands while refcounts change; default false. */
+  readonly lazyRefcounts?: boolean;
+  /** The header asks for that; default false. */
+  readonly headerIsLazy?: boolean;
   /** Told once, when the image is found corrupt. */
   readonly reportCorruption?: (finding: string) => void;
   /** Discards of guest requests go down to the file; default true. */
@@ -141,6 +145,8 @@ export class Qcow2Image {
   marked: Promise<void> = Promise.resolve();
   size: number;
   corrupt: boolean;
+  readonly lazyRefcounts: boolean;
+  readonly headerIsLazy: boolean;
   readOnly: boolean;
   l1Offset: number;
   l1: Uint8Array;
@@ -173,6 +179,8 @@ export class Qcow2Image {
     this.structures = options.structures;
     this.size = options.size;
     this.corrupt = options.corrupt;
+    this.lazyRefcounts = options.lazyRefcounts === true;
+    this.headerIsLazy = options.headerIsLazy === true;
     this.readOnly = options.readOnly;
     this.passDiscardRequest = options.passDiscardRequest ?? true;
     this.passDiscardOther = options.passDiscardOther ?? false;

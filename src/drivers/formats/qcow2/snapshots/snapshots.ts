@@ -17,6 +17,7 @@ import {
   bits64Of,
   encodeSnapshotTable,
   factsOf,
+  nanoseconds,
   NO_ICOUNT,
   textOf,
 } from '../snapshot-table.js';
@@ -51,6 +52,10 @@ export class Qcow2Snapshots implements InternalSnapshots {
     this.#store = store;
     this.#image = store.image;
     this.#hooks = hooks;
+  }
+
+  get isRefused(): boolean {
+    return this.#image.hasDataFile;
   }
 
   list(): readonly SnapshotFacts[] {
@@ -151,7 +156,7 @@ export class Qcow2Snapshots implements InternalSnapshots {
     const image = this.#image;
     const { flusher, allocator } = this.#store;
     image.assertWritable();
-    if (image.hasDataFile) {
+    if (this.isRefused) {
       const text = `${image.label}: snapshots are not supported with an external data file`;
       throw new BlockError('unsupported', text, { node: image.name });
     }
@@ -223,7 +228,7 @@ export class Qcow2Snapshots implements InternalSnapshots {
   async #place({ image, next, output }: SweepContext, bytes: Uint8Array): Promise<number> {
     if (bytes.length === 0) return 0;
     const offset = await next.take(Math.ceil(bytes.length / image.clusterSize));
-    await output.addWhole(offset, bytes);
+    await output.addTable(offset, bytes);
     return offset;
   }
 }
@@ -284,7 +289,7 @@ function makeSnapshot(
     name: Buffer.from(wish.name),
     dateSeconds: wish.dateSeconds,
     dateNanoseconds: wish.dateNanoseconds,
-    vmClock: bits64Of(wish.vmClock),
+    vmClock: nanoseconds(wish.vmClockSeconds, wish.vmClockNanoseconds),
     vmStateSize: 0,
     diskSize: image.size,
     icount: wish.icount === undefined ? NO_ICOUNT : bits64Of(wish.icount),
