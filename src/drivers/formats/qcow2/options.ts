@@ -64,7 +64,6 @@ export type Qcow2Options = Infer<typeof qcow2Options>;
 /** Of what this program does not do. */
 export const QCOW2_REFUSED_OPTIONS = [
   'encrypt',
-  'data-file',
 ] as const;
 
 export const qcow2Version = enumeration('BlockdevQcow2Version', ['v2', 'v3']);
