@@ -343,7 +343,14 @@ export interface OpenContext {
   readonly inspectOnly: boolean;
   /** Opened read-write to be repaired: marks of damage in it are no reason to refuse. */
   readonly repairs?: boolean;
+  /** Opened without the children that hold nothing but guest data. */
+  readonly noData?: boolean;
   child(name: string): Child;
+  /**
+   * Opens the host file of that path, whatever it looks like, as a declared child that no option
+   * gave. Only while the node is opened for the first time.
+   */
+  openPlainChild?(name: string, path: string): Promise<Child>;
   /** The throttle-group object of that id, or null. */
   throttleGroup?(name: string): ThrottleGroup | null;
   findNode?(name: string): Node | null;

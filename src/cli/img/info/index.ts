@@ -100,7 +100,7 @@ function isStored(node: Node): boolean {
 }
 
 async function inspect(session: Session, image: ImageName, share: boolean): Promise<ImageInfo> {
-  const policy = { inspectOnly: true, noBacking: true, forceShare: share };
+  const policy = { inspectOnly: true, noBacking: true, noData: true, forceShare: share };
   const node = await openImage(session, { image, readOnly: true, policy });
   const facts = node.info;
   const snapshots = facts.snapshots ?? internalSnapshotsOf(node)?.list() ?? [];

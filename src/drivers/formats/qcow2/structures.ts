@@ -34,7 +34,7 @@ import {
 import { planBitmapsSwitch } from './header-switch.js';
 import { buildFirstSector, planBackingChange } from './header-update.js';
 import { infoOf } from './info.js';
-import { BITMAPS_BIT, CORRUPT_BIT, DIRTY_BIT } from './layout.js';
+import { BITMAPS_BIT, CORRUPT_BIT, DIRTY_BIT, RAW_DATA_FILE_BIT } from './layout.js';
 import type { HeaderPatch, Structures, TopTables } from './metadata/index.js';
 import { readSnapshotTable } from './snapshot-table.js';
 
@@ -75,12 +75,12 @@ export class Qcow2Structures implements Structures {
     await this.#file.node.flush();
   }
 
-  /** Autoclear bits that are not kept true: all but that of bitmaps which are there. */
+  /** Autoclear bits that are not kept true: all but those of bitmaps or a data file there. */
   autoclearLeft(): Bits64 {
-    const { bitmaps, fields } = this.#header;
-    return bitmaps === null
-      ? fields.autoclearFeatures
-      : withoutBits(fields.autoclearFeatures, BITMAPS_BIT);
+    const { bitmaps, fields, geometry } = this.#header;
+    let bits = fields.autoclearFeatures;
+    if (bitmaps !== null) bits = withoutBits(bits, BITMAPS_BIT);
+    return geometry.dataFile ? withoutBits(bits, RAW_DATA_FILE_BIT) : bits;
   }
 
   /** Names another bitmap directory, whose contents are on stable storage; durable as it ends. */

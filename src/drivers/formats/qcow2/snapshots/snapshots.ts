@@ -66,7 +66,14 @@ export class Qcow2Snapshots implements InternalSnapshots {
     return this.#image.snapshots.snapshots.slice(from, end).map(factsOf);
   }
 
+  /** What a data file holds cannot be held twice. */
+  #refuseDataFile(): void {
+    if (!this.#image.hasDataFile) return;
+    throw new BlockError('unsupported', 'Operation not supported', { node: this.#image.name });
+  }
+
   async create(wish: NewSnapshot): Promise<SnapshotFacts> {
+    this.#refuseDataFile();
     const present = this.#image.snapshots.snapshots;
     if (present.length >= IMAGE_LIMITS.qcow2Snapshots) {
       const most = IMAGE_LIMITS.qcow2Snapshots;
@@ -86,6 +93,7 @@ export class Qcow2Snapshots implements InternalSnapshots {
   }
 
   async remove(facts: Pick<SnapshotFacts, 'id' | 'name'>): Promise<void> {
+    this.#refuseDataFile();
     const found = this.#find(facts);
     await this.#switch(async (sweep) => {
       const { image, next } = sweep;
@@ -98,6 +106,7 @@ export class Qcow2Snapshots implements InternalSnapshots {
   }
 
   async apply(facts: Pick<SnapshotFacts, 'id' | 'name'>): Promise<void> {
+    this.#refuseDataFile();
     this.#hooks.requireApplicable();
     const found = this.#find(facts);
     const size = found.diskSize ?? this.#image.size;
@@ -114,6 +123,7 @@ export class Qcow2Snapshots implements InternalSnapshots {
   }
 
   async show(facts: Pick<SnapshotFacts, 'id' | 'name'>): Promise<void> {
+    this.#refuseDataFile();
     const image = this.#image;
     const l1 = await this.#readL1(this.#find(facts));
     image.l2.clear();
