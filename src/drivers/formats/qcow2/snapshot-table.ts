@@ -109,7 +109,8 @@ function extraFacts(
     diskSize: extra.length >= 16 ? known.diskSize : null,
     icount: extra.length >= 24 ? known.icount : NO_ICOUNT,
     extraBytes: extra.length,
-    unknownExtra: extra.length > SNAPSHOT_EXTRA.size ? extra.subarray(SNAPSHOT_EXTRA.size) : NO_BYTES,
+    unknownExtra:
+      extra.length > SNAPSHOT_EXTRA.size ? extra.subarray(SNAPSHOT_EXTRA.size) : NO_BYTES,
   };
 }
 
