@@ -147,9 +147,7 @@ export const SUPPORTED = [
   {
     file: 'dirty.qcow2',
     format: 'qcow2',
-    proves: 'the dirty bit after a killed writer: readable, refused read-write until repaired',
-    refusal: 'dirty',
-    readOnlyWorks: true,
+    proves: 'the dirty bit after a killed writer: readable, repaired when opened read-write',
     commands: [
       create('dirty.qcow2', 'cluster_size=4096,lazy_refcounts=on', '1M'),
       io('dirty.qcow2', 'write -P 0xa1 0 65536', 'flush', 'abort'),
@@ -189,7 +187,7 @@ export const UNSUPPORTED = [
   {
     file: 'bitmap.qcow2',
     format: 'qcow2',
-    refusal: 'bitmap',
+    status: 'supported',
     proves: 'a persistent dirty bitmap with some bits set',
     commands: [
       create('bitmap.qcow2', 'cluster_size=4096', '1M'),
@@ -211,8 +209,8 @@ export const UNSUPPORTED = [
   {
     file: 'data-file.qcow2',
     format: 'qcow2',
-    refusal: 'data file',
-    proves: 'an external data file, which a refusal must not open',
+    refusal: 'data-file.raw',
+    proves: 'an external data file that is not there and is not made',
     commands: [
       create('data-file.qcow2', 'data_file=data-file.raw,cluster_size=4096', '64k'),
       io('data-file.qcow2', 'write -P 0xb6 0 4096'),

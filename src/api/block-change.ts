@@ -13,6 +13,7 @@ import {
   struct,
   uint,
 } from '../schema/index.js';
+import { snapshotInfo } from './node-info.js';
 
 export const blockResize = command({
   name: 'block_resize',
@@ -60,6 +61,21 @@ export const blockdevSnapshotSync = command({
   since: '0.14',
   doc: 'Makes an image (or takes an existing one) and puts it as overlay on a node.',
   args: blockdevSnapshotSyncOptions,
+});
+
+export const blockdevSnapshotInternalSync = command({
+  name: 'blockdev-snapshot-internal-sync',
+  since: '1.7',
+  doc: 'Makes a snapshot within an image whose format can hold it.',
+  args: blockdevSnapshotInternalOptions,
+});
+
+export const blockdevSnapshotDeleteInternalSync = command({
+  name: 'blockdev-snapshot-delete-internal-sync',
+  since: '1.7',
+  doc: 'Deletes a snapshot within an image, by ID, name or both, and says what it was.',
+  args: { device: str, id: optional(str), name: optional(str) },
+  returns: snapshotInfo,
 });
 
 export const changeBackingFile = command({

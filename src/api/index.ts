@@ -59,6 +59,8 @@ const declarations = [
   blockChange.blockSetWriteThreshold,
   blockChange.blockdevSnapshot,
   blockChange.blockdevSnapshotSync,
+  blockChange.blockdevSnapshotInternalSync,
+  blockChange.blockdevSnapshotDeleteInternalSync,
   blockChange.changeBackingFile,
   blockChange.xBlockdevChange,
   blockChange.xBlockdevSetIothread,

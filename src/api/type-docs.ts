@@ -83,6 +83,7 @@ export const typeDocs: Readonly<Record<string, string>> = {
   BlockdevCreateOptions: 'What image to create; drivers that create none are refused.',
   BlockdevCreateOptionsFile: 'A new file of the host.',
   BlockdevCreateOptionsQcow2: 'A new qcow2 image in a node that is open.',
+  Qcow2BackingFormat: 'What a header can name as the format of a backing file: any driver of QEMU.',
   BlockdevQcow2Version: 'Versions of qcow2 by their names here: `v2` is compat 0.10, `v3` 1.1.',
   Qcow2CompressionType: 'How compressed clusters are compressed.',
   PreallocMode: 'How much of an image is allocated when it is made or grows.',

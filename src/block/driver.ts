@@ -123,8 +123,9 @@ export interface NewSnapshot {
   readonly name: string;
   readonly dateSeconds: number;
   readonly dateNanoseconds: number;
-  /** Nanoseconds that the machine has run. */
-  readonly vmClock: number;
+  /** How long the machine has run. */
+  readonly vmClockSeconds: number;
+  readonly vmClockNanoseconds: number;
   /** Instructions that the machine has run, where they are counted. */
   readonly icount?: number;
 }
@@ -137,8 +138,11 @@ export type SnapshotKey = Pick<SnapshotFacts, 'id' | 'name'>;
  * no request running, and leaves the image as it was when it rejects.
  */
 export interface InternalSnapshots {
-  /** In the order of the image's table. */
-  list(): readonly SnapshotFacts[];
+  /** This image cannot hold any although others of its format can. */
+  readonly isRefused: boolean;
+  readonly count: number;
+  /** In the order of the image's table; all of them, or those from index `from` to before `end`. */
+  list(from?: number, end?: number): readonly SnapshotFacts[];
   create(wish: NewSnapshot): Promise<SnapshotFacts>;
   remove(key: SnapshotKey): Promise<void>;
   /** The image is what it was when the snapshot was made, its size too. */
@@ -155,6 +159,7 @@ export interface DriverInfo {
   readonly dirty?: boolean | null;
   readonly corrupt?: boolean;
   readonly encrypted?: boolean;
+  /** Of an image that is only looked at; else InternalSnapshots lists them. */
   readonly snapshots?: readonly SnapshotFacts[];
   /** Member `format-specific` as QMP prints it: `{type, data}`. */
   readonly specific?: { readonly type: string; readonly data: Readonly<Record<string, unknown>> };
@@ -338,7 +343,14 @@ export interface OpenContext {
   readonly inspectOnly: boolean;
   /** Opened read-write to be repaired: marks of damage in it are no reason to refuse. */
   readonly repairs?: boolean;
+  /** Opened without the children that hold nothing but guest data. */
+  readonly noData?: boolean;
   child(name: string): Child;
+  /**
+   * Opens the host file of that path, whatever it looks like, as a declared child that no option
+   * gave. Only while the node is opened for the first time.
+   */
+  openPlainChild?(name: string, path: string): Promise<Child>;
   /** The throttle-group object of that id, or null. */
   throttleGroup?(name: string): ThrottleGroup | null;
   findNode?(name: string): Node | null;

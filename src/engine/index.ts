@@ -11,6 +11,7 @@ export {
   prepareSnapshotInto,
   prepareSnapshotOnto,
 } from './snapshot.js';
+export { deleteInternalSnapshot, prepareInternalSnapshot } from './internal-snapshot.js';
 export type { PreparedSnapshot } from './snapshot.js';
 export { EventBus } from './events.js';
 export { storedBytes } from './stored-bytes.js';

@@ -8,7 +8,8 @@
 import { dirname, resolve } from 'node:path';
 
 import { BlockError, Permission, toBlockError } from '../base/index.js';
-import { ChildRole, creationPlace, protocolOf, UNNAMED_USER } from '../block/index.js';
+import { ChildRole, creationPlace, protocolOf, resolveBackingName } from '../block/index.js';
+import { UNNAMED_USER } from '../block/index.js';
 import type { CreationPlace, Driver, Node } from '../block/index.js';
 import { skipFilters } from '../block/copy/index.js';
 import type { JobRegistry } from './registry.js';
@@ -21,9 +22,10 @@ export interface NewImage {
   readonly backing: Node | null;
   /**
    * What the header names it by: a name that holds where the image is unless told otherwise; as
-   * it was opened, a relative name counts from where the image is.
+   * it was opened, a relative name counts from where the image is. `checked` is the same, and
+   * nothing is made unless what that names can be opened.
    */
-  readonly backingName?: 'as-opened';
+  readonly backingName?: 'as-opened' | 'checked';
 }
 
 export interface ImageFile {
@@ -67,6 +69,7 @@ export async function createImageFile(registry: JobRegistry, image: NewImage): P
   const { driver, filename } = image;
   const place = creationPlace(filename);
   requireCreatable(image, place);
+  if (image.backingName === 'checked') await requireBackingFile(registry, image, place.path);
   const bare = isBare(driver);
   if (place.protocol === 'file') await createFile(registry, place.path, bare ? image.size : 0);
   else if (driver.kind === 'protocol') await createFile(registry, filename, image.size);
@@ -122,6 +125,19 @@ function requireCreatable({ driver, backing }: NewImage, place: CreationPlace): 
   throw new BlockError('invalid-option', text, { path });
 }
 
+async function requireBackingFile(
+  { graph }: JobRegistry,
+  { backing }: NewImage,
+  path: string,
+): Promise<void> {
+  if (backing === null || backing.filename.startsWith('json:')) return;
+  const filename = resolveBackingName(path, backing.filename);
+  const file = { driver: await protocolOf(graph.host, filename), filename };
+  // It is only looked at: whoever writes to it does not matter yet.
+  const looking = { 'read-only': true, 'force-share': true };
+  await graph.close(await graph.open({ driver: backing.driver.name, file, ...looking }));
+}
+
 async function writeHeader(
   { graph }: JobRegistry,
   image: NewImage,
@@ -154,7 +170,7 @@ function backingLink(
 ): Readonly<Record<string, string>> {
   if (backing === null) return {};
   const { filename } = backing;
-  if (backingName === 'as-opened') {
+  if (backingName !== undefined) {
     return { 'backing-file': filename, 'backing-fmt': backing.driver.name };
   }
   const holds = filename.includes(':') || resolve(dirname(path), filename) === resolve(filename);

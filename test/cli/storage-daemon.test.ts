@@ -171,3 +171,17 @@ it.each(['SIGTERM', 'SIGINT', 'SIGHUP'] as const)('%s ends it cleanly', async (s
   expect(status).toBe(0);
   expect([existsSync(socket), existsSync(pidFile)]).toEqual([false, false]);
 });
+
+it('a signal that comes after quit changes nothing', async () => {
+  const args = ['--chardev', 'stdio,id=c', '--monitor', 'c'];
+  const [program = '', ...words] = ours(args);
+  const daemon = spawn(program, words, { stdio: ['pipe', 'pipe', 'ignore'] });
+  daemon.stdin.write('{"execute":"qmp_capabilities"}{"execute":"quit"}');
+  let said = '';
+  for await (const chunk of daemon.stdout) {
+    said += String(chunk);
+    if (said.includes('{"return": {}}\r\n{"return": {}}')) daemon.kill('SIGTERM');
+  }
+  if (daemon.exitCode === null && daemon.signalCode === null) await once(daemon, 'exit');
+  expect([daemon.exitCode, daemon.signalCode]).toEqual([0, null]);
+});

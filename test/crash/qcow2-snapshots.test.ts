@@ -25,6 +25,7 @@ import { backingNode, openOn } from '../helpers/qcow2-node.js';
 import type { OpenedImage } from '../helpers/qcow2-node.js';
 
 const SECTOR = 512;
+const DATE = { dateSeconds: 1, dateNanoseconds: 2, vmClockSeconds: 3, vmClockNanoseconds: 4 };
 const SUBSETS = 2;
 
 interface Setting {
@@ -32,6 +33,8 @@ interface Setting {
   readonly refcountOrder: number;
   readonly version: 2 | 3;
   readonly backing: boolean;
+  /** Extended L2 entries, in clusters of 16 KiB. */
+  readonly extended?: boolean;
   readonly sectors: number;
   readonly seed: number;
 }
@@ -78,6 +81,7 @@ class Run {
       version: version === 2 ? 'v2' : 'v3',
       'cluster-size': 2 ** clusterBits,
       'refcount-bits': 2 ** refcountOrder,
+      ...(this.setting.extended === true && { 'extended-l2': true }),
     } as never);
     this.image = await this.open(this.disk);
     this.disk.onWrite = () => {
@@ -105,9 +109,8 @@ class Run {
       case 'create': {
         const name = `s${(this.#names += 1)}`;
         this.#sizes.set(name, active.length);
-        const date = { dateSeconds: 1, dateNanoseconds: 2, vmClock: 3 };
         try {
-          await all.create({ name, ...date });
+          await all.create({ name, ...DATE });
         } catch (error) {
           expect(String(error)).toContain('too many references');
           return this.state;
@@ -240,9 +243,12 @@ const settings: fc.Arbitrary<Setting> = fc
     backing: fc.boolean(),
     sectors: fc.integer({ min: 30, max: 200 }),
     seed: fc.nat(),
+    extended: fc.nat({ max: 3 }).map((chance) => chance === 0),
   })
   .map((setting) => ({
     ...setting,
+    extended: setting.extended && setting.version === 3,
+    clusterBits: setting.extended && setting.version === 3 ? 14 : setting.clusterBits,
     refcountOrder: setting.version === 2 ? 4 : setting.refcountOrder,
   }));
 

@@ -34,6 +34,7 @@ export async function openOn(
   host: Host,
   path: string,
   backing: Node | null = null,
+  options: { readonly readOnly?: boolean; readonly lazyRefcounts?: boolean } = {},
 ): Promise<OpenedImage> {
   const { node: plain, file } = await fileChild(host, path);
   const fileNode = Object.create(plain, {
@@ -58,11 +59,14 @@ export async function openOn(
   const context: OpenContext = {
     host,
     node: self,
-    readOnly: false,
+    readOnly: options.readOnly === true,
     inspectOnly: false,
     child: (name) => children.get(name) as Child,
   };
-  const node = (await openQcow2(context, { file: 'file' } as never)) as Qcow2Node;
+  const node = (await openQcow2(context, {
+    file: 'file',
+    ...(options.lazyRefcounts !== undefined && { 'lazy-refcounts': options.lazyRefcounts }),
+  } as never)) as Qcow2Node;
   return {
     node,
     file,

@@ -73,6 +73,10 @@ describe.skipIf(!hasReference)('as a real daemon opens blkdebug', () => {
         { 'inject-error': [{ event: 'none', once: 1 }] },
         { 'inject-error': [{ event: 'none', foo: 1 }] },
         { 'set-state': [{ event: 'none', state: 5 }] },
+        { 'inject-error': [] },
+        { 'set-state': [], 'inject-error': [{ event: 'none' }] },
+        { 'take-child-perms': [] },
+        { 'unshare-child-perms': [] },
         { 'set-state': [{ event: 'l2_load', state: 5, new_state: 6 }] },
       ].flatMap((more) => [add(more), removed]),
     ]));

@@ -55,6 +55,20 @@ describe('a QMP server', () => {
     socket.destroy();
   });
 
+  // The reference drops what it has not begun when it hears of the end.
+  it('does what a client asked for just before it went', async () => {
+    await using own = await start();
+    const socket = await own.connect();
+    const add = command('blockdev-add', { driver: 'null-co', 'node-name': 'left' });
+    socket.end(hello + add);
+    socket.resume();
+    await once(socket, 'close');
+    const other = await QmpClient.over(await own.connect());
+    const nodes = await other.execute('query-named-block-nodes', { flat: true });
+    expect(nodes.map((node) => node['node-name'])).toEqual(['left']);
+    await other.close();
+  });
+
   it('answers everything to a client that has already finished sending', async () => {
     await using own = await start();
     const socket = await own.connect();

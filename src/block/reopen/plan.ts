@@ -98,6 +98,8 @@ interface PlanRequest {
   readonly inherited: OpenInheritance;
   /** Its own options stay in force unless others are given. */
   readonly keeps: boolean;
+  /** Whether it is read-only was given for a node above; false also for the topmost. */
+  readonly saysReadOnly?: boolean;
 }
 
 function addPlan(plans: ReopenPlans, request: PlanRequest): void {
@@ -105,6 +107,7 @@ function addPlan(plans: ReopenPlans, request: PlanRequest): void {
   const kept = plans.get(node)?.given ?? (keeps ? node.given : {});
   const given: Record<string, unknown> = { ...kept, ...request.given };
   const flags = nodeFlags(given, inherited);
+  const says = keeps || request.saysReadOnly === true || given['read-only'] !== undefined;
   const below: PlanRequest[] = [];
   const names: Record<string, unknown> = {};
   // The newest child first: of a node that is two of them, what is said of the older counts.
@@ -122,11 +125,15 @@ function addPlan(plans: ReopenPlans, request: PlanRequest): void {
     const own = typeof value === 'object' ? (value as Options) : {};
     if (typeof value === 'object') given[name] = child.name;
     const toChild = (edge.role & ChildRole.cow) === 0 ? inheritedByChild : inheritedByOverlay;
+    const passed = toChild(flags, inherited);
+    const stays = typeof value === 'string' && !says;
     below.push({
       node: child,
       given: own,
-      inherited: toChild(flags, inherited),
+      // What nobody says anything of stays in a child that is named.
+      inherited: stays ? { ...passed, readOnly: child.readOnly } : passed,
       keeps: typeof value === 'string' || keeps,
+      saysReadOnly: says,
     });
   }
   const base = {

@@ -14,6 +14,8 @@ import type { Program } from '../program.js';
 import { createFormat, OptionMistake, OptionValues } from './create/options.js';
 import { sizeArgument } from './numbers.js';
 import { openImage, withSession } from './session.js';
+import { showSnapshot, snapshotChoice } from './snapshot/view.js';
+import type { SnapshotChoice } from './snapshot/view.js';
 import type { ImageName, Session } from './session.js';
 import { LayerRuns } from './status/index.js';
 import {
@@ -36,7 +38,7 @@ const OPTIONS: readonly OptionSpec[] = [
   { name: 'options', short: 'o', argument: true },
   OUTPUT,
   { name: 'size', long: 'size', argument: true },
-  { name: 'snapshot', short: 'l', argument: true, unsupported: true },
+  { name: 'snapshot', short: 'l', argument: true },
   FORCE_SHARE,
 ];
 
@@ -44,6 +46,8 @@ interface MeasureArguments {
   readonly image: ImageName | null;
   /** Bytes; null with an image. */
   readonly size: number | null;
+  /** The image is read as one of its snapshots. */
+  readonly snapshot: SnapshotChoice | null;
   readonly outputFormat: string;
   readonly lists: readonly string[];
   readonly shape: OutputFormat;
@@ -63,17 +67,19 @@ function parse(args: readonly string[], program: Program): MeasureArguments {
   const lists: string[] = [];
   let size: number | null = null;
   let shape: OutputFormat = 'human';
+  let snapshot: SnapshotChoice | null = null;
   const operands = readVerbOptions(program, { args, specs: OPTIONS }, (name, value) => {
     if (name === 'options') lists.push(value);
     else if (name === 'size') size = sizeArgument('image size', value);
     else if (name === 'output') shape = outputFormat(value);
+    else if (name === 'snapshot') snapshot = snapshotChoice(value, program);
     else given.set(name, value);
   });
   const [text] = operands;
   const format = given.get('format') ?? null;
   const imageOptions = given.has('image-opts');
   if (operands.length > 1) throw new CliError('At most one filename argument is allowed.');
-  if (text === undefined && (imageOptions || format !== null)) {
+  if (text === undefined && (imageOptions || format !== null || snapshot !== null)) {
     throw new CliError('--image-opts, -f, and -l require a filename argument.');
   }
   if (text === undefined && size === null) {
@@ -86,6 +92,7 @@ function parse(args: readonly string[], program: Program): MeasureArguments {
   return {
     image: text === undefined ? null : { text, format, imageOptions },
     size,
+    snapshot,
     outputFormat: given.get('output-format') ?? 'raw',
     lists,
     shape,
@@ -102,6 +109,7 @@ async function runMeasure(
   const policy = { forceShare: command.share };
   const node =
     image === null ? null : await openImage(session, { image, readOnly: true, policy });
+  if (node !== null && command.snapshot !== null) await showSnapshot(node, command.snapshot);
   const values = targetValues(command, program);
   if (command.size !== null) values.set('size', String(command.size));
   const members = values.members(['data_file', 'data_file_raw']);

@@ -90,6 +90,8 @@ async function makeTarget(
       filename: args.target,
       size: source.length,
       backing,
+      // It is opened by what its header says, so the name must hold as it stands.
+      ...(onSource ? {} : { backingName: 'checked' as const }),
     });
   }
   const target = await openImageFile(registry, {

@@ -6,7 +6,8 @@
 // prepare(), then the header's link is rewritten and durable, then the graph follows. A failed
 // header write leaves chain and guest as they were, and what was copied reads the same.
 
-import { BlockError, COPY_LIMITS, must, Permission, toBlockError } from '../../base/index.js';
+import { BlockError, COPY_LIMITS, IMAGE_LIMITS, must, Permission } from '../../base/index.js';
+import { toBlockError } from '../../base/index.js';
 import { UNNAMED_USER } from '../../block/index.js';
 import type { BackingLink, Backend, Node } from '../../block/index.js';
 import { CopyOnRead, layerStatus, skipFilters } from '../../block/copy/index.js';
@@ -176,6 +177,9 @@ export class StreamWork implements JobWork {
     const link = this.#link();
     const top = skipFilters(this.#plan.top);
     if (link === undefined) return await this.#registry.graph.standStill([top]);
+    if (Buffer.byteLength(link?.file ?? '') > IMAGE_LIMITS.backingNameBytes) {
+      throw new BlockError('invalid-option', 'Invalid argument');
+    }
     // A reopen reads the header that this writes.
     await entered(must(this.#backend, 'the job is attached'), async () => {
       await top.flush();

@@ -4,16 +4,19 @@
 import { BlockError, Permission } from '../../base/index.js';
 import { operationRefusal, UNNAMED_USER } from '../../block/index.js';
 import type { Node } from '../../block/index.js';
-import { changeBackingFile } from '../../engine/index.js';
+import { changeBackingFile, deleteInternalSnapshot } from '../../engine/index.js';
 import type { Engine } from '../../engine/index.js';
 import type { HandlerFamily } from '../handlers.js';
 import { findNode, runAction } from '../transaction/index.js';
+import { describeSnapshot } from './node-info.js';
 
 export const blockChangeCommands: HandlerFamily<
   | 'block_resize'
   | 'block-set-write-threshold'
   | 'blockdev-snapshot'
   | 'blockdev-snapshot-sync'
+  | 'blockdev-snapshot-internal-sync'
+  | 'blockdev-snapshot-delete-internal-sync'
   | 'change-backing-file'
   | 'x-blockdev-change'
   | 'x-blockdev-set-iothread'
@@ -36,6 +39,10 @@ export const blockChangeCommands: HandlerFamily<
   'blockdev-snapshot': (engine, data) => runAction(engine, { type: 'blockdev-snapshot', data }),
   'blockdev-snapshot-sync': (engine, data) =>
     runAction(engine, { type: 'blockdev-snapshot-sync', data }),
+  'blockdev-snapshot-internal-sync': (engine, data) =>
+    runAction(engine, { type: 'blockdev-snapshot-internal-sync', data }),
+  'blockdev-snapshot-delete-internal-sync': async (engine, args) =>
+    describeSnapshot(await deleteInternalSnapshot(engine, args)),
   'change-backing-file': (engine, args) =>
     changeBackingFile(engine, {
       device: args.device,

@@ -3,13 +3,14 @@
 
 import type { CommandResult, ImageInfoValue } from '../../api/index.js';
 import { IMAGE_LIMITS } from '../../base/index.js';
-import { headerName, infoBelow } from '../../block/index.js';
-import type { Node } from '../../block/index.js';
+import { headerName, infoBelow, internalSnapshotsOf } from '../../block/index.js';
+import type { Node, SnapshotFacts } from '../../block/index.js';
 import { storedBytes } from '../../engine/index.js';
 import type { Engine } from '../../engine/index.js';
 import { describeBitmaps } from './bitmap.js';
 
 type NodeInfo = CommandResult<'query-named-block-nodes'>[number];
+type SnapshotInfo = CommandResult<'blockdev-snapshot-delete-internal-sync'>;
 type CacheOptions = { readonly direct?: boolean; readonly 'no-flush'?: boolean };
 
 /** The node below a format or filter that stores its bytes in a host file, or null. */
@@ -57,6 +58,7 @@ function imageInfo(node: Node, sizes: StoredSizes, nested: boolean): ImageInfoVa
   const storage = storageOf(node);
   const dirty = told === undefined && storage !== null ? false : (told ?? undefined);
   const backing = nested ? layerBelow(node) : null;
+  const snapshots = internalSnapshotsOf(node)?.list() ?? [];
   return {
     'virtual-size': node.length,
     filename: node.filename,
@@ -69,7 +71,22 @@ function imageInfo(node: Node, sizes: StoredSizes, nested: boolean): ImageInfoVa
     ...(format === null ? {} : { 'backing-filename-format': format }),
     ...(full === null ? {} : { 'full-backing-filename': full }),
     ...(dirty === undefined ? {} : { 'dirty-flag': dirty }),
+    ...(snapshots.length === 0 ? {} : { snapshots: snapshots.map(describeSnapshot) }),
     ...(backing === null ? {} : { 'backing-image': imageInfo(backing, sizes, true) }),
+  };
+}
+
+/** A snapshot within an image, as listings and its deletion give it. */
+export function describeSnapshot(facts: SnapshotFacts): SnapshotInfo {
+  return {
+    ...(facts.icount === undefined ? {} : { icount: facts.icount }),
+    'vm-clock-nsec': facts.vmClockNanoseconds,
+    name: facts.name,
+    'date-sec': facts.dateSeconds,
+    'date-nsec': facts.dateNanoseconds,
+    'vm-clock-sec': facts.vmClockSeconds,
+    id: facts.id,
+    'vm-state-size': facts.vmStateSize,
   };
 }
 

@@ -4,7 +4,11 @@
 import type { ActionData } from '../../api/index.js';
 import { BlockError } from '../../base/index.js';
 import type { Node } from '../../block/index.js';
-import { prepareSnapshotInto, prepareSnapshotOnto } from '../../engine/index.js';
+import {
+  prepareInternalSnapshot,
+  prepareSnapshotInto,
+  prepareSnapshotOnto,
+} from '../../engine/index.js';
 import type { Engine, PreparedSnapshot } from '../../engine/index.js';
 import type { ActionFamily } from './action.js';
 
@@ -13,15 +17,8 @@ export const snapshotActions: ActionFamily<
 > = {
   'blockdev-snapshot': ({ engine }, data) => prepareSnapshot(engine, data),
   'blockdev-snapshot-sync': ({ engine }, data) => prepareSnapshotSync(engine, data),
-  'blockdev-snapshot-internal-sync': ({ engine }, { device }) => {
-    const node = engine.jobs.rootNode(device);
-    throw new BlockError(
-      'unsupported',
-      `Block format '${node.driver.name}' used by device '${device}' does not support internal ` +
-        'snapshots',
-      { node: node.name },
-    );
-  },
+  'blockdev-snapshot-internal-sync': ({ engine }, data) =>
+    prepareInternalSnapshot(engine, data),
 };
 
 function prepareSnapshot(

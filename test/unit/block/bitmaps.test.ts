@@ -81,7 +81,7 @@ describe('bitmaps of a node', () => {
       "Bitmap 'b' is currently in use by another operation and cannot be used",
     );
     release();
-    removeBitmap(node, 'b');
+    await removeBitmap(node, 'b');
     expect(bitmapsOf(node)).toEqual([]);
   });
 });
@@ -169,7 +169,7 @@ describe('bitmaps that cannot be used', () => {
     expect(() => clearBitmap(node, 'b')).toThrow("Bitmap 'b' is inconsistent and cannot be used");
     expect(() => mergeBitmaps(other, [bitmap])).toThrow('is inconsistent');
     expect(() => setRecording(node, 'b', true)).toThrow('is inconsistent');
-    removeBitmap(node, 'b');
+    await removeBitmap(node, 'b');
     expect(bitmapsOf(node)).toEqual([other]);
   });
 

@@ -52,6 +52,23 @@ describe('a device', () => {
   });
 });
 
+describe('a device on standard input and output', () => {
+  it('leaves them to the next one', async () => {
+    const registry = new ChardevRegistry(new ManualClock(), never);
+    for (const id of ['first', 'second']) {
+      await registry.add(id, { type: 'stdio', data: {} });
+      await registry.remove(id);
+    }
+    expect([process.stdin.destroyed, process.stdout.destroyed]).toEqual([false, false]);
+  });
+
+  it('is refused in the background', async () => {
+    const registry = new ChardevRegistry(new ManualClock(), never);
+    registry.giveUpStdio();
+    await expect(registry.add('io', { type: 'stdio', data: {} })).rejects.toThrow('-daemonize');
+  });
+});
+
 describe('a socket device', () => {
   it('removed while it connects again is gone, and the failure is nobody’s', async () => {
     const clock = new ManualClock();

@@ -17,6 +17,7 @@ import type { ConvertArguments } from './options.js';
 import { createImage, creationError } from '../create/image.js';
 import { createFormat, OptionMistake, optionsHelp, OptionValues } from '../create/options.js';
 import { Progress } from '../progress.js';
+import { showSnapshot } from '../snapshot/view.js';
 import { cachePolicy, openImage, sourceCache, withSession } from '../session.js';
 import type { Session } from '../session.js';
 import type { Verb } from '../verb.js';
@@ -72,6 +73,7 @@ async function convertAttached(work: {
     const node = await openImage(session, { image, readOnly: true, policy });
     users.push(await attach(session, node, false));
   }
+  await showSource(users, command);
   const sources = [...users];
   const total = sources.reduce((sum, { node }) => sum + node.length, 0);
   requireSourceBitmaps(
@@ -96,6 +98,16 @@ async function convertAttached(work: {
   }
   for (const user of users.splice(0).reverse()) await user.detach();
   return 0;
+}
+
+async function showSource(users: readonly Backend[], command: ConvertArguments): Promise<void> {
+  const [first] = users;
+  if (command.snapshot === null || first === undefined) return;
+  const { word } = command.snapshot;
+  if (word !== undefined && users.length > 1) {
+    throw new CliError('No support for concatenating multiple snapshot');
+  }
+  await showSnapshot(first.node, command.snapshot);
 }
 
 function targetValues(command: ConvertArguments): OptionValues {

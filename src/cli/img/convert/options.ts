@@ -8,6 +8,8 @@ import type { Program } from '../../program.js';
 import { isHelp } from '../create/options.js';
 import { sizeArgument } from '../numbers.js';
 import { progressMode, type ProgressMode } from '../progress.js';
+import { snapshotChoice } from '../snapshot/view.js';
+import type { SnapshotChoice } from '../snapshot/view.js';
 import {
   FORCE_SHARE,
   FORMAT,
@@ -46,7 +48,7 @@ export const CONVERT_OPTIONS: readonly OptionSpec[] = [
   { name: 'parallel', short: 'm', argument: true },
   flag('out-of-order', 'W'),
   unsupported({ name: 'copy-offload', short: 'C' }),
-  unsupported({ name: 'snapshot', short: 'l', argument: true }),
+  { name: 'snapshot', short: 'l', argument: true },
   unsupported({ name: 'target-image-opts', long: 'target-image-opts' }),
   { name: 'bitmaps', long: 'bitmaps' },
   { name: 'skip-broken-bitmaps', long: 'skip-broken-bitmaps' },
@@ -58,6 +60,8 @@ const SECTOR = 512;
 
 export interface ConvertArguments {
   readonly sources: readonly string[];
+  /** The first source is read as one of its snapshots. */
+  readonly snapshot: SnapshotChoice | null;
   readonly target: string;
   readonly format: string | null;
   readonly imageOptions: boolean;
@@ -92,11 +96,13 @@ export function parseConvert(args: readonly string[], program: Program): Convert
   let sparse = 4096;
   let rate = 0;
   let parallel: number | null = null;
+  let snapshot: SnapshotChoice | null = null;
   const operands = readVerbOptions(program, { args, specs: CONVERT_OPTIONS }, (name, value) => {
     if (name === 'options') optionLists.push(value);
     else if (name === 'sparse') sparse = sparseSize(value);
     else if (name === 'rate') rate = sizeArgument('rate limit', value);
     else if (name === 'parallel') parallel = parallelism(value);
+    else if (name === 'snapshot') snapshot = snapshotChoice(value, program);
     else given.set(name, value);
   });
   const outputFormat = given.get('output-format') ?? 'raw';
@@ -119,6 +125,7 @@ export function parseConvert(args: readonly string[], program: Program): Convert
   refuseFormatWithOptions({ format, imageOptions });
   return {
     sources: operands.slice(0, -1),
+    snapshot,
     target,
     format,
     imageOptions,

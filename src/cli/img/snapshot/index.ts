@@ -5,7 +5,7 @@
 import { constants } from 'node:os';
 
 import { BlockError, errnoText, Permission, systemClock } from '../../../base/index.js';
-import { bitmapsOf } from '../../../block/index.js';
+import { bitmapsOf, internalSnapshotsOf } from '../../../block/index.js';
 import type { InternalSnapshots, Node } from '../../../block/index.js';
 import { writeJson } from '../../../wire/index.js';
 import type { OptionSpec } from '../../getopt.js';
@@ -39,6 +39,8 @@ const OPTIONS: readonly OptionSpec[] = [
 ];
 
 const ACTIONS = new Set(['list', 'apply', 'create', 'delete']);
+/** Snapshots that are printed at once. */
+const BATCH = 512;
 /** Bytes of a name; more are cut off. */
 const NAME_BYTES = 255;
 
@@ -87,29 +89,42 @@ interface Subject {
 
 async function perform(subject: Subject, { kind, snapshot: wanted }: Action): Promise<void> {
   const { node } = subject;
-  const snapshots = node.driverNode.internalSnapshots;
+  const snapshots = internalSnapshotsOf(node);
   if (kind === 'list') list(subject);
   else if (kind === 'create') await create(snapshots, wanted);
-  else if (kind === 'apply') await apply(node, wanted);
+  else if (kind === 'apply') await apply(node, snapshots, wanted);
   else await remove(snapshots, wanted);
 }
 
+/** A little at a time: a hostile image lists 65,536 of them. */
 function list({ node, program, shape }: Subject): void {
-  const found = (node.driverNode.internalSnapshots?.list() ?? []).map(snapshotInfo);
-  if (shape === 'json') program.out(`${writeJson(found, { pretty: true })}\n`);
-  else if (found.length > 0) program.out(`${snapshotLines(found).join('\n')}\n`);
+  const snapshots = internalSnapshotsOf(node);
+  const count = snapshots?.count ?? 0;
+  if (count === 0 && shape === 'json') program.out('[\n]\n');
+  for (let at = 0; at < count; at += BATCH) {
+    const found = (snapshots?.list(at, at + BATCH) ?? []).map(snapshotInfo);
+    if (shape === 'json') {
+      const part = writeJson(found, { pretty: true });
+      const end = at + BATCH < count ? ',' : '\n]\n';
+      program.out(`${part.slice(at === 0 ? 0 : 1, -2)}${end}`);
+    } else {
+      const lines = snapshotLines(found);
+      program.out(`${(at === 0 ? lines : lines.slice(2)).join('\n')}\n`);
+    }
+  }
 }
 
-async function create(snapshots: InternalSnapshots | undefined, name: string): Promise<void> {
+async function create(snapshots: InternalSnapshots | null, name: string): Promise<void> {
   const failure = `Could not create snapshot '${name}'`;
   const now = systemClock.wallMicroseconds();
   try {
-    if (snapshots === undefined) throw new BlockError('unsupported', 'no snapshots');
+    if (snapshots === null) throw new BlockError('unsupported', 'no snapshots');
     await snapshots.create({
       name: cutName(name),
       dateSeconds: Math.floor(now / 1e6),
       dateNanoseconds: (now % 1e6) * 1000,
-      vmClock: 0,
+      vmClockSeconds: 0,
+      vmClockNanoseconds: 0,
       icount: 0,
     });
   } catch (error) {
@@ -129,10 +144,13 @@ function cutName(name: string): string {
   return bytes.subarray(0, end).toString();
 }
 
-async function apply(node: Node, wanted: string): Promise<void> {
-  const snapshots = node.driverNode.internalSnapshots;
+async function apply(
+  node: Node,
+  snapshots: InternalSnapshots | null,
+  wanted: string,
+): Promise<void> {
   const failure = `Could not apply snapshot '${wanted}'`;
-  if (snapshots === undefined) {
+  if (snapshots === null) {
     throw new CliError(`${failure}: Block driver does not support snapshots`);
   }
   if (bitmapsOf(node).length > 0) {
@@ -146,10 +164,10 @@ async function apply(node: Node, wanted: string): Promise<void> {
   await told(failure, 'Failed to load snapshot', () => snapshots.apply(found));
 }
 
-async function remove(snapshots: InternalSnapshots | undefined, wanted: string): Promise<void> {
+async function remove(snapshots: InternalSnapshots | null, wanted: string): Promise<void> {
   const failure = `Could not delete snapshot '${wanted}'`;
   const found = snapshots?.list().find(({ name }) => name === wanted);
-  if (snapshots === undefined || found === undefined) {
+  if (snapshots === null || found === undefined) {
     throw new CliError(`${failure}: snapshot not found`);
   }
   await told(failure, 'Failed to remove snapshot', () => snapshots.remove(found));

@@ -2,6 +2,7 @@
 // The filter `blkdebug`: errors at chosen points, requests held there, and limits that the child
 // does not have.
 
+import { BlockError } from '../../../base/index.js';
 import { ChildRole, defineDriver } from '../../../block/index.js';
 import type { DriverNode, OpenContext } from '../../../block/index.js';
 import { readConfig } from './config-file.js';
@@ -45,7 +46,18 @@ export const blkdebug = defineDriver<BlkdebugOptions>({
   open: openBlkdebug,
 });
 
+/** Lists that have members or are left out, in the order in which they are refused. */
+const LISTS = ['set-state', 'inject-error', 'take-child-perms', 'unshare-child-perms'] as const;
+
+function refuseEmptyLists(options: BlkdebugOptions): void {
+  const empty = LISTS.find((name) => options[name]?.length === 0);
+  if (empty === undefined) return;
+  const text = `Block protocol 'blkdebug' doesn't support the option '${empty}'`;
+  throw new BlockError('invalid-option', text);
+}
+
 async function openBlkdebug(context: OpenContext, options: BlkdebugOptions): Promise<DriverNode> {
+  refuseEmptyLists(options);
   const { config } = options;
   const image = context.child('image');
   if (config === undefined || config === '') return new BlkdebugNode(image, options);

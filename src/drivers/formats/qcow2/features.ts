@@ -9,19 +9,10 @@ import type { Qcow2Header } from './header.js';
 import { Incompatible } from './layout.js';
 
 /** The first feature of the image that cannot be worked on, or null. */
-export function unsupportedFeature(header: Qcow2Header): string | null {
-  const { fields } = header;
-  const bits = fields.incompatibleFeatures;
-  const has = (bit: number): boolean => hasBit(bits, bit);
-  if (fields.cryptMethod !== 0) {
-    const kind = fields.cryptMethod === 2 ? 'LUKS' : 'AES';
-    return `qcow2 ${kind} encryption is not supported (crypt_method ${fields.cryptMethod})`;
-  }
-  const word = `incompatible_features 0x${bits.lo.toString(16)}`;
-  if (has(Incompatible.externalDataFile)) {
-    return `qcow2 external data file is not supported (${word})`;
-  }
-  return null;
+export function unsupportedFeature({ fields }: Qcow2Header): string | null {
+  if (fields.cryptMethod === 0) return null;
+  const kind = fields.cryptMethod === 2 ? 'LUKS' : 'AES';
+  return `qcow2 ${kind} encryption is not supported (crypt_method ${fields.cryptMethod})`;
 }
 
 /** Throws kind `unsupported` naming the feature, its field and the value. */
@@ -30,7 +21,7 @@ export function requireSupported(header: Qcow2Header, context: { path: string })
   if (reason !== null) throw new BlockError('unsupported', reason, context);
 }
 
-/** Refuses read-write on images marked dirty or corrupt. */
+/** Refuses read-write on images marked corrupt. */
 export function requireWritable(header: Qcow2Header, context: { path: string }): void {
   const bits = header.fields.incompatibleFeatures;
   const word = `incompatible_features 0x${bits.lo.toString(16)}`;
@@ -38,14 +29,6 @@ export function requireWritable(header: Qcow2Header, context: { path: string }):
     throw new BlockError(
       'access-denied',
       `qcow2: Image is corrupt; cannot be opened read/write (${word})`,
-      context,
-    );
-  }
-  if (hasBit(bits, Incompatible.dirty)) {
-    throw new BlockError(
-      'unsupported',
-      'qcow2: Image has the dirty bit set; it cannot be opened read/write because rebuilding ' +
-        `refcounts is not supported (${word})`,
       context,
     );
   }

@@ -58,6 +58,10 @@ export interface Qcow2Header {
   readonly backingFile: string | null;
   /** From the backing format extension; null when there is none. */
   readonly backingFormat: string | null;
+  /** Name of the external data file; null when the header has none. */
+  readonly dataFile: string | null;
+  /** The data file holds what the guest sees. */
+  readonly dataFileRaw: boolean;
   /** Null where there are no persistent bitmaps, or none that can be trusted. */
   readonly bitmaps: BitmapsPlace | null;
   /** Says which top-level table the file ends before; null when all are there. */
@@ -118,6 +122,7 @@ export function decodeHeader(head: Uint8Array, fileLength: number): Qcow2Header 
   checkFeatures(fields, extensions);
   const truncated = checkTables(fields, geometry, fileLength);
   const format = extensions.find(({ type }) => type === ExtensionType.backingFormat);
+  const dataFile = extensions.find(({ type }) => type === ExtensionType.dataFile);
   const { backingFileOffset: from, backingFileSize: size } = fields;
   return {
     fields,
@@ -126,6 +131,8 @@ export function decodeHeader(head: Uint8Array, fileLength: number): Qcow2Header 
     extensionsEnd: end,
     backingFile: from === 0 || size === 0 ? null : text(head.subarray(from, from + size)),
     backingFormat: format === undefined ? null : text(format.data),
+    dataFile: dataFile === undefined ? null : text(dataFile.data),
+    dataFileRaw: hasBit(fields.autoclearFeatures, Autoclear.rawExternalData),
     bitmaps: bitmapsPlace(extensions, fields, geometry.clusterSize),
     truncated,
   };

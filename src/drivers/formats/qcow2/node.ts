@@ -28,7 +28,18 @@ import type {
 import type { ClusterCodec } from '../../../codec/index.js';
 import { PersistentBitmaps } from './bitmaps/index.js';
 import type { BitmapsHeader } from './bitmaps/index.js';
-import { Compressor, Eraser, Mapper, preallocate, Reader, reserve, Writer } from './data/index.js';
+import {
+  Compressor,
+  cutDataFile,
+  emptyDataFile,
+  Eraser,
+  growDataFile,
+  Mapper,
+  preallocate,
+  Reader,
+  reserve,
+  Writer,
+} from './data/index.js';
 import { l1EntriesFor } from './layout.js';
 import { clearEntries, emptyImage, growL1, MetadataStore, shrinkImage } from './metadata/index.js';
 import type { ImageOptions, Qcow2Image } from './metadata/index.js';
@@ -79,7 +90,7 @@ export class Qcow2Node implements DriverNode {
     this.limits = {
       requestAlignment: REQUEST_ALIGNMENT,
       maxTransfer: 0,
-      optimalZeroes: clusterSize,
+      optimalZeroes: this.image.geometry.subclusterSize,
       optimalDiscard: clusterSize,
     };
   }
@@ -204,7 +215,8 @@ export class Qcow2Node implements DriverNode {
     const { image } = this;
     image.assertWritable();
     await this.becameWritable();
-    const { preallocation } = options;
+    const isRaw = image.dataFileRaw && options.preallocation === 'off';
+    const preallocation = isRaw && size > image.size ? 'metadata' : options.preallocation;
     if (size % 512 !== 0) {
       throw new BlockError('invalid-option', 'The new size must be a multiple of 512');
     }
@@ -214,13 +226,21 @@ export class Qcow2Node implements DriverNode {
     }
     if (size !== image.size) this.#bitmaps?.requireResizable();
     if (size < image.size) {
-      if (preallocation === 'off') return shrinkImage(this.#store, size);
+      if (preallocation === 'off') {
+        await shrinkImage(this.#store, size);
+        if (image.hasDataFile) await cutDataFile(image, size, options.exact);
+        return;
+      }
       const text = "Preallocation can't be used for shrinking an image";
       throw new BlockError('invalid-option', text);
     }
     if (size === image.size) return;
     await clearEntries(this.#store, image.size);
     await growL1(this.#store, l1EntriesFor(size, image.geometry));
+    if (image.hasDataFile) {
+      const growth = { ...options, preallocation };
+      await growDataFile(image, { from: image.size, end: size, options: growth });
+    }
     await this.#hideNewRange(size);
     if (preallocation !== 'off') {
       const offset = Math.ceil(image.size / image.clusterSize) * image.clusterSize;
@@ -237,6 +257,9 @@ export class Qcow2Node implements DriverNode {
   }
 
   async changeBacking(link: BackingLink | null): Promise<void> {
+    if (this.image.dataFileRaw && link !== null) {
+      throw new BlockError('invalid-option', 'Invalid argument', { node: this.image.name });
+    }
     await this.becameWritable();
     await this.#store.flusher.flush(true);
     await this.image.structures.changeBacking(link);
@@ -244,7 +267,7 @@ export class Qcow2Node implements DriverNode {
 
   async check(repair: 'none' | 'leaks' | 'all'): Promise<CheckResult> {
     const writable = !this.image.readOnly && !this.image.corrupt;
-    if (writable) await this.#store.flusher.flushAll();
+    if (writable) await this.#store.flusher.settle();
     if (writable && repair !== 'none') await this.becameWritable();
     const result = await this.image.structures.check(repair);
     if (repair !== 'none') {
@@ -260,6 +283,7 @@ export class Qcow2Node implements DriverNode {
     this.image.assertWritable();
     await this.becameWritable();
     await emptyImage(this.#store);
+    if (this.image.hasDataFile) await emptyDataFile(this.image);
   }
 
   info(): DriverInfo {
@@ -269,12 +293,12 @@ export class Qcow2Node implements DriverNode {
   /** Bitmaps are stored last: they are trusted from then on, and any change marks them again. */
   async prepareReadOnly(): Promise<void> {
     await this.#flushOut();
-    if (this.image.readOnly || this.image.corrupt || this.#bitmaps === null) return;
+    if (this.image.readOnly || this.image.corrupt) return;
     try {
-      await this.#bitmaps.store();
-      await this.#store.flusher.flushAll();
+      await this.#bitmaps?.store();
+      await this.#markClean();
     } finally {
-      if (this.#bitmaps.isTrusted) this.#makeDue();
+      if (this.#bitmaps?.isTrusted === true) this.#makeDue();
     }
   }
 
@@ -304,12 +328,27 @@ export class Qcow2Node implements DriverNode {
     if (this.#closed) return;
     this.#closed = true;
     await this.#flushOut();
+    await this.#markClean();
   }
 
   async #flushOut(): Promise<void> {
     await this.image.marked;
     if (this.image.readOnly || this.image.corrupt) return;
     await this.#store.flusher.flushAll();
+  }
+
+  async #markClean(): Promise<void> {
+    if (!this.image.readOnly && !this.image.corrupt) await this.#store.flusher.settle();
+  }
+
+  /** Refcounts that a crash left behind are made anew. Kind `corrupt-image` where they cannot. */
+  async repairDirty(): Promise<void> {
+    if (this.image.structures.info().dirty !== true) return;
+    const { checkErrors, failure } = await this.image.structures.check('all');
+    await this.#store.reload();
+    this.#reader.reset();
+    if (checkErrors === 0 && failure === undefined) return;
+    throw new BlockError('corrupt-image', 'Could not repair dirty image', { errno: 'EIO' });
   }
 
   /** Makes what lies between the present size and `size` read as zeroes. */

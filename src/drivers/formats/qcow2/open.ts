@@ -5,16 +5,17 @@
 // refused (inspect.ts). Opened read-write, unknown autoclear bits are cleared before anything
 // else is written. Errors carry the path of the image file.
 
-import { BlockError } from '../../../base/index.js';
+import { BlockError, hasBit } from '../../../base/index.js';
 import type { DriverNode, OpenContext } from '../../../block/index.js';
 import { loadCodec } from '../../../codec/index.js';
 import { readBitmaps } from './bitmaps/index.js';
 import { checkCacheOptions } from './cache-options.js';
+import { dataFileOf } from './data-file.js';
 import { requireSupported, requireWritable, unsupportedFeature } from './features.js';
 import { codecOf, virtualSizeOf } from './header.js';
 import type { Qcow2Header } from './header.js';
 import { InspectedQcow2 } from './inspect.js';
-import { ExtensionType } from './layout.js';
+import { Compatible, ExtensionType } from './layout.js';
 import type { ImageOptions } from './metadata/index.js';
 import { Qcow2Node } from './node.js';
 import { QCOW2_REFUSED_OPTIONS } from './options.js';
@@ -58,7 +59,9 @@ async function reopenQcow2(
     }
     checkCacheOptions(options, current.image.clusterSize);
     requireLazyRefcounts(current.image.version, options);
-    return current;
+    const { headerIsLazy, lazyRefcounts } = current.image;
+    if ((options['lazy-refcounts'] ?? headerIsLazy) === lazyRefcounts) return current;
+    return await openImage(context, options, { path, current });
   } catch (error) {
     throw withPath(error, path);
   }
@@ -78,7 +81,8 @@ async function openImage(
   const file = context.child('file');
   const header = await inspectHeader(file.node);
   const unusable = unsupportedFeature(header) ?? header.truncated;
-  if (context.inspectOnly && unusable !== null) {
+  const lacksData = context.noData === true && header.geometry.dataFile;
+  if (context.inspectOnly && (unusable !== null || lacksData)) {
     const snapshots = (await readSnapshotTable(file.node, header)).snapshots.map(factsOf);
     const bitmaps = await readBitmaps(file.node, header);
     return new InspectedQcow2(file, header, { snapshots, bitmaps });
@@ -87,6 +91,7 @@ async function openImage(
   requireSupported(header, { path });
   checkCacheOptions(options, header.geometry.clusterSize);
   requireLazyRefcounts(header.fields.version, options);
+  const dataFile = await dataFileOf(context, header);
   if (current === null) warnOfBitmaps(context, header);
   const structures = new Qcow2Structures(file, header);
   if (!context.readOnly) {
@@ -97,6 +102,7 @@ async function openImage(
   const { fields } = header;
   const codec = codecOf(header);
   await loadCodec(codec);
+  const lazy = hasBit(fields.compatibleFeatures, Compatible.lazyRefcounts);
   const imageOptions: ImageOptions = {
     ...tables,
     label: path,
@@ -110,7 +116,11 @@ async function openImage(
     corrupt: structures.info().corrupt === true || current?.image.corrupt === true,
     node: context.node,
     file,
+    dataFile,
+    dataFileRaw: header.dataFileRaw,
     structures,
+    headerIsLazy: lazy,
+    lazyRefcounts: options['lazy-refcounts'] ?? lazy,
     reportCorruption: (message) => context.reportCorruption?.({ message, fatal: true }),
   };
   const node = new Qcow2Node(imageOptions, reopenQcow2);
@@ -127,8 +137,9 @@ async function openImage(
   node.makeDue(async () => {
     await structures.clearAutoclear();
     if (hasStaleBitmaps(header)) await structures.dropStaleBitmaps();
+    await node.repairDirty();
   });
-  // Both are writes, which are not due before the whole reopen is.
+  // All are writes, which are not due before the whole reopen is.
   if (current === null) await node.becameWritable();
   return node;
 }
@@ -149,7 +160,7 @@ function warnOfBitmaps(context: OpenContext, header: Qcow2Header): void {
   );
 }
 
-/** Refcounts are always kept exact here, which lazy refcounts allow; version 2 has none. */
+/** Version 2 has none. */
 function requireLazyRefcounts(version: number, options: Qcow2Options): void {
   if (options['lazy-refcounts'] !== true || version >= 3) return;
   throw new BlockError(

@@ -68,11 +68,56 @@ export const QCOW2_REFUSED_OPTIONS = [
   'pass-discard-other',
   'overlap-check',
   'encrypt',
-  'data-file',
 ] as const;
 
 export const qcow2Version = enumeration('BlockdevQcow2Version', ['v2', 'v3']);
 export const qcow2CompressionType = enumeration('Qcow2CompressionType', ['zlib', 'zstd']);
+
+/** Drivers of QEMU 7.2: what a header may name as the format of its backing file. */
+export const qcow2BackingFormat = enumeration('Qcow2BackingFormat', [
+  'blkdebug',
+  'blklogwrites',
+  'blkreplay',
+  'blkverify',
+  'bochs',
+  'cloop',
+  'compress',
+  'copy-before-write',
+  'copy-on-read',
+  'dmg',
+  'file',
+  'snapshot-access',
+  'ftp',
+  'ftps',
+  'gluster',
+  'host_cdrom',
+  'host_device',
+  'http',
+  'https',
+  'iscsi',
+  'luks',
+  'nbd',
+  'nfs',
+  'null-aio',
+  'null-co',
+  'nvme',
+  'parallels',
+  'preallocate',
+  'qcow',
+  'qcow2',
+  'qed',
+  'quorum',
+  'raw',
+  'rbd',
+  'replication',
+  'ssh',
+  'throttle',
+  'vdi',
+  'vhdx',
+  'vmdk',
+  'vpc',
+  'vvfat',
+]);
 
 export const qcow2CreateOptions = struct('BlockdevCreateOptionsQcow2', {
   file: blockdevRef,
@@ -82,7 +127,7 @@ export const qcow2CreateOptions = struct('BlockdevCreateOptionsQcow2', {
   size,
   version: optional(qcow2Version),
   'backing-file': optional(str),
-  'backing-fmt': optional(str),
+  'backing-fmt': optional(qcow2BackingFormat),
   encrypt: optional(any),
   'cluster-size': optional(size),
   preallocation: optional(preallocMode),
@@ -90,4 +135,7 @@ export const qcow2CreateOptions = struct('BlockdevCreateOptionsQcow2', {
   'refcount-bits': optional(size),
   'compression-type': optional(qcow2CompressionType),
 });
-export type Qcow2CreateOptions = Infer<typeof qcow2CreateOptions>;
+/** Command lines give the backing format as it is; whoever opens the backing file looks at it. */
+export type Qcow2CreateOptions = Omit<Infer<typeof qcow2CreateOptions>, 'backing-fmt'> & {
+  readonly 'backing-fmt'?: string | undefined;
+};

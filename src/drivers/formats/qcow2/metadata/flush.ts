@@ -13,6 +13,10 @@
 // precedes the L2 writes: unflushed data is old or new, never a stale cluster. What changes after
 // the cut stays dirty (tables by version). One flush runs at a time; callers that come while one
 // runs share the next. exclusive() is the same queue, for operations that switch whole tables.
+//
+// With lazy refcounts the dirty bit is on stable storage before the first refcount changes there,
+// and goes when everything is out (settle()): after a crash the next writer counts anew. The order
+// above holds all the same.
 
 import { QCOW2_LIMITS } from '../../../../base/index.js';
 import { SECTOR_SIZE } from '../layout.js';
@@ -49,6 +53,8 @@ export class Flusher {
   #tail: Promise<void> = Promise.resolve();
   #queued: Ticket | null = null;
   #exclusive = 0;
+  /** The dirty bit is there because of what was written since. */
+  #markedDirty = false;
 
   constructor(image: Qcow2Image, refcounts: Refcounts) {
     this.#image = image;
@@ -103,6 +109,18 @@ export class Flusher {
     } while (!this.isClean);
   }
 
+  /** flushAll(), and the header says that the refcounts are right. */
+  async settle(): Promise<void> {
+    await this.flushAll();
+    if (!this.#markedDirty) return;
+    const image = this.#image;
+    await this.exclusive(async () => {
+      await image.structures.patchHeader({ dirty: false });
+      await image.sync();
+      this.#markedDirty = false;
+    });
+  }
+
   /** Runs alone among flushes; must not wait for one. */
   exclusive<T>(work: () => Promise<T>): Promise<T> {
     this.#exclusive += 1;
@@ -125,6 +143,7 @@ export class Flusher {
       return;
     }
     image.assertWritable();
+    await this.#markDirty();
     const cut = this.#cut();
     try {
       await this.#write(cut, durable);
@@ -134,6 +153,17 @@ export class Flusher {
     }
     this.#refcounts.release(cut.frees);
     this.#refcounts.drainLater();
+  }
+
+  /** Before any refcount changes on disk. A mark that was found at opening is not ours to clear. */
+  async #markDirty(): Promise<void> {
+    const image = this.#image;
+    if (!image.lazyRefcounts || this.#markedDirty) return;
+    if (image.refcountBlocks.dirtyCount + image.dirtyRefcountTableSectors.size === 0) return;
+    if (image.structures.info().dirty === true) return;
+    await image.structures.patchHeader({ dirty: true });
+    await image.sync();
+    this.#markedDirty = true;
   }
 
   #cut(): Cut {

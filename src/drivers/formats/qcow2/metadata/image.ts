@@ -15,12 +15,12 @@ import type { BitmapFacts } from '../bitmaps/directory.js';
 import {
   entryHi,
   entryHostOffset,
-  EntryKind,
   entryKind,
+  entryKindOutside,
   entryLo,
   hasReservedL1Bits,
-  isCopied,
 } from '../entries.js';
+import type { EntryKind } from '../entries.js';
 import { geometryOf, SECTOR_SIZE } from '../layout.js';
 import type { Geometry } from '../layout.js';
 import type { SnapshotTable } from '../snapshot-table.js';
@@ -64,8 +64,6 @@ export interface Structures {
   patchHeader(patch: HeaderPatch): Promise<void>;
   backingLink(): BackingLink | null;
   changeBacking(link: BackingLink | null): Promise<void>;
-  /** What listings say from now on. */
-  listSnapshots(table: SnapshotTable): void;
   /** Called with everything flushed and no request running. */
   check(repair: 'none' | 'leaks' | 'all'): Promise<CheckResult>;
   /** `bitmaps`: the persistent ones, as queries list them. */
@@ -88,6 +86,10 @@ export interface ImageOptions extends TopTables {
   /** Virtual size in bytes. */
   readonly size: number;
   readonly corrupt: boolean;
+  /** The dirty bit stands while refcounts change; default false. */
+  readonly lazyRefcounts?: boolean;
+  /** The header asks for that; default false. */
+  readonly headerIsLazy?: boolean;
   /** Told once, when the image is found corrupt. */
   readonly reportCorruption?: (finding: string) => void;
   /** Discards of guest requests go down to the file; default true. */
@@ -141,6 +143,8 @@ export class Qcow2Image {
   marked: Promise<void> = Promise.resolve();
   size: number;
   corrupt: boolean;
+  readonly lazyRefcounts: boolean;
+  readonly headerIsLazy: boolean;
   readOnly: boolean;
   l1Offset: number;
   l1: Uint8Array;
@@ -173,6 +177,8 @@ export class Qcow2Image {
     this.structures = options.structures;
     this.size = options.size;
     this.corrupt = options.corrupt;
+    this.lazyRefcounts = options.lazyRefcounts === true;
+    this.headerIsLazy = options.headerIsLazy === true;
     this.readOnly = options.readOnly;
     this.passDiscardRequest = options.passDiscardRequest ?? true;
     this.passDiscardOther = options.passDiscardOther ?? false;
@@ -241,7 +247,6 @@ export class Qcow2Image {
 
   replaceSnapshots(table: PlacedSnapshots): void {
     this.snapshots = table;
-    this.structures.listSnapshots(table);
     const l1Tables = table.snapshots.map(({ l1Offset, l1Entries }) => {
       return { offset: l1Offset, length: l1Entries * 8 };
     });
@@ -320,14 +325,10 @@ export class Qcow2Image {
     for (const watcher of this.watchers) watcher.entriesChanged(first, end);
   }
 
-  /**
-   * What an L2 entry says. In the data file offset 0 is a place like others: there the copied bit,
-   * which is set for all of them, tells it from none.
-   */
+  /** What an L2 entry says. */
   entryKind(hi: number, lo: number): EntryKind {
-    const kind = entryKind(hi, lo, this.version);
-    if (kind !== EntryKind.unallocated || !this.hasDataFile || !isCopied(hi)) return kind;
-    return EntryKind.data;
+    const kindOf = this.hasDataFile ? entryKindOutside : entryKind;
+    return kindOf(hi, lo, this.version);
   }
 
   /** What guest data must not overwrite, by name; nothing in a data file is anything else. */

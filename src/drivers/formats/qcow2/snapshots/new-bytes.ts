@@ -4,6 +4,7 @@
 // Whoever fails before the header names them leaves the file as long as it was.
 
 import { QCOW2_LIMITS } from '../../../../base/index.js';
+import { SECTOR_SIZE } from '../layout.js';
 import type { Qcow2Image } from '../metadata/index.js';
 
 export class NewBytes {
@@ -27,10 +28,9 @@ export class NewBytes {
     if (this.#held >= QCOW2_LIMITS.tableWriteBytes) await this.flush();
   }
 
-  /** The same with zeroes up to the end of the last cluster. */
-  async addWhole(offset: number, bytes: Uint8Array): Promise<void> {
-    const { clusterSize } = this.#image;
-    const whole = new Uint8Array(Math.ceil(bytes.length / clusterSize) * clusterSize);
+  /** The same with zeroes up to the end of the last sector: the rest of its cluster is unused. */
+  async addTable(offset: number, bytes: Uint8Array): Promise<void> {
+    const whole = new Uint8Array(Math.ceil(bytes.length / SECTOR_SIZE) * SECTOR_SIZE);
     whole.set(bytes);
     await this.add(offset, whole);
   }
