@@ -21,7 +21,7 @@ import { peer } from '../helpers/peers.js';
 import { someOf } from '../helpers/seeds.js';
 
 const KIB = 1024;
-const STEP = 9;
+const STEP = 13;
 const COLUMNS = {
   compat: ['1.1', '0.10'],
   cluster: Array.from({ length: 13 }, (_, index) => 512 * 2 ** index),
@@ -141,7 +141,8 @@ class Play {
     if (row.lazy) options.push('lazy_refcounts=on');
     if (row.compression !== 'zlib') options.push(`compression_type=${row.compression}`);
     if (row.dataFile !== 'none') {
-      options.push(`data_file=${name}.data`, `data_file_raw=${row.dataFile === 'raw' ? 'on' : 'off'}`);
+      const isRaw = row.dataFile === 'raw' ? 'on' : 'off';
+      options.push(`data_file=${name}.data`, `data_file_raw=${isRaw}`);
     }
     const base = `${name}.base`;
     if (row.backing) {
@@ -159,7 +160,9 @@ class Play {
     const { cluster } = this.row;
     // Discards are ignored where clusters cannot be told to be zero.
     const isLasting = this.row.compat === '0.10' && this.row.backing;
-    const isPacked = !isLasting && this.row.dataFile === 'none';
+    // Several compressed clusters share a host cluster, and its refcount goes up by all of them.
+    const isNarrow = this.row.snapshot && this.row.refcountBits <= 4;
+    const isPacked = !isLasting && !isNarrow && this.row.dataFile === 'none';
     const lines: string[] = [];
     for (let count = 0; count < 7; count += 1) {
       const kinds = ['write', 'write', 'write', 'zero', 'unmap', 'discard', 'compress'];
@@ -246,7 +249,8 @@ const isPossible = peer('qemu-img') !== null && peer('qemu-io') !== null;
 describe('images of all features', () => {
   const cases = ROWS.flatMap((row, index) => {
     const orders = [`real first ${index}`, `ours first ${index}`];
-    const shown = process.env['BLOCKWRIGHT_CAMPAIGN'] === undefined ? [orders[(index / STEP) % 2]] : orders;
+    const isSample = process.env['BLOCKWRIGHT_CAMPAIGN'] === undefined;
+    const shown = isSample ? [orders[(index / STEP) % 2]] : orders;
     return shown.map((order) => ({ row, order: order ?? '', seed: index + 1 }));
   });
 
