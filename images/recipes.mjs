@@ -187,7 +187,7 @@ export const UNSUPPORTED = [
   {
     file: 'bitmap.qcow2',
     format: 'qcow2',
-    refusal: 'bitmap',
+    status: 'supported',
     proves: 'a persistent dirty bitmap with some bits set',
     commands: [
       create('bitmap.qcow2', 'cluster_size=4096', '1M'),

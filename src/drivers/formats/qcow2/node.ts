@@ -90,7 +90,7 @@ export class Qcow2Node implements DriverNode {
     this.limits = {
       requestAlignment: REQUEST_ALIGNMENT,
       maxTransfer: 0,
-      optimalZeroes: clusterSize,
+      optimalZeroes: this.image.geometry.subclusterSize,
       optimalDiscard: clusterSize,
     };
   }

@@ -111,7 +111,8 @@ export class MappingSweep {
         regions.count(offset, clusterSize, { times });
       }
       if (offset % clusterSize === 0) continue;
-      const what = kind === EntryKind.data ? 'Data' : 'Preallocated';
+      const isData = l2EntryBytes === 16 ? view.getUint32(at + 12) !== 0 : kind === EntryKind.data;
+      const what = isData ? 'Data' : 'Preallocated';
       findings.corrupt(
         () =>
           `ERROR offset=${offset.toString(16)}: ${what} cluster is not properly aligned; ` +
@@ -132,7 +133,7 @@ export class MappingSweep {
       findings.corrupt(
         () =>
           `ERROR compressed cluster ${index} with non-zero subcluster allocation bitmap, ` +
-          `entry=${hexBits({ hi, lo })}`,
+          `entry=0x${hexBits({ hi, lo })}`,
         times,
       );
       return true;

@@ -64,8 +64,6 @@ export interface Structures {
   patchHeader(patch: HeaderPatch): Promise<void>;
   backingLink(): BackingLink | null;
   changeBacking(link: BackingLink | null): Promise<void>;
-  /** What listings say from now on. */
-  listSnapshots(table: SnapshotTable): void;
   /** Called with everything flushed and no request running. */
   check(repair: 'none' | 'leaks' | 'all'): Promise<CheckResult>;
   /** `bitmaps`: the persistent ones, as queries list them. */
@@ -249,7 +247,6 @@ export class Qcow2Image {
 
   replaceSnapshots(table: PlacedSnapshots): void {
     this.snapshots = table;
-    this.structures.listSnapshots(table);
     const l1Tables = table.snapshots.map(({ l1Offset, l1Entries }) => {
       return { offset: l1Offset, length: l1Entries * 8 };
     });
