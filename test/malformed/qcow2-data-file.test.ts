@@ -153,8 +153,8 @@ describe('L2 entries of an image with a data file', () => {
     for (const value of [0n, 1n, (1n << 63n) | 1n]) {
       const host = await made();
       entry(host, 0, value);
-      const { read } = await openOn(host, '/image');
-      expect(await read(0, CLUSTER)).toEqual(new Uint8Array(CLUSTER));
+      const opened = await openOn(host, '/image');
+      expect(await opened.read(0, CLUSTER)).toEqual(new Uint8Array(CLUSTER));
     }
   });
 
@@ -179,7 +179,8 @@ describe('L2 entries of an image with a data file', () => {
 describe('space in a data file', () => {
   it('that a reservation fills is not written by anybody else before it is linked', async () => {
     const host = await made();
-    const { node, read } = await openOn(host, '/image');
+    const opened = await openOn(host, '/image');
+    const { node } = opened;
     const offset = 8 * CLUSTER;
     const reservation = must(await node.reserve(offset, CLUSTER), 'a reservation');
     expect(await node.reserve(offset, CLUSTER)).toBe(null);
@@ -190,15 +191,16 @@ describe('space in a data file', () => {
     await reservation.link(['written']);
     await written;
     const expected = new Uint8Array(CLUSTER).fill(5).fill(9, 0, 512);
-    expect(await read(offset, CLUSTER)).toEqual(expected);
+    expect(await opened.read(offset, CLUSTER)).toEqual(expected);
   });
 
   it('that a guest gives up reads as zeroes in a raw file', async () => {
     const host = await made(true);
-    const { node, read } = await openOn(host, '/image');
+    const opened = await openOn(host, '/image');
+    const { node } = opened;
     await node.discard(discardRequest(CLUSTER, 2 * CLUSTER));
     await node.flush();
-    expect(await read(0, SIZE)).toEqual(host.fileContents('/data'));
+    expect(await opened.read(0, SIZE)).toEqual(host.fileContents('/data'));
     expect(host.fileContents('/data').subarray(CLUSTER, 3 * CLUSTER).every((byte) => byte === 0))
       .toBe(true);
   });
