@@ -127,11 +127,12 @@ class Run {
       case 'reserve':
         return this.#change(first, count, async (data) => {
           const reservation = await node.reserve(offset, length);
-          for (const piece of reservation?.pieces ?? []) {
+          if (reservation === null) return node.write(writeRequest(offset, data));
+          for (const piece of reservation.pieces) {
             const at = piece.offset - offset;
             await piece.file.write(data.subarray(at, at + piece.length), piece.hostOffset);
           }
-          await reservation?.link(reservation.pieces.map(() => 'written'));
+          return reservation.link(reservation.pieces.map(() => 'written'));
         });
       case 'discard':
         if (this.setting.version === 2 && this.setting.backing) return;

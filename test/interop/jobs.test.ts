@@ -36,6 +36,14 @@ const LAYERS: readonly (readonly Layer[])[] = [
     { options: 'cluster_size=512', commands: ['write -P 2 1111k 77k', 'write -z 5M 512'] },
     { options: 'cluster_size=64k,compat=0.10', commands: ['write -P 3 7M 1M'] },
   ],
+  [
+    { options: 'extended_l2=on', commands: ['write -P 1 1k 6M', 'write -z 90k 3k'] },
+    {
+      options: 'extended_l2=on,cluster_size=16k,preallocation=metadata',
+      commands: ['write -P 2 3333k 50k', 'write -z 2M 70k', 'write -P 4 9M 1k'],
+    },
+    { options: 'extended_l2=on,cluster_size=2M', commands: ['write -P 3 5M 70k'] },
+  ],
 ];
 
 describe.skipIf(qemuImg === null || qemuIo === null)('jobs on images of the real tools', () => {
