@@ -187,7 +187,7 @@ export const UNSUPPORTED = [
   {
     file: 'bitmap.qcow2',
     format: 'qcow2',
-    refusal: 'bitmap',
+    status: 'supported',
     proves: 'a persistent dirty bitmap with some bits set',
     commands: [
       create('bitmap.qcow2', 'cluster_size=4096', '1M'),
@@ -209,8 +209,8 @@ export const UNSUPPORTED = [
   {
     file: 'data-file.qcow2',
     format: 'qcow2',
-    refusal: 'data file',
-    proves: 'an external data file, which a refusal must not open',
+    refusal: 'data-file.raw',
+    proves: 'an external data file that is not there and is not made',
     commands: [
       create('data-file.qcow2', 'data_file=data-file.raw,cluster_size=4096', '64k'),
       io('data-file.qcow2', 'write -P 0xb6 0 4096'),

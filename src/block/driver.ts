@@ -9,7 +9,7 @@
 import type { Eventually, PermissionPair } from '../base/index.js';
 import type { ClusterCodec } from '../codec/index.js';
 import type { Host, HostFile } from '../host/index.js';
-import type { BlockStatus } from './block-status.js';
+import type { BlockStatus, StatusRuns } from './block-status.js';
 import type { Child } from './child.js';
 import type { Extent, Lease, TargetReservation } from './extent.js';
 import type { Node } from './node.js';
@@ -140,8 +140,9 @@ export type SnapshotKey = Pick<SnapshotFacts, 'id' | 'name'>;
 export interface InternalSnapshots {
   /** This image cannot hold any although others of its format can. */
   readonly isRefused: boolean;
-  /** In the order of the image's table. */
-  list(): readonly SnapshotFacts[];
+  readonly count: number;
+  /** In the order of the image's table; all of them, or those from index `from` to before `end`. */
+  list(from?: number, end?: number): readonly SnapshotFacts[];
   create(wish: NewSnapshot): Promise<SnapshotFacts>;
   remove(key: SnapshotKey): Promise<void>;
   /** The image is what it was when the snapshot was made, its size too. */
@@ -158,6 +159,7 @@ export interface DriverInfo {
   readonly dirty?: boolean | null;
   readonly corrupt?: boolean;
   readonly encrypted?: boolean;
+  /** Of an image that is only looked at; else InternalSnapshots lists them. */
   readonly snapshots?: readonly SnapshotFacts[];
   /** Member `format-specific` as QMP prints it: `{type, data}`. */
   readonly specific?: { readonly type: string; readonly data: Readonly<Record<string, unknown>> };
@@ -224,6 +226,10 @@ export interface DriverNode {
    * Status of this layer at `offset`; `exact` asks for zeroes to be told from data at some cost.
    */
   blockStatus?(offset: number, length: number, exact: boolean): Eventually<BlockStatus>;
+  /** Many runs at once (see fillStatusRuns()); beside a native blockStatus. */
+  statusRuns?(offset: number, length: number, runs: StatusRuns): Eventually<void>;
+  /** What the function dataSpan() gives; of drivers that store bytes themselves. */
+  dataSpan?(offset: number, length: number): number;
   truncate?(size: number, options: TruncateOptions): Eventually<void>;
 
   /**
@@ -367,7 +373,14 @@ export interface OpenContext {
   readonly inspectOnly: boolean;
   /** Opened read-write to be repaired: marks of damage in it are no reason to refuse. */
   readonly repairs?: boolean;
+  /** Opened without the children that hold nothing but guest data. */
+  readonly noData?: boolean;
   child(name: string): Child;
+  /**
+   * Opens the host file of that path, whatever it looks like, as a declared child that no option
+   * gave. Only while the node is opened for the first time.
+   */
+  openPlainChild?(name: string, path: string): Promise<Child>;
   /** The throttle-group object of that id, or null. */
   throttleGroup?(name: string): ThrottleGroup | null;
   findNode?(name: string): Node | null;

@@ -18,6 +18,8 @@ export interface OpenPolicy {
   /** Nothing is written, not even header flags; backing files are opened unless `noBacking`. */
   readonly inspectOnly?: boolean;
   readonly noBacking?: boolean;
+  /** Files that hold nothing but guest data are not opened; only headers can be looked at. */
+  readonly noData?: boolean;
   /** Opened read-write to be repaired, damaged as it may be. */
   readonly repair?: boolean;
   /** Take no permissions that conflict with others (`-U`). */

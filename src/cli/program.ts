@@ -12,6 +12,8 @@ export interface Program {
   readonly name: string;
   out(text: string): void;
   err(text: string): void;
+  /** UTF-8 for the same stream as out(); true: the bytes are written or kept elsewhere. */
+  outBytes?(bytes: Uint8Array): boolean;
   /** Standard output is a terminal. */
   readonly terminal: boolean;
   /** Where images are; this machine unless given. */
@@ -72,6 +74,10 @@ export function processProgram(name: string): Program {
     name,
     out: (text) => void process.stdout.write(text),
     err: (text) => void process.stderr.write(text),
+    outBytes(bytes) {
+      process.stdout.write(bytes);
+      return process.stdout.writableLength === 0;
+    },
     terminal: process.stdout.isTTY === true,
   };
 }

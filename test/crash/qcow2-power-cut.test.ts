@@ -31,7 +31,7 @@ interface Setting {
   readonly clusterBits: number;
   readonly refcountOrder: number;
   readonly version: 2 | 3;
-  /** With subclusters, each of one sector. */
+  /** With subclusters, of one sector or two. */
   readonly extended?: boolean;
   /** The dirty bit stands while refcounts change. */
   readonly lazy?: boolean;
@@ -270,7 +270,7 @@ function tagsOf(bytes: Uint8Array): number[] {
 
 const settings: fc.Arbitrary<Setting> = fc
   .record({
-    clusterBits: fc.constantFrom(9, 10, 12, 14, 14),
+    clusterBits: fc.constantFrom(9, 10, 12, 14, 15),
     refcountOrder: fc.nat({ max: 6 }),
     version: fc.constantFrom(2 as const, 3 as const),
     lazy: fc.boolean(),
@@ -282,7 +282,7 @@ const settings: fc.Arbitrary<Setting> = fc
     ...setting,
     refcountOrder: setting.version === 2 ? 4 : setting.refcountOrder,
     lazy: setting.lazy && setting.version === 3,
-    extended: setting.version === 3 && setting.clusterBits === 14,
+    extended: setting.version === 3 && setting.clusterBits >= 14,
   }));
 
 const operations: fc.Arbitrary<Operation> = fc.record({

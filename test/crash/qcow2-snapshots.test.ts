@@ -33,6 +33,8 @@ interface Setting {
   readonly refcountOrder: number;
   readonly version: 2 | 3;
   readonly backing: boolean;
+  /** Extended L2 entries, in clusters of 16 KiB. */
+  readonly extended?: boolean;
   readonly sectors: number;
   readonly seed: number;
 }
@@ -79,6 +81,7 @@ class Run {
       version: version === 2 ? 'v2' : 'v3',
       'cluster-size': 2 ** clusterBits,
       'refcount-bits': 2 ** refcountOrder,
+      ...(this.setting.extended === true && { 'extended-l2': true }),
     } as never);
     this.image = await this.open(this.disk);
     this.disk.onWrite = () => {
@@ -240,9 +243,12 @@ const settings: fc.Arbitrary<Setting> = fc
     backing: fc.boolean(),
     sectors: fc.integer({ min: 30, max: 200 }),
     seed: fc.nat(),
+    extended: fc.nat({ max: 3 }).map((chance) => chance === 0),
   })
   .map((setting) => ({
     ...setting,
+    extended: setting.extended && setting.version === 3,
+    clusterBits: setting.extended && setting.version === 3 ? 14 : setting.clusterBits,
     refcountOrder: setting.version === 2 ? 4 : setting.refcountOrder,
   }));
 

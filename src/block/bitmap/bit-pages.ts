@@ -8,6 +8,8 @@
 // which the size cuts short, hold their bits. Bits past `size` are always clear. The number of set
 // bits is kept at all times.
 
+import { isZero } from '../../codec/index.js';
+
 const PAGE_BITS = 32_768;
 const PAGE_WORDS = PAGE_BITS / 32;
 const PAGE_BYTES = PAGE_BITS / 8;
@@ -230,7 +232,7 @@ class Level<Mixed extends Bits<Mixed>> implements Bits<Level<Mixed>> {
       const slice = bytes.subarray(at, at + length);
       at += length;
       const part = this.#parts.get(index);
-      if (part === 'dirty' || slice.every((byte) => byte === 0)) continue;
+      if (part === 'dirty' || isZero(slice)) continue;
       const before = this.#countOf(part);
       const mixed = part ?? this.#filled(false);
       mixed.load(start, slice);
@@ -308,7 +310,11 @@ export class BitPages {
   load(first: number, bytes: Uint8Array): void {
     const room = this.#size - first;
     if (room <= 0) return;
-    const there = Math.min(bytes.length, Math.ceil(room / 32) * 4);
+    if (room >= bytes.length * 8) {
+      this.#tables.load(first, bytes);
+      return;
+    }
+    const there = Math.ceil(room / 32) * 4;
     const own = bytes.slice(0, there);
     for (let bit = room; bit < there * 8; bit += 1) {
       own[bit >>> 3] = (own[bit >>> 3] ?? 0) & ~(1 << (bit & 7));

@@ -143,3 +143,13 @@ export async function layerStatus(
   }
   return { where: 'below', length: remaining };
 }
+
+/**
+ * Bytes of the shortest run of zeroes that is worth leaving out of a copy to the node; 0 when it
+ * has no clusters. Less than a cluster (or subcluster) cannot be left out of one: it would be read,
+ * merged and written again.
+ */
+export function leastHole({ info, limits }: Node): number {
+  const cluster = info.clusterSize ?? 0;
+  return limits.optimalZeroes > 0 ? Math.min(cluster, limits.optimalZeroes) : cluster;
+}

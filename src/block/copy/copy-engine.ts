@@ -14,7 +14,7 @@ import type { HostFile } from '../../host/index.js';
 import type { PieceOutcome, ReservedPiece, TargetReservation } from '../extent.js';
 import type { Node } from '../node.js';
 import { RequestFlag, writeRequest, zeroRequest } from '../request.js';
-import { nodesOfView, planView } from './chain.js';
+import { leastHole, nodesOfView, planView } from './chain.js';
 import { copyThroughGraph, turnFlag, zeroFlags } from './graph-copy.js';
 import type { LaneExecutor } from './lane-executor.js';
 import {
@@ -99,12 +99,11 @@ export class CopySession {
 
   constructor(lanes: LaneExecutor, spec: CopySpec) {
     this.#lanes = lanes;
-    // Less than a cluster cannot be left out of one: it would be read, merged and written again.
-    const cluster = spec.target.node.info.clusterSize ?? 0;
+    const least = leastHole(spec.target.node);
     const zeroGranularity = spec.hostCopies === true ? 0 : spec.zeroGranularity;
     this.spec = {
       ...spec,
-      zeroGranularity: zeroGranularity === 0 ? 0 : Math.max(zeroGranularity, cluster),
+      zeroGranularity: zeroGranularity === 0 ? 0 : Math.max(zeroGranularity, least),
     };
   }
 

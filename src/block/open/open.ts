@@ -10,13 +10,14 @@ import {
   BlockError,
   GRAPH_LIMITS,
   IMAGE_LIMITS,
+  must,
   toBlockError,
   type Eventually,
 } from '../../base/index.js';
 import type { FileIdentity } from '../../host/index.js';
 import type { BlockNode } from '../block-node.js';
 import { nameListedChildren } from '../child-lists.js';
-import { ChildRole, type Driver } from '../driver.js';
+import { ChildRole, type Driver, type OpenContext } from '../driver.js';
 import type { NodeOptions } from '../graph-api.js';
 import type { BlockGraph } from '../graph.js';
 import { refreshPermissions } from '../permissions.js';
@@ -89,7 +90,8 @@ async function openWith(
     await openChildren(graph, node, request);
     refuseLoop(node, inherited);
     await openListedChildren(graph, node, inherited);
-    node.pipeline.driverNode = await driver.open(openContextOf(graph, node), node.options);
+    const context = contextOf(graph, node, inherited);
+    node.pipeline.driverNode = await driver.open(context, node.options);
     node.pipeline.readOnly ||= node.pipeline.driverNode.readOnly === true;
     node.filename = filenameOf(node);
     refreshPermissions([node]).commit?.();
@@ -110,6 +112,10 @@ async function openChildren(
 ): Promise<void> {
   for (const [name, declaration] of Object.entries(node.driver.children)) {
     if ((declaration.role & ChildRole.cow) !== 0) continue;
+    if (declaration.role === ChildRole.data && inherited.policy.noData === true) {
+      node.options = { ...node.options, [name]: undefined };
+      continue;
+    }
     const value = node.options[name];
     if (value === undefined || value === null) {
       if (!declaration.required) continue;
@@ -123,6 +129,29 @@ async function openChildren(
     await attachChild(graph, { parent: node, name, role: declaration.role, child });
     if (typeof value !== 'string') child.inheritsFrom = node;
   }
+}
+
+function contextOf(
+  graph: BlockGraph,
+  node: BlockNode,
+  inherited: OpenInheritance,
+): OpenContext {
+  return {
+    ...openContextOf(graph, node),
+    noData: inherited.policy.noData === true,
+    async openPlainChild(name, path) {
+      const { role } = must(node.driver.children[name], `declared child '${name}'`);
+      if (path === '') {
+        throw new BlockError('invalid-option', "The 'file' block driver requires a file name");
+      }
+      // Never by what the name looks like: an image must not choose a protocol or options.
+      const options = { driver: await protocolOf(graph.host, path), filename: path };
+      const child = await openNode(graph, options, inheritedByChild(flagsOf(node), inherited));
+      await attachChild(graph, { parent: node, name, role, child });
+      child.inheritsFrom = node;
+      return must(node.edges.get(name), `child '${name}'`);
+    },
+  };
 }
 
 /** Children of lists, by name in the order in which they are given. */

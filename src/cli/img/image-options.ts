@@ -37,7 +37,8 @@ function withFileDriver(tree: KeyvalTree): Record<string, unknown> {
       continue;
     }
     const nested = withFileDriver(value as KeyvalTree);
-    const isFile = key === 'file' && nested['driver'] === undefined;
+    const isStored = key === 'file' || key === 'data-file';
+    const isFile = isStored && nested['driver'] === undefined;
     result[key] = isFile && 'filename' in nested ? { ...nested, driver: 'file' } : nested;
   }
   return result;

@@ -1,15 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 // `img map`: which layer of the chain decides each range, and where its bytes are stored.
-// Ranges are printed in blocks of text; neighbours that continue each other become one.
+// Statuses come in batches and ranges are printed as blocks of bytes: no object for each entry.
+// Neighbours that continue each other become one.
 
-import { escapeControls, settle } from '../../base/index.js';
-import type { Eventually } from '../../base/index.js';
-import type { BlockStatus, Node } from '../../block/index.js';
+import { escapeControls, must } from '../../base/index.js';
+import { fillStatusRuns, NOT_STORED, StatusFlag, StatusRuns } from '../../block/index.js';
+import type { Node } from '../../block/index.js';
 import type { OptionSpec } from '../getopt.js';
 import { CliError } from '../program.js';
 import type { Program } from '../program.js';
 import { sizeArgument } from './numbers.js';
 import { openImage, withSession } from './session.js';
+import { ByteLines, lineText } from './status/index.js';
 import {
   FORCE_SHARE,
   FORMAT,
@@ -31,17 +33,6 @@ const OPTIONS: readonly OptionSpec[] = [
   OUTPUT,
   FORCE_SHARE,
 ];
-
-interface MapEntry {
-  readonly start: number;
-  readonly length: number;
-  readonly depth: number;
-  readonly present: boolean;
-  readonly zero: boolean;
-  readonly data: boolean;
-  readonly offset: number | null;
-  readonly file: string | null;
-}
 
 export const map: Verb = {
   options: OPTIONS,
@@ -66,7 +57,7 @@ export const map: Verb = {
       const printer = new MapPrinter(program, shape);
       const end = Math.min(node.length, start + max);
       try {
-        await forEachEntry(node, { start, end }, (entry) => printer.print(entry));
+        await new Walk(printer).image(node, { start, end });
         printer.end();
       } finally {
         printer.flush();
@@ -76,65 +67,90 @@ export const map: Verb = {
   },
 };
 
-/** At least one entry: of no length when there is nothing at `start`. */
-async function forEachEntry(
-  top: Node,
-  { start, end }: { readonly start: number; readonly end: number },
-  print: (entry: MapEntry) => void,
-): Promise<void> {
-  let current: MapEntry | null = null;
-  for (let offset = start; offset < end; ) {
-    const found: Eventually<MapEntry> = entryAt(top, { offset, length: end - offset, depth: 0 });
-    const next: MapEntry = found instanceof Promise ? await found : found;
-    if (current !== null && continues(current, next)) {
-      current = extended(current, next.length);
-    } else {
-      if (current !== null) print(current);
-      current = next;
-    }
-    offset += next.length;
-  }
-  print(current ?? entry(start, { length: 0 }, 0));
-}
-
-function extended(entry: MapEntry, length: number): MapEntry {
-  return { ...entry, length: entry.length + length };
-}
-
-function continues(a: MapEntry, b: MapEntry): boolean {
-  const same =
-    a.zero === b.zero &&
-    a.data === b.data &&
-    a.present === b.present &&
-    a.depth === b.depth &&
-    a.file === b.file &&
-    (a.offset === null) === (b.offset === null);
-  return same && (a.offset === null || a.offset + a.length === b.offset);
-}
-
-interface Place {
-  readonly offset: number;
-  readonly length: number;
+/** What is said of a range. */
+interface Piece {
+  /** Bytes. */
+  length: number;
   /** Layers above. */
-  readonly depth: number;
+  depth: number;
+  /** Bits of StatusFlag. */
+  flags: number;
+  /** Offset in `file`, or NOT_STORED. */
+  stored: number;
+  file: string;
 }
 
-/** What the layer at `top`, or one below it, says of the place. */
-function entryAt(top: Node, place: Place): Eventually<MapEntry> {
-  const node = storing(top);
-  const { offset, depth } = place;
-  if (offset >= node.length) return entry(offset, { length: place.length, zero: true }, depth);
-  const asked = Math.min(place.length, node.length - offset);
-  return settle(node.blockStatus(offset, asked, true), (status) => {
-    if (status.allocated) return entry(offset, status, depth);
-    const { length } = status;
-    const { backing } = node;
-    // Past the end of its backing file a layer reads as zeroes by itself.
-    if (backing === null || offset >= backing.length) {
-      return entry(offset, { ...status, zero: true, data: false }, depth);
+const NOTHING: Readonly<Piece> = { length: 0, depth: 0, flags: 0, stored: NOT_STORED, file: '' };
+
+/** What is known of the ranges of one layer while they are walked over. */
+interface Layer {
+  readonly node: Node;
+  readonly runs: StatusRuns;
+}
+
+/** Says every range of the image, layer by layer, in the order of their offsets. */
+class Walk {
+  readonly #printer: MapPrinter;
+  readonly #layers: Layer[] = [];
+  /** Filled again for each run. */
+  readonly #piece: Piece = { ...NOTHING };
+
+  constructor(printer: MapPrinter) {
+    this.#printer = printer;
+  }
+
+  async image(top: Node, range: Range): Promise<void> {
+    const start = Math.max(range.start, Math.min(range.end, storing(top).length));
+    await this.#layer(top, 0, range);
+    if (start < range.end) {
+      this.#printer.add(start, { ...NOTHING, length: range.end - start, flags: StatusFlag.zero });
     }
-    return entryAt(backing, { offset, length, depth: depth + 1 });
-  });
+    if (range.start >= range.end) this.#printer.add(range.start, NOTHING);
+  }
+
+  /** What `top`, or a layer below it, says of the range, which is within it. */
+  async #layer(top: Node, depth: number, { start, end }: Range): Promise<void> {
+    const { node, runs } = (this.#layers[depth] ??= newLayer(top));
+    const { backing } = node;
+    const covered = backing === null ? 0 : backing.length;
+    const last = Math.min(end, node.length);
+    for (let offset = start; offset < last; ) {
+      const filled = fillStatusRuns(node, { offset, length: last - offset }, runs);
+      if (filled instanceof Promise) await filled;
+      const file = runs.file?.filename ?? '';
+      for (let index = 0; index < runs.count; index += 1) {
+        const length = must(runs.lengths[index], 'length of a run');
+        const flags = must(runs.flags[index], 'flags of a run');
+        const stored = must(runs.hostOffsets[index], 'place of a run');
+        const isDecided = (flags & StatusFlag.allocated) !== 0;
+        if (isDecided || offset >= covered || backing === null) {
+          // Past the end of its backing file a layer reads as zeroes by itself.
+          const piece = this.#piece;
+          piece.length = length;
+          piece.depth = depth;
+          piece.flags = isDecided ? flags : StatusFlag.zero;
+          piece.stored = stored;
+          piece.file = file;
+          this.#printer.add(offset, piece);
+          offset += length;
+          continue;
+        }
+        const behind = { start: offset, end: Math.min(offset + length, covered) };
+        await this.#layer(backing, depth + 1, behind);
+        offset = behind.end;
+        if (length > behind.end - behind.start) break;
+      }
+    }
+  }
+}
+
+function newLayer(top: Node): Layer {
+  return { node: storing(top), runs: new StatusRuns({ exact: true, placed: true }) };
+}
+
+interface Range {
+  readonly start: number;
+  readonly end: number;
 }
 
 function storing(node: Node): Node {
@@ -143,65 +159,100 @@ function storing(node: Node): Node {
   return at;
 }
 
-function entry(start: number, status: Partial<BlockStatus>, depth: number): MapEntry {
-  const offset = status.hostOffset ?? null;
-  return {
-    start,
-    length: status.length ?? 0,
-    depth,
-    present: status.allocated ?? false,
-    zero: status.zero ?? false,
-    data: status.data ?? false,
-    offset,
-    file: offset === null ? null : (status.file?.filename ?? null),
-  };
-}
+const SHOWN = StatusFlag.allocated | StatusFlag.data | StatusFlag.zero;
 
-/** Written at once: a call for each line costs more than finding it. */
-const OUTPUT_CHARACTERS = 65_536;
+/** Beside the bits of SHOWN. */
+const STORED = 8;
 
+const FIRST = lineText('[{ "start": ');
+const NEXT = lineText(',\n{ "start": ');
+const NO_TEXT = lineText('');
+const CLOSE = lineText('}');
+const END = lineText(']\n');
+
+/** Joins what goes on from piece to piece, and prints the rest. */
 class MapPrinter {
-  readonly #program: Program;
+  readonly #lines: ByteLines;
   readonly #shape: OutputFormat;
   #first = true;
-  #text = '';
+  #start = 0;
+  /** What is not printed yet. */
+  readonly #last: Piece = { ...NOTHING };
+  #hasLast = false;
+  /** Text from the length to the end or to the offset, and what it was made of. */
+  #middle = NO_TEXT;
+  #middleLength = 0;
+  #middleFacts = -1;
 
   constructor(program: Program, shape: OutputFormat) {
-    this.#program = program;
+    this.#lines = new ByteLines(program);
     this.#shape = shape;
     if (shape === 'human') {
-      this.#out(`${'Offset'.padEnd(16)}${'Length'.padEnd(16)}${'Mapped to'.padEnd(16)}File\n`);
+      const columns = ['Offset', 'Length', 'Mapped to'].map((name) => name.padEnd(16));
+      this.#lines.text(lineText(`${columns.join('')}File\n`));
     }
   }
 
-  print(entry: MapEntry): void {
-    if (this.#shape === 'json') {
-      this.#out(`${this.#first ? '[' : ',\n'}${jsonLine(entry)}`);
-      this.#first = false;
-      return;
+  add(start: number, piece: Readonly<Piece>): void {
+    const last = this.#last;
+    if (this.#hasLast) {
+      if (isNext(last, piece)) {
+        last.length += piece.length;
+        return;
+      }
+      this.#print(last);
     }
-    if (!entry.data) return;
-    if (entry.offset === null) {
-      throw new CliError('File contains external, encrypted or compressed clusters.');
-    }
-    if (entry.zero) return;
-    const numbers = [entry.start, entry.length, entry.offset].map((each) => hex(each).padEnd(16));
-    this.#out(`${numbers.join('')}${escapeControls(entry.file ?? '')}\n`);
+    this.#hasLast = true;
+    this.#start = start;
+    last.length = piece.length;
+    last.depth = piece.depth;
+    last.flags = piece.flags;
+    last.stored = piece.stored;
+    last.file = piece.file;
+  }
+
+  end(): void {
+    if (this.#hasLast) this.#print(this.#last);
+    if (this.#shape === 'json') this.#lines.text(END);
   }
 
   /** Writes what is held back; call it however the verb ends. */
   flush(): void {
-    if (this.#text !== '') this.#program.out(this.#text);
-    this.#text = '';
+    this.#lines.flush();
   }
 
-  #out(text: string): void {
-    this.#text += text;
-    if (this.#text.length >= OUTPUT_CHARACTERS) this.flush();
+  #print(piece: Piece): void {
+    if (this.#shape === 'json') this.#printJson(piece);
+    else this.#printLine(piece);
   }
 
-  end(): void {
-    if (this.#shape === 'json') this.#out(']\n');
+  #printJson({ length, depth, flags, stored }: Piece): void {
+    const lines = this.#lines;
+    const isStored = stored !== NOT_STORED;
+    const facts = depth * 16 + (flags & SHOWN) + (isStored ? STORED : 0);
+    // Mostly that of the line before.
+    if (facts !== this.#middleFacts || length !== this.#middleLength) {
+      this.#middle = lineText(middleOf({ length, depth, flags, isStored }));
+      this.#middleFacts = facts;
+      this.#middleLength = length;
+    }
+    lines.text(this.#first ? FIRST : NEXT);
+    this.#first = false;
+    lines.number(this.#start);
+    lines.text(this.#middle);
+    if (!isStored) return;
+    lines.number(stored);
+    lines.text(CLOSE);
+  }
+
+  #printLine({ length, flags, stored, file }: Piece): void {
+    if ((flags & StatusFlag.data) === 0) return;
+    if (stored === NOT_STORED) {
+      throw new CliError('File contains external, encrypted or compressed clusters.');
+    }
+    if ((flags & StatusFlag.zero) !== 0) return;
+    const numbers = [this.#start, length, stored].map((each) => hex(each).padEnd(16));
+    this.#lines.text(lineText(`${numbers.join('')}${escapeControls(file)}\n`));
   }
 }
 
@@ -210,12 +261,21 @@ function hex(value: number): string {
   return value === 0 ? '0' : `0x${value.toString(16)}`;
 }
 
-function jsonLine(entry: MapEntry): string {
-  const { start, length, depth, present, zero, data, offset } = entry;
-  const place = offset === null ? '' : `, "offset": ${offset}`;
-  return (
-    `{ "start": ${start}, "length": ${length}, "depth": ${depth}, "present": ${present}, ` +
-    `"zero": ${zero}, "data": ${data}${place}}`
-  );
+function isNext(last: Readonly<Piece>, piece: Readonly<Piece>): boolean {
+  if (((last.flags ^ piece.flags) & SHOWN) !== 0 || last.depth !== piece.depth) return false;
+  if (last.stored === NOT_STORED) return piece.stored === NOT_STORED;
+  return last.stored + last.length === piece.stored && last.file === piece.file;
 }
 
+function middleOf(
+  { length, depth, flags, isStored }: Pick<Piece, 'length' | 'depth' | 'flags'> & {
+    readonly isStored: boolean;
+  },
+): string {
+  const has = (flag: number): boolean => (flags & flag) !== 0;
+  return (
+    `, "length": ${length}, "depth": ${depth}, "present": ${has(StatusFlag.allocated)}, ` +
+    `"zero": ${has(StatusFlag.zero)}, "data": ${has(StatusFlag.data)}` +
+    (isStored ? ', "offset": ' : '}')
+  );
+}

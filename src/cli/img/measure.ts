@@ -17,6 +17,7 @@ import { openImage, withSession } from './session.js';
 import { showSnapshot, snapshotChoice } from './snapshot/view.js';
 import type { SnapshotChoice } from './snapshot/view.js';
 import type { ImageName, Session } from './session.js';
+import { LayerRuns } from './status/index.js';
 import {
   FORCE_SHARE,
   FORMAT,
@@ -141,23 +142,35 @@ function targetValues(command: MeasureArguments, program: Program): OptionValues
   return values;
 }
 
-/** What the image reads as, layer by layer. */
+/** What the image reads as, layer by layer; pieces alike that follow each other are one. */
 function sourceOf(top: Node): MeasureSource {
+  const layers: LayerRuns[] = [];
+  for (let node: Node | null = top; node !== null; node = backingOf(node)) {
+    layers.push(new LayerRuns(skipFilters(node)));
+  }
   return {
     length: top.length,
     bitmaps: persistentOf(top),
     async next(offset) {
-      let remaining = top.length - offset;
-      for (let node: Node | null = top; node !== null; node = backingOf(node)) {
-        const layer = skipFilters(node);
-        if (offset >= layer.length) break;
-        remaining = Math.min(remaining, layer.length - offset);
-        const asked = layer.blockStatus(offset, remaining, true);
-        const status = asked instanceof Promise ? await asked : asked;
-        remaining = Math.min(remaining, status.length);
-        if (status.allocated) return { data: status.data && !status.zero, length: remaining };
+      let data: boolean | null = null;
+      let at = offset;
+      while (at < top.length) {
+        let remaining = top.length - at;
+        let isData = false;
+        for (const layer of layers) {
+          if (at >= layer.node.length) break;
+          remaining = Math.min(remaining, layer.node.length - at);
+          const found = layer.find(at);
+          if (found instanceof Promise) await found;
+          remaining = Math.min(remaining, layer.lengthFrom(at));
+          isData = layer.isAllocated && layer.isData;
+          if (layer.isAllocated) break;
+        }
+        if (data !== null && isData !== data) break;
+        data = isData;
+        at += remaining;
       }
-      return { data: false, length: remaining };
+      return { data: data === true, length: at - offset };
     },
   };
 }

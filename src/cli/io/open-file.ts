@@ -223,7 +223,8 @@ async function driverOf(
   { name, driver }: { readonly name: string; readonly driver: KeyvalTree[string] | undefined },
 ): Promise<string> {
   if (typeof driver === 'string') return driver;
-  const node = await session.graph.openImage(name, null, true, { inspectOnly: true });
+  const policy = { inspectOnly: true, noData: true };
+  const node = await session.graph.openImage(name, null, true, policy);
   await session.graph.close(node);
   return node.driver.name;
 }

@@ -69,7 +69,9 @@ function writeCompressed(shell: Shell, request: WriteRequest): Eventually<void> 
   const whole = offset % cluster === 0 && (length % cluster === 0 || reachesEnd);
   return settle(node.blockStatus(offset, Math.max(1, length), false), (status) => {
     const isStored = status.hostOffset !== undefined || status.compressed;
-    if (whole && isStored && node.driver.name === 'qcow2') {
+    // A data file takes no compressed cluster anyway, which the driver says.
+    const isOutside = node.children.has('data-file');
+    if (whole && isStored && !isOutside && node.driver.name === 'qcow2') {
       throw new BlockError('io', errnoText('EIO'), { offset });
     }
     if (content === null) return backend.writeZeroes(offset, length, flags);

@@ -11,6 +11,7 @@ import {
   CopyEngine,
   copyImage,
   createLanes,
+  leastHole,
   RateLimiter,
   skipFilters,
   viewStatus,
@@ -253,8 +254,7 @@ async function readSource(source: Backend, offset: number, buffer: Uint8Array): 
 async function writeStep(request: CopyRequest, offset: number, step: Uint8Array): Promise<void> {
   const { target, compress, sparse } = request;
   if (sparse === 0 && !compress) return target.write(offset, step);
-  // Part of a cluster is no hole: it would be written as zeroes all the same.
-  const cluster = compress ? unitOf(target.node) : (target.node.info.clusterSize ?? 0);
+  const cluster = compress ? unitOf(target.node) : leastHole(target.node);
   const unit = Math.min(step.length, Math.max(512, sparse, cluster));
   const flags = compress ? RequestFlag.compressed : RequestFlag.none;
   for (let from = 0; from < step.length; ) {

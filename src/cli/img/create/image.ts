@@ -7,7 +7,7 @@
 
 import { BlockError, Permission } from '../../../base/index.js';
 import { creationPath, protocolOf } from '../../../block/index.js';
-import type { Backend, CreateContext, Driver } from '../../../block/index.js';
+import type { Backend, CreateContext, Driver, Node } from '../../../block/index.js';
 import { driverOptions } from '../../../drivers/options-catalog.js';
 import { CliError } from '../../program.js';
 import { OptionMistake } from './options.js';
@@ -32,47 +32,81 @@ export interface CreateRequest {
 }
 
 export async function createImage(session: Session, request: CreateRequest): Promise<void> {
+  const { values } = request;
+  const files = new NewFiles(session);
   const path = creationPath(request.path);
-  const existed = (await session.host.stat(path).catch(() => null)) !== null;
-  let touched = false;
-  const users: Backend[] = [];
-  const makeFile = async (size: number, members: Record<string, unknown>): Promise<void> => {
-    const driver = await session.registry.load('file');
-    const options = { filename: path, size, ...members };
-    touched = true;
-    await driver.create?.(context, options);
-  };
-  const context: CreateContext = {
-    host: session.host,
-    async node() {
-      await makeFile(0, {});
-      const options = { driver: await protocolOf(session.host, path), filename: path };
-      const node = await session.graph.open(options);
-      const { consistentRead, write, resize, all } = Permission;
-      const permissions = { taken: consistentRead | write | resize, shared: all & ~resize };
-      users.push(await session.graph.attach(node, 'create', permissions));
-      await session.graph.close(node);
-      return node;
-    },
-  };
   const size = Math.ceil(request.size / SECTOR) * SECTOR;
   try {
-    const { values } = request;
-    if (values.format.name !== 'qcow2') await makeFile(size, rawMembers(values));
+    if (values.format.name !== 'qcow2') await files.make(path, { size, ...rawMembers(values) });
     else {
       const { members, driver } = await qcow2Create(session, values);
-      await driver.create?.(context, { ...members, file: path, size });
+      const dataFile = members['data-file'];
+      const data = dataFile === undefined ? {} : { 'data-file': { filename: dataFile } };
+      const context: CreateContext = {
+        host: session.host,
+        node: (reference) => files.open(typeof reference === 'string' ? path : String(dataFile)),
+      };
+      await driver.create?.(context, { ...members, ...data, file: path, size });
     }
   } catch (error) {
-    for (const user of users.splice(0)) await user.detach().catch(() => undefined);
-    const isLocked = error instanceof BlockError && error.kind === 'locked';
-    if (touched && !existed && !isLocked) {
-      await session.host.removeFile(path).catch(() => undefined);
-    }
+    await files.remove(error);
     throw error;
   } finally {
-    for (const user of users) await user.detach();
+    await files.letGo();
   }
+}
+
+/** The files of an image being made: the image itself and perhaps its data file. */
+class NewFiles {
+  readonly #session: Session;
+  readonly #users: Backend[] = [];
+  /** Those that were not there before. */
+  readonly #made: string[] = [];
+  /** The last of them, while that is being made or opened. */
+  #newest: string | null = null;
+
+  constructor(session: Session) {
+    this.#session = session;
+  }
+
+  async make(path: string, members: Record<string, unknown>): Promise<void> {
+    const { host, registry } = this.#session;
+    const existed = (await host.stat(path).catch(() => null)) !== null;
+    const driver = await registry.load('file');
+    this.#newest = existed ? null : path;
+    if (!existed) this.#made.push(path);
+    await driver.create?.({ host, node: noNode }, { filename: path, ...members });
+  }
+
+  async open(name: string): Promise<Node> {
+    const { host, graph } = this.#session;
+    const path = creationPath(name);
+    await this.make(path, { size: 0 });
+    const node = await graph.open({ driver: await protocolOf(host, path), filename: path });
+    const { consistentRead, write, resize, all } = Permission;
+    const permissions = { taken: consistentRead | write | resize, shared: all & ~resize };
+    this.#users.push(await graph.attach(node, 'create', permissions));
+    await graph.close(node);
+    return node;
+  }
+
+  /** After a failure; a file that somebody else has locked is that one's. */
+  async remove(error: unknown): Promise<void> {
+    await this.letGo().catch(() => undefined);
+    const isLocked = error instanceof BlockError && error.kind === 'locked';
+    for (const path of this.#made) {
+      if (isLocked && path === this.#newest) continue;
+      await this.#session.host.removeFile(path).catch(() => undefined);
+    }
+  }
+
+  async letGo(): Promise<void> {
+    for (const user of this.#users.splice(0)) await user.detach();
+  }
+}
+
+function noNode(): Promise<never> {
+  return Promise.reject(new BlockError('invalid-option', 'a file is made of no other node'));
 }
 
 async function qcow2Create(

@@ -173,7 +173,7 @@ async function backingLength(
   path: string,
   format: string | null,
 ): Promise<number> {
-  const policy = { inspectOnly: true, forceShare: true };
+  const policy = { inspectOnly: true, noData: true, forceShare: true };
   let node;
   try {
     node = await session.graph.openImage(path, format, true, policy);

@@ -94,8 +94,18 @@ const QCOW2_OPTIONS: readonly CreateOption[] = [
     help: 'Image format of the base image',
     member: 'backing-fmt',
   },
-  { name: 'data_file', type: 'string', help: '' },
-  { name: 'data_file_raw', type: 'bool', help: '' },
+  {
+    name: 'data_file',
+    type: 'string',
+    help: 'File name of an external data file',
+    member: 'data-file',
+  },
+  {
+    name: 'data_file_raw',
+    type: 'bool',
+    help: 'The external data file must stay valid as a raw image',
+    member: 'data-file-raw',
+  },
   {
     name: 'lazy_refcounts',
     type: 'bool',

@@ -15,6 +15,7 @@ import { requireShortFormat } from './header-update.js';
 import {
   COMPRESSION_TYPE_BIT,
   CompressionType,
+  DATA_FILE_BIT,
   DEFAULT_CLUSTER_SIZE,
   EXTENDED_L2_BIT,
   ExtensionType,
@@ -26,6 +27,7 @@ import {
   MIN_CLUSTER_BITS,
   MIN_EXTENDED_CLUSTER_BITS,
   QCOW2_MAGIC,
+  RAW_DATA_FILE_BIT,
   V2_HEADER_LENGTH,
   V3_HEADER_LENGTH,
 } from './layout.js';
@@ -47,6 +49,9 @@ export interface EmptyImage {
   readonly backingFormat: string | null;
   /** Other than `off`: every guest cluster has its data cluster. */
   readonly preallocation: Preallocation;
+  /** Name of the external data file, as the header has it. */
+  readonly dataFile: string | null;
+  readonly dataFileRaw: boolean;
 }
 
 type Preallocation = 'off' | 'metadata' | 'falloc' | 'full';
@@ -62,17 +67,21 @@ export async function createQcow2(
   options: Qcow2CreateOptions,
 ): Promise<void> {
   // Opening the file may empty it: not for an image that cannot be.
-  const image = emptyImage(options);
-  const { header, tables, fileLength } = layOut(image);
+  const checked = emptyImage(options);
   const file = await context.node(options.file);
-  const { preallocation } = image;
-  await makeRoom(file, fileLength, preallocation === 'metadata' ? 'off' : preallocation);
+  const data = checked.dataFile === null ? null : await context.node(options['data-file']);
+  if (data === file) throw sameNode(file);
+  const image = data === null ? checked : { ...checked, dataFile: data.filename };
+  const { header, tables, fileLength } = layOut(image);
+  const isOutside = image.preallocation === 'metadata' || data !== null;
+  await makeRoom(file, fileLength, isOutside ? 'off' : image.preallocation);
   if (file.length < fileLength) {
     throw new BlockError('no-space', `The file is too small: ${fileLength} bytes are needed`);
   }
   // A block device or fixed-size node keeps its old bytes: no old header may be found meanwhile.
   await wipe(file, { offset: 0, length: image.geometry.clusterSize });
   await file.flush();
+  if (data !== null) await sizeDataFile(data, image);
   for (const { offset, bytes } of tables) await file.write(writeRequest(offset, bytes));
   await file.flush();
   await file.write(writeRequest(0, header));
@@ -101,6 +110,26 @@ async function requireKept(file: Node, header: Uint8Array): Promise<void> {
   await file.read(readRequest(0, kept));
   if (Buffer.compare(kept, header) === 0) return;
   throw new BlockError('corrupt-image', 'Image is not in qcow2 format', { node: file.name });
+}
+
+/** What the file holds already stays: it may be the disk that a raw data file is to show. */
+async function sizeDataFile(data: Node, { size, preallocation }: EmptyImage): Promise<void> {
+  const mode = preallocation === 'metadata' ? 'off' : preallocation;
+  const isShorter = data.length > size;
+  await data.truncate(size, { exact: false, preallocation: isShorter ? 'off' : mode });
+  if (data.length < size) {
+    throw new BlockError('no-space', `The data file is too small: ${size} bytes are needed`);
+  }
+  await data.flush();
+}
+
+function sameNode({ name }: Node): BlockError {
+  return new BlockError(
+    'permission',
+    `Permission conflict on node '${name}': permissions 'resize' are both required and unshared ` +
+      "by the children 'file' and 'data-file' of one image",
+    { node: name },
+  );
 }
 
 async function wipe(file: Node, range: { offset: number; length: number }): Promise<void> {
@@ -150,6 +179,7 @@ export function emptyImage(options: Qcow2CreateOptions): EmptyImage {
       "The image size is too large for file format 'qcow2' (try using a larger cluster size)",
     );
   }
+  const external = dataFileOptions(options, version);
   const preallocation = options.preallocation ?? 'off';
   if (preallocation !== 'off') {
     if (options['backing-file'] !== undefined && !extendedL2) {
@@ -158,10 +188,36 @@ export function emptyImage(options: Qcow2CreateOptions): EmptyImage {
           'if extended_l2 is on',
       );
     }
-    refuseBeyondTable(size, geometry);
+    if (external.dataFile === null) refuseBeyondTable(size, geometry);
   }
-  const facts = { size, version, geometry, lazyRefcounts, compressionType, preallocation } as const;
-  return { ...facts, ...backing(options) };
+  const facts = { size, version, lazyRefcounts, compressionType, ...external } as const;
+  return {
+    ...facts,
+    ...backing(options),
+    geometry: { ...geometry, dataFile: external.dataFile !== null },
+    // What a raw data file holds must be seen: every cluster is data.
+    preallocation: external.dataFileRaw && preallocation === 'off' ? 'metadata' : preallocation,
+  };
+}
+
+function dataFileOptions(
+  options: Qcow2CreateOptions,
+  version: 2 | 3,
+): Pick<EmptyImage, 'dataFile' | 'dataFileRaw'> {
+  const dataFileRaw = options['data-file-raw'] === true;
+  const isExternal = options['data-file'] !== undefined;
+  if (dataFileRaw && !isExternal) throw invalid('data-file-raw requires data-file');
+  if (dataFileRaw && options['backing-file'] !== undefined) {
+    throw invalid('Backing file and data-file-raw cannot be used at the same time');
+  }
+  if (isExternal && version < 3) {
+    throw invalid(
+      'External data files are only supported with compatibility level 1.1 and above ' +
+        '(use version=v3 or greater)',
+    );
+  }
+  // The name is that of the node, which is there only once the file may be touched.
+  return { dataFile: isExternal ? '' : null, dataFileRaw };
 }
 
 function compressionTypeOf(options: Qcow2CreateOptions, version: 2 | 3): number {
@@ -223,8 +279,6 @@ function refuseUnsupported(options: Qcow2CreateOptions): void {
     );
   };
   if (options.encrypt !== undefined) refuse('encrypt', 'luks');
-  if (options['data-file'] !== undefined) refuse('data-file', options['data-file']);
-  if (options['data-file-raw'] === true) refuse('data-file-raw', true);
 }
 
 function invalid(message: string): BlockError {
@@ -245,12 +299,14 @@ export function layOut(image: EmptyImage): {
   const dataClusters =
     image.preallocation === 'off' ? 0 : Math.ceil(image.size / clusterSize);
   const l2Clusters = Math.ceil(dataClusters / geometry.l2Entries);
-  const places = placeTables(geometry, l1Clusters + l2Clusters + dataClusters);
+  const ownClusters = l2Clusters + (geometry.dataFile ? 0 : dataClusters);
+  const places = placeTables(geometry, l1Clusters + ownClusters);
   const { tableClusters, l1Cluster, blocks, endCluster } = places;
   const l1TableOffset = l1Bytes === 0 ? 0 : l1Cluster * clusterSize;
   const header = encodeHeaderCluster(image, { l1TableOffset, tableClusters });
   const l2Cluster = l1Cluster + l1Clusters;
-  const data = { l2Cluster, l2Clusters, dataClusters };
+  const firstData = geometry.dataFile ? 0 : l2Cluster + l2Clusters;
+  const data = { l2Cluster, l2Clusters, firstData, dataClusters };
   function* tables(): Generator<Piece> {
     const entries = [...blocks].map(([index, cluster]) => [index, cluster * clusterSize] as const);
     yield { offset: clusterSize, bytes: refcountTable(tableClusters * clusterSize, entries) };
@@ -263,15 +319,16 @@ export function layOut(image: EmptyImage): {
   // Without data clusters the file ends with the last byte written, as the reference leaves it.
   const blocksEnd = (Math.max(...blocks.values()) + 1) * clusterSize;
   const l1End = dataClusters === 0 ? l1TableOffset + l1Bytes : 0;
-  const dataEnd = dataClusters === 0 ? 0 : (l2Cluster + l2Clusters + dataClusters) * clusterSize;
+  const dataEnd = dataClusters === 0 ? 0 : (l2Cluster + ownClusters) * clusterSize;
   const fileLength = Math.max(blocksEnd, l1End, dataEnd);
   return { header, tables: tables(), fileLength };
 }
 
-/** L2 tables, then data clusters, without a gap; none of either unless preallocated. */
+/** L2 tables, then data clusters or none in this file; none of either unless preallocated. */
 interface DataPlaces {
   readonly l2Cluster: number;
   readonly l2Clusters: number;
+  readonly firstData: number;
   readonly dataClusters: number;
 }
 
@@ -298,14 +355,13 @@ function l1Table(length: number, data: DataPlaces, clusterSize: number): Uint8Ar
 
 function* l2Tables(geometry: Geometry, data: DataPlaces): Generator<Piece> {
   const { clusterSize, l2Entries, l2EntryBytes } = geometry;
-  const firstData = data.l2Cluster + data.l2Clusters;
   for (let table = 0; table < data.l2Clusters; table += 1) {
     const view = new DataView(new ArrayBuffer(clusterSize));
     const first = table * l2Entries;
     const count = Math.min(l2Entries, data.dataClusters - first);
     for (let index = 0; index < count; index += 1) {
       // With a bitmap of subclusters none of them is allocated: what is behind shows through.
-      setOwned(view, index * l2EntryBytes, (firstData + first + index) * clusterSize);
+      setOwned(view, index * l2EntryBytes, (data.firstData + first + index) * clusterSize);
     }
     const bytes = new Uint8Array(view.buffer);
     yield { offset: (data.l2Cluster + table) * clusterSize, bytes };
@@ -404,7 +460,7 @@ function encodeHeaderCluster(
     snapshotsOffset: 0,
     incompatibleFeatures: incompatibleFeaturesOf(image),
     compatibleFeatures: image.lazyRefcounts ? LAZY_REFCOUNTS_BIT : NO_BITS,
-    autoclearFeatures: NO_BITS,
+    autoclearFeatures: image.dataFileRaw ? RAW_DATA_FILE_BIT : NO_BITS,
     refcountOrder: geometry.refcountOrder,
     headerLength,
     compressionType: image.compressionType,
@@ -417,7 +473,8 @@ function encodeHeaderCluster(
 }
 
 function incompatibleFeaturesOf({ geometry, compressionType }: EmptyImage): Bits64 {
-  const bits = geometry.l2EntryBytes === 16 ? EXTENDED_L2_BIT : NO_BITS;
+  let bits = geometry.l2EntryBytes === 16 ? EXTENDED_L2_BIT : NO_BITS;
+  if (geometry.dataFile) bits = orBits(bits, DATA_FILE_BIT);
   return compressionType === CompressionType.deflate ? bits : orBits(bits, COMPRESSION_TYPE_BIT);
 }
 
@@ -426,6 +483,10 @@ function extensionsOf(image: EmptyImage): HeaderExtension[] {
   if (image.backingFormat !== null) {
     const data = new Uint8Array(Buffer.from(image.backingFormat, 'utf8'));
     extensions.push({ type: ExtensionType.backingFormat, data });
+  }
+  if (image.dataFile !== null) {
+    const data = new Uint8Array(Buffer.from(image.dataFile, 'utf8'));
+    extensions.push({ type: ExtensionType.dataFile, data });
   }
   if (image.version >= 3 && image.geometry.clusterSize >= FEATURE_NAMES_MIN_CLUSTER) {
     extensions.push(featureNamesExtension());

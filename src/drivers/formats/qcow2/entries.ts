@@ -44,6 +44,15 @@ export function entryKind(hi: number, lo: number, version: number): EntryKind {
   return allocated ? EntryKind.data : EntryKind.unallocated;
 }
 
+/**
+ * The same where guest data lies in a file of its own: there offset 0 is a place like others, which
+ * the copied bit tells from none.
+ */
+export function entryKindOutside(hi: number, lo: number, version: number): EntryKind {
+  const kind = entryKind(hi, lo, version);
+  return kind === EntryKind.unallocated && isCopied(hi) ? EntryKind.data : kind;
+}
+
 /** Byte offset of the L2 table or of the data cluster; 0 means none. */
 export function entryHostOffset(hi: number, lo: number): number {
   return (hi & OFFSET_HI) * TWO_32 + ((lo & OFFSET_LO) >>> 0);

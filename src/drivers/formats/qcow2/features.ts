@@ -9,19 +9,10 @@ import type { Qcow2Header } from './header.js';
 import { Incompatible } from './layout.js';
 
 /** The first feature of the image that cannot be worked on, or null. */
-export function unsupportedFeature(header: Qcow2Header): string | null {
-  const { fields } = header;
-  const bits = fields.incompatibleFeatures;
-  const has = (bit: number): boolean => hasBit(bits, bit);
-  if (fields.cryptMethod !== 0) {
-    const kind = fields.cryptMethod === 2 ? 'LUKS' : 'AES';
-    return `qcow2 ${kind} encryption is not supported (crypt_method ${fields.cryptMethod})`;
-  }
-  const word = `incompatible_features 0x${bits.lo.toString(16)}`;
-  if (has(Incompatible.externalDataFile)) {
-    return `qcow2 external data file is not supported (${word})`;
-  }
-  return null;
+export function unsupportedFeature({ fields }: Qcow2Header): string | null {
+  if (fields.cryptMethod === 0) return null;
+  const kind = fields.cryptMethod === 2 ? 'LUKS' : 'AES';
+  return `qcow2 ${kind} encryption is not supported (crypt_method ${fields.cryptMethod})`;
 }
 
 /** Throws kind `unsupported` naming the feature, its field and the value. */

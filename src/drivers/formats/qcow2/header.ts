@@ -59,6 +59,10 @@ export interface Qcow2Header {
   readonly backingFile: string | null;
   /** From the backing format extension; null when there is none. */
   readonly backingFormat: string | null;
+  /** Name of the external data file; null when the header has none. */
+  readonly dataFile: string | null;
+  /** The data file holds what the guest sees. */
+  readonly dataFileRaw: boolean;
   /** Null where there are no persistent bitmaps, or none that can be trusted. */
   readonly bitmaps: BitmapsPlace | null;
   /** Says which top-level table the file ends before; null when all are there. */
@@ -96,7 +100,9 @@ export function decodeHeaderFields(head: Uint8Array): Peek {
   validateStruct(HEADER, decoded, extent);
   const covered = version >= 3 && decoded.headerLength > COMPRESSION_TYPE_OFFSET;
   const compressionType = covered ? (head[COMPRESSION_TYPE_OFFSET] ?? 0) : 0;
-  const fields = { ...decoded, compressionType };
+  // Without a backing file the length of its name is undefined.
+  const backingFileSize = decoded.backingFileOffset === 0 ? 0 : decoded.backingFileSize;
+  const fields = { ...decoded, backingFileSize, compressionType };
   const extended = hasBit(fields.incompatibleFeatures, Incompatible.extendedL2);
   const dataFile = hasBit(fields.incompatibleFeatures, Incompatible.externalDataFile);
   const geometry = geometryOf(fields.clusterBits, fields.refcountOrder, extended);
@@ -117,6 +123,7 @@ export function decodeHeader(head: Uint8Array, fileLength: number): Qcow2Header 
   checkFeatures(fields, extensions);
   const truncated = checkTables(fields, geometry, fileLength);
   const format = extensions.find(({ type }) => type === ExtensionType.backingFormat);
+  const dataFile = extensions.find(({ type }) => type === ExtensionType.dataFile);
   const { backingFileOffset: from, backingFileSize: size } = fields;
   return {
     fields,
@@ -125,6 +132,8 @@ export function decodeHeader(head: Uint8Array, fileLength: number): Qcow2Header 
     extensionsEnd: end,
     backingFile: from === 0 || size === 0 ? null : text(head.subarray(from, from + size)),
     backingFormat: format === undefined ? null : text(format.data),
+    dataFile: dataFile === undefined ? null : text(dataFile.data),
+    dataFileRaw: hasBit(fields.autoclearFeatures, Autoclear.rawExternalData),
     bitmaps: bitmapsPlace(extensions, fields, geometry.clusterSize),
     truncated,
   };

@@ -31,6 +31,7 @@ export const qcow2Driver = defineDriver<Qcow2Options>({
       role: ChildRole.data | ChildRole.metadata | ChildRole.primary,
       required: true,
     },
+    'data-file': { role: ChildRole.data, required: false },
     backing: { role: ChildRole.cow, required: false },
   },
   reopenOptions: [

@@ -5,7 +5,7 @@ import { hasBit } from '../../../base/index.js';
 import type { DriverInfo, SnapshotFacts } from '../../../block/index.js';
 import type { BitmapFacts } from './bitmaps/index.js';
 import type { Qcow2Header } from './header.js';
-import { Autoclear, Compatible, ExtensionType, Incompatible } from './layout.js';
+import { Compatible, Incompatible } from './layout.js';
 
 /** What listings.ts found; empty for images that are worked on. */
 export interface Listings {
@@ -52,10 +52,9 @@ function specificData(
   if (fields.cryptMethod !== 0) {
     data['encrypt'] = { format: fields.cryptMethod === 2 ? 'luks' : 'aes' };
   }
+  if (header.dataFile !== null) data['data-file'] = header.dataFile;
   if (has(Incompatible.externalDataFile)) {
-    const name = header.extensions.find(({ type }) => type === ExtensionType.dataFile);
-    if (name !== undefined) data['data-file'] = Buffer.from(name.data).toString('utf8');
-    data['data-file-raw'] = hasBit(fields.autoclearFeatures, Autoclear.rawExternalData);
+    data['data-file-raw'] = header.dataFileRaw;
   }
   if (fields.version >= 3) {
     data['corrupt'] = has(Incompatible.corrupt);

@@ -36,10 +36,7 @@ export const HEADER = struct('qcow2 header', [
   u32('magic', { equals: QCOW2_MAGIC, says: () => 'Image is not in qcow2 format' }),
   u32('version', { oneOf: [2, 3], says: (value) => `Unsupported qcow2 version ${value}` }),
   u64('backingFileOffset', { tooLarge: 'Invalid backing file offset' }),
-  u32('backingFileSize', {
-    max: IMAGE_LIMITS.backingNameBytes,
-    says: () => 'Backing file name too long',
-  }),
+  u32('backingFileSize'),
   u32('clusterBits', {
     min: MIN_CLUSTER_BITS,
     max: MAX_CLUSTER_BITS,
@@ -193,9 +190,11 @@ export const KNOWN_INCOMPATIBLE: Bits64 = { hi: 0, lo: 0b1_1111 };
 export const DIRTY_BIT = bit64(Incompatible.dirty);
 export const CORRUPT_BIT = bit64(Incompatible.corrupt);
 export const COMPRESSION_TYPE_BIT = bit64(Incompatible.compressionType);
+export const DATA_FILE_BIT = bit64(Incompatible.externalDataFile);
 export const BITMAPS_BIT = bit64(Autoclear.bitmaps);
 export const EXTENDED_L2_BIT = bit64(Incompatible.extendedL2);
 export const LAZY_REFCOUNTS_BIT = bit64(Compatible.lazyRefcounts);
+export const RAW_DATA_FILE_BIT = bit64(Autoclear.rawExternalData);
 
 /** Type codes of the feature name table, with the header word each belongs to. */
 export const FeatureType = { incompatible: 0, compatible: 1, autoclear: 2 } as const;

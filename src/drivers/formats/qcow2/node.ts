@@ -23,6 +23,7 @@ import type {
   NodeLimits,
   OpenContext,
   Request,
+  StatusRuns,
   TargetReservation,
   TruncateOptions,
 } from '../../../block/index.js';
@@ -30,7 +31,18 @@ import type { ClusterCodec } from '../../../codec/index.js';
 import { amendImage } from './amend/index.js';
 import { PersistentBitmaps } from './bitmaps/index.js';
 import type { BitmapsHeader } from './bitmaps/index.js';
-import { Compressor, Eraser, Mapper, preallocate, Reader, reserve, Writer } from './data/index.js';
+import {
+  Compressor,
+  cutDataFile,
+  emptyDataFile,
+  Eraser,
+  growDataFile,
+  Mapper,
+  preallocate,
+  Reader,
+  reserve,
+  Writer,
+} from './data/index.js';
 import { l1EntriesFor } from './layout.js';
 import { clearEntries, emptyImage, growL1, MetadataStore, shrinkImage } from './metadata/index.js';
 import type { ImageOptions, Qcow2Image } from './metadata/index.js';
@@ -81,7 +93,7 @@ export class Qcow2Node implements DriverNode {
     this.limits = {
       requestAlignment: REQUEST_ALIGNMENT,
       maxTransfer: 0,
-      optimalZeroes: clusterSize,
+      optimalZeroes: this.image.geometry.subclusterSize,
       optimalDiscard: clusterSize,
     };
   }
@@ -171,6 +183,10 @@ export class Qcow2Node implements DriverNode {
     return this.#mapper.blockStatus(offset, length, exact);
   }
 
+  statusRuns(offset: number, length: number, runs: StatusRuns): Eventually<void> {
+    return this.#mapper.statusRuns(offset, length, runs);
+  }
+
   planExtents(offset: number, length: number): Eventually<readonly Extent[] | null> {
     return this.#mapper.planExtents(offset, length);
   }
@@ -202,7 +218,8 @@ export class Qcow2Node implements DriverNode {
     const { image } = this;
     image.assertWritable();
     await this.becameWritable();
-    const { preallocation } = options;
+    const isRaw = image.dataFileRaw && options.preallocation === 'off';
+    const preallocation = isRaw && size > image.size ? 'metadata' : options.preallocation;
     if (size % 512 !== 0) {
       throw new BlockError('invalid-option', 'The new size must be a multiple of 512');
     }
@@ -212,13 +229,21 @@ export class Qcow2Node implements DriverNode {
     }
     if (size !== image.size) this.#bitmaps?.requireResizable();
     if (size < image.size) {
-      if (preallocation === 'off') return shrinkImage(this.#store, size);
+      if (preallocation === 'off') {
+        await shrinkImage(this.#store, size);
+        if (image.hasDataFile) await cutDataFile(image, size, options.exact);
+        return;
+      }
       const text = "Preallocation can't be used for shrinking an image";
       throw new BlockError('invalid-option', text);
     }
     if (size === image.size) return;
     await clearEntries(this.#store, image.size);
     await growL1(this.#store, l1EntriesFor(size, image.geometry));
+    if (image.hasDataFile) {
+      const growth = { ...options, preallocation };
+      await growDataFile(image, { from: image.size, end: size, options: growth });
+    }
     await this.#hideNewRange(size);
     if (preallocation !== 'off') {
       const offset = Math.ceil(image.size / image.clusterSize) * image.clusterSize;
@@ -235,6 +260,9 @@ export class Qcow2Node implements DriverNode {
   }
 
   async changeBacking(link: BackingLink | null): Promise<void> {
+    if (this.image.dataFileRaw && link !== null) {
+      throw new BlockError('invalid-option', 'Invalid argument', { node: this.image.name });
+    }
     await this.becameWritable();
     await this.#store.flusher.flush(true);
     await this.image.structures.changeBacking(link);
@@ -265,6 +293,7 @@ export class Qcow2Node implements DriverNode {
     this.image.assertWritable();
     await this.becameWritable();
     await emptyImage(this.#store);
+    if (this.image.hasDataFile) await emptyDataFile(this.image);
   }
 
   info(): DriverInfo {

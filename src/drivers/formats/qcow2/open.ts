@@ -10,6 +10,7 @@ import type { DriverNode, OpenContext } from '../../../block/index.js';
 import { loadCodec } from '../../../codec/index.js';
 import { readBitmaps } from './bitmaps/index.js';
 import { checkCacheOptions } from './cache-options.js';
+import { dataFileOf } from './data-file.js';
 import { requireSupported, requireWritable, unsupportedFeature } from './features.js';
 import { codecOf, virtualSizeOf } from './header.js';
 import type { Qcow2Header } from './header.js';
@@ -80,7 +81,8 @@ async function openImage(
   const file = context.child('file');
   const header = await inspectHeader(file.node);
   const unusable = unsupportedFeature(header) ?? header.truncated;
-  if (context.inspectOnly && unusable !== null) {
+  const lacksData = context.noData === true && header.geometry.dataFile;
+  if (context.inspectOnly && (unusable !== null || lacksData)) {
     const snapshots = (await readSnapshotTable(file.node, header)).snapshots.map(factsOf);
     const bitmaps = await readBitmaps(file.node, header);
     return new InspectedQcow2(file, header, { snapshots, bitmaps });
@@ -89,6 +91,7 @@ async function openImage(
   requireSupported(header, { path });
   checkCacheOptions(options, header.geometry.clusterSize);
   requireLazyRefcounts(header.fields.version, options);
+  const dataFile = await dataFileOf(context, header);
   if (current === null) warnOfBitmaps(context, header);
   const structures = new Qcow2Structures(file, header);
   if (!context.readOnly) {
@@ -113,6 +116,8 @@ async function openImage(
     corrupt: structures.info().corrupt === true || current?.image.corrupt === true,
     node: context.node,
     file,
+    dataFile,
+    dataFileRaw: header.dataFileRaw,
     structures,
     headerIsLazy: lazy,
     lazyRefcounts: options['lazy-refcounts'] ?? lazy,

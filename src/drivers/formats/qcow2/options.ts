@@ -68,7 +68,6 @@ export const QCOW2_REFUSED_OPTIONS = [
   'pass-discard-other',
   'overlap-check',
   'encrypt',
-  'data-file',
 ] as const;
 
 export const qcow2Version = enumeration('BlockdevQcow2Version', ['v2', 'v3']);

@@ -21,7 +21,6 @@ import type {
   Child,
   DriverInfo,
   Node,
-  SnapshotFacts,
 } from '../../../block/index.js';
 import type { BitmapFacts } from './bitmaps/index.js';
 import { checkImage } from './check/index.js';
@@ -41,15 +40,19 @@ import {
 } from './header-update.js';
 import type { BackingChange } from './header-update.js';
 import { infoOf } from './info.js';
-import { BITMAPS_BIT, CORRUPT_BIT, DIRTY_BIT, LAZY_REFCOUNTS_BIT } from './layout.js';
+import {
+  BITMAPS_BIT,
+  CORRUPT_BIT,
+  DIRTY_BIT,
+  LAZY_REFCOUNTS_BIT,
+  RAW_DATA_FILE_BIT,
+} from './layout.js';
 import type { DataFileChange, HeaderPatch, Structures, TopTables } from './metadata/index.js';
-import { factsOf, readSnapshotTable } from './snapshot-table.js';
-import type { SnapshotTable } from './snapshot-table.js';
+import { readSnapshotTable } from './snapshot-table.js';
 
 export class Qcow2Structures implements Structures {
   readonly #file: Pick<Child, 'node'>;
   #header: Qcow2Header;
-  #snapshots: readonly SnapshotFacts[] = [];
   /** Writes of cluster 0. */
   readonly #turns = new Turns();
 
@@ -84,12 +87,12 @@ export class Qcow2Structures implements Structures {
     await this.#file.node.flush();
   }
 
-  /** Autoclear bits that are not kept true: all but that of bitmaps which are there. */
+  /** Autoclear bits that are not kept true: all but those of bitmaps or a data file there. */
   autoclearLeft(): Bits64 {
-    const { bitmaps, fields } = this.#header;
-    return bitmaps === null
-      ? fields.autoclearFeatures
-      : withoutBits(fields.autoclearFeatures, BITMAPS_BIT);
+    const { bitmaps, fields, geometry } = this.#header;
+    let bits = fields.autoclearFeatures;
+    if (bitmaps !== null) bits = withoutBits(bits, BITMAPS_BIT);
+    return geometry.dataFile ? withoutBits(bits, RAW_DATA_FILE_BIT) : bits;
   }
 
   /** Names another bitmap directory, whose contents are on stable storage; durable as it ends. */
@@ -170,12 +173,8 @@ export class Qcow2Structures implements Structures {
     );
   }
 
-  listSnapshots({ snapshots }: SnapshotTable): void {
-    this.#snapshots = snapshots.map(factsOf);
-  }
-
   info(bitmaps: readonly BitmapFacts[] = []): DriverInfo {
-    return infoOf(this.#header, { snapshots: this.#snapshots, bitmaps });
+    return infoOf(this.#header, { snapshots: [], bitmaps });
   }
 
   async reload(): Promise<TopTables> {

@@ -9,6 +9,7 @@
 import {
   BlockError,
   must,
+  Permission,
   sequence,
   settle,
   type Eventually,
@@ -30,6 +31,7 @@ import type {
 import { RequestFlag } from '../../../block/index.js';
 import type { HostExtent, HostFile, OpenFileOptions } from '../../../host/index.js';
 import { FileAccess } from './access.js';
+import { KnownExtents } from './known-extents.js';
 import type { FileNodeOptions } from './open.js';
 
 const SECTOR_BYTES = 512;
@@ -55,6 +57,8 @@ export interface FileNodeParts {
   ): Promise<FileNodeParts>;
 }
 
+const WRITING = Permission.write | Permission.writeUnchanged | Permission.resize;
+
 /** Written at the end of a range to have it inside the file. */
 const LAST_BYTE = new Uint8Array(1);
 
@@ -67,6 +71,8 @@ export class FileNode implements DriverNode {
   readonly #parts: FileNodeParts;
   readonly #node: Node;
   readonly #access: FileAccess;
+  /** Null while the file may change. */
+  #known: KnownExtents | null = null;
 
   constructor(parts: FileNodeParts) {
     this.#parts = parts;
@@ -94,6 +100,17 @@ export class FileNode implements DriverNode {
 
   setPermissions(cumulative: PermissionPair): void {
     this.#access.declare(cumulative);
+    this.#known = this.#staysAsItIs(cumulative) ? new KnownExtents(this.hostFile) : null;
+  }
+
+  /**
+   * Its locks keep those out who could change what is read. Who writes the same again may make
+   * zeroes of a hole: to remember it as zeroes is still right.
+   */
+  #staysAsItIs({ taken, shared }: PermissionPair): boolean {
+    const { locks, extents } = this.hostFile.capabilities;
+    if (!this.#parts.locked || !locks || !extents) return false;
+    return (taken & WRITING) === 0 && (shared & Permission.write) === 0;
   }
 
   read(request: Request): Eventually<void> {
@@ -146,16 +163,25 @@ export class FileNode implements DriverNode {
   }
 
   blockStatus(offset: number, length: number): BlockStatus {
-    const { kind, length: known } = this.#extent(offset, length);
+    const span = this.dataSpan(offset, length);
     return {
-      length: known,
+      length: Math.abs(span),
       allocated: true,
-      data: kind === 'data',
-      zero: kind === 'hole',
+      data: span > 0,
+      zero: span < 0,
       compressed: false,
       hostOffset: offset,
       file: this.#node,
     };
+  }
+
+  dataSpan(offset: number, length: number): number {
+    if (this.#known !== null) {
+      const span = this.#known.at(offset);
+      return span < 0 ? -Math.min(-span, length) : Math.min(span, length);
+    }
+    const extent = this.#extent(offset, length);
+    return extent.kind === 'hole' ? -extent.length : extent.length;
   }
 
   truncate(size: number, options: TruncateOptions): Eventually<void> {

@@ -8,7 +8,13 @@ import { hexBits, settle } from '../../../../base/index.js';
 import type { Eventually } from '../../../../base/index.js';
 import { writeRequest } from '../../../../block/index.js';
 import type { Child } from '../../../../block/index.js';
-import { EntryKind, entryHostOffset, entryKind, isCopied } from '../entries.js';
+import {
+  EntryKind,
+  entryHostOffset,
+  entryKind,
+  entryKindOutside,
+  isCopied,
+} from '../entries.js';
 import type { Qcow2Header } from '../header.js';
 import type { Findings } from './findings.js';
 import type { L2Tables } from './l2-tables.js';
@@ -78,13 +84,14 @@ export class CopiedFlags {
   async #compareTable(bytes: Uint8Array, times: number): Promise<boolean> {
     let isAnyTurned = false;
     const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-    const { l2EntryBytes } = this.#context.header.geometry;
+    const { l2EntryBytes, dataFile } = this.#context.header.geometry;
     for (let at = 0; at < bytes.length; at += l2EntryBytes) {
       const hi = view.getUint32(at);
       const lo = view.getUint32(at + 4);
-      const kind = entryKind(hi, lo, 3);
+      const kind = dataFile ? entryKindOutside(hi, lo, 3) : entryKind(hi, lo, 3);
       if (kind !== EntryKind.data && kind !== EntryKind.zeroAllocated) continue;
-      const found = this.#refcountOf(entryHostOffset(hi, lo));
+      // Nothing counts clusters of a data file: each belongs to one guest cluster.
+      const found = dataFile ? 1 : this.#refcountOf(entryHostOffset(hi, lo));
       const refcount = found instanceof Promise ? await found : found;
       if ((refcount === 1) === isCopied(hi)) continue;
       const facts = (): string =>

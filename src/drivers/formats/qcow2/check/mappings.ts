@@ -3,10 +3,12 @@
 // one alone.
 
 import { hexBits } from '../../../../base/index.js';
+import type { Bits64 } from '../../../../base/index.js';
 import {
   compressedHostOffset,
   compressedLength,
   EntryKind,
+  entryKindOutside,
   entryHostOffset,
   entryIn,
   entryKind,
@@ -80,7 +82,7 @@ export class MappingSweep {
   countTable(bytes: Uint8Array, times: number): void {
     const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
     const { header, findings, regions } = this.#context;
-    const { clusterSize, l2EntryBytes } = header.geometry;
+    const { clusterSize, l2EntryBytes, dataFile } = header.geometry;
     const { version } = header.fields;
     let next = 0;
     for (let at = 0; at < bytes.length; at += l2EntryBytes) {
@@ -88,9 +90,10 @@ export class MappingSweep {
       const lo = view.getUint32(at + 4);
       if (l2EntryBytes === 16 && this.#refusesBitmap(view, at, times)) continue;
       if (hi === 0 && lo === 0) continue;
-      const kind = entryKind(hi, lo, 3);
+      const kind = dataFile ? entryKindOutside(hi, lo, 3) : entryKind(hi, lo, 3);
       if (kind === EntryKind.compressed) {
-        this.#countCompressed(hi, lo, times);
+        if (dataFile) this.#refuseCompressed(view, at, times);
+        else this.#countCompressed(hi, lo, times);
         continue;
       }
       if (hasReservedL2Bits(hi, lo, version)) {
@@ -103,10 +106,13 @@ export class MappingSweep {
       this.allCopied &&= isCopied(hi);
       if (next !== 0 && offset !== next) this.fragmented += times;
       next = offset + clusterSize;
-      if (regions.countCluster(offset, times)) continue;
-      regions.count(offset, clusterSize, { times });
+      if (!dataFile) {
+        if (regions.countCluster(offset, times)) continue;
+        regions.count(offset, clusterSize, { times });
+      }
       if (offset % clusterSize === 0) continue;
-      const what = kind === EntryKind.data ? 'Data' : 'Preallocated';
+      const isData = l2EntryBytes === 16 ? view.getUint32(at + 12) !== 0 : kind === EntryKind.data;
+      const what = isData ? 'Data' : 'Preallocated';
       findings.corrupt(
         () =>
           `ERROR offset=${offset.toString(16)}: ${what} cluster is not properly aligned; ` +
@@ -127,7 +133,7 @@ export class MappingSweep {
       findings.corrupt(
         () =>
           `ERROR compressed cluster ${index} with non-zero subcluster allocation bitmap, ` +
-          `entry=${hexBits({ hi, lo })}`,
+          `entry=0x${hexBits({ hi, lo })}`,
         times,
       );
       return true;
@@ -145,18 +151,34 @@ export class MappingSweep {
     return false;
   }
 
+  #refuseCopied(entry: Bits64, clusterBits: number, times: number): void {
+    if (!isCopied(entry.hi)) return;
+    this.#context.findings.corrupt(() => {
+      const shown = shownOffset(entry, clusterBits);
+      return `ERROR: coffset=0x${shown}: copied flag must never be set for compressed clusters`;
+    }, times);
+  }
+
+  /** The data file has no place for it. */
+  #refuseCompressed(view: DataView, at: number, times: number): void {
+    const { header, findings } = this.#context;
+    const { clusterBits, l2EntryBytes } = header.geometry;
+    const hi = view.getUint32(at);
+    const lo = view.getUint32(at + 4);
+    this.#refuseCopied({ hi, lo }, clusterBits, times);
+    const entry = hexBits({ hi: (hi & 0x7fff_ffff) >>> 0, lo });
+    const index = at / l2EntryBytes;
+    findings.corrupt(
+      () => `ERROR compressed cluster ${index} with data file, entry=0x${entry}`,
+      times,
+    );
+  }
+
   #countCompressed(hi: number, lo: number, times: number): void {
-    const { header, findings, regions } = this.#context;
+    const { header, regions } = this.#context;
     const { clusterBits } = header.geometry;
-    // Such an offset may have more digits than a number holds; then only the message needs them.
-    const shown = hexBits({ hi: hi & (2 ** (38 - clusterBits) - 1), lo });
-    if (isCopied(hi)) {
-      findings.corrupt(
-        () =>
-          `ERROR: coffset=0x${shown}: copied flag must never be set for compressed clusters`,
-        times,
-      );
-    }
+    const shown = shownOffset({ hi, lo }, clusterBits);
+    this.#refuseCopied({ hi, lo }, clusterBits, times);
     const offset = compressedHostOffset(hi, lo, clusterBits);
     regions.count(offset, compressedLength(hi, lo, clusterBits), { times, shown });
     this.allocated += times;
@@ -164,4 +186,9 @@ export class MappingSweep {
     // Compressed data shares sectors with its neighbours, so it always counts as fragmented.
     this.fragmented += times;
   }
+}
+
+/** Such an offset may have more digits than a number holds; only messages need them. */
+function shownOffset({ hi, lo }: Bits64, clusterBits: number): string {
+  return hexBits({ hi: hi & (2 ** (38 - clusterBits) - 1), lo });
 }

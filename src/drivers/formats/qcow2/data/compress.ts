@@ -37,17 +37,18 @@ export class Compressor implements Stepper<Payload> {
   }
 
   /** There is no place for bytes that are not those of the guest. */
-  #refuseDataFile(): void {
+  #refuseDataFile(offset: number): void {
     if (!this.#image.hasDataFile) return;
     throw new BlockError('unsupported', 'Operation not supported', {
       node: this.#image.name,
       operation: 'compressed write',
+      offset,
     });
   }
 
   /** Whole clusters, but for the last of the image, which is padded with zeroes. */
   write(offset: number, buffer: Uint8Array): Eventually<void> {
-    this.#refuseDataFile();
+    this.#refuseDataFile(offset);
     const { clusterSize, size } = this.#image;
     const end = offset + buffer.length;
     if (offset % clusterSize !== 0 || (end % clusterSize !== 0 && end !== size)) {
@@ -71,7 +72,7 @@ export class Compressor implements Stepper<Payload> {
    * `offset` is the guest offset of the cluster.
    */
   writeDeflated(offset: number, payload: Uint8Array): Eventually<void> {
-    this.#refuseDataFile();
+    this.#refuseDataFile(offset);
     const { clusterSize, leases } = this.#image;
     if (offset % clusterSize !== 0 || payload.length === 0 || payload.length >= clusterSize) {
       throw new BlockError(

@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-// What an erased range gives up in an external data file.
+// What happens to an external data file that its image has no entries for: space that an erased
+// range gives up, and another length of the image.
 //
 // Nothing counts clusters there, and the place of a guest cluster never changes: so its bytes can
 // only be discarded as part of the request, with its guest clusters locked. A later write of them
 // waits, since it goes to the same place. The entries have changed before, in the same turn.
 
 import { BlockError } from '../../../../base/index.js';
-import { discardRequest } from '../../../../block/index.js';
+import { discardRequest, RequestFlag, zeroRequest } from '../../../../block/index.js';
+import type { TruncateOptions } from '../../../../block/index.js';
 import { EntryKind } from '../entries.js';
 import type { Clusters, MetadataStore, Qcow2Image, Table } from '../metadata/index.js';
 import type { Span } from './subclusters.js';
@@ -55,5 +57,46 @@ export async function discardData(
     if (!(error instanceof BlockError)) throw error;
   } finally {
     image.locks.release(lock);
+  }
+}
+
+export interface DataFileGrowth {
+  /** Guest bytes, which are new from `from` on. */
+  readonly from: number;
+  readonly end: number;
+  readonly options: TruncateOptions;
+}
+
+/** Before the image grows: the file gets its length, and zeroes where it held something. */
+export async function growDataFile(
+  { data }: Qcow2Image,
+  { from, end, options }: DataFileGrowth,
+): Promise<void> {
+  const { exact, preallocation } = options;
+  const stale = Math.min(data.length, end) - from;
+  if (preallocation !== 'off' && stale > 0) {
+    const flags = preallocation === 'metadata' ? RequestFlag.mayUnmap : 0;
+    await data.writeZeroes(zeroRequest(from, stale, flags));
+  }
+  if (data.length === end) return;
+  const isLonger = data.length > end || preallocation === 'metadata';
+  await data.truncate(end, { exact, preallocation: isLonger ? 'off' : preallocation });
+}
+
+/** After nothing on disk names what lies past the end any more. */
+export async function cutDataFile(
+  { data }: Qcow2Image,
+  end: number,
+  exact: boolean,
+): Promise<void> {
+  if (data.length !== end) await data.truncate(end, { exact, preallocation: 'off' });
+}
+
+/** After nothing on disk names any cluster any more; a hint. */
+export async function emptyDataFile({ data }: Qcow2Image): Promise<void> {
+  try {
+    if (data.length > 0) await data.discard(discardRequest(0, data.length));
+  } catch (error) {
+    if (!(error instanceof BlockError)) throw error;
   }
 }

@@ -246,17 +246,19 @@ export class Eraser implements Stepper<Change> {
     return change.unmap && passDiscardRequest;
   }
 
-  /** The whole units in a range; the image's last cluster ends where it is cut off. */
+  /**
+   * The whole units in a range. One that reaches the end of the image takes in all of the last
+   * unit there, or of the last cluster if it covers that from its start; a last unit that is not
+   * whole counts by itself (as the reference cuts requests).
+   */
   #whole(unit: number, { offset, length }: { offset: number; length: number }): Span {
     const { clusterSize, size } = this.#image;
     const end = offset + length;
-    return {
-      start: Math.ceil(offset / unit) * unit,
-      end:
-        end === size
-          ? Math.ceil(end / clusterSize) * clusterSize
-          : Math.floor(end / unit) * unit,
-    };
+    const start = Math.ceil(offset / unit) * unit;
+    if (end < size) return { start, end: Math.floor(end / unit) * unit };
+    const from = end % unit === 0 ? start : end - (end % unit);
+    const last = from <= Math.floor((end - 1) / clusterSize) * clusterSize ? clusterSize : unit;
+    return { start, end: Math.ceil(end / last) * last };
   }
 
   /**
@@ -265,18 +267,18 @@ export class Eraser implements Stepper<Change> {
    */
   #zeroEdge(offset: number, length: number, flags: number): Eventually<void> {
     if (length <= 0) return undefined;
-    const zero = this.#readsAsZeroes(offset, length);
-    return settle(zero, (known) =>
-      known ? this.#claimHoles(offset, length) : this.#writeEdge(offset, length, flags),
-    );
-  }
-
-  #claimHoles(offset: number, length: number): Eventually<void> {
-    const { version, geometry } = this.#image;
-    if (version < 3) return undefined;
+    const { size, version, geometry } = this.#image;
     const unit = geometry.subclusterSize;
     const start = Math.floor(offset / unit) * unit;
     const end = Math.ceil((offset + length) / unit) * unit;
+    const zero = this.#readsAsZeroes(start, Math.min(size, end) - start);
+    return settle(zero, (known) => {
+      if (!known) return this.#writeEdge(offset, length, flags);
+      return version < 3 ? undefined : this.#claimHoles({ start, end });
+    });
+  }
+
+  #claimHoles({ start, end }: Span): Eventually<void> {
     return this.#change({ offset: start, length: end - start }, ZERO_HOLES);
   }
 
@@ -290,9 +292,9 @@ export class Eraser implements Stepper<Change> {
     return this.#writer.writeZeroData(offset, length);
   }
 
-  #holeIsZero(): boolean {
+  #holeIsZero(offset: number): boolean {
     const { version, backing, holesStayZero } = this.#image;
-    return version >= 3 ? backing === null : holesStayZero;
+    return version >= 3 ? backing === null || backing.length <= offset : holesStayZero;
   }
 
   #readsAsZeroes(offset: number, length: number): Eventually<boolean> {
@@ -303,7 +305,7 @@ export class Eraser implements Stepper<Change> {
       plan.find(table, at, offset + length - at);
       const zero = plan.kind === EntryKind.zero || plan.kind === EntryKind.zeroAllocated;
       const shows = plan.kind === EntryKind.unallocated || plan.kind === EntryKind.hosted;
-      const hole = shows && this.#holeIsZero();
+      const hole = shows && this.#holeIsZero(at);
       if (!zero && !hole) return false;
     }
     return true;

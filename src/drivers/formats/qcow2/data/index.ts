@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 export * from './compress.js';
+export * from './data-file.js';
 export * from './discard.js';
 export * from './map.js';
 export * from './plan.js';

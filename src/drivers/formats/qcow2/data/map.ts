@@ -6,9 +6,11 @@
 
 import { settle } from '../../../../base/index.js';
 import type { Eventually } from '../../../../base/index.js';
-import type { BlockStatus, Extent } from '../../../../block/index.js';
+import { dataSpan, NOT_STORED, StatusFlag } from '../../../../block/index.js';
+import type { BlockStatus, Extent, StatusRuns } from '../../../../block/index.js';
 import { EntryKind } from '../entries.js';
 import type { MetadataStore, Qcow2Image, Table } from '../metadata/index.js';
+import { addDataRuns } from './data-runs.js';
 import { EmptyTables } from './empty-tables.js';
 import { RunPlan } from './plan.js';
 import { looksPreallocated } from './preallocated.js';
@@ -42,6 +44,102 @@ export class Mapper {
     const status = this.#describe(plan);
     if (plan.kind !== EntryKind.unallocated || plan.length === length) return status;
     return { ...status, length: this.#unallocatedLength(offset, length) };
+  }
+
+  /** The same of many runs; a failure shows when nothing is left before it. */
+  statusRuns(offset: number, length: number, runs: StatusRuns): Eventually<void> {
+    if (runs.exact && this.#mayHaveHoles === null) {
+      return this.#lookForHoles().then(() => this.statusRuns(offset, length, runs));
+    }
+    runs.file = this.#image.data;
+    const end = offset + length;
+    for (let at = offset; at < end && !runs.isFull; ) {
+      let next: Eventually<number>;
+      try {
+        next = this.#addRun(at, end, runs);
+      } catch (error) {
+        if (runs.count > 0) return undefined;
+        throw error;
+      }
+      if (next instanceof Promise) {
+        if (runs.count === 0) {
+          return next.then((to) => (to === at ? this.statusRuns(at, end - at, runs) : undefined));
+        }
+        // Whoever asks from there on meets a failure again.
+        next.catch(() => undefined);
+        return undefined;
+      }
+      if (next === at) return undefined;
+      at = next;
+    }
+    return undefined;
+  }
+
+  /**
+   * Gives the end of what it added, which is `at` where that has to be waited for while there are
+   * runs already; a promise of `at`: ask again.
+   */
+  #addRun(at: number, end: number, runs: StatusRuns): Eventually<number> {
+    const table = this.#table(at);
+    if (table instanceof Promise) return table.then(() => at);
+    const holes = runs.exact && this.#mayHaveHoles === true;
+    const reached = addDataRuns({ image: this.#image, table, holes }, { at, end }, runs);
+    if (reached > at || runs.isFull) return reached;
+    const plan = this.#plan;
+    plan.find(table, at, end - at);
+    const { length, kind, hostOffset } = plan;
+    let flags: number = StatusFlag.allocated;
+    let stored = NOT_STORED;
+    switch (kind) {
+      case EntryKind.data:
+        if (holes) return this.#addSpans(at, runs);
+        flags |= StatusFlag.data;
+        stored = hostOffset;
+        break;
+      case EntryKind.zeroAllocated:
+        flags |= StatusFlag.zero;
+        stored = hostOffset;
+        break;
+      case EntryKind.compressed:
+        flags |= StatusFlag.data | StatusFlag.compressed;
+        break;
+      case EntryKind.zero:
+        flags |= StatusFlag.zero;
+        break;
+      default:
+        flags = this.#image.backing === null ? StatusFlag.zero : 0;
+        if (kind === EntryKind.hosted) stored = hostOffset;
+    }
+    runs.add(length, flags, stored);
+    return at + length;
+  }
+
+  /** The run that the plan found, part by part as the file has data and holes there. */
+  #addSpans(at: number, runs: StatusRuns): Eventually<number> {
+    const { length, hostOffset } = this.#plan;
+    const { data: file } = this.#image;
+    for (let done = 0; done < length; ) {
+      if (runs.isFull) return at + done;
+      const span = dataSpan(file, hostOffset + done, length - done);
+      if (span instanceof Promise) {
+        if (runs.count > 0) {
+          span.catch(() => undefined);
+          return at + done;
+        }
+        return span.then((bytes) => {
+          this.#addSpan(bytes, hostOffset, runs);
+          return at + Math.abs(bytes);
+        });
+      }
+      this.#addSpan(span, hostOffset + done, runs);
+      done += Math.abs(span);
+    }
+    return at + length;
+  }
+
+  #addSpan(span: number, hostOffset: number, runs: StatusRuns): void {
+    const stored = StatusFlag.allocated | StatusFlag.data;
+    runs.add(Math.abs(span), span < 0 ? stored | StatusFlag.zero : stored, hostOffset);
   }
 
   /**
@@ -111,7 +209,7 @@ export class Mapper {
     const zero = kind === EntryKind.zero || (!allocated && this.#image.backing === null);
     if (kind === EntryKind.hosted) {
       const { hostOffset } = plan;
-      const { file } = this.#image;
+      const { data: file } = this.#image;
       return { length, allocated, data: false, zero, compressed, hostOffset, file };
     }
     return { length, allocated, data: compressed, zero, compressed };

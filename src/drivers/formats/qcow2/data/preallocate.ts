@@ -28,12 +28,13 @@ export async function preallocate(store: MetadataStore, range: PreallocationRang
         const room = store.makeRoom();
         if (room !== undefined) await room;
         const most = Math.min(last - cluster, QCOW2_LIMITS.zeroWriteBytes / clusterSize);
-        const run = store.allocator.take(Math.max(1, Math.floor(most)));
+        const run = store.takeData(cluster, Math.max(1, Math.floor(most)));
         if (run instanceof Promise) {
           await run;
           continue;
         }
-        await fill(store, run, range.mode);
+        // A data file got its space and its zeroes before.
+        if (!store.image.hasDataFile) await fill(store, run, range.mode);
         await link(store, cluster, run);
         cluster += run.clusters;
       }

@@ -16,6 +16,7 @@ import type {
   WrittenInPart,
 } from '../../../../block/index.js';
 import { EntryKind, ownedEntry } from '../entries.js';
+import type { L2Entry } from '../entries.js';
 import type {
   Clusters,
   EntryWatcher,
@@ -25,6 +26,8 @@ import type {
 } from '../metadata/index.js';
 import type { Eraser } from './discard.js';
 import { RunPlan } from './plan.js';
+import { subclusterParts } from './reserved-parts.js';
+import type { Run } from './reserved-parts.js';
 
 /** Guest clusters with contiguous host clusters; becomes one piece or more when lowered. */
 interface Span {
@@ -38,15 +41,6 @@ interface Lowered {
   readonly piece: ReservedPiece;
   /** Offset in the node of the data. */
   readonly hostOffset: number;
-}
-
-/** Guest clusters that become data at `hostOffset`, or zeroes (null). */
-interface Run {
-  readonly offset: number;
-  readonly length: number;
-  readonly hostOffset: number | null;
-  /** Zeroes: what is not allocated stays so if nothing lies below. */
-  readonly holes?: boolean;
 }
 
 interface Place {
@@ -242,7 +236,17 @@ class Reservation implements TargetReservation, EntryWatcher {
     { zeroRanges, holes = false }: WrittenInPart,
   ): Promise<void> {
     const { image } = this.#context.store;
-    const { clusterSize, size } = image;
+    const { clusterSize, geometry, size } = image;
+    if (geometry.subclustersPerCluster > 1 && !image.dataFileRaw) {
+      const unseen = holes && image.backing === null;
+      const written = { ...piece, hostOffset, zeroRanges, holes: unseen };
+      const { fills, runs } = subclusterParts(written, geometry);
+      for (let index = 0; index < fills.length; index += 2) {
+        await this.#fillZeroes(hostOffset + (fills[index] ?? 0), fills[index + 1] ?? 0);
+      }
+      for (const run of runs) await this.#settle(run);
+      return;
+    }
     const sayable = image.version >= 3 ? !image.dataFileRaw : image.holesStayZero;
     let linkedTo = 0;
     for (let index = 0; index < zeroRanges.length; index += 2) {
@@ -265,7 +269,9 @@ class Reservation implements TargetReservation, EntryWatcher {
     if (linkedTo === piece.length) return;
     // Other programs count on zeroes past the end of the image when they make it larger.
     const tail = (piece.offset + piece.length) % clusterSize;
-    if (tail !== 0) await this.#fillZeroes(hostOffset + piece.length, clusterSize - tail);
+    if (tail !== 0 && !image.hasDataFile) {
+      await this.#fillZeroes(hostOffset + piece.length, clusterSize - tail);
+    }
     await this.#settle(cutRun(piece, hostOffset, { from: linkedTo, to: piece.length }));
   }
 
@@ -321,7 +327,7 @@ class Reservation implements TargetReservation, EntryWatcher {
     for (let cluster = first; cluster < end; cluster += 1) {
       if (this.#lost.has(cluster)) return false;
     }
-    if (!store.isEmpty(table, clusters)) return false;
+    if (run.masks !== undefined || !store.isEmpty(table, clusters)) return false;
     if (run.hostOffset === null) {
       if (store.image.version < 3) return false;
       store.setEmpty(table, clusters, null);
@@ -340,18 +346,19 @@ class Reservation implements TargetReservation, EntryWatcher {
       if (this.#lost.has(cluster)) continue;
       const at = cluster * clusterSize;
       if (run.hostOffset !== null) {
-        this.#linkCluster(table, cluster, run.hostOffset + at - run.offset);
+        const entry = ownedEntry(run.hostOffset + at - run.offset);
+        this.#linkCluster(table, cluster, { ...entry, ...run.masks });
       } else if ((run.holes !== true && version >= 3) || !this.#isHole(table, at, clusterSize)) {
         eraser.zeroCluster(table, cluster);
       }
     }
   }
 
-  #linkCluster(table: Table, cluster: number, hostOffset: number): void {
+  #linkCluster(table: Table, cluster: number, entry: L2Entry): void {
     const { store } = this.#context;
     const { image } = store;
     this.#linked.add(cluster);
-    const change = { entry: ownedEntry(hostOffset), punch: image.passDiscardOther };
+    const change = { entry, punch: image.passDiscardOther };
     store.replaceEntry(table, cluster, change);
   }
 

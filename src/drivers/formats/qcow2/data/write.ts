@@ -162,7 +162,7 @@ export class Writer implements Stepper<Source> {
   #perform(piece: Piece): Eventually<void> {
     let written: Eventually<void>;
     try {
-      written = this.#writeData(piece);
+      written = this.#writeData(this.#image.hasDataFile ? this.#clipped(piece) : piece);
     } catch (error) {
       this.#giveUp(piece);
       throw error;
@@ -175,6 +175,12 @@ export class Writer implements Stepper<Source> {
         throw error;
       },
     );
+  }
+
+  /** A data file is no longer than the image: nothing is written past the end of that. */
+  #clipped(piece: Piece): Piece {
+    const end = Math.min(piece.end, this.#image.size);
+    return end === piece.end ? piece : { ...piece, end };
   }
 
   #writeData(piece: Piece): Eventually<void> {

@@ -15,12 +15,12 @@ import type { BitmapFacts } from '../bitmaps/directory.js';
 import {
   entryHi,
   entryHostOffset,
-  EntryKind,
   entryKind,
+  entryKindOutside,
   entryLo,
   hasReservedL1Bits,
-  isCopied,
 } from '../entries.js';
+import type { EntryKind } from '../entries.js';
 import type { Qcow2Header } from '../header.js';
 import { geometryOf, SECTOR_SIZE } from '../layout.js';
 import type { Geometry } from '../layout.js';
@@ -77,8 +77,6 @@ export interface Structures {
   patchHeader(patch: HeaderPatch): Promise<void>;
   backingLink(): BackingLink | null;
   changeBacking(link: BackingLink | null): Promise<void>;
-  /** What listings say from now on. */
-  listSnapshots(table: SnapshotTable): void;
   /** Called with everything flushed and no request running. */
   check(repair: 'none' | 'leaks' | 'all'): Promise<CheckResult>;
   /** `bitmaps`: the persistent ones, as queries list them. */
@@ -262,7 +260,6 @@ export class Qcow2Image {
 
   replaceSnapshots(table: PlacedSnapshots): void {
     this.snapshots = table;
-    this.structures.listSnapshots(table);
     const l1Tables = table.snapshots.map(({ l1Offset, l1Entries }) => {
       return { offset: l1Offset, length: l1Entries * 8 };
     });
@@ -341,14 +338,10 @@ export class Qcow2Image {
     for (const watcher of this.watchers) watcher.entriesChanged(first, end);
   }
 
-  /**
-   * What an L2 entry says. In the data file offset 0 is a place like others: there the copied bit,
-   * which is set for all of them, tells it from none.
-   */
+  /** What an L2 entry says. */
   entryKind(hi: number, lo: number): EntryKind {
-    const kind = entryKind(hi, lo, this.version);
-    if (kind !== EntryKind.unallocated || !this.hasDataFile || !isCopied(hi)) return kind;
-    return EntryKind.data;
+    const kindOf = this.hasDataFile ? entryKindOutside : entryKind;
+    return kindOf(hi, lo, this.version);
   }
 
   /** What guest data must not overwrite, by name; nothing in a data file is anything else. */
