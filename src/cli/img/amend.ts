@@ -63,8 +63,8 @@ export const amend: Verb = {
     return withSession(program, async (session) => {
       const node = await openImage(session, { image, readOnly: false, policy });
       if (lists.some(isHelp)) return printHelp(program, node.driver.name);
-      const { amend: amending } = node.driverNode;
-      if (amending === undefined) throw notAmendable(node.driver.name);
+      const { driverNode } = node;
+      if (driverNode.amend === undefined) throw notAmendable(node.driver.name);
       const options = amendOptions(lists);
       const { consistentRead, write, resize } = Permission;
       const taken = consistentRead | write | resize;
@@ -76,7 +76,7 @@ export const amend: Verb = {
       };
       process.on('SIGINT', interrupt);
       try {
-        await amending.call(node.driverNode, options, {
+        await driverNode.amend(options, {
           force: given.has('force'),
           isCancelled: () => isCancelled,
           progress: (done, total) => progress.update(Math.floor((STEPS * done) / total)),

@@ -17,7 +17,7 @@ export interface AmendedImage {
   readonly store: MetadataStore;
   readonly writer: Writer;
   /** Everything that was read before may be stale. */
-  changed(): void;
+  readonly changed: () => void;
 }
 
 /** No request runs meanwhile. Refused or cancelled, the view is as it was. */

@@ -91,7 +91,8 @@ async function presentCounts(
     work.step(index, blocks);
     const block = await refcounts.load(index);
     if (block === null) continue;
-    countBlock(image, { view: block.view, first: index * refcounts.blockEntries, most }, references);
+    const first = index * refcounts.blockEntries;
+    countBlock(image, { view: block.view, first, most }, references);
   }
   return { references, structures };
 }
