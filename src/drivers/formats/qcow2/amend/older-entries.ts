@@ -52,7 +52,7 @@ async function makeHole(store: MetadataStore, cluster: number): Promise<void> {
   for (;;) {
     const table = await heldBack(store.forWriting(cluster * clusterSize));
     if (table === null) continue;
-    const change = { entry: UNALLOCATED_ENTRY, punch: store.image.passDiscardOther };
+    const change = { entry: UNALLOCATED_ENTRY, punch: store.image.policies.passDiscardOther };
     store.replaceEntry(table, cluster, change);
     return;
   }
