@@ -306,6 +306,8 @@ export interface DriverNode {
    * first is due now, and before the first change if it fails here. Locks are held.
    */
   becameWritable?(): Promise<void>;
+  /** A reopen is in force, and these are the options now; nothing may be written. Never fails. */
+  reopened?(options: Readonly<Record<string, unknown>>): void;
   /** In the turn in which it replaces `old` (or gives way to it again): locks come along. */
   takeOver?(old: DriverNode): void;
   /**
