@@ -20,6 +20,7 @@ import {
   expectTrusted,
   FeatureStage,
   isMarkedDirty,
+  shownView,
   snapshotViews,
   viewAfter,
 } from '../helpers/feature-stage.js';
@@ -166,6 +167,26 @@ describe('command lines of img, the power cut at every write', () => {
         expect(either, where).toContainEqual(shortened(found, view.length));
         if (verb.changes !== true) await expectTrusted(host, '/top', { before, view });
       }
+    });
+  });
+});
+
+describe('check -r all of damaged refcounts, the power cut at every write', () => {
+  it.each(someOf(Object.keys(FEATURES), 3))('on an image with %s', async (name) => {
+    const features = FEATURES[name] as Features;
+    await forEachSeed(SEEDS, async (seed) => {
+      const stage = new FeatureStage(features, seed);
+      await stage.makeChain(SIZE);
+      const before = await viewAfter(stage.disk, '/top');
+      const snapshots = await snapshotViews(stage.disk, '/top');
+      stage.damageRefcounts();
+      const survivors = await stage.cut('check -q -r all /top');
+      for (const [index, host] of survivors.entries()) {
+        const where = `cut ${index} of ${survivors.length}`;
+        expect(firstDifference(await shownView(host, '/top'), before), where).toBe(-1);
+        expect(await snapshotViews(host, '/top'), where).toEqual(snapshots);
+      }
+      await viewAfter(stage.disk.durable(), '/top');
     });
   });
 });
