@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // How a measurement is made: the contestants alternate within one run, each round begins with the
 // same sources in the page cache, no target and nothing left to write back; the median counts.
-import { execFile, execFileSync } from 'node:child_process';
-import { accessSync, constants } from 'node:fs';
+import { execFile, execFileSync, spawn } from 'node:child_process';
+import { accessSync, closeSync, constants, openSync } from 'node:fs';
 import { delimiter, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
@@ -91,6 +91,25 @@ export async function timeCommand(command: readonly string[]): Promise<number> {
   const begin = performance.now();
   await run(program, args);
   return (performance.now() - begin) / 1000;
+}
+
+/** The same, with its output in a file: it may be long. */
+export async function timeOutput(command: readonly string[], path: string): Promise<number> {
+  const [program = '', ...args] = command;
+  const file = openSync(path, 'w');
+  try {
+    const begin = performance.now();
+    const child = spawn(program, args, { stdio: ['ignore', file, 'inherit'] });
+    const status = await new Promise((resolve, reject) => {
+      child.once('error', reject);
+      child.once('close', resolve);
+    });
+    const seconds = (performance.now() - begin) / 1000;
+    if (status !== 0) throw new Error(`${command.join(' ')} ended with status ${String(status)}`);
+    return seconds;
+  } finally {
+    closeSync(file);
+  }
 }
 
 /** Median start-up: the shortest command line of each, several times. */

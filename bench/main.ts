@@ -10,12 +10,15 @@ import { bench as commit } from './commit.js';
 import { bench as convert } from './convert.js';
 import type { Bench, BenchContext, Result } from './harness.js';
 import { findProgram, ourCommand } from './harness.js';
+import { bench as metadata } from './metadata.js';
 import { bench as mirror } from './mirror.js';
 import { json, table } from './report.js';
 import { bench as speed } from './speed.js';
 import { bench as stream } from './stream.js';
 
-const BENCHES: readonly Bench[] = [convert, stream, commit, mirror, backup, speed];
+const BENCHES: readonly Bench[] = [
+  convert, stream, commit, mirror, backup, speed, metadata,
+];
 const PEERS = ['qemu-img', 'qemu-storage-daemon'];
 const MIB = 1024 * 1024;
 

@@ -140,8 +140,9 @@ export type SnapshotKey = Pick<SnapshotFacts, 'id' | 'name'>;
 export interface InternalSnapshots {
   /** This image cannot hold any although others of its format can. */
   readonly isRefused: boolean;
-  /** In the order of the image's table. */
-  list(): readonly SnapshotFacts[];
+  readonly count: number;
+  /** In the order of the image's table; all of them, or those from index `from` to before `end`. */
+  list(from?: number, end?: number): readonly SnapshotFacts[];
   create(wish: NewSnapshot): Promise<SnapshotFacts>;
   remove(key: SnapshotKey): Promise<void>;
   /** The image is what it was when the snapshot was made, its size too. */
@@ -158,6 +159,7 @@ export interface DriverInfo {
   readonly dirty?: boolean | null;
   readonly corrupt?: boolean;
   readonly encrypted?: boolean;
+  /** Of an image that is only looked at; else InternalSnapshots lists them. */
   readonly snapshots?: readonly SnapshotFacts[];
   /** Member `format-specific` as QMP prints it: `{type, data}`. */
   readonly specific?: { readonly type: string; readonly data: Readonly<Record<string, unknown>> };
@@ -304,6 +306,8 @@ export interface DriverNode {
    * first is due now, and before the first change if it fails here. Locks are held.
    */
   becameWritable?(): Promise<void>;
+  /** A reopen is in force, and these are the options now; nothing may be written. Never fails. */
+  reopened?(options: Readonly<Record<string, unknown>>): void;
   /** In the turn in which it replaces `old` (or gives way to it again): locks come along. */
   takeOver?(old: DriverNode): void;
   /**

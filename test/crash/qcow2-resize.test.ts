@@ -24,6 +24,7 @@ import { repeats } from '../helpers/qcow2-node.js';
 const SECTOR = 512;
 
 interface Setting {
+  /** From 14 on with subclusters. */
   readonly clusterBits: number;
   readonly refcountOrder: number;
   readonly backing: boolean;
@@ -93,6 +94,7 @@ class Run {
     await createOn(this.disk, '/image', {
       size: this.view.length * SECTOR,
       'cluster-size': 2 ** clusterBits,
+      'extended-l2': clusterBits >= 14,
       'refcount-bits': 2 ** refcountOrder,
     } as never);
     [this.graph, this.node] = await this.open(this.disk, false);
@@ -196,7 +198,7 @@ class Run {
 }
 
 const settings: fc.Arbitrary<Setting> = fc.record({
-  clusterBits: fc.constantFrom(9, 10),
+  clusterBits: fc.constantFrom(9, 10, 14),
   refcountOrder: fc.constantFrom(0, 4, 6),
   backing: fc.boolean(),
   seed: fc.nat(),

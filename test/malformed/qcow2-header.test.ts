@@ -258,6 +258,12 @@ describe('rules between fields', () => {
     }
   });
 
+  it('takes no length of a backing name where there is none', async () => {
+    const bytes = await createdBytes({ size: MIB });
+    bytes.set([0xff, 0xff, 0, 0], 16);
+    expect(await headerOf(bytes)).toMatchObject({ backingFile: null });
+  });
+
   it('takes fields that version 2 does not have from nowhere', async () => {
     const bytes = await createdBytes({ size: MIB, version: 'v2' });
     // Bytes 72 to 111 are extensions and names in version 2, whatever they look like.

@@ -3,7 +3,7 @@
 // --backing-chain the backing files, each on its own and never twice (by device and inode).
 
 import { BlockError, IMAGE_LIMITS } from '../../../base/index.js';
-import { resolveBackingName } from '../../../block/index.js';
+import { internalSnapshotsOf, resolveBackingName } from '../../../block/index.js';
 import { storedBytes } from '../../../engine/index.js';
 import type { Node } from '../../../block/index.js';
 import { writeJson } from '../../../wire/index.js';
@@ -103,6 +103,7 @@ async function inspect(session: Session, image: ImageName, share: boolean): Prom
   const policy = { inspectOnly: true, noBacking: true, noData: true, forceShare: share };
   const node = await openImage(session, { image, readOnly: true, policy });
   const facts = node.info;
+  const snapshots = facts.snapshots ?? internalSnapshotsOf(node)?.list() ?? [];
   const link = node.backingLink();
   const stored = await session.host
     .stat(hostPath(node.filename, image))
@@ -116,8 +117,7 @@ async function inspect(session: Session, image: ImageName, share: boolean): Prom
   const dirty = facts.dirty ?? (isStored(node) ? false : undefined);
   const result: ImageInfo = {
     ...(link !== null && link.format !== null && { 'backing-filename-format': link.format }),
-    ...(facts.snapshots !== undefined &&
-      facts.snapshots.length > 0 && { snapshots: facts.snapshots.map(snapshotInfo) }),
+    ...(snapshots.length > 0 && { snapshots: snapshots.map(snapshotInfo) }),
     'virtual-size': node.length,
     filename: node.filename === '' ? image.text : node.filename,
     ...(facts.clusterSize !== undefined && { 'cluster-size': facts.clusterSize }),

@@ -39,6 +39,8 @@ const OPTIONS: readonly OptionSpec[] = [
 ];
 
 const ACTIONS = new Set(['list', 'apply', 'create', 'delete']);
+/** Snapshots that are printed at once. */
+const BATCH = 512;
 /** Bytes of a name; more are cut off. */
 const NAME_BYTES = 255;
 
@@ -94,10 +96,22 @@ async function perform(subject: Subject, { kind, snapshot: wanted }: Action): Pr
   else await remove(snapshots, wanted);
 }
 
+/** A little at a time: a hostile image lists 65,536 of them. */
 function list({ node, program, shape }: Subject): void {
-  const found = (internalSnapshotsOf(node)?.list() ?? []).map(snapshotInfo);
-  if (shape === 'json') program.out(`${writeJson(found, { pretty: true })}\n`);
-  else if (found.length > 0) program.out(`${snapshotLines(found).join('\n')}\n`);
+  const snapshots = internalSnapshotsOf(node);
+  const count = snapshots?.count ?? 0;
+  if (count === 0 && shape === 'json') program.out('[\n]\n');
+  for (let at = 0; at < count; at += BATCH) {
+    const found = (snapshots?.list(at, at + BATCH) ?? []).map(snapshotInfo);
+    if (shape === 'json') {
+      const part = writeJson(found, { pretty: true });
+      const end = at + BATCH < count ? ',' : '\n]\n';
+      program.out(`${part.slice(at === 0 ? 0 : 1, -2)}${end}`);
+    } else {
+      const lines = snapshotLines(found);
+      program.out(`${(at === 0 ? lines : lines.slice(2)).join('\n')}\n`);
+    }
+  }
 }
 
 async function create(snapshots: InternalSnapshots | null, name: string): Promise<void> {

@@ -99,7 +99,9 @@ export function decodeHeaderFields(head: Uint8Array): Peek {
   validateStruct(HEADER, decoded, extent);
   const covered = version >= 3 && decoded.headerLength > COMPRESSION_TYPE_OFFSET;
   const compressionType = covered ? (head[COMPRESSION_TYPE_OFFSET] ?? 0) : 0;
-  const fields = { ...decoded, compressionType };
+  // Without a backing file the length of its name is undefined.
+  const backingFileSize = decoded.backingFileOffset === 0 ? 0 : decoded.backingFileSize;
+  const fields = { ...decoded, backingFileSize, compressionType };
   const extended = hasBit(fields.incompatibleFeatures, Incompatible.extendedL2);
   const dataFile = hasBit(fields.incompatibleFeatures, Incompatible.externalDataFile);
   const geometry = geometryOf(fields.clusterBits, fields.refcountOrder, extended);

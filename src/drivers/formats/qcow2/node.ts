@@ -44,6 +44,7 @@ import { l1EntriesFor } from './layout.js';
 import { clearEntries, emptyImage, growL1, MetadataStore, shrinkImage } from './metadata/index.js';
 import type { ImageOptions, Qcow2Image } from './metadata/index.js';
 import type { Qcow2Options } from './options.js';
+import { policiesOf } from './policies.js';
 import { Qcow2Snapshots } from './snapshots/index.js';
 
 /** Smallest unit of a request, in bytes. */
@@ -302,6 +303,10 @@ export class Qcow2Node implements DriverNode {
     }
   }
 
+  reopened(options: Readonly<Record<string, unknown>>): void {
+    this.image.setPolicies(policiesOf(options as Qcow2Options, this.image));
+  }
+
   /** The node's bitmaps can be changed as far as its image can. */
   takeOver(): void {
     this.#bitmaps?.setReadOnly(this.image.readOnly);
@@ -327,8 +332,12 @@ export class Qcow2Node implements DriverNode {
   async close(): Promise<void> {
     if (this.#closed) return;
     this.#closed = true;
-    await this.#flushOut();
-    await this.#markClean();
+    try {
+      await this.#flushOut();
+      await this.#markClean();
+    } finally {
+      this.image.stopCleaning();
+    }
   }
 
   async #flushOut(): Promise<void> {

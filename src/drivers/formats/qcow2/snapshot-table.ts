@@ -11,7 +11,6 @@ import {
   encodeStruct,
   IMAGE_LIMITS,
   NO_BITS,
-  validateStruct,
 } from '../../../base/index.js';
 import type { Bits64 } from '../../../base/index.js';
 import { readRequest } from '../../../block/index.js';
@@ -44,6 +43,9 @@ export interface Snapshot {
 /** All ones: instructions were not counted. */
 export const NO_ICOUNT: Bits64 = { hi: 0xffff_ffff, lo: 0xffff_ffff };
 
+/** Bytes that are shown of an ID and of a name. */
+const ID_BYTES = 127;
+const NAME_BYTES = 255;
 const READ_BYTES = 1024 * 1024;
 const NANOSECONDS = 1_000_000_000n;
 const NO_BYTES = new Uint8Array(0);
@@ -58,21 +60,37 @@ export const NO_SNAPSHOTS: SnapshotTable = { snapshots: [], length: 0 };
 
 /** All entries in their order. Throws kind `corrupt-image` for an entry that cannot be. */
 export async function readSnapshotTable(file: Node, header: Qcow2Header): Promise<SnapshotTable> {
+  const snapshots: Snapshot[] = [];
+  const length = await forEachSnapshot(file, header, (snapshot) => void snapshots.push(snapshot));
+  return { snapshots, length };
+}
+
+/** The same one by one; gives the bytes that the table has. */
+export async function forEachSnapshot(
+  file: Node,
+  header: Qcow2Header,
+  visit: (snapshot: Snapshot) => void,
+): Promise<number> {
   const { nbSnapshots, snapshotsOffset, version } = header.fields;
   const input = new Ahead(file, snapshotsOffset);
-  const snapshots: Snapshot[] = [];
   for (let index = 0; index < nbSnapshots; index += 1) {
     const start = input.position;
     const extent = { version, length: SNAPSHOT_ENTRY.size };
     const entry = decodeStruct(SNAPSHOT_ENTRY, await input.take(extent.length), extent);
-    validateStruct(SNAPSHOT_ENTRY, entry, extent);
-    const extra = (await input.take(entry.extraDataSize)).slice();
-    const id = (await input.take(entry.idSize)).slice();
-    const name = (await input.take(entry.nameSize)).slice();
+    if (entry.extraDataSize > IMAGE_LIMITS.qcow2SnapshotExtraBytes) {
+      throw new BlockError(
+        'corrupt-image',
+        `Too much extra metadata in snapshot table entry ${index} ` +
+          `(extra_data_size ${entry.extraDataSize})`,
+      );
+    }
+    const extra = await input.take(entry.extraDataSize);
+    const id = await input.take(entry.idSize);
+    const name = await input.take(entry.nameSize);
     const spare = (8 - ((input.position - start) % 8)) % 8;
     // The last entry may end the file without its padding.
     if (index + 1 < nbSnapshots) await input.take(spare);
-    snapshots.push({
+    visit({
       l1Offset: entry.l1TableOffset,
       l1Entries: entry.l1Size,
       id,
@@ -83,22 +101,21 @@ export async function readSnapshotTable(file: Node, header: Qcow2Header): Promis
       ...extraFacts(extra, entry.vmStateSize),
     });
   }
-  return { snapshots, length: input.position - snapshotsOffset };
+  return input.position - snapshotsOffset;
 }
 
 function extraFacts(
   extra: Uint8Array,
   shortStateSize: number,
 ): Pick<Snapshot, 'vmStateSize' | 'diskSize' | 'icount' | 'extraBytes' | 'unknownExtra'> {
-  const padded = new Uint8Array(Math.max(SNAPSHOT_EXTRA.size, extra.length));
-  padded.set(extra);
-  const known = decodeStruct(SNAPSHOT_EXTRA, padded, { version: 3, length: extra.length });
+  const known = decodeStruct(SNAPSHOT_EXTRA, extra, { version: 3, length: extra.length });
   return {
     vmStateSize: extra.length >= 8 ? known.vmStateSize : shortStateSize,
     diskSize: extra.length >= 16 ? known.diskSize : null,
     icount: extra.length >= 24 ? known.icount : NO_ICOUNT,
     extraBytes: extra.length,
-    unknownExtra: extra.length > SNAPSHOT_EXTRA.size ? extra.slice(SNAPSHOT_EXTRA.size) : NO_BYTES,
+    unknownExtra:
+      extra.length > SNAPSHOT_EXTRA.size ? extra.subarray(SNAPSHOT_EXTRA.size) : NO_BYTES,
   };
 }
 
@@ -157,14 +174,18 @@ function entryBytes({ unknownExtra, id, name }: Snapshot): number {
   return Math.ceil((SNAPSHOT_ENTRY.size + extra + id.length + name.length) / 8) * 8;
 }
 
+/** ID and name, which tell snapshots apart. */
+export function keyOf({ id, name }: Snapshot): Pick<SnapshotFacts, 'id' | 'name'> {
+  return { id: textOf(id, ID_BYTES), name: textOf(name, NAME_BYTES) };
+}
+
 /** What info and listings say of a snapshot. */
 export function factsOf(snapshot: Snapshot): SnapshotFacts {
   const { vmClock, icount } = snapshot;
   const clock = (BigInt(vmClock.hi) << 32n) | BigInt(vmClock.lo);
   const counted = icount.hi !== NO_ICOUNT.hi || icount.lo !== NO_ICOUNT.lo;
   return {
-    id: textOf(snapshot.id),
-    name: textOf(snapshot.name),
+    ...keyOf(snapshot),
     vmStateSize: snapshot.vmStateSize,
     dateSeconds: snapshot.dateSeconds,
     dateNanoseconds: snapshot.dateNanoseconds,
@@ -174,10 +195,12 @@ export function factsOf(snapshot: Snapshot): SnapshotFacts {
   };
 }
 
-/** Up to a zero byte, as everyone who shows it sees it. */
-export function textOf(bytes: Uint8Array): string {
-  const end = bytes.indexOf(0);
-  return Buffer.from(end < 0 ? bytes : bytes.subarray(0, end)).toString('utf8');
+/** ID and name as everyone who shows them sees them: up to a zero byte, and not without end. */
+function textOf(bytes: Uint8Array, most: number): string {
+  const seen = bytes.subarray(0, most);
+  const end = seen.indexOf(0);
+  const { buffer, byteOffset } = seen;
+  return Buffer.from(buffer, byteOffset, end < 0 ? seen.length : end).toString('utf8');
 }
 
 export function bits64Of(value: number): Bits64 {
@@ -207,7 +230,7 @@ class Ahead {
     this.position = start;
   }
 
-  /** The next bytes, valid until the next call. */
+  /** The next bytes; nothing is ever read over them. */
   async take(length: number): Promise<Uint8Array> {
     const end = this.position + length;
     if (end - this.#start > IMAGE_LIMITS.qcow2ListBytes) {

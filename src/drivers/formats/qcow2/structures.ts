@@ -21,7 +21,6 @@ import type {
   Child,
   DriverInfo,
   Node,
-  SnapshotFacts,
 } from '../../../block/index.js';
 import type { BitmapFacts } from './bitmaps/index.js';
 import { checkImage } from './check/index.js';
@@ -37,13 +36,11 @@ import { buildFirstSector, planBackingChange } from './header-update.js';
 import { infoOf } from './info.js';
 import { BITMAPS_BIT, CORRUPT_BIT, DIRTY_BIT, RAW_DATA_FILE_BIT } from './layout.js';
 import type { HeaderPatch, Structures, TopTables } from './metadata/index.js';
-import { factsOf, readSnapshotTable } from './snapshot-table.js';
-import type { SnapshotTable } from './snapshot-table.js';
+import { readSnapshotTable } from './snapshot-table.js';
 
 export class Qcow2Structures implements Structures {
   readonly #file: Pick<Child, 'node'>;
   #header: Qcow2Header;
-  #snapshots: readonly SnapshotFacts[] = [];
   /** Writes of cluster 0. */
   readonly #turns = new Turns();
 
@@ -150,12 +147,8 @@ export class Qcow2Structures implements Structures {
     );
   }
 
-  listSnapshots({ snapshots }: SnapshotTable): void {
-    this.#snapshots = snapshots.map(factsOf);
-  }
-
   info(bitmaps: readonly BitmapFacts[] = []): DriverInfo {
-    return infoOf(this.#header, { snapshots: this.#snapshots, bitmaps });
+    return infoOf(this.#header, { snapshots: [], bitmaps });
   }
 
   async reload(): Promise<TopTables> {

@@ -10,7 +10,7 @@ import { BlockError, hexBits, IMAGE_LIMITS } from '../../../../base/index.js';
 import type { Child } from '../../../../block/index.js';
 import { entryHostOffset, hasReservedL1Bits } from '../entries.js';
 import type { Qcow2Header } from '../header.js';
-import { readSnapshotTable, textOf } from '../snapshot-table.js';
+import { forEachSnapshot, keyOf } from '../snapshot-table.js';
 import type { Snapshot } from '../snapshot-table.js';
 import type { Findings } from './findings.js';
 import { L2Tables } from './l2-tables.js';
@@ -41,15 +41,21 @@ export async function countSnapshots(context: SnapshotContext): Promise<void> {
   const { file, header, findings, regions } = context;
   const { fields } = header;
   if (fields.nbSnapshots === 0) return;
-  const { snapshots, length } = await readSnapshotTable(file.node, header);
-  snapshots.forEach(({ extraBytes }, index) => {
-    if (fields.version < 3 || extraBytes >= NEEDED_EXTRA) return;
-    findings.corrupt(() => `ERROR snapshot ${index} is incomplete`);
+  const ranges: { start: number; end: number }[] = [];
+  const unusable: string[] = [];
+  let index = 0;
+  const length = await forEachSnapshot(file.node, header, (snapshot) => {
+    const { l1Offset, l1Entries, extraBytes } = snapshot;
+    if (fields.version >= 3 && extraBytes < NEEDED_EXTRA) {
+      const entry = index;
+      findings.corrupt(() => `ERROR snapshot table entry ${entry} is incomplete`);
+    }
+    index += 1;
+    const reason = unusableReason(header, snapshot);
+    if (reason === null) ranges.push({ start: l1Offset, end: l1Offset + l1Entries * 8 });
+    else unusable.push(unusable.length < findings.room ? reason() : '');
   });
-  const usable = snapshots.filter((snapshot) => isUsable(context, snapshot));
-  const ranges = usable.map(({ l1Offset, l1Entries }) => {
-    return { start: l1Offset, end: l1Offset + l1Entries * 8 };
-  });
+  for (const text of unusable) findings.corrupt(() => text);
   const segments = segmentsOf(ranges, file.node.length);
   countClusters(context, ranges);
   const tables = new ReferenceCounts();
@@ -58,25 +64,19 @@ export async function countSnapshots(context: SnapshotContext): Promise<void> {
   regions.count(fields.snapshotsOffset, length);
 }
 
-function isUsable({ header, findings }: SnapshotContext, snapshot: Snapshot): boolean {
+/** Words why the L1 table cannot be looked at; null when it can. */
+function unusableReason(header: Qcow2Header, snapshot: Snapshot): (() => string) | null {
   const { l1Offset, l1Entries } = snapshot;
-  const { clusterSize } = header.geometry;
-  const name = (): string => `${textOf(snapshot.id)} (${textOf(snapshot.name)})`;
-  if (l1Offset % clusterSize !== 0) {
-    findings.corrupt(
-      () =>
-        `ERROR snapshot ${name()} l1_offset=0x${l1Offset.toString(16)}: ` +
-        'L1 table is not cluster aligned; snapshot table entry corrupted',
-    );
-    return false;
+  const named = (field: string, value: number, what: string) => (): string => {
+    const { id, name } = keyOf(snapshot);
+    const place = `${field}=0x${value.toString(16)}`;
+    return `ERROR snapshot ${id} (${name}) ${place}: ${what}; snapshot table entry corrupted`;
+  };
+  if (l1Offset % header.geometry.clusterSize !== 0) {
+    return named('l1_offset', l1Offset, 'L1 table is not cluster aligned');
   }
-  if (l1Entries * 8 <= IMAGE_LIMITS.qcow2L1Bytes) return true;
-  findings.corrupt(
-    () =>
-      `ERROR snapshot ${name()} l1_size=0x${l1Entries.toString(16)}: ` +
-      'L1 table is too large; snapshot table entry corrupted',
-  );
-  return false;
+  if (l1Entries * 8 <= IMAGE_LIMITS.qcow2L1Bytes) return null;
+  return named('l1_size', l1Entries, 'L1 table is too large');
 }
 
 /** The ranges cut where their number changes, up to the end of the file. */

@@ -181,7 +181,8 @@ class Reservation implements TargetReservation, EntryWatcher {
     if (isWrittenInPlace(plan, { at, end, clusterSize })) {
       const hit = image.dataOverlap(plan.hostOffset, plan.length);
       if (hit !== null) {
-        throw image.markCorrupt(`data cluster at offset ${plan.hostOffset} overlaps ${hit}`);
+        const { hostOffset, length } = plan;
+        throw image.overlapError(hit, 'data cluster', { offset: hostOffset, length });
       }
       return { offset: at, length: plan.length, hostOffset: plan.hostOffset, fresh: false };
     }
@@ -358,7 +359,7 @@ class Reservation implements TargetReservation, EntryWatcher {
     const { store } = this.#context;
     const { image } = store;
     this.#linked.add(cluster);
-    const change = { entry, punch: image.passDiscardOther };
+    const change = { entry, punch: image.policies.passDiscardOther };
     store.replaceEntry(table, cluster, change);
   }
 

@@ -67,8 +67,8 @@ export class NextRefcounts {
    * them (kind `invalid-option`) or the image counts fewer than it has.
    */
   add(cluster: number, change: number): boolean {
-    const block = this.#present(cluster);
-    if (block === null) return false;
+    const block = this.#byIndex[Math.floor(cluster / this.#entries)];
+    if (block === undefined) return false;
     const index = cluster % this.#entries;
     const value = readRefcount(block.view, this.#order, index);
     const next = value + change;
@@ -109,7 +109,9 @@ export class NextRefcounts {
     for (let cluster = start; cluster < start + count; cluster += 1) {
       const block = this.#present(cluster) ?? (await this.#blockAt(this.#indexOf(cluster)));
       const index = cluster % this.#entries;
-      if ((((block.taken[index >>> 3] ?? 0) >>> (index & 7)) & 1) === 1) start = cluster + 1;
+      const taken = block.taken[index >>> 3] ?? 0;
+      if ((index & 7) === 0 && taken === 0xff) cluster += 7;
+      if (((taken >>> (index & 7)) & 1) === 1) start = cluster + 1;
     }
     if (count === 1) this.#hint = start + 1;
     this.#checkPlace(start, count);
@@ -213,9 +215,9 @@ export class NextRefcounts {
   #checkPlace(start: number, count: number): void {
     const { image } = this.#store;
     const { clusterSize } = image;
-    const hit = image.overlaps.hit(start * clusterSize, count * clusterSize);
-    if (hit === null) return;
-    throw image.markCorrupt(`free cluster at offset ${start * clusterSize} overlaps ${hit}`);
+    const place = { offset: start * clusterSize, length: count * clusterSize };
+    const hit = image.overlaps.hit(place.offset, place.length);
+    if (hit !== null) throw image.overlapError(hit, 'free cluster', place);
   }
 
   #indexOf(cluster: number): number {

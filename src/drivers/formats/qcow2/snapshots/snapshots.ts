@@ -12,14 +12,15 @@ import { BlockError, IMAGE_LIMITS } from '../../../../base/index.js';
 import { discardRequest } from '../../../../block/index.js';
 import type { InternalSnapshots, NewSnapshot, SnapshotFacts } from '../../../../block/index.js';
 import { l1EntriesFor } from '../layout.js';
+import { guardInactiveL2 } from './inactive-tables.js';
 import type { HeaderPatch, MetadataStore, Qcow2Image } from '../metadata/index.js';
 import {
   bits64Of,
   encodeSnapshotTable,
   factsOf,
+  keyOf,
   nanoseconds,
   NO_ICOUNT,
-  textOf,
 } from '../snapshot-table.js';
 import type { Snapshot } from '../snapshot-table.js';
 import { countMapping, reflag } from './mapping.js';
@@ -58,8 +59,12 @@ export class Qcow2Snapshots implements InternalSnapshots {
     return this.#image.hasDataFile;
   }
 
-  list(): readonly SnapshotFacts[] {
-    return this.#image.snapshots.snapshots.map(factsOf);
+  get count(): number {
+    return this.#image.snapshots.snapshots.length;
+  }
+
+  list(from?: number, end?: number): readonly SnapshotFacts[] {
+    return this.#image.snapshots.snapshots.slice(from, end).map(factsOf);
   }
 
   /** What a data file holds cannot be held twice. */
@@ -130,9 +135,10 @@ export class Qcow2Snapshots implements InternalSnapshots {
   }
 
   #find(wanted: Pick<SnapshotFacts, 'id' | 'name'>): Snapshot {
-    const found = this.#image.snapshots.snapshots.find(
-      ({ id, name }) => textOf(id) === wanted.id && textOf(name) === wanted.name,
-    );
+    const found = this.#image.snapshots.snapshots.find((snapshot) => {
+      const { id, name } = keyOf(snapshot);
+      return id === wanted.id && name === wanted.name;
+    });
     if (found !== undefined) return found;
     throw new BlockError('not-found', "Can't find the snapshot", { errno: 'ENOENT' });
   }
@@ -164,28 +170,40 @@ export class Qcow2Snapshots implements InternalSnapshots {
   /** All new structures, then the header, then what nothing uses any more. */
   async #switch(plan: (sweep: SweepContext) => Promise<NextState>): Promise<void> {
     const image = this.#image;
-    const { flusher, allocator } = this.#store;
+    const { flusher } = this.#store;
     image.assertWritable();
     if (this.isRefused) {
       const text = `${image.label}: snapshots are not supported with an external data file`;
       throw new BlockError('unsupported', text, { node: image.name });
     }
     await this.#hooks.becameWritable();
-    await flusher.flushAll();
-    await flusher.exclusive(async () => {
-      const next = new NextRefcounts(this.#store);
-      const output = new NewBytes(image);
-      try {
-        await this.#write({ image, next, output }, plan);
-      } catch (error) {
-        await output.undo();
-        throw error;
-      }
-      allocator.reset();
-      image.freedCount += 1;
-      this.#hooks.changed();
-      if (image.passDiscardSnapshot) await punch(image, next);
-    });
+    let isDone = false;
+    while (!isDone) {
+      await flusher.flushAll();
+      // What was freed meanwhile goes out first: the caches are dropped in the end.
+      isDone = await flusher.exclusive(async () => {
+        if (!flusher.isClean) return false;
+        await this.#performSwitch(plan);
+        return true;
+      });
+    }
+  }
+
+  async #performSwitch(plan: (sweep: SweepContext) => Promise<NextState>): Promise<void> {
+    const image = this.#image;
+    const next = new NextRefcounts(this.#store);
+    const output = new NewBytes(image);
+    try {
+      await this.#write({ image, next, output }, plan);
+    } catch (error) {
+      await output.undo();
+      throw error;
+    }
+    this.#store.allocator.reset();
+    image.freedCount += 1;
+    this.#hooks.changed();
+    await guardInactiveL2(image, image.policies.guarded);
+    if (image.policies.passDiscardSnapshot) await punch(image, next);
   }
 
   async #write(
@@ -279,8 +297,8 @@ async function punch(image: Qcow2Image, next: NextRefcounts): Promise<void> {
 /** One more than the largest number that an ID begins with. */
 function nextId(snapshots: readonly Snapshot[]): string {
   let largest = 0n;
-  for (const { id } of snapshots) {
-    const digits = /^\s*\d{1,20}/.exec(textOf(id))?.[0];
+  for (const snapshot of snapshots) {
+    const digits = /^\s*\d{1,20}/.exec(keyOf(snapshot).id)?.[0];
     const number = digits === undefined ? 0n : BigInt(digits.trim());
     if (number > largest) largest = number;
   }
