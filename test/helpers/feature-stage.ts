@@ -95,6 +95,23 @@ export class FeatureStage {
     return survivors;
   }
 
+  /** Some refcounts of `/top` are gone, and some count what is not there. */
+  damageRefcounts(): void {
+    const bytes = this.disk.fileContents('/top').slice();
+    const view = new DataView(bytes.buffer);
+    const block = Number(view.getBigUint64(Number(view.getBigUint64(48))));
+    const width = view.getUint32(4) === 2 ? 16 : 2 ** view.getUint32(96);
+    const last = Math.min(
+      this.clusterSize,
+      Math.floor((bytes.length / this.clusterSize) * (width / 8)),
+    );
+    bytes.fill(0, block + Math.floor(last / 2), block + last);
+    bytes.fill(0xff, block + last, block + Math.min(this.clusterSize, last + 8));
+    const longer = new Uint8Array(bytes.length + 32 * this.clusterSize);
+    longer.set(bytes);
+    this.disk.putFile('/top', longer);
+  }
+
   async #scribble(name: string): Promise<void> {
     const graph = makeGraph(this.disk);
     const node = await graph.openImage(name, 'qcow2', false);
@@ -127,10 +144,7 @@ export async function viewAfter(
 ): Promise<Uint8Array> {
   if (!isMarkedDirty(host, name)) return soundView(host, name);
   expect(lazy, 'is marked dirty').toBe(true);
-  const graph = makeGraph(host);
-  const node = await graph.openImage(name, 'qcow2', true);
-  const dirty = await readAll(node);
-  await graph.closeAll();
+  const dirty = await shownView(host, name);
   const other = makeGraph(host);
   const writer = await other.openImage(name, 'qcow2', false);
   const user = await other.attach(writer, 'guest', READ_WRITE);
@@ -144,13 +158,16 @@ export async function viewAfter(
 }
 
 async function soundView(host: MemoryHost, name: string): Promise<Uint8Array> {
-  const graph = makeGraph(host);
-  const node = await graph.openImage(name, 'qcow2', true);
-  const { corruptions, checkErrors, messages } = await node.check('none');
-  expect([corruptions, checkErrors], messages.join('; ')).toEqual([0, 0]);
-  const bytes = await readAll(node);
-  await graph.closeAll();
-  return bytes;
+  await withNode(host, name, async (node) => {
+    const { corruptions, checkErrors, messages } = await node.check('none');
+    expect([corruptions, checkErrors], messages.join('; ')).toEqual([0, 0]);
+  });
+  return shownView(host, name);
+}
+
+/** As it is read, whatever a check would find. */
+export function shownView(host: MemoryHost, name: string): Promise<Uint8Array> {
+  return withNode(host, name, readAll);
 }
 
 /** What each internal snapshot shows, in hexadecimal, by its name. */

@@ -198,6 +198,9 @@ export const FeatureType = { incompatible: 0, compatible: 1, autoclear: 2 } as c
 export const FEATURE_ENTRY_SIZE = 48;
 export const FEATURE_NAME_BYTES = 46;
 
+/** Smaller clusters are left to the backing name: the reference gives them no feature names. */
+export const FEATURE_NAMES_MIN_CLUSTER = 8192;
+
 /** Names written into new images, in the order the reference writes them. */
 export const FEATURE_NAMES: readonly { type: number; bit: number; name: string }[] = [
   { type: 0, bit: Incompatible.dirty, name: 'dirty bit' },

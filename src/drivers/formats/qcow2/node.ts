@@ -9,6 +9,8 @@ import { BlockError, must, settle } from '../../../base/index.js';
 import type { Eventually } from '../../../base/index.js';
 import { RequestFlag } from '../../../block/index.js';
 import type {
+  AmendContext,
+  AmendOptions,
   BackingLink,
   BitmapStore,
   BlockStatus,
@@ -26,6 +28,7 @@ import type {
   TruncateOptions,
 } from '../../../block/index.js';
 import type { ClusterCodec } from '../../../codec/index.js';
+import { amendImage } from './amend/index.js';
 import { PersistentBitmaps } from './bitmaps/index.js';
 import type { BitmapsHeader } from './bitmaps/index.js';
 import {
@@ -264,6 +267,13 @@ export class Qcow2Node implements DriverNode {
     await this.becameWritable();
     await this.#store.flusher.flush(true);
     await this.image.structures.changeBacking(link);
+  }
+
+  async amend(options: AmendOptions, context: AmendContext): Promise<void> {
+    this.image.assertWritable();
+    await this.becameWritable();
+    const changed = (): void => this.#reader.reset();
+    await amendImage({ store: this.#store, writer: this.#writer, changed }, options, context);
   }
 
   async check(repair: 'none' | 'leaks' | 'all'): Promise<CheckResult> {

@@ -28,6 +28,7 @@ import {
   hasReservedL1Bits,
 } from '../entries.js';
 import type { EntryKind } from '../entries.js';
+import type { Qcow2Header } from '../header.js';
 import { geometryOf, SECTOR_SIZE } from '../layout.js';
 import type { Geometry } from '../layout.js';
 import type { SnapshotTable } from '../snapshot-table.js';
@@ -49,6 +50,8 @@ export interface HeaderPatch {
   readonly nbSnapshots?: number;
   readonly snapshotsOffset?: number;
   readonly corrupt?: boolean;
+  readonly refcountOrder?: number;
+  readonly lazyRefcounts?: boolean;
   readonly dirty?: boolean;
 }
 
@@ -68,8 +71,18 @@ export interface PlacedSnapshots extends SnapshotTable {
   readonly offset: number;
 }
 
+export interface DataFileChange {
+  readonly name: string | null;
+  readonly dropsRaw: boolean;
+}
+
 /** What the header side of the driver does for the data path. */
 export interface Structures {
+  readonly header: Qcow2Header;
+  /** Durable; the tables must hold nothing that the other version does not know. */
+  changeVersion(version: 2 | 3): Promise<void>;
+  /** Another name (null: the same one), and that the file need not be read as raw; durable. */
+  changeDataFile(change: DataFileChange): Promise<void>;
   /** One write of the header's first sector; does not sync. */
   patchHeader(patch: HeaderPatch): Promise<void>;
   backingLink(): BackingLink | null;
@@ -123,10 +136,10 @@ export interface EntryWatcher {
 
 export class Qcow2Image {
   readonly label: string;
-  readonly version: number;
-  readonly geometry: Geometry;
+  version: number;
+  geometry: Geometry;
   readonly clusterSize: number;
-  readonly codec: ClusterCodec;
+  codec: ClusterCodec;
   readonly structures: Structures;
   readonly leases = new Leases();
   readonly locks = new RangeLocks();
@@ -147,8 +160,8 @@ export class Qcow2Image {
   marked: Promise<void> = Promise.resolve();
   size: number;
   corrupt: boolean;
-  readonly lazyRefcounts: boolean;
-  readonly headerIsLazy: boolean;
+  lazyRefcounts: boolean;
+  headerIsLazy: boolean;
   readOnly: boolean;
   l1Offset: number;
   l1: Uint8Array;
