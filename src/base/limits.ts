@@ -105,6 +105,10 @@ export const QCOW2_LIMITS = {
    */
   l2CacheBytes: 32 * MIB,
   refcountCacheBytes: 8 * MIB,
+  /** Tables that nobody used for so long are given up; options change it. */
+  cleanIntervalSeconds: 600,
+  /** L1 tables of snapshots that are read to know their L2 tables. */
+  inactiveL1Bytes: 256 * MIB,
   /** Up to so many L1 entries tables are read without asking first whether they lie in a hole. */
   manyTables: 65_536,
   /** Entries of L2 tables that are told again because other L1 entries name the same tables. */

@@ -280,6 +280,11 @@ export interface DriverNode {
   changeBacking?(link: BackingLink | null): Promise<void>;
   check?(repair: 'none' | 'leaks' | 'all'): Promise<CheckResult>;
   /**
+   * Changes what the image says of itself, all refusals first. Called while no other request runs;
+   * absent where there is nothing to amend.
+   */
+  amend?(options: AmendOptions, context: AmendContext): Promise<void>;
+  /**
    * Drops everything that this layer holds, durably, so that the backing file shows. Called while
    * no other request runs; absent where a layer cannot be empty.
    */
@@ -306,6 +311,8 @@ export interface DriverNode {
    * first is due now, and before the first change if it fails here. Locks are held.
    */
   becameWritable?(): Promise<void>;
+  /** A reopen is in force, and these are the options now; nothing may be written. Never fails. */
+  reopened?(options: Readonly<Record<string, unknown>>): void;
   /** In the turn in which it replaces `old` (or gives way to it again): locks come along. */
   takeOver?(old: DriverNode): void;
   /**
@@ -331,6 +338,31 @@ export interface DriverNode {
   readonly settling?: Promise<void> | null;
   /** Flushes what is left and lets go of everything; children are detached by the caller. */
   close(): Promise<void>;
+}
+
+/** By the names of `img amend -o`; what is absent stays as it is. */
+export interface AmendOptions {
+  readonly compat?: string;
+  /** Bytes. */
+  readonly size?: number;
+  readonly backing_file?: string;
+  readonly backing_fmt?: string;
+  readonly lazy_refcounts?: boolean;
+  readonly refcount_bits?: number;
+  readonly data_file?: string;
+  readonly data_file_raw?: boolean;
+  readonly [encryption: `encrypt.${string}`]: unknown;
+}
+
+export interface AmendContext {
+  /** Asked for although it may lose access to the data. */
+  readonly force: boolean;
+  /** Resizes the node as its user would. */
+  resize(size: number): Promise<void>;
+  /** Units of work, which only grow towards `total`. */
+  progress?(done: number, total: number): void;
+  /** Looked at between steps; then amend() ends with kind `cancelled`. */
+  isCancelled?(): boolean;
 }
 
 /** What open() may use. Children that `children` declares are attached before open() is called. */

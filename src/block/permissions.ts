@@ -53,6 +53,9 @@ function storagePermissions(edge: Edge, parents: PermissionPair): PermissionPair
   }
   if ((edge.role & ChildRole.data) !== 0) {
     if ((taken & Permission.writeUnchanged) !== 0) taken |= Permission.write;
+    // Nothing but data: what a larger image shows of it is made zeroes first.
+    const isBeside = edge.role === ChildRole.data;
+    if (isBeside && (taken & Permission.resize) !== 0) taken |= Permission.write;
     if ((taken & Permission.write) !== 0) taken |= Permission.resize;
     shared &= ~Permission.resize;
   }

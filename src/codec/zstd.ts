@@ -64,9 +64,13 @@ function nodeCodec(zlib: NodeZstd): ZstdCodec {
   };
 }
 
+/** Beginning it anew ruins it for all who have it: the bundles of a process begin it once. */
+const WASM_BEGUN = Symbol.for('blockwright.zstd-wasm');
+
 async function wasmCodec(): Promise<ZstdCodec> {
   const wasm: typeof Wasm = await import('@bokuweb/zstd-wasm');
-  await wasm.init();
+  const shared = globalThis as { [WASM_BEGUN]?: Promise<void> };
+  await (shared[WASM_BEGUN] ??= wasm.init());
   return {
     compress: (input) => wasm.compress(input, LEVEL),
     decompress: (input, most) => wasm.decompress(input, { defaultHeapSize: most }),

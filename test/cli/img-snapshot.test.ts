@@ -66,6 +66,17 @@ const LINES = [
   'snapshot -l a',
   'snapshot -d s4 a',
   'check -q a',
+  'snapshot -c x over',
+  'commit over',
+  'check -q over',
+  'convert -l x -O raw over o7',
+  'resize --shrink over 512k',
+  'resize over 16M',
+  'check -q over',
+  'snapshot -a x over',
+  'snapshot -d x over',
+  'check -q over',
+  'convert -O raw over o8',
 ];
 
 describe.skipIf(isMissing)('snapshots of an image beside the real qemu-img', () => {
@@ -79,6 +90,9 @@ describe.skipIf(isMissing)('snapshots of an image beside the real qemu-img', () 
       'qemu-img create -q -f qcow2 -o refcount_bits=1 narrow 4M',
       "qemu-io -c 'write -P 1 0 1M' narrow",
       'qemu-img create -q -f qcow2 -o compat=0.10 v2 4M',
+      'qemu-img create -q -f qcow2 under 8M',
+      'qemu-img create -q -f qcow2 -b under -F qcow2 over',
+      "qemu-io -c 'write -P 3 0 1M' over",
     ]);
     twins.split();
   }, 60_000);
@@ -101,7 +115,7 @@ describe.skipIf(isMissing)('snapshots of an image beside the real qemu-img', () 
     }
     const sum = (path: string): string =>
       createHash('sha256').update(readFileSync(path)).digest('hex');
-    for (const name of ['o1', 'o2', 'o3', 'o5', 'o6']) {
+    for (const name of ['o1', 'o2', 'o3', 'o5', 'o6', 'o7', 'o8']) {
       expect(sum(join(twins.ours, name)), name).toBe(sum(join(twins.theirs, name)));
     }
     const both = `compare ${join(twins.theirs, 'a')} ${join(twins.ours, 'a')}`;

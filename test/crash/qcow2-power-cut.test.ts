@@ -36,6 +36,7 @@ interface Setting {
   /** The dirty bit stands while refcounts change. */
   readonly lazy?: boolean;
   readonly backing: boolean;
+  readonly dataFile?: 'plain' | 'raw' | undefined;
   readonly sectors: number;
   readonly seed: number;
 }
@@ -91,7 +92,7 @@ class Run {
   }
 
   async start(): Promise<void> {
-    const { version, refcountOrder, extended, lazy } = this.setting;
+    const { version, refcountOrder, extended, lazy, dataFile } = this.setting;
     await createOn(this.disk, '/image', {
       size: this.size,
       version: version === 2 ? 'v2' : 'v3',
@@ -99,6 +100,8 @@ class Run {
       'refcount-bits': 2 ** refcountOrder,
       'extended-l2': extended === true,
       'lazy-refcounts': lazy === true,
+      ...(dataFile !== undefined && { 'data-file': '/data' }),
+      'data-file-raw': dataFile === 'raw',
     } as never);
     this.image = await this.reopen(this.disk);
     this.disk.onWrite = (index) => this.#cut(index);
@@ -121,17 +124,19 @@ class Run {
       case 'write':
         return this.#change(first, count, (data) => node.write(writeRequest(offset, data)));
       case 'compress':
+        if (this.setting.dataFile !== undefined) return;
         return this.#change(first, count, (data) =>
           node.write(writeRequest(offset, data, RequestFlag.compressed)),
         );
       case 'reserve':
         return this.#change(first, count, async (data) => {
           const reservation = await node.reserve(offset, length);
-          for (const piece of reservation?.pieces ?? []) {
+          if (reservation === null) return node.write(writeRequest(offset, data));
+          for (const piece of reservation.pieces) {
             const at = piece.offset - offset;
             await piece.file.write(data.subarray(at, at + piece.length), piece.hostOffset);
           }
-          await reservation?.link(reservation.pieces.map(() => 'written'));
+          return reservation.link(reservation.pieces.map(() => 'written'));
         });
       case 'discard':
         if (this.setting.version === 2 && this.setting.backing) return;
@@ -146,6 +151,7 @@ class Run {
 
   async verify(judge: (survivor: MemoryHost, index: number) => void): Promise<void> {
     for (const { survivor, allowed, index } of this.cuts.splice(0)) {
+      this.#requireRaw(survivor, allowed, index);
       const isDirty = isMarkedDirty(survivor);
       if (isDirty) expect(this.setting.lazy).toBe(true);
       else await expectSound(survivor, index);
@@ -171,6 +177,19 @@ class Run {
       const choices = [...(allowed[sector] ?? [])].join(', ');
       expect.fail(`cut ${index}: sector ${sector} shows ${tag}, allowed are ${choices}`);
     });
+  }
+
+  /** A raw data file holds by itself what the image may show. */
+  #requireRaw(
+    host: MemoryHost,
+    allowed: readonly ReadonlySet<number>[],
+    index: number,
+  ): void {
+    if (this.setting.dataFile !== 'raw') return;
+    const bytes = host.fileContents('/data');
+    expect(bytes.length).toBe(this.size);
+    const wrong = tagsOf(bytes.slice()).findIndex((tag, at) => allowed[at]?.has(tag) !== true);
+    expect(wrong, `cut ${index}: sector of the raw data file`).toBe(-1);
   }
 
   #cut(index: number): void {
@@ -293,6 +312,15 @@ const operations: fc.Arbitrary<Operation> = fc.record({
   span: fc.double({ min: 0, max: 1, noNaN: true }),
 });
 
+const withDataFile: fc.Arbitrary<Setting> = fc
+  .tuple(settings, fc.constantFrom('plain' as const, 'raw' as const))
+  .map(([setting, dataFile]) => ({
+    ...setting,
+    version: 3,
+    dataFile,
+    backing: setting.backing && dataFile === 'plain',
+  }));
+
 describe('qcow2 after a power cut at any write', () => {
   const folder = mkdtempSync(join(tmpdir(), 'qcow2-cut-'));
   afterAll(() => rmSync(folder, { recursive: true, force: true }));
@@ -312,6 +340,27 @@ describe('qcow2 after a power cut at any write', () => {
         expect(await checkOn(run.disk, '/image')).toMatchObject({ corruptions: 0, leaks: 0 });
       }),
       { numRuns: 20 },
+    );
+  }, 120_000);
+
+  it('is whole with its data in a file of its own', async () => {
+    const list = fc.array(operations, { minLength: 3, maxLength: 14 });
+    await fc.assert(
+      fc.asyncProperty(withDataFile, list, async (setting, work) => {
+        const run = new Run(setting);
+        await run.start();
+        for (const operation of work) {
+          await run.apply(operation);
+          await run.verify(() => undefined);
+        }
+        await run.image.node.close();
+        await run.verify(() => undefined);
+        expect(await checkOn(run.disk, '/image')).toMatchObject({ corruptions: 0, leaks: 0 });
+        if (setting.dataFile !== 'raw') return;
+        const seen = await (await run.reopen(run.disk)).read(0, run.size);
+        expect(Buffer.compare(run.disk.fileContents('/data'), seen)).toBe(0);
+      }),
+      { numRuns: 15 },
     );
   }, 120_000);
 

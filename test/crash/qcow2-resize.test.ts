@@ -28,6 +28,7 @@ interface Setting {
   readonly clusterBits: number;
   readonly refcountOrder: number;
   readonly backing: boolean;
+  readonly dataFile?: 'plain' | 'raw' | undefined;
   readonly seed: number;
 }
 
@@ -89,13 +90,15 @@ class Run {
   }
 
   async start(): Promise<void> {
-    const { clusterBits, refcountOrder } = this.#setting;
+    const { clusterBits, refcountOrder, dataFile } = this.#setting;
     this.disk.putFile('/base', new Uint8Array(COVERED * SECTOR).fill(7));
     await createOn(this.disk, '/image', {
       size: this.view.length * SECTOR,
       'cluster-size': 2 ** clusterBits,
       'extended-l2': clusterBits >= 14,
       'refcount-bits': 2 ** refcountOrder,
+      ...(dataFile !== undefined && { 'data-file': '/data' }),
+      'data-file-raw': dataFile === 'raw',
     } as never);
     [this.graph, this.node] = await this.open(this.disk, false);
   }
@@ -162,6 +165,9 @@ class Run {
   async end(): Promise<void> {
     expect(viewOf(await readAll(this.node))).toEqual(this.view);
     await this.graph.closeAll();
+    if (this.#setting.dataFile === 'raw') {
+      expect(viewOf(this.disk.fileContents('/data'))).toEqual(this.view);
+    }
     expect(await checkOn(this.disk, '/image')).toMatchObject({ corruptions: 0, leaks: 0 });
   }
 
@@ -204,6 +210,14 @@ const settings: fc.Arbitrary<Setting> = fc.record({
   seed: fc.nat(),
 });
 
+const withDataFile: fc.Arbitrary<Setting> = fc
+  .tuple(settings, fc.constantFrom('plain' as const, 'raw' as const))
+  .map(([setting, dataFile]) => ({
+    ...setting,
+    dataFile,
+    backing: setting.backing && dataFile === 'plain',
+  }));
+
 const operations: fc.Arbitrary<Operation> = fc.record({
   kind: fc.constantFrom('write' as const, 'zero' as const, 'resize' as const, 'resize' as const),
   at: fc.double({ min: 0, max: 1, maxExcluded: true, noNaN: true }),
@@ -230,6 +244,22 @@ describe('a qcow2 image of changing size', () => {
         },
       ),
       { numRuns: 25 },
+    );
+  }, 240_000);
+
+  it('changes with its data file, a raw one byte by byte', async () => {
+    await fc.assert(
+      fc.asyncProperty(
+        withDataFile,
+        fc.array(operations, { minLength: 2, maxLength: 10 }),
+        async (setting, work) => {
+          const run = new Run(setting);
+          await run.start();
+          for (const operation of work) await run.step(operation);
+          await run.end();
+        },
+      ),
+      { numRuns: 12 },
     );
   }, 240_000);
 

@@ -34,3 +34,26 @@ export function distrustBitmaps(path: string): void {
   bytes.fill(0, AUTOCLEAR, AUTOCLEAR + 8);
   writeFileSync(path, bytes);
 }
+
+export interface StoredBits {
+  readonly granularity: number;
+  /** By granule. */
+  readonly dirty: readonly boolean[];
+}
+
+/** What the first bitmap says of the image, as it is stored. */
+export function storedBits(bytes: Uint8Array): StoredBits {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  const { directory, table } = bitmapPlaces(bytes);
+  const clusterSize = 2 ** view.getUint32(20);
+  const granularity = 2 ** view.getUint8(directory + 17);
+  const granules = Math.ceil(Number(view.getBigUint64(24)) / granularity);
+  const dirty = Array.from({ length: granules }, (_, granule) => {
+    const entry = view.getBigUint64(table + 8 * Math.floor(granule / (8 * clusterSize)));
+    const hostOffset = Number(entry & ~1n);
+    if (hostOffset === 0) return (entry & 1n) === 1n;
+    const within = Math.floor(granule / 8) % clusterSize;
+    return ((bytes[hostOffset + within] ?? 0) & (1 << (granule % 8))) !== 0;
+  });
+  return { granularity, dirty };
+}

@@ -13,6 +13,9 @@ import type { Host } from '../../src/host/index.js';
 import { JobRegistry } from '../../src/jobs/index.js';
 import type { JobEvent } from '../../src/jobs/index.js';
 
+/** Images with clusters of this size have subclusters. */
+export const SUBCLUSTERED = 16_384;
+
 export interface Stage {
   readonly host: MemoryHost;
   readonly graph: Graph;
@@ -81,6 +84,7 @@ export async function createImage(stage: Stage, spec: ImageSpec): Promise<void> 
       file: node.name,
       size: spec.size,
       'cluster-size': spec.clusterSize ?? 65_536,
+      'extended-l2': spec.clusterSize === SUBCLUSTERED,
       version: spec.version ?? 'v3',
       ...(spec.backing === undefined
         ? {}

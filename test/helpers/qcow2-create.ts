@@ -8,16 +8,20 @@ import { fileChild } from './host-file-node.js';
 
 export type CreateOptions = Omit<Qcow2CreateOptions, 'file'>;
 
-/** Creates the image in `host` at `path`. */
+/** Creates the image in `host` at `path`, and a data file at the path that `data-file` gives. */
 export async function createOn(
   host: MemoryHost,
   path: string,
   options: CreateOptions,
 ): Promise<void> {
-  await (await host.createFile(path)).close();
-  const { node } = await fileChild(host, path);
-  const context: CreateContext = { host, node: () => Promise.resolve(node) };
-  await createQcow2(context, { file: 'file-node', ...options });
+  const context: CreateContext = {
+    host,
+    async node(reference) {
+      await (await host.createFile(String(reference))).close();
+      return (await fileChild(host, String(reference))).node;
+    },
+  };
+  await createQcow2(context, { file: path, ...options });
 }
 
 /** The bytes of a new image. */

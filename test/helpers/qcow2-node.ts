@@ -36,8 +36,39 @@ export async function openOn(
   backing: Node | null = null,
   options: { readonly readOnly?: boolean; readonly lazyRefcounts?: boolean } = {},
 ): Promise<OpenedImage> {
+  const { node: fileNode, file } = await laneNode(host, path);
+  const children = new Map([['file', { name: 'file', node: fileNode } as unknown as Child]]);
+  const self = { name: 'image', filename: path, backing, children } as unknown as Node;
+  const context: OpenContext = {
+    host,
+    node: self,
+    readOnly: options.readOnly === true,
+    inspectOnly: false,
+    child: (name) => children.get(name) as Child,
+    async openPlainChild(name, childPath) {
+      const { node } = await laneNode(host, childPath);
+      return { name, node } as unknown as Child;
+    },
+  };
+  const node = (await openQcow2(context, {
+    file: 'file',
+    ...(options.lazyRefcounts !== undefined && { 'lazy-refcounts': options.lazyRefcounts }),
+  } as never)) as Qcow2Node;
+  return {
+    node,
+    file,
+    async read(offset, length) {
+      const buffer = new Uint8Array(length).fill(0xee);
+      await settle(node.read(readRequest(offset, buffer)), () => undefined);
+      return buffer;
+    },
+  };
+}
+
+/** A node over a file that lanes may work on. */
+async function laneNode(host: Host, path: string): Promise<{ node: Node; file: HostFile }> {
   const { node: plain, file } = await fileChild(host, path);
-  const fileNode = Object.create(plain, {
+  const node = Object.create(plain, {
     length: { get: () => file.size() },
     lease: { value: () => ({ release: () => undefined }) },
     discard: { value: (request: Request) => file.discard(request.offset, request.length) },
@@ -54,28 +85,7 @@ export async function openOn(
       }),
     },
   }) as Node;
-  const children = new Map([['file', { name: 'file', node: fileNode } as unknown as Child]]);
-  const self = { name: 'image', filename: path, backing, children } as unknown as Node;
-  const context: OpenContext = {
-    host,
-    node: self,
-    readOnly: options.readOnly === true,
-    inspectOnly: false,
-    child: (name) => children.get(name) as Child,
-  };
-  const node = (await openQcow2(context, {
-    file: 'file',
-    ...(options.lazyRefcounts !== undefined && { 'lazy-refcounts': options.lazyRefcounts }),
-  } as never)) as Qcow2Node;
-  return {
-    node,
-    file,
-    async read(offset, length) {
-      const buffer = new Uint8Array(length).fill(0xee);
-      await settle(node.read(readRequest(offset, buffer)), () => undefined);
-      return buffer;
-    },
-  };
+  return { node, file };
 }
 
 /** The kind of the error that `action` ends with, or null. */

@@ -25,7 +25,7 @@ interface Layer {
   readonly commands: readonly string[];
 }
 
-const LAYERS: readonly (readonly Layer[])[] = [
+const CHAINS: readonly (readonly Layer[])[] = [
   [
     { options: 'cluster_size=64k', commands: ['write -P 1 0 9M'] },
     { options: 'cluster_size=4k', commands: ['write -P 2 3M 2M', 'write -z 6M 1M'] },
@@ -37,6 +37,21 @@ const LAYERS: readonly (readonly Layer[])[] = [
     { options: 'cluster_size=64k,compat=0.10', commands: ['write -P 3 7M 1M'] },
   ],
 ];
+
+/** Played in campaigns; test/property/jobs.test.ts has subclusters as well. */
+const SUBCLUSTERED: readonly (readonly Layer[])[] = [
+  [
+    { options: 'extended_l2=on', commands: ['write -P 1 1k 6M', 'write -z 90k 3k'] },
+    {
+      options: 'extended_l2=on,cluster_size=16k,preallocation=metadata',
+      commands: ['write -P 2 3333k 50k', 'write -z 2M 70k', 'write -P 4 9M 1k'],
+    },
+    { options: 'extended_l2=on,cluster_size=2M', commands: ['write -P 3 5M 70k'] },
+  ],
+];
+
+const isCampaign = process.env['BLOCKWRIGHT_CAMPAIGN'] !== undefined;
+const LAYERS = isCampaign ? [...CHAINS, ...SUBCLUSTERED] : CHAINS;
 
 describe.skipIf(qemuImg === null || qemuIo === null)('jobs on images of the real tools', () => {
   let folder = '';

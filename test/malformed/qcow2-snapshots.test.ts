@@ -75,7 +75,7 @@ describe('a snapshot table', () => {
     const { corruptions, messages } = await checkOn(host, '/image');
     expect({ corruptions, messages }).toEqual({
       corruptions: 1,
-      messages: ['ERROR snapshot 0 is incomplete'],
+      messages: ['ERROR snapshot table entry 0 is incomplete'],
     });
   });
 });
@@ -100,7 +100,7 @@ describe('a snapshot whose L1 table', () => {
         expect(failure?.message).toContain(word);
         expect(failure?.message).not.toContain('\n');
       }
-      expect(host.fileContents('/image')).toEqual(before);
+      expect(Buffer.compare(host.fileContents('/image'), before)).toBe(0);
       const check = await checkOn(host, '/image');
       expect(check.corruptions + check.leaks).toBeGreaterThan(0);
     });

@@ -16,6 +16,7 @@ import {
   openRaw,
   readAll,
   turns,
+  SUBCLUSTERED,
 } from '../helpers/job-stage.js';
 import type { Stage } from '../helpers/job-stage.js';
 import { startBackup } from '../helpers/start-backup.js';
@@ -28,7 +29,7 @@ interface Layout {
   readonly sizes: readonly number[];
 }
 
-const cluster = fc.constantFrom(4096, 65_536, 262_144);
+const cluster = fc.constantFrom(4096, SUBCLUSTERED, 65_536, 262_144);
 const layout: fc.Arbitrary<Layout> = fc.record({
   clusterSizes: fc.tuple(cluster, cluster, cluster),
   // Backing files may be shorter or longer than what lies on them.

@@ -15,6 +15,7 @@ import {
   openImage,
   readAll,
   turns,
+  SUBCLUSTERED,
 } from '../helpers/job-stage.js';
 import type { Stage } from '../helpers/job-stage.js';
 
@@ -22,7 +23,7 @@ const SIZE = 3 * 2 ** 19 + 512;
 const RUNS = 20;
 const WRITERS = 3;
 
-const cluster = fc.constantFrom(4096, 65_536, 262_144);
+const cluster = fc.constantFrom(4096, SUBCLUSTERED, 65_536, 262_144);
 const clusterSizes = fc.tuple(cluster, cluster, cluster);
 
 /** Writers with a third of the disk each; what is acknowledged is what must be read. */

@@ -45,7 +45,14 @@ describe.skipIf(img === null || io === null)('BLOCK_IMAGE_CORRUPTED', () => {
     const { value } = await events.next();
     expect(value).toMatchObject({
       event: 'BLOCK_IMAGE_CORRUPTED',
-      data: { device: '', 'node-name': 'a', fatal: true },
+      data: {
+        device: '',
+        'node-name': 'a',
+        msg: 'Preventing invalid write on metadata (overlaps with active L1 table)',
+        offset: l1Offset,
+        size: 512,
+        fatal: true,
+      },
     });
     await guest.detach();
     await client.execute('blockdev-del', { 'node-name': 'a' });

@@ -74,7 +74,7 @@ export class CopyOnRead {
 
   /** Nobody else writes here now: what is still unallocated stays so until it is filled. */
   async #fillTaken(span: Span, perform: Perform): Promise<CopyFailure | null> {
-    const { unit, overlay } = this.#options;
+    const { overlay } = this.#options;
     const end = span.offset + span.length;
     let position = span.offset;
     while (position < end) {
@@ -84,8 +84,8 @@ export class CopyOnRead {
         const failure = await this.#copyRun({ offset: position, length: status.length }, perform);
         if (failure !== null) return failure;
       }
-      // Allocation changes at cluster boundaries only.
-      position = Math.ceil((position + status.length) / unit) * unit;
+      // Not to the end of the cluster: its subclusters may differ.
+      position += status.length;
     }
     return null;
   }

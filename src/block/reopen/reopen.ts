@@ -219,6 +219,7 @@ function switchNode(plan: ReadyPlan): Step {
   return {
     commit() {
       for (const child of plan.futures) child.arrive();
+      next.reopened?.(plan.options);
       if (node.length !== before.length) node.notifyResized();
     },
     async clean() {

@@ -7,6 +7,7 @@ import type { Program } from '../program.js';
 import { loadVerb, VERB_NAMES } from './verbs.js';
 
 const OPERANDS: Readonly<Record<string, string>> = {
+  amend: 'FILE',
   bench: 'FILE',
   bitmap: 'FILE BITMAP',
   check: 'FILE',

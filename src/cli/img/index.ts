@@ -11,11 +11,6 @@ import { SuffixError } from './numbers.js';
 import { HelpWanted, TRY_HELP } from './verb.js';
 import { loadVerb } from './verbs.js';
 
-/** Verbs of the reference that do not exist here yet. */
-const MISSING_VERBS = new Set([
-  'amend',
-]);
-
 const GLOBAL: readonly OptionSpec[] = [
   { name: 'help', short: 'h', long: 'help' },
   { name: 'version', short: 'V', long: 'version' },
@@ -52,10 +47,6 @@ export async function runImg(args: readonly string[], program: Program): Promise
 }
 
 async function runVerb(name: string, args: readonly string[], program: Program): Promise<number> {
-  if (MISSING_VERBS.has(name)) {
-    report(program, `command '${name}' is not supported`);
-    return 1;
-  }
   const verb = await loadVerb(name);
   if (verb === null) {
     const tryHelp = TRY_HELP.replace('qemu-img', program.name);

@@ -40,6 +40,12 @@ export async function withSession(
     registry,
     clock: systemClock,
     random: host.random,
+    // The program's name is not put in front, whoever is asked.
+    onCorruption: (_node, { message, fatal }) => {
+      const kind = fatal ? 'Marking image as corrupt' : 'Image is corrupt';
+      const later = fatal ? 'further' : 'further non-fatal';
+      program.err(`qcow2: ${kind}: ${message}; ${later} corruption events will be suppressed\n`);
+    },
     onWarning: (text) => program.err(`${program.name}: warning: ${text}\n`),
   });
   const users: Backend[] = [];

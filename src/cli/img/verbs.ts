@@ -4,6 +4,7 @@
 import type { Verb } from './verb.js';
 
 const LOADERS: Readonly<Record<string, () => Promise<Verb>>> = {
+  amend: async () => (await import('./amend.js')).amend,
   bench: async () => (await import('./bench.js')).bench,
   bitmap: async () => (await import('./bitmap/index.js')).bitmap,
   check: async () => (await import('./check.js')).check,

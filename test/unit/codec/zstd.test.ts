@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import fc from 'fast-check';
-import { beforeAll, describe, expect, it } from 'vitest';
+import { beforeAll, describe, expect, it, vi } from 'vitest';
 import { CODEC_LIMITS, SeededRandom } from '../../../src/base/index.js';
 import { loadZstd, unzstdCluster, zstdCluster } from '../../../src/codec/index.js';
 
@@ -26,6 +26,20 @@ function packed(input: Uint8Array): Uint8Array {
 }
 
 describe('zstd clusters', () => {
+  it('come back after another bundle of the program began to use the codec', async () => {
+    const input = new Uint8Array(20_000).fill(7);
+    const before = packed(input);
+    vi.resetModules();
+    const other = await import('../../../src/codec/index.js');
+    await other.loadZstd();
+    // What compiles WebAssembly ends in turns of its own.
+    for (let turn = 0; turn < 50; turn += 1) await new Promise(setImmediate);
+    expect(other.zstdCluster(input, Infinity)).toEqual(packed(input));
+    for (const stored of [before, packed(input)]) {
+      expect(unzstdCluster(stored, input.length)).toEqual(input);
+    }
+  });
+
   it('come back as they were, from one frame or several, with any bytes behind', () => {
     const piece = fc.record({
       seed: fc.nat(),

@@ -140,6 +140,32 @@ const RAW_OPTIONS: readonly CreateOption[] = [
   EXTENT_SIZE,
 ];
 
+const AMENDABLE = new Set([
+  'size', 'compat', 'backing_file', 'backing_fmt', 'lazy_refcounts', 'refcount_bits',
+]);
+
+/** What can be changed of an image that exists; encryption is refused by the driver. */
+export const AMEND_FORMAT: CreateFormat = {
+  name: 'qcow2',
+  backing: true,
+  options: [
+    ...QCOW2_OPTIONS.filter(({ name }) => AMENDABLE.has(name)),
+    { name: 'data_file', type: 'string', help: 'File name of an external data file' },
+    {
+      name: 'data_file_raw',
+      type: 'bool',
+      help: 'The external data file must stay valid as a raw image',
+    },
+    ...['state', 'new-secret', 'old-secret', 'keyslot', 'iter-time'].map(keyslotOption),
+  ],
+};
+
+/** Refused for want of encryption. */
+function keyslotOption(name: string): CreateOption {
+  const type = name === 'keyslot' || name === 'iter-time' ? 'number' : 'string';
+  return { name: `encrypt.${name}`, type, help: '' };
+}
+
 export const CREATE_FORMATS: readonly CreateFormat[] = [
   { name: 'qcow2', backing: true, options: QCOW2_OPTIONS },
   { name: 'raw', backing: false, options: RAW_OPTIONS },
@@ -300,9 +326,18 @@ const TYPE_TEXT: Readonly<Record<OptionType, string>> = {
 
 /** What `-o help` prints: the options that are supported, by name. */
 export function optionsHelp(format: CreateFormat): string {
-  const lines = format.options
-    .filter((each) => each.member !== undefined && each.help !== '')
-    .map((each) => `  ${`${each.name}=${TYPE_TEXT[each.type]}`.padEnd(23)}- ${each.help}\n`)
-    .sort();
-  return `Supported ${format.name} options:\n${lines.join('')}`;
+  const supported = format.options.filter((each) => each.member !== undefined);
+  return `Supported ${format.name} options:\n${helpLines(supported)}`;
+}
+
+export function amendHelp(): string {
+  return `Amend options for '${AMEND_FORMAT.name}':\n${helpLines(AMEND_FORMAT.options)}`;
+}
+
+function helpLines(options: readonly CreateOption[]): string {
+  return options
+    .filter(({ help }) => help !== '')
+    .map(({ name, type, help }) => `  ${`${name}=${TYPE_TEXT[type]}`.padEnd(22)} - ${help}\n`)
+    .sort()
+    .join('');
 }

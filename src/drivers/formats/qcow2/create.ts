@@ -10,7 +10,7 @@ import type { Bits64 } from '../../../base/index.js';
 import type { CreateContext, Node } from '../../../block/index.js';
 import { readRequest, RequestFlag, writeRequest, zeroRequest } from '../../../block/index.js';
 import type { HeaderExtension } from './header.js';
-import { encodeExtensions, encodeHeaderFields } from './header.js';
+import { encodeExtensions, encodeHeaderFields, featureNamesExtension } from './header.js';
 import { requireShortFormat } from './header-update.js';
 import {
   COMPRESSION_TYPE_BIT,
@@ -19,8 +19,7 @@ import {
   DEFAULT_CLUSTER_SIZE,
   EXTENDED_L2_BIT,
   ExtensionType,
-  FEATURE_ENTRY_SIZE,
-  FEATURE_NAMES,
+  FEATURE_NAMES_MIN_CLUSTER,
   geometryOf,
   l1EntriesFor,
   LAZY_REFCOUNTS_BIT,
@@ -37,9 +36,6 @@ import type { Qcow2CreateOptions } from './options.js';
 
 /** Bit 63 of an entry, in its upper half. */
 const COPIED = 0x8000_0000;
-
-/** Smaller clusters are left to the backing name: the reference gives them no feature names. */
-const FEATURE_NAMES_MIN_CLUSTER = 8192;
 
 /** Everything that decides the bytes of an empty image. */
 export interface EmptyImage {
@@ -493,14 +489,7 @@ function extensionsOf(image: EmptyImage): HeaderExtension[] {
     extensions.push({ type: ExtensionType.dataFile, data });
   }
   if (image.version >= 3 && image.geometry.clusterSize >= FEATURE_NAMES_MIN_CLUSTER) {
-    const data = new Uint8Array(FEATURE_NAMES.length * FEATURE_ENTRY_SIZE);
-    FEATURE_NAMES.forEach(({ type, bit, name }, index) => {
-      const at = index * FEATURE_ENTRY_SIZE;
-      data[at] = type;
-      data[at + 1] = bit;
-      data.set(Buffer.from(name, 'latin1'), at + 2);
-    });
-    extensions.push({ type: ExtensionType.featureNames, data });
+    extensions.push(featureNamesExtension());
   }
   return extensions;
 }

@@ -84,9 +84,15 @@ function laidOut(
   const end = header.fields.headerLength + stream.length;
   const { backingFileOffset: oldName, backingFileSize: nameSize, autoclearFeatures: bits } =
     header.fields;
-  // Where no present byte is overwritten that the header on disk refers to.
-  const moved = Math.max(SECTOR_SIZE, end, header.extensionsEnd, oldName + nameSize);
-  const nameOffset = oldName === 0 || oldName >= end ? oldName : Math.ceil(moved / 8) * 8;
+  const isInPlace = oldName === 0 || oldName >= end;
+  const close = Math.ceil(end / 8) * 8;
+  // Within the first sector all changes at once; elsewhere no present byte is overwritten that the
+  // header on disk refers to.
+  const moved =
+    close + nameSize <= SECTOR_SIZE
+      ? close
+      : Math.max(SECTOR_SIZE, end, header.extensionsEnd, oldName + nameSize);
+  const nameOffset = isInPlace ? oldName : Math.ceil(moved / 8) * 8;
   if (Math.max(end, nameOffset + nameSize) > cluster0.length) return null;
   const fields = {
     ...header.fields,

@@ -10,11 +10,21 @@
 // switch; otherwise the feature name table, which is only a comfort, is shortened or dropped (the
 // reference drops it too when it lacks room). What still does not fit is refused, unchanged.
 
-import { BlockError, IMAGE_LIMITS } from '../../../base/index.js';
+import { bit64, BlockError, IMAGE_LIMITS, NO_BITS, withoutBits } from '../../../base/index.js';
 import type { BackingLink } from '../../../block/index.js';
 import type { HeaderExtension, Qcow2Header } from './header.js';
-import { encodeExtensions, encodeHeaderFields } from './header.js';
-import { EXTENSION_HEADER_SIZE, ExtensionType, FEATURE_ENTRY_SIZE, SECTOR_SIZE } from './layout.js';
+import { encodeExtensions, encodeHeaderFields, featureNamesExtension } from './header.js';
+import {
+  Autoclear,
+  CompressionType,
+  EXTENSION_HEADER_SIZE,
+  ExtensionType,
+  FEATURE_ENTRY_SIZE,
+  FEATURE_NAMES_MIN_CLUSTER,
+  SECTOR_SIZE,
+  V2_HEADER_LENGTH,
+  V3_HEADER_LENGTH,
+} from './layout.js';
 
 export interface BackingChange {
   readonly header: Qcow2Header;
@@ -66,6 +76,66 @@ export function planBackingChange(
     `Backing file name of ${name?.length ?? 0} bytes cannot be put into the qcow2 header ` +
       `in one atomic step (cluster size ${header.geometry.clusterSize})`,
   );
+}
+
+/**
+ * How to turn a header into that of the other version. Going down, features that version 2 lacks
+ * must be gone; names of features, which nobody reads there, go. Going up they come, where there
+ * is room. Throws as planBackingChange() does.
+ */
+export function planVersionChange(
+  header: Qcow2Header,
+  cluster0: Uint8Array,
+  version: 2 | 3,
+): BackingChange {
+  const { geometry } = header;
+  const others = header.extensions.filter(({ type }) => type !== ExtensionType.featureNames);
+  const extensions =
+    version === 3 && geometry.clusterSize >= FEATURE_NAMES_MIN_CLUSTER
+      ? [...others, featureNamesExtension()]
+      : others;
+  const fields = {
+    ...header.fields,
+    version,
+    headerLength: version === 2 ? V2_HEADER_LENGTH : V3_HEADER_LENGTH,
+    incompatibleFeatures: NO_BITS,
+    compatibleFeatures: NO_BITS,
+    autoclearFeatures: NO_BITS,
+    compressionType: CompressionType.deflate,
+  };
+  return planBackingChange({ ...header, fields, extensions }, cluster0, keptLink(header, cluster0));
+}
+
+/** How to give the external data file another name, or to drop the claim that it is raw. */
+export function planDataFileChange(
+  header: Qcow2Header,
+  cluster0: Uint8Array,
+  change: { readonly name: string | null; readonly dropsRaw: boolean },
+): BackingChange {
+  const type = ExtensionType.dataFile;
+  const { name } = change;
+  const others = header.extensions.filter((extension) => extension.type !== type);
+  const named = { type, data: new Uint8Array(Buffer.from(name ?? '', 'utf8')) };
+  const extensions = name === null ? header.extensions : [named, ...others];
+  const bits = header.fields.autoclearFeatures;
+  const autoclearFeatures = change.dropsRaw
+    ? withoutBits(bits, bit64(Autoclear.rawExternalData))
+    : bits;
+  const fields = { ...header.fields, autoclearFeatures };
+  return planBackingChange({ ...header, fields, extensions }, cluster0, keptLink(header, cluster0));
+}
+
+/** The present link, whose name must survive being written anew. */
+function keptLink(header: Qcow2Header, cluster0: Uint8Array): BackingLink | null {
+  const { backingFile, backingFormat, fields } = header;
+  if (backingFile === null) return null;
+  const from = fields.backingFileOffset;
+  const stored = cluster0.subarray(from, from + fields.backingFileSize);
+  if (Buffer.compare(stored, Buffer.from(backingFile, 'utf8')) !== 0) {
+    const text = 'The name of the backing file is no text and cannot be moved within the header';
+    throw new BlockError('unsupported', text);
+  }
+  return { file: backingFile, format: backingFormat };
 }
 
 /** Readers refuse a backing format of more than 15 bytes. Throws kind `invalid-option`. */

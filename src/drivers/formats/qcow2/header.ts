@@ -32,6 +32,7 @@ import {
   ExtensionType,
   FEATURE_ENTRY_SIZE,
   FEATURE_NAME_BYTES,
+  FEATURE_NAMES,
   FeatureType,
   geometryOf,
   HEADER,
@@ -356,6 +357,18 @@ export function encodeHeaderFields(fields: HeaderFields): Uint8Array {
   encodeStruct(HEADER, fields, { bytes, version: fields.version, length: bytes.length });
   if (covered) bytes[COMPRESSION_TYPE_OFFSET] = fields.compressionType;
   return bytes;
+}
+
+/** What every bit that this program knows is called, for readers that do not know it. */
+export function featureNamesExtension(): HeaderExtension {
+  const data = new Uint8Array(FEATURE_NAMES.length * FEATURE_ENTRY_SIZE);
+  FEATURE_NAMES.forEach(({ type, bit, name }, index) => {
+    const at = index * FEATURE_ENTRY_SIZE;
+    data[at] = type;
+    data[at + 1] = bit;
+    data.set(Buffer.from(name, 'latin1'), at + 2);
+  });
+  return { type: ExtensionType.featureNames, data };
 }
 
 /** Extensions one after another, each padded to 8 bytes, with the end marker. */

@@ -141,10 +141,7 @@ export const SNAPSHOT_ENTRY = struct('snapshot table entry', [
   u32('dateNanoseconds'),
   bits64('vmClock'),
   u32('vmStateSize'),
-  u32('extraDataSize', {
-    max: IMAGE_LIMITS.qcow2SnapshotExtraBytes,
-    says: () => 'Too much extra metadata in snapshot table entry',
-  }),
+  u32('extraDataSize', { max: IMAGE_LIMITS.qcow2SnapshotExtraBytes }),
 ]);
 assertLayout(SNAPSHOT_ENTRY, { 2: 40, 3: 40 });
 
@@ -200,6 +197,9 @@ export const RAW_DATA_FILE_BIT = bit64(Autoclear.rawExternalData);
 export const FeatureType = { incompatible: 0, compatible: 1, autoclear: 2 } as const;
 export const FEATURE_ENTRY_SIZE = 48;
 export const FEATURE_NAME_BYTES = 46;
+
+/** Smaller clusters are left to the backing name: the reference gives them no feature names. */
+export const FEATURE_NAMES_MIN_CLUSTER = 8192;
 
 /** Names written into new images, in the order the reference writes them. */
 export const FEATURE_NAMES: readonly { type: number; bit: number; name: string }[] = [

@@ -9,6 +9,8 @@ import { BlockError, must, settle } from '../../../base/index.js';
 import type { Eventually } from '../../../base/index.js';
 import { RequestFlag } from '../../../block/index.js';
 import type {
+  AmendContext,
+  AmendOptions,
   BackingLink,
   BitmapStore,
   BlockStatus,
@@ -26,6 +28,7 @@ import type {
   TruncateOptions,
 } from '../../../block/index.js';
 import type { ClusterCodec } from '../../../codec/index.js';
+import { amendImage } from './amend/index.js';
 import { PersistentBitmaps } from './bitmaps/index.js';
 import type { BitmapsHeader } from './bitmaps/index.js';
 import {
@@ -44,6 +47,7 @@ import { l1EntriesFor } from './layout.js';
 import { clearEntries, emptyImage, growL1, MetadataStore, shrinkImage } from './metadata/index.js';
 import type { ImageOptions, Qcow2Image } from './metadata/index.js';
 import type { Qcow2Options } from './options.js';
+import { policiesOf } from './policies.js';
 import { Qcow2Snapshots } from './snapshots/index.js';
 
 /** Smallest unit of a request, in bytes. */
@@ -265,6 +269,13 @@ export class Qcow2Node implements DriverNode {
     await this.image.structures.changeBacking(link);
   }
 
+  async amend(options: AmendOptions, context: AmendContext): Promise<void> {
+    this.image.assertWritable();
+    await this.becameWritable();
+    const changed = (): void => this.#reader.reset();
+    await amendImage({ store: this.#store, writer: this.#writer, changed }, options, context);
+  }
+
   async check(repair: 'none' | 'leaks' | 'all'): Promise<CheckResult> {
     const writable = !this.image.readOnly && !this.image.corrupt;
     if (writable) await this.#store.flusher.settle();
@@ -302,6 +313,10 @@ export class Qcow2Node implements DriverNode {
     }
   }
 
+  reopened(options: Readonly<Record<string, unknown>>): void {
+    this.image.setPolicies(policiesOf(options as Qcow2Options, this.image));
+  }
+
   /** The node's bitmaps can be changed as far as its image can. */
   takeOver(): void {
     this.#bitmaps?.setReadOnly(this.image.readOnly);
@@ -327,8 +342,12 @@ export class Qcow2Node implements DriverNode {
   async close(): Promise<void> {
     if (this.#closed) return;
     this.#closed = true;
-    await this.#flushOut();
-    await this.#markClean();
+    try {
+      await this.#flushOut();
+      await this.#markClean();
+    } finally {
+      this.image.stopCleaning();
+    }
   }
 
   async #flushOut(): Promise<void> {

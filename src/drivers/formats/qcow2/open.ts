@@ -20,6 +20,8 @@ import type { ImageOptions } from './metadata/index.js';
 import { Qcow2Node } from './node.js';
 import { QCOW2_REFUSED_OPTIONS } from './options.js';
 import type { Qcow2Options } from './options.js';
+import { policiesOf } from './policies.js';
+import { guardInactiveL2 } from './snapshots/index.js';
 import { factsOf, readSnapshotTable } from './snapshot-table.js';
 import { inspectHeader, Qcow2Structures, readTopTables, requireTables } from './structures.js';
 
@@ -60,8 +62,12 @@ async function reopenQcow2(
     checkCacheOptions(options, current.image.clusterSize);
     requireLazyRefcounts(current.image.version, options);
     const { headerIsLazy, lazyRefcounts } = current.image;
-    if ((options['lazy-refcounts'] ?? headerIsLazy) === lazyRefcounts) return current;
-    return await openImage(context, options, { path, current });
+    if ((options['lazy-refcounts'] ?? headerIsLazy) !== lazyRefcounts) {
+      return await openImage(context, options, { path, current });
+    }
+    const { guarded } = policiesOf(options, current.image);
+    await guardInactiveL2(current.image, guarded);
+    return current;
   } catch (error) {
     throw withPath(error, path);
   }
@@ -99,31 +105,22 @@ async function openImage(
     else await structures.clearAutoclear();
   }
   const tables = await readTopTables(file.node, header);
-  const { fields } = header;
-  const codec = codecOf(header);
-  await loadCodec(codec);
-  const lazy = hasBit(fields.compatibleFeatures, Compatible.lazyRefcounts);
+  await loadCodec(codecOf(header));
   const imageOptions: ImageOptions = {
     ...tables,
+    ...factsOfImage(header, options),
     label: path,
-    version: fields.version,
-    clusterBits: fields.clusterBits,
-    refcountOrder: fields.refcountOrder,
-    extendedL2: header.geometry.l2EntryBytes === 16,
-    codec,
     readOnly: context.readOnly,
-    size: virtualSizeOf(header),
     corrupt: structures.info().corrupt === true || current?.image.corrupt === true,
     node: context.node,
     file,
     dataFile,
-    dataFileRaw: header.dataFileRaw,
     structures,
-    headerIsLazy: lazy,
-    lazyRefcounts: options['lazy-refcounts'] ?? lazy,
-    reportCorruption: (message) => context.reportCorruption?.({ message, fatal: true }),
+    clock: context.host.clock,
+    reportCorruption: (report) => context.reportCorruption?.(report),
   };
   const node = new Qcow2Node(imageOptions, reopenQcow2);
+  await guardInactiveL2(node.image, node.image.policies.guarded);
   await node.loadBitmaps(context.node, {
     header: {
       get place() {
@@ -142,6 +139,25 @@ async function openImage(
   // All are writes, which are not due before the whole reopen is.
   if (current === null) await node.becameWritable();
   return node;
+}
+
+/** What header and options alone say of the image. */
+function factsOfImage(header: Qcow2Header, options: Qcow2Options) {
+  const { fields, geometry } = header;
+  const size = virtualSizeOf(header);
+  const headerIsLazy = hasBit(fields.compatibleFeatures, Compatible.lazyRefcounts);
+  return {
+    version: fields.version,
+    clusterBits: fields.clusterBits,
+    refcountOrder: fields.refcountOrder,
+    extendedL2: geometry.l2EntryBytes === 16,
+    codec: codecOf(header),
+    size,
+    dataFileRaw: header.dataFileRaw,
+    headerIsLazy,
+    lazyRefcounts: options['lazy-refcounts'] ?? headerIsLazy,
+    policies: policiesOf(options, { geometry, size }),
+  };
 }
 
 /** There are bitmaps that somebody has not kept. */

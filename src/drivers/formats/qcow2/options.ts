@@ -61,12 +61,8 @@ export const qcow2Options = struct('BlockdevOptionsQcow2', {
 });
 export type Qcow2Options = Infer<typeof qcow2Options>;
 
-/** Cache sizes are hints and are accepted; these change what the image does. */
+/** Of what this program does not do. */
 export const QCOW2_REFUSED_OPTIONS = [
-  'pass-discard-request',
-  'pass-discard-snapshot',
-  'pass-discard-other',
-  'overlap-check',
   'encrypt',
 ] as const;
 

@@ -11,7 +11,6 @@ import {
   encodeStruct,
   IMAGE_LIMITS,
   NO_BITS,
-  validateStruct,
 } from '../../../base/index.js';
 import type { Bits64 } from '../../../base/index.js';
 import { readRequest } from '../../../block/index.js';
@@ -78,7 +77,13 @@ export async function forEachSnapshot(
     const start = input.position;
     const extent = { version, length: SNAPSHOT_ENTRY.size };
     const entry = decodeStruct(SNAPSHOT_ENTRY, await input.take(extent.length), extent);
-    validateStruct(SNAPSHOT_ENTRY, entry, extent);
+    if (entry.extraDataSize > IMAGE_LIMITS.qcow2SnapshotExtraBytes) {
+      throw new BlockError(
+        'corrupt-image',
+        `Too much extra metadata in snapshot table entry ${index} ` +
+          `(extra_data_size ${entry.extraDataSize})`,
+      );
+    }
     const extra = await input.take(entry.extraDataSize);
     const id = await input.take(entry.idSize);
     const name = await input.take(entry.nameSize);

@@ -32,10 +32,22 @@ import {
   HEADER_PEEK_BYTES,
 } from './header.js';
 import { planBitmapsSwitch } from './header-switch.js';
-import { buildFirstSector, planBackingChange } from './header-update.js';
+import {
+  buildFirstSector,
+  planBackingChange,
+  planDataFileChange,
+  planVersionChange,
+} from './header-update.js';
+import type { BackingChange } from './header-update.js';
 import { infoOf } from './info.js';
-import { BITMAPS_BIT, CORRUPT_BIT, DIRTY_BIT, RAW_DATA_FILE_BIT } from './layout.js';
-import type { HeaderPatch, Structures, TopTables } from './metadata/index.js';
+import {
+  BITMAPS_BIT,
+  CORRUPT_BIT,
+  DIRTY_BIT,
+  LAZY_REFCOUNTS_BIT,
+  RAW_DATA_FILE_BIT,
+} from './layout.js';
+import type { DataFileChange, HeaderPatch, Structures, TopTables } from './metadata/index.js';
 import { readSnapshotTable } from './snapshot-table.js';
 
 export class Qcow2Structures implements Structures {
@@ -117,9 +129,23 @@ export class Qcow2Structures implements Structures {
    * been flushed before. Kind `no-space` when it cannot be done atomically, with nothing changed.
    */
   changeBacking(link: BackingLink | null): Promise<void> {
+    return this.#rewrite((header, cluster0) => planBackingChange(header, cluster0, link));
+  }
+
+  changeVersion(version: 2 | 3): Promise<void> {
+    return this.#rewrite((header, cluster0) => planVersionChange(header, cluster0, version));
+  }
+
+  changeDataFile(change: DataFileChange): Promise<void> {
+    return this.#rewrite((header, cluster0) => planDataFileChange(header, cluster0, change));
+  }
+
+  #rewrite(
+    plan: (header: Qcow2Header, cluster0: Uint8Array) => BackingChange,
+  ): Promise<void> {
     return this.#turns.run(async () => {
       const cluster0 = await readCluster0(this.#file.node, this.#header.geometry.clusterSize);
-      const change = planBackingChange(this.#header, cluster0, link);
+      const change = plan(this.#header, cluster0);
       if (change.name !== null) {
         await this.#file.node.write(writeRequest(change.name.offset, change.name.bytes));
       }
@@ -169,6 +195,12 @@ function patched(fields: Qcow2Header['fields'], patch: HeaderPatch): Qcow2Header
     l1Size: patch.l1Entries ?? fields.l1Size,
     refcountTableOffset: patch.refcountTableOffset ?? fields.refcountTableOffset,
     refcountTableClusters: patch.refcountTableClusters ?? fields.refcountTableClusters,
+    refcountOrder: patch.refcountOrder ?? fields.refcountOrder,
+    compatibleFeatures: withFlag(
+      fields.compatibleFeatures,
+      LAZY_REFCOUNTS_BIT,
+      patch.lazyRefcounts,
+    ),
     nbSnapshots: patch.nbSnapshots ?? fields.nbSnapshots,
     snapshotsOffset: patch.snapshotsOffset ?? fields.snapshotsOffset,
   };

@@ -152,7 +152,10 @@ export class PersistentBitmaps implements BitmapStore {
     const { image } = this.#store;
     image.assertWritable();
     const hit = image.overlaps.hitBesideBitmaps(place.offset, place.size);
-    if (hit !== null) throw image.markCorrupt(`bitmap directory overlaps ${hit}`);
+    if (hit !== null) {
+      const { offset, size: length } = place;
+      throw image.overlapError(hit, 'bitmap directory', { offset, length });
+    }
     const directory = this.#directory.slice();
     const sectors = new Set<number>();
     for (const offset of flagOffsets(this.#entries)) {
@@ -262,7 +265,7 @@ export class PersistentBitmaps implements BitmapStore {
       freed.push({ offset: old.offset, clusters });
     }
     for (const { offset, clusters } of freed) {
-      if (image.overlaps.hit(offset, clusters * image.clusterSize) !== null) continue;
+      if (image.overlaps.isMetadata(offset, clusters * image.clusterSize)) continue;
       refcounts.free(offset, clusters, false);
     }
   }

@@ -47,7 +47,8 @@ export async function countSnapshots(context: SnapshotContext): Promise<void> {
   const length = await forEachSnapshot(file.node, header, (snapshot) => {
     const { l1Offset, l1Entries, extraBytes } = snapshot;
     if (fields.version >= 3 && extraBytes < NEEDED_EXTRA) {
-      findings.corrupt(() => `ERROR snapshot ${index} is incomplete`);
+      const entry = index;
+      findings.corrupt(() => `ERROR snapshot table entry ${entry} is incomplete`);
     }
     index += 1;
     const reason = unusableReason(header, snapshot);

@@ -149,7 +149,8 @@ export class Compressor implements Stepper<Payload> {
   }
 
   #link(placed: Placed): void {
-    const { geometry, passDiscardOther } = this.#image;
+    const { geometry } = this.#image;
+    const { passDiscardOther } = this.#image.policies;
     const { table, run } = placed;
     const entry = {
       hi: compressedEntryHi({ hostOffset: run.offset, length: run.length }, geometry.clusterBits),

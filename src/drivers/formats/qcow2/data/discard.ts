@@ -242,7 +242,7 @@ export class Eraser implements Stepper<Change> {
   }
 
   #punches(change: Change): boolean {
-    const { passDiscardRequest } = this.#image;
+    const { passDiscardRequest } = this.#image.policies;
     return change.unmap && passDiscardRequest;
   }
 

@@ -181,7 +181,8 @@ class Reservation implements TargetReservation, EntryWatcher {
     if (isWrittenInPlace(plan, { at, end, clusterSize })) {
       const hit = image.dataOverlap(plan.hostOffset, plan.length);
       if (hit !== null) {
-        throw image.markCorrupt(`data cluster at offset ${plan.hostOffset} overlaps ${hit}`);
+        const { hostOffset, length } = plan;
+        throw image.overlapError(hit, 'data cluster', { offset: hostOffset, length });
       }
       return { offset: at, length: plan.length, hostOffset: plan.hostOffset, fresh: false };
     }
@@ -358,7 +359,7 @@ class Reservation implements TargetReservation, EntryWatcher {
     const { store } = this.#context;
     const { image } = store;
     this.#linked.add(cluster);
-    const change = { entry, punch: image.passDiscardOther };
+    const change = { entry, punch: image.policies.passDiscardOther };
     store.replaceEntry(table, cluster, change);
   }
 
@@ -386,8 +387,9 @@ function isWrittenInPlace(
 }
 
 /**
- * Bytes of whole clusters from `at` on that get others in their stead, with subclusters of any
- * kind in them. Data of our own and places set aside are not replaced.
+ * Bytes of whole clusters from `at` on that get others in their stead, with subclusters of more
+ * than one kind in them. Data of our own is not replaced, for a guest's write to it in place would
+ * be lost unnoticed; nor are places set aside.
  */
 function reachOfFresh(plan: RunPlan, place: Place, clusterSize: number): number {
   const most = place.end - place.at;
@@ -398,10 +400,25 @@ function reachOfFresh(plan: RunPlan, place: Place, clusterSize: number): number 
     const isMixed = plan.length < Math.min(clusterSize, rest);
     const hasPlace = plan.kind === EntryKind.data || plan.kind === EntryKind.hosted;
     if (!isMixed && hasPlace && plan.copied) break;
-    if (isMixed) reach += Math.min(clusterSize, rest);
-    else reach += plan.length === rest ? rest : plan.length - (plan.length % clusterSize);
+    if (isMixed) {
+      const length = Math.min(clusterSize, rest);
+      if (hasOwnData(plan, place.table, { at: place.at + reach, length })) break;
+      reach += length;
+    } else reach += plan.length === rest ? rest : plan.length - (plan.length % clusterSize);
   }
   return reach;
+}
+
+function hasOwnData(
+  plan: RunPlan,
+  table: Table | null,
+  { at, length }: { at: number; length: number },
+): boolean {
+  for (let done = 0; done < length; done += plan.length) {
+    plan.find(table, at + done, length - done);
+    if (plan.kind === EntryKind.data && plan.copied) return true;
+  }
+  return false;
 }
 
 function cutRun(

@@ -264,7 +264,8 @@ export class Writer implements Stepper<Source> {
   }
 
   #link(piece: Piece): void {
-    const { clusterSize, geometry, passDiscardOther } = this.#image;
+    const { clusterSize, geometry } = this.#image;
+    const { passDiscardOther } = this.#image.policies;
     for (let index = 0; index < piece.clusters; index += 1) {
       const guestCluster = piece.firstCluster + index;
       let entry = ownedEntry(piece.hostOffset + index * clusterSize);
@@ -294,7 +295,7 @@ export class Writer implements Stepper<Source> {
   #requireDataPlace(hostOffset: number, length: number): void {
     const hit = this.#image.dataOverlap(hostOffset, length);
     if (hit === null) return;
-    throw this.#image.markCorrupt(`data cluster at offset ${hostOffset} overlaps ${hit}`);
+    throw this.#image.overlapError(hit, 'data cluster', { offset: hostOffset, length });
   }
 
   async #writeManyZeroes(offset: number, end: number, zeroes: Uint8Array): Promise<void> {

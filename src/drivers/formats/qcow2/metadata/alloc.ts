@@ -170,7 +170,7 @@ export class Allocator {
     }
     const hit = image.overlaps.hit(offset, length);
     if (hit !== null) {
-      throw image.markCorrupt(`free cluster at offset ${offset} overlaps ${hit}`);
+      throw image.overlapError(hit, 'free cluster', { offset, length });
     }
   }
 

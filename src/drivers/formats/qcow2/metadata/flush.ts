@@ -220,9 +220,10 @@ export class Flusher {
     const kind = cache === image.l2 ? 'L2 table' : 'refcount block';
     for (const write of writes) {
       for (const { table } of write.tables) {
-        const hit = image.overlaps.structureAt(table.offset, kind);
+        const hit = image.overlaps.hitByTable(table.offset, kind);
         if (hit !== null) {
-          throw image.markCorrupt(`${kind} at offset ${table.offset} overlaps ${hit}`);
+          const place = { offset: table.offset, length: table.bytes.length };
+          throw image.overlapError(hit, kind, place);
         }
       }
       const point = kind === 'L2 table' ? 'l2_update' : 'refblock_update_part';

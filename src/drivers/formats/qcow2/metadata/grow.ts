@@ -64,10 +64,9 @@ function planRefcountTable(context: GrowContext, blockCount: number): RefcountTa
   }
   const start = firstBlock * perBlock * clusterSize;
   const total = tableClusters + blocks;
-  const hit = image.overlaps.hit(start, total * clusterSize);
-  if (hit !== null) {
-    throw image.markCorrupt(`new refcount table at offset ${start} overlaps ${hit}`);
-  }
+  const place = { offset: start, length: total * clusterSize };
+  const hit = image.overlaps.hit(place.offset, place.length);
+  if (hit !== null) throw image.overlapError(hit, 'new refcount table', place);
   const made: Table[] = [];
   for (let index = 0; index < blocks; index += 1) {
     const block = new Table(start + index * clusterSize, new Uint8Array(clusterSize));

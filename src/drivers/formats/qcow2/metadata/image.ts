@@ -6,10 +6,17 @@
 // tables and refcount blocks live in table caches. Everything here is changed synchronously; the
 // order in which it reaches the disk is flush.ts alone.
 
-import { BlockError, QCOW2_LIMITS, settle } from '../../../../base/index.js';
-import type { Eventually } from '../../../../base/index.js';
+import { BlockError, settle } from '../../../../base/index.js';
+import type { CancelTimer, Clock, Eventually } from '../../../../base/index.js';
 import { readRequest, writeRequest } from '../../../../block/index.js';
-import type { BackingLink, CheckResult, Child, DriverInfo, Node } from '../../../../block/index.js';
+import type {
+  BackingLink,
+  CheckResult,
+  Child,
+  CorruptionReport,
+  DriverInfo,
+  Node,
+} from '../../../../block/index.js';
 import type { ClusterCodec } from '../../../../codec/index.js';
 import type { BitmapFacts } from '../bitmaps/directory.js';
 import {
@@ -21,11 +28,15 @@ import {
   hasReservedL1Bits,
 } from '../entries.js';
 import type { EntryKind } from '../entries.js';
+import type { Qcow2Header } from '../header.js';
 import { geometryOf, SECTOR_SIZE } from '../layout.js';
 import type { Geometry } from '../layout.js';
 import type { SnapshotTable } from '../snapshot-table.js';
 import { Leases, RangeLocks } from './leases.js';
 import { Overlaps } from './overlap.js';
+import type { HostRange } from './overlap.js';
+import { DEFAULT_POLICIES } from './policies.js';
+import type { Policies } from './policies.js';
 import { TableCache } from './table-cache.js';
 import type { Table } from './table-cache.js';
 
@@ -39,6 +50,8 @@ export interface HeaderPatch {
   readonly nbSnapshots?: number;
   readonly snapshotsOffset?: number;
   readonly corrupt?: boolean;
+  readonly refcountOrder?: number;
+  readonly lazyRefcounts?: boolean;
   readonly dirty?: boolean;
 }
 
@@ -58,8 +71,18 @@ export interface PlacedSnapshots extends SnapshotTable {
   readonly offset: number;
 }
 
+export interface DataFileChange {
+  readonly name: string | null;
+  readonly dropsRaw: boolean;
+}
+
 /** What the header side of the driver does for the data path. */
 export interface Structures {
+  readonly header: Qcow2Header;
+  /** Durable; the tables must hold nothing that the other version does not know. */
+  changeVersion(version: 2 | 3): Promise<void>;
+  /** Another name (null: the same one), and that the file need not be read as raw; durable. */
+  changeDataFile(change: DataFileChange): Promise<void>;
   /** One write of the header's first sector; does not sync. */
   patchHeader(patch: HeaderPatch): Promise<void>;
   backingLink(): BackingLink | null;
@@ -91,13 +114,10 @@ export interface ImageOptions extends TopTables {
   /** The header asks for that; default false. */
   readonly headerIsLazy?: boolean;
   /** Told once, when the image is found corrupt. */
-  readonly reportCorruption?: (finding: string) => void;
-  /** Discards of guest requests go down to the file; default true. */
-  readonly passDiscardRequest?: boolean;
-  /** Clusters freed for other reasons are discarded in the file; default false. */
-  readonly passDiscardOther?: boolean;
-  /** Clusters that snapshots alone used are discarded in the file; default true. */
-  readonly passDiscardSnapshot?: boolean;
+  readonly reportCorruption?: (report: CorruptionReport) => void;
+  readonly policies?: Policies;
+  /** For giving up tables that nobody uses; without one they are kept. */
+  readonly clock?: Clock;
   /** The node being opened: its backing child is looked up there each time. */
   readonly node: Pick<Node, 'backing' | 'name'>;
   readonly file: Pick<Child, 'node'>;
@@ -116,10 +136,10 @@ export interface EntryWatcher {
 
 export class Qcow2Image {
   readonly label: string;
-  readonly version: number;
-  readonly geometry: Geometry;
+  version: number;
+  geometry: Geometry;
   readonly clusterSize: number;
-  readonly codec: ClusterCodec;
+  codec: ClusterCodec;
   readonly structures: Structures;
   readonly leases = new Leases();
   readonly locks = new RangeLocks();
@@ -130,9 +150,6 @@ export class Qcow2Image {
   readonly watchers = new Set<EntryWatcher>();
   readonly dirtyL1Sectors = new Set<number>();
   readonly dirtyRefcountTableSectors = new Set<number>();
-  readonly passDiscardRequest: boolean;
-  readonly passDiscardOther: boolean;
-  readonly passDiscardSnapshot: boolean;
   /** Guest data is not in the image file but in a file of its own, at its guest offset. */
   readonly hasDataFile: boolean;
   readonly dataFileRaw: boolean;
@@ -143,8 +160,8 @@ export class Qcow2Image {
   marked: Promise<void> = Promise.resolve();
   size: number;
   corrupt: boolean;
-  readonly lazyRefcounts: boolean;
-  readonly headerIsLazy: boolean;
+  lazyRefcounts: boolean;
+  headerIsLazy: boolean;
   readOnly: boolean;
   l1Offset: number;
   l1: Uint8Array;
@@ -159,7 +176,10 @@ export class Qcow2Image {
   readonly #node: Pick<Node, 'backing' | 'name'>;
   readonly #file: Pick<Child, 'node'>;
   readonly #data: Pick<Child, 'node'>;
-  readonly #report: (finding: string) => void;
+  readonly #report: (report: CorruptionReport) => void;
+  readonly #clock: Clock | null;
+  #policies: Policies;
+  #cleaning: CancelTimer | null = null;
 
   constructor(options: ImageOptions) {
     this.label = options.label;
@@ -180,9 +200,8 @@ export class Qcow2Image {
     this.lazyRefcounts = options.lazyRefcounts === true;
     this.headerIsLazy = options.headerIsLazy === true;
     this.readOnly = options.readOnly;
-    this.passDiscardRequest = options.passDiscardRequest ?? true;
-    this.passDiscardOther = options.passDiscardOther ?? false;
-    this.passDiscardSnapshot = options.passDiscardSnapshot ?? true;
+    this.#policies = options.policies ?? DEFAULT_POLICIES;
+    this.#clock = options.clock ?? null;
     this.#node = options.node;
     this.#report = options.reportCorruption ?? ignore;
     this.#file = options.file;
@@ -194,18 +213,53 @@ export class Qcow2Image {
     this.refcountTable = options.refcountTable;
     this.refcountTableView = viewOf(options.refcountTable);
     this.overlaps = new Overlaps(this);
+    this.overlaps.guarded = this.#policies.guarded;
     this.snapshots = options.snapshots;
     this.replaceSnapshots(options.snapshots);
     const tableBytes = this.clusterSize;
     this.l2 = new TableCache({
       tableBytes,
-      cacheBytes: QCOW2_LIMITS.l2CacheBytes,
+      cacheBytes: this.#policies.l2CacheBytes,
       fill: (bytes, offset) => this.#loadTable('L2 table', bytes, offset),
     });
     this.refcountBlocks = new TableCache({
       tableBytes,
-      cacheBytes: QCOW2_LIMITS.refcountCacheBytes,
+      cacheBytes: this.#policies.refcountCacheBytes,
       fill: (bytes, offset) => this.#loadTable('refcount block', bytes, offset),
+    });
+  }
+
+  get policies(): Policies {
+    return this.#policies;
+  }
+
+  /** Other policies; no request is running. */
+  setPolicies(policies: Policies): void {
+    const { l2CacheBytes, refcountCacheBytes } = this.#policies;
+    if (policies.l2CacheBytes !== l2CacheBytes) this.l2.resize(policies.l2CacheBytes);
+    if (policies.refcountCacheBytes !== refcountCacheBytes) {
+      this.refcountBlocks.resize(policies.refcountCacheBytes);
+    }
+    this.#policies = policies;
+    this.overlaps.guarded = policies.guarded;
+    this.stopCleaning();
+    this.#cleanLater();
+  }
+
+  /** For good when nothing is loaded any more. */
+  stopCleaning(): void {
+    this.#cleaning?.();
+    this.#cleaning = null;
+  }
+
+  /** A timer is set only while there are tables in memory. */
+  #cleanLater(): void {
+    const { cleanIntervalMs } = this.#policies;
+    if (this.#cleaning !== null || this.#clock === null || cleanIntervalMs === 0) return;
+    this.#cleaning = this.#clock.after(cleanIntervalMs, () => {
+      this.#cleaning = null;
+      const l2Stays = this.l2.giveUpUnused();
+      if (this.refcountBlocks.giveUpUnused() || l2Stays) this.#cleanLater();
     });
   }
 
@@ -408,10 +462,10 @@ export class Qcow2Image {
    * A structure would be overwritten or contradicts another: no write goes on from here, and a
    * version 3 header says so. Gives the error to throw.
    */
-  markCorrupt(finding: string): BlockError {
+  markCorrupt(finding: string, report: Omit<CorruptionReport, 'fatal'>): BlockError {
     if (!this.corrupt) {
       this.corrupt = true;
-      this.#report(finding);
+      this.#report({ ...report, fatal: true });
       if (this.version >= 3 && !this.readOnly) {
         this.marked = this.structures.patchHeader({ corrupt: true }).catch(ignore);
       }
@@ -419,11 +473,20 @@ export class Qcow2Image {
     return this.corruptError(finding);
   }
 
+  /** The same of a write that would touch `hit`. */
+  overlapError(hit: string, what: string, place: HostRange): BlockError {
+    return this.markCorrupt(`${what} at offset ${place.offset} overlaps the ${hit}`, {
+      message: `Preventing invalid write on metadata (overlaps with ${hit})`,
+      offset: place.offset,
+      size: place.length,
+    });
+  }
+
   assertWritable(): void {
     if (this.corrupt) {
       throw new BlockError('corrupt-image', `${this.label}: image is marked corrupt`, {
         node: this.name,
-        errno: 'EIO',
+        errno: 'ENOMEDIUM',
       });
     }
     if (this.readOnly) {
@@ -436,7 +499,8 @@ export class Qcow2Image {
       throw this.corruptError(`${what} at offset ${offset} is beyond the end of the file`);
     }
     const hit = this.overlaps.structureAt(offset, what);
-    if (hit !== null) throw this.corruptError(`${what} at offset ${offset} overlaps ${hit}`);
+    if (hit !== null) throw this.corruptError(`${what} at offset ${offset} overlaps the ${hit}`);
+    this.#cleanLater();
     return this.readFileAt(what === 'L2 table' ? 'l2_load' : 'refblock_load', offset, bytes);
   }
 }

@@ -4,6 +4,7 @@ export * from './flush.js';
 export * from './grow.js';
 export * from './image.js';
 export * from './leases.js';
+export * from './policies.js';
 export * from './refcounts.js';
 export * from './shrink.js';
 export * from './store.js';

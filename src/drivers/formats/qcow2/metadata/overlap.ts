@@ -2,12 +2,14 @@
 // Which metadata structure a host range would hit: header, L1, refcount table, L2 tables, refcount
 // blocks, the table of snapshots and their L1 tables. Asked before every write to a place that the
 // image's own tables name and before every newly allocated cluster is used, so that hostile or
-// damaged refcounts never let data or tables overwrite each other.
+// damaged refcounts never let data or tables overwrite each other. `guarded` says which structures
+// are looked for; what reads or frees asks for all that are known in memory.
 //
 // The offsets found at open are kept in sorted arrays (a hostile L1 may hold millions), those added
 // later in sets. L2 tables and refcount blocks are one cluster each and aligned.
 
 import type { Geometry } from '../layout.js';
+import { DEFAULT_POLICIES, Guarded, OVERLAP_MODES } from './policies.js';
 
 export interface OverlapSource {
   readonly geometry: Geometry;
@@ -33,6 +35,10 @@ export class Overlaps {
   #blocks = new OffsetSet(new Float64Array(0));
   #snapshotTable: HostRange = { offset: 0, length: 0 };
   #inactiveL1 = new RangeSet([]);
+  /** L2 tables of snapshots, where those are looked for. */
+  #inactiveL2 = new OffsetSet(new Float64Array(0));
+  /** Set of `Guarded`. */
+  guarded: number = DEFAULT_POLICIES.guarded;
   #bitmaps: { readonly offset: number; readonly size: number } | null = null;
 
   constructor(source: OverlapSource) {
@@ -51,6 +57,11 @@ export class Overlaps {
   setSnapshots(table: HostRange, l1Tables: readonly HostRange[]): void {
     this.#snapshotTable = table;
     this.#inactiveL1 = new RangeSet(l1Tables);
+  }
+
+  /** In any order; several snapshots may name the same. */
+  setInactiveL2(offsets: Float64Array): void {
+    this.#inactiveL2 = new OffsetSet(offsets.sort());
   }
 
   addL2(offset: number): void {
@@ -74,55 +85,72 @@ export class Overlaps {
     this.#bitmaps = place;
   }
 
-  /** Name of the first structure that [offset, offset + length) touches, or null. */
+  /** Name of the first guarded structure that [offset, offset + length) touches, or null. */
   hit(offset: number, length: number): string | null {
-    const bitmaps = this.#bitmaps;
-    if (bitmaps !== null && meets(offset, offset + length, bitmaps.offset, bitmaps.size)) {
-      return 'the bitmap directory';
-    }
-    return this.hitBesideBitmaps(offset, length);
+    return this.#find(offset, length, this.guarded);
   }
 
   /** The same, the bitmap directory left out: for those who write that. */
   hitBesideBitmaps(offset: number, length: number): string | null {
+    return this.#find(offset, length, this.guarded & ~Guarded.bitmapDirectory);
+  }
+
+  /** The same of all that is known, whatever is guarded: for those who free. */
+  isMetadata(offset: number, length: number): boolean {
+    return this.#find(offset, length, OVERLAP_MODES.cached) !== null;
+  }
+
+  /** The same for a table of one cluster that is itself registered as `kind`, to be read. */
+  structureAt(offset: number, kind: TableKind): string | null {
+    return this.#find(offset, this.#source.geometry.clusterSize, OVERLAP_MODES.cached & ~BIT[kind]);
+  }
+
+  /** The same where it is to be written. */
+  hitByTable(offset: number, kind: TableKind): string | null {
+    return this.#find(offset, this.#source.geometry.clusterSize, this.guarded & ~BIT[kind]);
+  }
+
+  #find(offset: number, length: number, set: number): string | null {
+    if (set === 0) return null;
     const source = this.#source;
-    const clusterSize = source.geometry.clusterSize;
+    const { clusterSize } = source.geometry;
     const end = offset + length;
-    if (offset < clusterSize) return 'the header';
-    if (meets(offset, end, source.l1Offset, source.l1.length)) return 'the active L1 table';
-    if (meets(offset, end, source.refcountTableOffset, source.refcountTable.length)) {
-      return 'the refcount table';
+    if ((set & Guarded.mainHeader) !== 0 && offset < clusterSize) return 'qcow2_header';
+    const { l1Offset, l1, refcountTableOffset, refcountTable } = source;
+    if ((set & Guarded.activeL1) !== 0 && meets(offset, end, l1Offset, l1.length)) {
+      return 'active L1 table';
     }
-    const inactive = this.#snapshotsAt(offset, end);
-    if (inactive !== null) return inactive;
-    const first = offset - (offset % clusterSize);
-    const range = { start: first, end, step: clusterSize };
-    if (this.#l2.hasIn(range)) return 'an active L2 table';
-    return this.#blocks.hasIn(range) ? 'a refcount block' : null;
+    const tableBytes = refcountTable.length;
+    const aimed = (set & Guarded.refcountTable) !== 0;
+    if (aimed && meets(offset, end, refcountTableOffset, tableBytes)) return 'refcount table';
+    const range = { start: offset - (offset % clusterSize), end, step: clusterSize };
+    if ((set & Guarded.activeL2) !== 0 && this.#l2.hasIn(range)) return 'active L2 table';
+    if ((set & Guarded.refcountBlock) !== 0 && this.#blocks.hasIn(range)) return 'refcount block';
+    return this.#findBesides(offset, end, set);
   }
 
-  /** The same for a table of one cluster that is itself registered as `kind`. */
-  structureAt(offset: number, kind: 'L2 table' | 'refcount block'): string | null {
-    const source = this.#source;
-    const end = offset + source.geometry.clusterSize;
-    if (offset < source.geometry.clusterSize) return 'the header';
-    if (meets(offset, end, source.l1Offset, source.l1.length)) return 'the active L1 table';
-    if (meets(offset, end, source.refcountTableOffset, source.refcountTable.length)) {
-      return 'the refcount table';
-    }
-    const inactive = this.#snapshotsAt(offset, end);
-    if (inactive !== null) return inactive;
-    if (kind !== 'L2 table' && this.#l2.has(offset)) return 'an active L2 table';
-    if (kind !== 'refcount block' && this.#blocks.has(offset)) return 'a refcount block';
-    return null;
-  }
-
-  #snapshotsAt(offset: number, end: number): string | null {
+  #findBesides(offset: number, end: number, set: number): string | null {
     const table = this.#snapshotTable;
-    if (meets(offset, end, table.offset, table.length)) return 'the snapshot table';
-    return this.#inactiveL1.meets(offset, end) ? 'an inactive L1 table' : null;
+    if ((set & Guarded.snapshotTable) !== 0 && meets(offset, end, table.offset, table.length)) {
+      return 'snapshot table';
+    }
+    if ((set & Guarded.inactiveL1) !== 0 && this.#inactiveL1.meets(offset, end)) {
+      return 'inactive L1 table';
+    }
+    const { clusterSize } = this.#source.geometry;
+    const range = { start: offset - (offset % clusterSize), end, step: clusterSize };
+    if ((set & Guarded.inactiveL2) !== 0 && this.#inactiveL2.hasIn(range)) {
+      return 'inactive L2 table';
+    }
+    const bitmaps = this.#bitmaps;
+    if ((set & Guarded.bitmapDirectory) === 0 || bitmaps === null) return null;
+    return meets(offset, end, bitmaps.offset, bitmaps.size) ? 'bitmap directory' : null;
   }
 }
+
+export type TableKind = 'L2 table' | 'refcount block';
+
+const BIT = { 'L2 table': Guarded.activeL2, 'refcount block': Guarded.refcountBlock } as const;
 
 /** Ranges that may overlap each other, joined and in order. */
 class RangeSet {

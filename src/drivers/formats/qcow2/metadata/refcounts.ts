@@ -283,7 +283,9 @@ export class Refcounts {
       const index = cluster % this.blockEntries;
       const count = block === null ? 0 : this.get(block, index);
       if (block === null || count === 0) {
-        image.markCorrupt(`cluster at offset ${cluster * image.clusterSize} has refcount 0 in use`);
+        const offset = cluster * image.clusterSize;
+        const finding = `cluster at offset ${offset} has refcount 0 in use`;
+        image.markCorrupt(finding, { message: finding, offset, size: image.clusterSize });
         return;
       }
       this.set(block, index, count - 1);

@@ -168,7 +168,7 @@ export class MetadataStore {
       refcounts.free(first * clusterSize, last - first + 1, false);
     } else if (kind === EntryKind.data || kind === EntryKind.zeroAllocated) {
       const offset = entryHostOffset(hi, lo);
-      if (offset % clusterSize !== 0 || image.overlaps.hit(offset, clusterSize) !== null) return;
+      if (offset % clusterSize !== 0 || image.overlaps.isMetadata(offset, clusterSize)) return;
       refcounts.free(offset, 1, punch && isCopied(hi));
     }
   }

@@ -18,6 +18,8 @@ export class Table {
   version = 0;
   written = 0;
   pins = 0;
+  /** Rounds of giving up unused tables (see TableCache.giveUpUnused()) when it was last used. */
+  usedIn = 0;
 
   constructor(offset: number, bytes: Uint8Array) {
     this.offset = offset;
@@ -42,17 +44,39 @@ const one = (): number => 1;
 
 export class TableCache {
   readonly #options: TableCacheOptions;
-  readonly #clean: LRUCache<number, Table>;
+  #clean: LRUCache<number, Table>;
   readonly #held = new Map<number, Table>();
   readonly #loading = new Map<number, Promise<Table>>();
   #last: Table | null = null;
   #dirtyCount = 0;
+  #round = 0;
 
   constructor(options: TableCacheOptions) {
     this.#options = options;
-    const maxSize = Math.max(MIN_TABLES, Math.floor(options.cacheBytes / options.tableBytes));
-    // With `max` it would make room for that many at once, 65 536 for clusters of 512 bytes.
-    this.#clean = new LRUCache<number, Table>({ maxSize, sizeCalculation: one });
+    this.#clean = cacheOf(options, options.cacheBytes);
+  }
+
+  /** Another limit for clean tables, in bytes; those used last stay. */
+  resize(cacheBytes: number): void {
+    const clean = cacheOf(this.#options, cacheBytes);
+    for (const table of [...this.#clean.values()].reverse()) clean.set(table.offset, table);
+    this.#clean = clean;
+    this.#last = null;
+  }
+
+  /** Drops the clean tables that nobody used since the last time; whether any stay. */
+  giveUpUnused(): boolean {
+    for (const table of this.#clean.values()) {
+      if (table.usedIn < this.#round) this.#clean.delete(table.offset);
+    }
+    this.#last = null;
+    this.#round += 1;
+    return this.#clean.size > 0 || this.#held.size > 0;
+  }
+
+  /** Clean tables in memory. */
+  get cleanCount(): number {
+    return this.#clean.size;
   }
 
   get dirtyCount(): number {
@@ -64,7 +88,10 @@ export class TableCache {
     const last = this.#last;
     if (last !== null && last.offset === offset) return last;
     const table = this.#held.get(offset) ?? this.#clean.get(offset);
-    if (table !== undefined) this.#last = table;
+    if (table !== undefined) {
+      table.usedIn = this.#round;
+      this.#last = table;
+    }
     return table;
   }
 
@@ -93,6 +120,9 @@ export class TableCache {
   /** A new table of zeroes (or `bytes`) at a freshly allocated offset, dirty from the start. */
   add(offset: number, bytes = new Uint8Array(this.#options.tableBytes)): Table {
     const table = new Table(offset, bytes);
+    // Refcounts that are wrong may give the cluster of a table that is in use.
+    const before = this.#held.get(offset);
+    if (before !== undefined) this.drop(before);
     this.#clean.delete(offset);
     this.#last = table;
     this.touch(table);
@@ -157,6 +187,7 @@ export class TableCache {
   }
 
   #keep(table: Table): Table {
+    table.usedIn = this.#round;
     this.#clean.set(table.offset, table);
     this.#last = table;
     return table;
@@ -169,7 +200,14 @@ export class TableCache {
 
   #settleDown(table: Table): void {
     if (table.dirty || table.pins > 0 || this.#held.get(table.offset) !== table) return;
+    table.usedIn = this.#round;
     this.#held.delete(table.offset);
     this.#clean.set(table.offset, table);
   }
+}
+
+function cacheOf({ tableBytes }: TableCacheOptions, bytes: number): LRUCache<number, Table> {
+  const maxSize = Math.max(MIN_TABLES, Math.floor(bytes / tableBytes));
+  // With `max` it would make room for that many at once, 65 536 for clusters of 512 bytes.
+  return new LRUCache<number, Table>({ maxSize, sizeCalculation: one });
 }

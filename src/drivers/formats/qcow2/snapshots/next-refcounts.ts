@@ -215,9 +215,9 @@ export class NextRefcounts {
   #checkPlace(start: number, count: number): void {
     const { image } = this.#store;
     const { clusterSize } = image;
-    const hit = image.overlaps.hit(start * clusterSize, count * clusterSize);
-    if (hit === null) return;
-    throw image.markCorrupt(`free cluster at offset ${start * clusterSize} overlaps ${hit}`);
+    const place = { offset: start * clusterSize, length: count * clusterSize };
+    const hit = image.overlaps.hit(place.offset, place.length);
+    if (hit !== null) throw image.overlapError(hit, 'free cluster', place);
   }
 
   #indexOf(cluster: number): number {

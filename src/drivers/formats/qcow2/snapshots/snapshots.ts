@@ -12,6 +12,7 @@ import { BlockError, IMAGE_LIMITS } from '../../../../base/index.js';
 import { discardRequest } from '../../../../block/index.js';
 import type { InternalSnapshots, NewSnapshot, SnapshotFacts } from '../../../../block/index.js';
 import { l1EntriesFor } from '../layout.js';
+import { guardInactiveL2 } from './inactive-tables.js';
 import type { HeaderPatch, MetadataStore, Qcow2Image } from '../metadata/index.js';
 import {
   bits64Of,
@@ -201,7 +202,8 @@ export class Qcow2Snapshots implements InternalSnapshots {
     this.#store.allocator.reset();
     image.freedCount += 1;
     this.#hooks.changed();
-    if (image.passDiscardSnapshot) await punch(image, next);
+    await guardInactiveL2(image, image.policies.guarded);
+    if (image.policies.passDiscardSnapshot) await punch(image, next);
   }
 
   async #write(

@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: Apache-2.0
+// Features of qcow2 that stand together in one image, and command lines of img that work on it:
+// the tables of campaigns that cut the power or kill the program.
+import type { Features } from './feature-stage.js';
+
+/** Of the image, in bytes. */
+export const FEATURE_SIZE = 160 * 1024;
+const SIZE = FEATURE_SIZE;
+
+export const FEATURES: Readonly<Record<string, Features>> = {
+  plain: { options: 'cluster_size=64k' },
+  'clusters of 4 KiB and a bitmap': { options: 'cluster_size=4k', bitmap: true },
+  'extended L2 and a snapshot': {
+    options: 'extended_l2=on,cluster_size=16k',
+    snapshot: true,
+  },
+  'one-bit refcounts and a bitmap': {
+    options: 'cluster_size=4k,refcount_bits=1',
+    bitmap: true,
+  },
+  'a snapshot and a bitmap': {
+    options: 'cluster_size=512,refcount_bits=2',
+    snapshot: true,
+    bitmap: true,
+  },
+  'a data file': { options: 'cluster_size=4k,data_file=/data', dataFile: true },
+  'a data file, extended L2 and a bitmap': {
+    options: 'cluster_size=16k,extended_l2=on,data_file=/data',
+    dataFile: true,
+    bitmap: true,
+  },
+  'a raw data file': {
+    options: 'cluster_size=4k,data_file=/data,data_file_raw=on',
+    dataFile: true,
+    alone: true,
+  },
+  'lazy refcounts and a snapshot': {
+    options: 'cluster_size=4k,lazy_refcounts=on',
+    snapshot: true,
+    lazy: true,
+  },
+  'lazy refcounts, extended L2, zstd, a bitmap and a snapshot': {
+    options: 'cluster_size=16k,extended_l2=on,lazy_refcounts=on,compression_type=zstd',
+    snapshot: true,
+    bitmap: true,
+    lazy: true,
+  },
+  'version 2 and a snapshot': { options: 'compat=0.10,cluster_size=4k', snapshot: true },
+};
+
+/** Command lines, and which features they are refused with. */
+interface Verb {
+  readonly line: string;
+  readonly isRefused?: (features: Features) => boolean;
+  /** The view becomes another. */
+  readonly changes?: boolean;
+}
+
+const VERBS: readonly Verb[] = [
+  { line: 'commit /top' },
+  { line: 'commit -d /top' },
+  { line: 'rebase -b /other -F qcow2 /top' },
+  { line: "rebase -b '' /top" },
+  {
+    line: `resize --shrink /top ${SIZE / 4}`,
+    changes: true,
+    isRefused: ({ snapshot, bitmap }) => snapshot === true || bitmap === true,
+  },
+  {
+    line: `resize /top ${SIZE * 3}`,
+    changes: true,
+    isRefused: ({ options }) => options.includes('0.10'),
+  },
+  { line: 'snapshot -c s2 /top', isRefused: ({ dataFile }) => dataFile === true },
+  {
+    line: 'snapshot -a s1 /top',
+    changes: true,
+    isRefused: ({ snapshot, bitmap }) => snapshot !== true || bitmap === true,
+  },
+  { line: 'snapshot -d s1 /top', isRefused: ({ snapshot }) => snapshot !== true },
+  { line: 'bitmap --add /top b1', isRefused: ({ options }) => options.includes('0.10') },
+  { line: 'bitmap --remove /top b0', isRefused: ({ bitmap }) => bitmap !== true },
+  { line: 'bitmap --clear --disable /top b0', isRefused: ({ bitmap }) => bitmap !== true },
+  { line: 'bitmap --add --merge b0 /top b1', isRefused: ({ bitmap }) => bitmap !== true },
+  { line: 'check -q -r all /top' },
+];
+
+/** Every command line with all features that it works with. */
+export const VERB_CASES = VERBS.flatMap(({ line, ...verb }, index) =>
+  Object.entries(FEATURES)
+    .filter(([, features]) => verb.isRefused?.(features) !== true)
+    .filter(([, { options }]) => !(line === 'snapshot -c s2 /top' && /bits=[12]/.test(options)))
+    .filter(([, { alone }]) => alone !== true || !/commit|rebase/.test(line))
+    .map(([name, features]) => ({ line, name, features, verb, seed: index + 1 })),
+);

@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: Apache-2.0
+// Cache sizes and the interval of giving up tables, on an image in memory.
+import { describe, expect, it } from 'vitest';
+
+import type { ManualClock } from '../../../src/base/index.js';
+import { readRequest, writeRequest } from '../../../src/block/index.js';
+import { geometryOf } from '../../../src/drivers/formats/qcow2/layout.js';
+import { OVERLAP_MODES } from '../../../src/drivers/formats/qcow2/metadata/index.js';
+import { TableCache } from '../../../src/drivers/formats/qcow2/metadata/table-cache.js';
+import type { Table } from '../../../src/drivers/formats/qcow2/metadata/table-cache.js';
+import { policiesOf } from '../../../src/drivers/formats/qcow2/policies.js';
+import { MemoryHost } from '../../../src/host/index.js';
+import { createOn } from '../../helpers/qcow2-create.js';
+import { openOn } from '../../helpers/qcow2-node.js';
+
+const KIB = 1024;
+const MIB = 1024 * KIB;
+const image = { geometry: geometryOf(16, 4), size: 4096 * MIB };
+const policies = (options: object) => policiesOf({ file: 'f', ...options }, image);
+
+describe('cache sizes', () => {
+  it('give L2 tables what they can use of one size, and refcounts the rest', () => {
+    expect(policies({ 'cache-size': MIB })).toMatchObject({
+      l2CacheBytes: 512 * KIB,
+      refcountCacheBytes: 512 * KIB,
+    });
+    expect(policies({ 'cache-size': 512 * KIB })).toMatchObject({
+      l2CacheBytes: 256 * KIB,
+      refcountCacheBytes: 256 * KIB,
+    });
+    expect(policies({ 'cache-size': MIB, 'l2-cache-size': 64 * KIB })).toMatchObject({
+      l2CacheBytes: 64 * KIB,
+      refcountCacheBytes: 960 * KIB,
+    });
+  });
+
+  it('a single overlap flag counts over the template, which is cached unless given', () => {
+    const guarded = (checks: object): number => policies({ 'overlap-check': checks }).guarded;
+    expect(guarded({ template: 'all', 'inactive-l2': false })).toBe(OVERLAP_MODES.cached);
+    expect(guarded({ 'inactive-l2': true })).toBe(OVERLAP_MODES.all);
+    expect(guarded({})).toBe(OVERLAP_MODES.cached);
+  });
+
+  it('limit what stays in memory, also when changed, and never what is dirty', () => {
+    const fill = (bytes: Uint8Array, offset: number): void => void bytes.fill(offset / 512);
+    const cache = new TableCache({ tableBytes: 512, cacheBytes: 16 * 512, fill });
+    for (let index = 0; index < 40; index += 1) void cache.load(index * 512);
+    const dirty = cache.load(39 * 512) as Table;
+    cache.touch(dirty);
+    expect(cache.cleanCount).toBeLessThanOrEqual(16);
+    cache.resize(4 * 512);
+    expect(cache.cleanCount).toBe(4);
+    expect(cache.peek(38 * 512)).toBeDefined();
+    expect(cache.peek(25 * 512)).toBeUndefined();
+    expect(cache.dirtyTables()).toEqual([dirty]);
+  });
+
+  it('a table in use at a place that is given away is not waited for', () => {
+    const cache = new TableCache({ tableBytes: 512, cacheBytes: 4096, fill: () => undefined });
+    cache.touch(cache.load(512) as Table);
+    const anew = cache.add(512);
+    cache.cleaned(anew, anew.version);
+    expect(cache.dirtyCount).toBe(0);
+  });
+});
+
+describe('the clean interval', () => {
+  it('gives up tables that nobody used, and no timer is left when none is there', async () => {
+    const host = new MemoryHost();
+    await createOn(host, '/image', { size: 64 * MIB });
+    const { node } = await openOn(host, '/image', null);
+    const clock = host.clock as ManualClock;
+    const { l2 } = node.image;
+    expect(clock.pendingTimers).toBe(0);
+    await node.write(writeRequest(0, new Uint8Array(512)));
+    await node.flush();
+    expect(clock.pendingTimers).toBe(1);
+    clock.advance(600_000);
+    expect(l2.cleanCount).toBe(1);
+    clock.advance(600_000);
+    expect(l2.cleanCount).toBe(0);
+    expect(clock.pendingTimers).toBe(0);
+    await node.read(readRequest(0, new Uint8Array(512)));
+    expect(clock.pendingTimers).toBe(1);
+    node.reopened({ file: 'f', 'cache-clean-interval': 0 });
+    expect(clock.pendingTimers).toBe(0);
+    await node.close();
+  });
+});
