@@ -60,6 +60,7 @@ const SAME_LINES = [
   'qemu-img commit f',
   'qemu-img map --output=json f',
   'qemu-img snapshot -c s a',
+  'qemu-img snapshot -a s a',
   'qemu-img snapshot -d s a',
   'qemu-img measure -O qcow2 -o data_file=x,data_file_raw=on --size 1M',
   'qemu-img info --image-opts driver=qcow2,file.filename=a,data-file.filename=gone',

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The dirty bitmaps of nodes: named ones that users manage, and private ones of jobs. All record
-// writes through one observer each; a bitmap that is busy cannot be changed by users.
+// writes through one observer of their node; a bitmap that is busy cannot be changed by users.
 
 import { assert, BITMAP_LIMITS, BlockError, NAME_LIMITS } from '../../base/index.js';
 import type { Eventually } from '../../base/index.js';
@@ -14,7 +14,6 @@ const MIN_DEFAULT_GRANULARITY = 4096;
 
 interface Attached {
   readonly bitmap: DirtyBitmap;
-  readonly detach: () => void;
 }
 
 /** Bits of a driver's own that queries show beside the node's bitmaps. */
@@ -30,15 +29,44 @@ interface Shown {
   readonly bits: ShownBits;
 }
 
-const bitmapsByNode = new WeakMap<Node, (Attached | Shown)[]>();
+/** What a node has, oldest first, and the one observer that all of its bitmaps share. */
+interface NodeBitmaps {
+  readonly list: (Attached | Shown)[];
+  bitmapCount: number;
+  stop: () => void;
+}
+
+const bitmapsByNode = new WeakMap<Node, NodeBitmaps>();
+
+function bitmapsAt(node: Node): NodeBitmaps {
+  let bitmaps = bitmapsByNode.get(node);
+  if (bitmaps === undefined) {
+    bitmaps = { list: [], bitmapCount: 0, stop: () => undefined };
+    bitmapsByNode.set(node, bitmaps);
+  }
+  return bitmaps;
+}
 
 function attached(node: Node): (Attached | Shown)[] {
-  let list = bitmapsByNode.get(node);
-  if (list === undefined) {
-    list = [];
-    bitmapsByNode.set(node, list);
-  }
-  return list;
+  return bitmapsAt(node).list;
+}
+
+/** An image may have thousands of them: an observer each would cost the square of that. */
+function observe(node: Node, { list }: NodeBitmaps): () => void {
+  return node.addObserver({
+    afterWrite(offset, length) {
+      for (const entry of list) {
+        if (!('bitmap' in entry)) continue;
+        const { bitmap } = entry;
+        // Files grow by writing.
+        if (offset + length > bitmap.size) bitmap.resize(node.length);
+        if (bitmap.enabled) bitmap.set(offset, length);
+      }
+    },
+    afterResize(length) {
+      for (const entry of list) if ('bitmap' in entry) entry.bitmap.resize(length);
+    },
+  });
 }
 
 /** All named bitmaps of a node, oldest first. */
@@ -142,26 +170,22 @@ function requireStorable(node: Node, name: string, granularity: number): void {
 /** Makes a bitmap that records the node's writes from now on. */
 export function attachBitmap(node: Node, options: DirtyBitmapOptions): DirtyBitmap {
   const bitmap = new DirtyBitmap(options);
-  const detach = node.addObserver({
-    afterWrite(offset, length) {
-      // Files grow by writing.
-      if (offset + length > bitmap.size) bitmap.resize(node.length);
-      if (bitmap.enabled) bitmap.set(offset, length);
-    },
-    afterResize: (length) => bitmap.resize(length),
-  });
-  attached(node).push({ bitmap, detach });
+  const bitmaps = bitmapsAt(node);
+  if (bitmaps.bitmapCount === 0) bitmaps.stop = observe(node, bitmaps);
+  bitmaps.bitmapCount += 1;
+  bitmaps.list.push({ bitmap });
   return bitmap;
 }
 
 /** Ends recording; the bitmap itself stays usable for its owner. */
 export function detachBitmap(node: Node, bitmap: DirtyBitmap): void {
-  const list = attached(node);
+  const bitmaps = bitmapsAt(node);
+  const { list } = bitmaps;
   const at = list.findIndex((entry) => 'bitmap' in entry && entry.bitmap === bitmap);
-  const found = list[at];
-  assert(found !== undefined && 'bitmap' in found, `bitmap belongs to node '${node.name}'`);
-  found.detach();
+  assert(at >= 0, `bitmap belongs to node '${node.name}'`);
   list.splice(at, 1);
+  bitmaps.bitmapCount -= 1;
+  if (bitmaps.bitmapCount === 0) bitmaps.stop();
 }
 
 /** Changing bits; removing it; reading its bits or switching its recording. */

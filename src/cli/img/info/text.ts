@@ -61,12 +61,15 @@ export function infoText(info: ImageInfo): string {
   if (cluster !== undefined) lines.push(`cluster_size: ${cluster}`);
   if (info['dirty-flag'] === true) lines.push('cleanly shut down: no');
   lines.push(...backingLines(info));
-  if (snapshots !== undefined && snapshots.length > 0) lines.push(...snapshotLines(snapshots));
+  const hasSnapshots = snapshots !== undefined && snapshots.length > 0;
+  const below = hasSnapshots ? snapshotLines(snapshots) : [];
   const specific = info['format-specific'];
   if (specific !== undefined && Object.keys(specific.data).length > 0) {
-    lines.push('Format specific information:', ...treeLines(specific.data, 1));
+    below.push('Format specific information:');
+    // Lists of an image may be too long to be arguments.
+    for (const line of treeLines(specific.data, 1)) below.push(line);
   }
-  return lines.map((line) => `${line}\n`).join('');
+  return lines.concat(below).map((line) => `${line}\n`).join('');
 }
 
 function backingLines(info: ImageInfo): string[] {

@@ -159,7 +159,9 @@ async function apply(
   const all = snapshots.list();
   const found = all.find(({ id }) => id === wanted) ?? all.find(({ name }) => name === wanted);
   if (found === undefined) {
-    throw new CliError(`${failure}: Failed to load snapshot: No such file or directory`);
+    // With a data file there are none to look for.
+    const reason = errnoText(node.children.has('data-file') ? 'ENOTSUP' : 'ENOENT');
+    throw new CliError(`${failure}: Failed to load snapshot: ${reason}`);
   }
   await told(failure, 'Failed to load snapshot', () => snapshots.apply(found));
 }

@@ -104,12 +104,13 @@ export async function loadBits(
       const text = `its table does not fit the size of the image (table_size ${table.size})`;
       throw new BlockError('corrupt-image', text);
     }
-    const bytes = new Uint8Array(clusterSize);
+    let bytes: Uint8Array | null = null;
     for (let index = 0; index < table.size; index += 1) {
       const place = table.get(index);
       if (place === 'dirty') bitmap.loadDirty(index * bits, bits);
       if (typeof place === 'string') continue;
       budget.takeCluster(clusterSize);
+      bytes ??= new Uint8Array(clusterSize);
       await readThere(file, place, bytes);
       bitmap.load(index * bits, bytes);
     }
