@@ -111,6 +111,8 @@ export const QCOW2_LIMITS = {
   inactiveL1Bytes: 256 * MIB,
   /** Up to so many L1 entries tables are read without asking first whether they lie in a hole. */
   manyTables: 65_536,
+  /** Entries of L2 tables that are told again because other L1 entries name the same tables. */
+  sharedTableEntries: 2 ** 24,
   /** Dirty L2 tables that make one whole metadata flush run. */
   dirtyTables: 1024,
   dirtyTableBytes: 16 * MIB,

@@ -221,6 +221,7 @@ export const SCRIPTS: readonly (readonly [string, string])[] = [
       'file.inject-error.0.event=read_aio,file.inject-error.0.errno=28,file.inject-error.0.once=on',
     'read 64k 1k; read 64k 1k',
   ],
+  ['o.qcow2', 'write -zn 1M 4k; map; write -zn 126k 4k; write -z 1090k 8k; write -zun 10k 3k; map'],
   [
     '-f raw a.raw',
     'writev 0 1k 2k; readv -v 0 8 8; readv -P 0xcd 0 1k 2k; writev -P 7 5 3; read -v 0 16; ' +

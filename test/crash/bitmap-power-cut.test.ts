@@ -28,6 +28,8 @@ const SUBSETS = 2;
 type Arguments = Readonly<Record<string, unknown>>;
 /** A command, or a guest's write of so many units at a unit. */
 type Step = readonly [name: string, args: Arguments] | readonly [at: number, count: number];
+/** Goes before a write: a reopen to read-only, refused for the guest that writes. */
+const REFUSED = 1000;
 
 const file: Arguments = { driver: 'file', filename: '/image' };
 const image: Arguments = { driver: 'qcow2', 'node-name': 'n', file };
@@ -65,6 +67,7 @@ const CASES: Readonly<Record<string, readonly Step[]>> = {
     close,
   ],
   'reopens to read-only and back': [add, [5, 1], reopen(true), reopen(false), [6, 1], close],
+  'a reopen that is refused': [add, [REFUSED + 5, 1], [9, 1], close],
   'a resize': [add, ['block_resize', { 'node-name': 'n', size: SIZE * 2 }], [30, 4], close],
 };
 
@@ -105,9 +108,10 @@ class Stage {
     }
     const node = this.#engine.graph.require('n');
     const user = await this.#engine.graph.attach(node, 'guest', READ_WRITE);
+    if (first >= REFUSED) await expect(this.run(reopen(true))).rejects.toThrow();
     this.#tag += 1;
     const bytes = pattern(Number(second) * UNIT, this.#tag);
-    await node.write(writeRequest(first * UNIT, bytes));
+    await node.write(writeRequest((first % REFUSED) * UNIT, bytes));
     await node.flush();
     await user.detach();
   }

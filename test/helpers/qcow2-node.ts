@@ -27,6 +27,10 @@ export function backingNode(bytes: Uint8Array, later?: () => boolean): Node {
     length: bytes.length,
     read: (request: Request) =>
       later?.() === true ? Promise.resolve().then(() => fill(request)) : fill(request),
+    blockStatus: (offset: number, length: number) => {
+      const zero = bytes.subarray(offset, offset + length).every((byte) => byte === 0);
+      return { allocated: true, data: !zero, zero, length };
+    },
   } as unknown as Node;
 }
 

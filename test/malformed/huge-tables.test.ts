@@ -2,7 +2,9 @@
 // L1 tables of the largest size that lead nowhere: a check ends in time and in little memory, with
 // and without the means to see holes.
 import { execFileSync } from 'node:child_process';
-import { closeSync, ftruncateSync, mkdtempSync, openSync, rmSync, writeSync } from 'node:fs';
+import {
+  closeSync, ftruncateSync, mkdtempSync, openSync, rmSync, writeFileSync, writeSync,
+} from 'node:fs';
 import { endianness, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -10,6 +12,7 @@ import { SeededRandom } from '../../src/base/index.js';
 import { openNativeHost } from '../../src/host/index.js';
 import { misdeeds, runMeasured } from '../helpers/measured-run.js';
 import { peer } from '../helpers/peers.js';
+import { someOf } from '../helpers/seeds.js';
 
 const MIB = 2 ** 20;
 const TABLE_BYTES = 32 * MIB;
@@ -125,3 +128,47 @@ describe.skipIf(peer('qemu-img') === null || openNativeHost() === null)(
     }, 60_000);
   },
 );
+
+describe.skipIf(peer('qemu-img') === null)('one table of data for all L1 entries', () => {
+  /** Every other of its entries is data: no two become one extent. */
+  function sharedTable(): string {
+    const path = join(folder, 'shared.qcow2');
+    const place = (): number => DATA_OFFSET;
+    const shape = { name: 'shared', clusterSize: 65_536, fileLength: DATA_OFFSET + 131_072, place };
+    makeImage(peer('qemu-img') ?? '', path, shape);
+    const table = Buffer.alloc(65_536);
+    for (let at = 0; at < table.length; at += 16) {
+      table.writeBigUInt64BE((1n << 63n) + BigInt(DATA_OFFSET + 65_536), at);
+    }
+    const file = openSync(path, 'r+');
+    writeSync(file, table, 0, table.length, DATA_OFFSET);
+    closeSync(file);
+    return path;
+  }
+
+  it('is refused by whoever would tell its extents', async () => {
+    const path = sharedTable();
+    const other = join(folder, 'other.raw');
+    writeFileSync(other, '');
+    const verbs = [
+      ['map', '--output=json', path],
+      ['measure', '-O', 'qcow2', path],
+      ['convert', '-O', 'qcow2', path, join(folder, 'copy.qcow2')],
+      ['compare', '-f', 'qcow2', '-F', 'raw', path, other],
+    ];
+    for (const words of someOf(verbs, verbs.length)) {
+      const run = await runMeasured(['img', ...words]);
+      expect(misdeeds(run)).toEqual([]);
+      expect([run.status, run.complaint]).toEqual([
+        words[0] === 'compare' ? 3 : 1,
+        expect.stringContaining('4194303 L1 entries name L2 tables that others name as well'),
+      ]);
+    }
+  }, 120_000);
+
+  it.skipIf(process.env['BLOCKWRIGHT_CAMPAIGN'] === undefined)('is checked in time', async () => {
+    const run = await runMeasured(['img', 'check', sharedTable()]);
+    expect(misdeeds(run)).toEqual([]);
+    expect(run.status).toBe(2);
+  }, 60_000);
+});

@@ -18,6 +18,7 @@ import {
 } from '../../../block/copy/index.js';
 import type { CopyFailure, CopySession, CopySpec } from '../../../block/copy/index.js';
 import { isZero } from '../../../codec/index.js';
+import { SECTOR_BYTES } from '../sectors.js';
 import type { Session } from '../session.js';
 
 export interface CopyRequest {
@@ -37,6 +38,8 @@ export interface CopyRequest {
   readonly inFlight: number | null;
   /** Steps that go through the graph are written one after another. */
   readonly ordered: boolean;
+  /** What cannot be read becomes zeroes, and this is told of each sector; null: it is a failure. */
+  readonly salvage: ((text: string) => void) | null;
   onProgress(bytes: number): void;
   cancelled(): boolean;
 }
@@ -53,7 +56,7 @@ export async function copyAll(
 ): Promise<CopyFailure | null> {
   const [source] = request.sources;
   if (source === undefined || request.length === 0) return null;
-  if (request.sources.length > 1 || request.sparse === 0) {
+  if (request.sources.length > 1 || request.sparse === 0 || request.salvage !== null) {
     return walk(request, session.graph.clock);
   }
   const engine = new CopyEngine({ lanes: createLanes(session.host) });
@@ -236,7 +239,11 @@ async function readSources(
     const from = Math.max(0, offset - start);
     const place = Math.max(0, start - offset);
     const bytes = Math.min(length - from, buffer.length - place);
-    if (bytes > 0) await readSource(source, from, buffer.subarray(place, place + bytes));
+    if (bytes > 0) {
+      const part = buffer.subarray(place, place + bytes);
+      if (request.salvage === null) await readSource(source, from, part);
+      else await salvage({ source, buffer: part, tell: request.salvage }, from, start);
+    }
     start += length;
   }
 }
@@ -248,6 +255,32 @@ async function readSource(source: Backend, offset: number, buffer: Uint8Array): 
     if (status.zero) part.fill(0);
     else await source.read(offset + done, part);
     done += part.length;
+  }
+}
+
+interface Salvage {
+  readonly source: Backend;
+  readonly buffer: Uint8Array;
+  readonly tell: (text: string) => void;
+}
+
+/** As readSource(); where that fails, sector by sector. `start`: of this source in the target. */
+async function salvage(work: Salvage, offset: number, start: number): Promise<void> {
+  const { source, buffer, tell } = work;
+  try {
+    return await readSource(source, offset, buffer);
+  } catch (error) {
+    toBlockError(error);
+  }
+  for (let done = 0; done < buffer.length; done += SECTOR_BYTES) {
+    const part = buffer.subarray(done, done + SECTOR_BYTES);
+    try {
+      await readSource(source, offset + done, part);
+    } catch (error) {
+      const place = start + offset + done;
+      tell(`error while reading offset ${place}: ${toBlockError(error).message}`);
+      part.fill(0);
+    }
   }
 }
 

@@ -14,27 +14,37 @@ import { copyBitmaps, requireSourceBitmaps, requireTargetBitmaps } from './bitma
 import { copyAll } from './copy.js';
 import { CONVERT_OPTIONS, parseConvert } from './options.js';
 import type { ConvertArguments } from './options.js';
+import { STANDARD_INPUT, withStandardInput } from './standard-input.js';
 import { createImage, creationError } from '../create/image.js';
 import { createFormat, OptionMistake, optionsHelp, OptionValues } from '../create/options.js';
 import { Progress } from '../progress.js';
 import { showSnapshot } from '../snapshot/view.js';
 import { cachePolicy, openImage, sourceCache, withSession } from '../session.js';
 import type { Session } from '../session.js';
+import { refuseFormatWithOptions } from '../verb.js';
 import type { Verb } from '../verb.js';
 
 const INTERRUPTED = 130;
 
 export const convert: Verb = {
-  options: CONVERT_OPTIONS.filter(({ unsupported }) => unsupported !== true),
+  options: CONVERT_OPTIONS,
   async run(args, program) {
     const command = parseConvert(args, program);
     if ('helpFor' in command) {
       program.out(optionsHelp(requireFormat(command.helpFor)));
       return 0;
     }
-    return withSession(program, (session) => runConvert(session, command, program));
+    const run = (work: ConvertArguments): Promise<number> =>
+      withSession(program, (session) => runConvert(session, work, program));
+    if (command.imageOptions || !command.sources.includes(STANDARD_INPUT)) return run(command);
+    return withStandardInput(process.stdin, (path) => run(readingFrom(path, command)));
   },
 };
+
+function readingFrom(path: string, command: ConvertArguments): ConvertArguments {
+  const sources = command.sources.map((name) => (name === STANDARD_INPUT ? path : name));
+  return { ...command, sources, input: path };
+}
 
 function requireFormat(name: string) {
   const format = createFormat(name);
@@ -68,7 +78,8 @@ async function convertAttached(work: {
   const { session, command, program, users } = work;
   const policy = { ...sourceCache(command.sourceCache), forceShare: command.share };
   for (const text of command.sources) {
-    const { format, imageOptions } = command;
+    const { imageOptions, input } = command;
+    const format = command.format ?? (text === input ? 'raw' : null);
     const image = { text, format, imageOptions };
     const node = await openImage(session, { image, readOnly: true, policy });
     users.push(await attach(session, node, false));
@@ -111,7 +122,7 @@ async function showSource(users: readonly Backend[], command: ConvertArguments):
 }
 
 function targetValues(command: ConvertArguments): OptionValues {
-  const values = new OptionValues(requireFormat(command.outputFormat));
+  const values = new OptionValues(requireFormat(command.outputFormat ?? 'raw'));
   const { name } = values.format;
   try {
     for (const list of command.optionLists) values.parse(list);
@@ -147,7 +158,7 @@ function refuseCombinations(command: ConvertArguments, values: OptionValues | nu
     throw new CliError('Use of backing file requires explicit backing format');
   }
   if (!command.compress) return;
-  if (command.outputFormat !== 'qcow2') {
+  if (command.outputFormat !== null && command.outputFormat !== 'qcow2') {
     throw new CliError('Compression not supported for this file format');
   }
   const preallocation = values?.get('preallocation') ?? 'off';
@@ -174,9 +185,17 @@ async function openTarget(session: Session, request: TargetRequest): Promise<Bac
       throw creationError(prefix, error);
     }
   }
-  const image = { text: command.target, format: command.outputFormat, imageOptions: false };
+  const image = {
+    text: command.target,
+    format: command.outputFormat,
+    imageOptions: command.targetOptions,
+  };
+  refuseFormatWithOptions(image);
   const policy = { ...cache, unmap: true };
   const node = await openImage(session, { image, readOnly: false, policy });
+  if (command.compress && node.driver.name !== 'qcow2') {
+    throw new CliError('Compression not supported for this file format');
+  }
   try {
     return await attach(session, node, true);
   } catch (error) {
@@ -223,6 +242,7 @@ async function copyWithProgress(run: ConvertRun): Promise<void> {
       speed: command.rate,
       inFlight: command.parallel,
       ordered: !command.outOfOrder,
+      salvage: command.salvage ? (text) => warn(run, text) : null,
       onProgress: (done) => progress.update(done),
       cancelled: () => interrupted,
     });
@@ -235,9 +255,13 @@ async function copyWithProgress(run: ConvertRun): Promise<void> {
   }
 }
 
+function warn({ program, command }: ConvertRun, text: string): void {
+  if (!command.quiet) program.err(`${program.name}: warning: ${text}\n`);
+}
+
 /** A new file reads as zeroes; a device keeps what it held. */
 async function isRegular(run: ConvertRun): Promise<boolean> {
-  if (run.command.outputFormat === 'qcow2') return true;
+  if (run.target.node.driver.name === 'qcow2') return true;
   const stat = await run.session.host.stat(run.command.target);
   return stat?.kind === 'file';
 }

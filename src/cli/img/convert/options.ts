@@ -23,9 +23,6 @@ import {
 } from '../verb.js';
 
 const flag = (name: string, short: string): OptionSpec => ({ name, short });
-const unsupported = (spec: Omit<OptionSpec, 'unsupported'>): OptionSpec => {
-  return { ...spec, unsupported: true };
-};
 
 export const CONVERT_OPTIONS: readonly OptionSpec[] = [
   OBJECT,
@@ -47,12 +44,12 @@ export const CONVERT_OPTIONS: readonly OptionSpec[] = [
   { name: 'rate', short: 'r', argument: true },
   { name: 'parallel', short: 'm', argument: true },
   flag('out-of-order', 'W'),
-  unsupported({ name: 'copy-offload', short: 'C' }),
+  flag('copy-offload', 'C'),
   { name: 'snapshot', short: 'l', argument: true },
-  unsupported({ name: 'target-image-opts', long: 'target-image-opts' }),
+  { name: 'target-image-opts', long: 'target-image-opts' },
   { name: 'bitmaps', long: 'bitmaps' },
   { name: 'skip-broken-bitmaps', long: 'skip-broken-bitmaps' },
-  unsupported({ name: 'salvage', long: 'salvage' }),
+  { name: 'salvage', long: 'salvage' },
 ];
 
 const MAX_SPARSE = 16 * 1024 * 1024;
@@ -60,12 +57,17 @@ const SECTOR = 512;
 
 export interface ConvertArguments {
   readonly sources: readonly string[];
+  /** Where standard input is kept, one of the sources; it is raw unless -f says otherwise. */
+  readonly input?: string;
   /** The first source is read as one of its snapshots. */
   readonly snapshot: SnapshotChoice | null;
   readonly target: string;
   readonly format: string | null;
   readonly imageOptions: boolean;
-  readonly outputFormat: string;
+  /** Null: the target is given by its options. */
+  readonly outputFormat: string | null;
+  /** The target is named by its options. */
+  readonly targetOptions: boolean;
   readonly optionLists: readonly string[];
   readonly backing: string | null;
   readonly backingFormat: string | null;
@@ -82,6 +84,9 @@ export interface ConvertArguments {
   /** Batches in flight; null unless given. */
   readonly parallel: number | null;
   readonly outOfOrder: boolean;
+  /** What cannot be read becomes zeroes. */
+  readonly salvage: boolean;
+  readonly quiet: boolean;
   readonly progress: ProgressMode;
   /** What becomes of the source's persistent bitmaps. */
   readonly bitmaps: 'left' | 'copied' | 'copied, broken ones skipped';
@@ -99,23 +104,18 @@ export function parseConvert(args: readonly string[], program: Program): Convert
   let snapshot: SnapshotChoice | null = null;
   const operands = readVerbOptions(program, { args, specs: CONVERT_OPTIONS }, (name, value) => {
     if (name === 'options') optionLists.push(value);
-    else if (name === 'sparse') sparse = sparseSize(value);
+    else if (name === 'sparse') {
+      sparse = sparseSize(value);
+      given.set(name, value);
+    }
     else if (name === 'rate') rate = sizeArgument('rate limit', value);
     else if (name === 'parallel') parallel = parallelism(value);
     else if (name === 'snapshot') snapshot = snapshotChoice(value, program);
     else given.set(name, value);
   });
-  const outputFormat = given.get('output-format') ?? 'raw';
-  if (given.has('no-create') && optionLists.length > 0) {
-    throw new CliError('-o has no effect when skipping image creation');
-  }
-  if (given.has('target-is-zero') && !given.has('no-create')) {
-    throw new CliError('--target-is-zero requires use of -n flag');
-  }
-  if (given.has('skip-broken-bitmaps') && !given.has('bitmaps')) {
-    throw new CliError('Use of --skip-broken-bitmaps requires --bitmaps');
-  }
-  if (optionLists.some(isHelp)) return { helpFor: outputFormat };
+  refuseContradictions(given, optionLists);
+  const outputFormat = given.get('output-format') ?? null;
+  if (optionLists.some(isHelp)) return { helpFor: outputFormat ?? 'raw' };
   const target = operands.at(-1);
   if (target === undefined || operands.length < 2) {
     throw new CliError('Must specify image file name');
@@ -129,7 +129,8 @@ export function parseConvert(args: readonly string[], program: Program): Convert
     target,
     format,
     imageOptions,
-    outputFormat,
+    targetOptions: given.has('target-image-opts'),
+    outputFormat: outputFormat ?? (given.has('target-image-opts') ? null : 'raw'),
     optionLists,
     backing: given.get('backing') ?? null,
     backingFormat: given.get('backing-format') ?? null,
@@ -143,9 +144,40 @@ export function parseConvert(args: readonly string[], program: Program): Convert
     rate,
     parallel,
     outOfOrder: given.has('out-of-order'),
+    salvage: given.has('salvage'),
+    quiet: given.has('quiet'),
     progress: progressMode(given),
     bitmaps: bitmapMode(given),
   };
+}
+
+/** The first that the reference finds. */
+function refuseContradictions(
+  given: ReadonlyMap<string, string>,
+  optionLists: readonly string[],
+): void {
+  const offloads = given.has('copy-offload');
+  const creates = !given.has('no-create');
+  const refusals: readonly (readonly [boolean, string])[] = [
+    [
+      given.has('skip-broken-bitmaps') && !given.has('bitmaps'),
+      'Use of --skip-broken-bitmaps requires --bitmaps',
+    ],
+    [offloads && given.has('compress'), 'Cannot enable copy offloading when -c is used'],
+    [offloads && given.has('sparse'), 'Cannot enable copy offloading when -S is used'],
+    [offloads && given.has('salvage'), 'Cannot use copy offloading in salvaging mode'],
+    [
+      creates && given.has('target-image-opts'),
+      '--target-image-opts requires use of -n flag',
+    ],
+    [
+      !creates && optionLists.length > 0,
+      '-o has no effect when skipping image creation',
+    ],
+    [creates && given.has('target-is-zero'), '--target-is-zero requires use of -n flag'],
+  ];
+  const found = refusals.find(([applies]) => applies);
+  if (found !== undefined) throw new CliError(found[1]);
 }
 
 function bitmapMode(given: ReadonlyMap<string, string>): ConvertArguments['bitmaps'] {

@@ -12,6 +12,8 @@
 import { BlockError, settle } from '../../../../base/index.js';
 import type { Eventually } from '../../../../base/index.js';
 import { RequestFlag, zeroRequest } from '../../../../block/index.js';
+import type { Node } from '../../../../block/index.js';
+import { viewStatus } from '../../../../block/copy/index.js';
 import {
   ALL_SUBCLUSTERS,
   EntryKind,
@@ -32,6 +34,12 @@ import type { Writer } from './write.js';
 interface Change extends Erasure {
   /** Nothing is written: what an entry cannot say is refused. */
   readonly noFallback?: boolean;
+}
+
+interface Edge {
+  readonly offset: number;
+  readonly length: number;
+  readonly flags: number;
 }
 
 const DISCARD: Change = { discard: true, unmap: true };
@@ -170,7 +178,7 @@ export class Eraser implements Stepper<Change> {
         if (at > span.start) return undefined;
         this.stepLength = next - at;
         const flags = change.noFallback === true ? RequestFlag.noFallback : 0;
-        return this.#writeEdge(at, next - at, flags);
+        return this.#writeEdge({ offset: at, length: next - at, flags });
       }
       this.#erase(table, { cluster, mask }, change);
       at = next;
@@ -269,20 +277,47 @@ export class Eraser implements Stepper<Change> {
     if (length <= 0) return undefined;
     const { size, version, geometry } = this.#image;
     const unit = geometry.subclusterSize;
+    const first = unit - (offset % unit);
+    if (version >= 3 && length > first) {
+      return settle(this.#zeroEdge(offset, first, flags), () =>
+        this.#zeroEdge(offset + first, length - first, flags),
+      );
+    }
     const start = Math.floor(offset / unit) * unit;
     const end = Math.ceil((offset + length) / unit) * unit;
     const zero = this.#readsAsZeroes(start, Math.min(size, end) - start);
     return settle(zero, (known) => {
-      if (!known) return this.#writeEdge(offset, length, flags);
+      if (!known) return this.#edgeOverBacking({ start, end }, { offset, length, flags });
       return version < 3 ? undefined : this.#claimHoles({ start, end });
     });
+  }
+
+  /** A cluster that shows zeroes of the backing file all over can say so as well. */
+  #edgeOverBacking(unit: Span, edge: Edge): Eventually<void> {
+    const { backing, version } = this.#image;
+    if (backing === null || version < 3) return this.#writeEdge(edge);
+    return this.#claimShown(unit, { edge, backing });
+  }
+
+  async #claimShown(
+    unit: Span,
+    { edge, backing }: { readonly edge: Edge; readonly backing: Node },
+  ): Promise<void> {
+    const length = Math.min(this.#image.size, unit.end) - unit.start;
+    const isOurs = await this.#readsAsZeroes(unit.start, length, true);
+    if (isOurs && (await showsZeroes(backing, unit.start, length))) {
+      await this.#claimHoles(unit);
+      // Another write may have come in between: its data stayed as it is.
+      if (await this.#readsAsZeroes(edge.offset, edge.length)) return;
+    }
+    await this.#writeEdge(edge);
   }
 
   #claimHoles({ start, end }: Span): Eventually<void> {
     return this.#change({ offset: start, length: end - start }, ZERO_HOLES);
   }
 
-  #writeEdge(offset: number, length: number, flags: number): Eventually<void> {
+  #writeEdge({ offset, length, flags }: Edge): Eventually<void> {
     if ((flags & RequestFlag.noFallback) !== 0) {
       throw new BlockError('unsupported', `${this.#image.label}: zeroes need data to be written`, {
         node: this.#image.name,
@@ -297,17 +332,31 @@ export class Eraser implements Stepper<Change> {
     return version >= 3 ? backing === null || backing.length <= offset : holesStayZero;
   }
 
-  #readsAsZeroes(offset: number, length: number): Eventually<boolean> {
+  /** `anyHole`: what lies behind a hole does not count. */
+  #readsAsZeroes(offset: number, length: number, anyHole = false): Eventually<boolean> {
     const plan = this.#plan;
     for (let at = offset; at < offset + length; at += plan.length) {
       const table = this.#store.lookup(at);
-      if (table instanceof Promise) return table.then(() => this.#readsAsZeroes(offset, length));
+      if (table instanceof Promise) {
+        return table.then(() => this.#readsAsZeroes(offset, length, anyHole));
+      }
       plan.find(table, at, offset + length - at);
       const zero = plan.kind === EntryKind.zero || plan.kind === EntryKind.zeroAllocated;
       const shows = plan.kind === EntryKind.unallocated || plan.kind === EntryKind.hosted;
-      const hole = shows && this.#holeIsZero(at);
+      const hole = shows && (anyHole || this.#holeIsZero(at));
       if (!zero && !hole) return false;
     }
     return true;
   }
+}
+
+/** Whether all of a range reads as zeroes, by what the images say. */
+async function showsZeroes(node: Node, offset: number, length: number): Promise<boolean> {
+  const end = Math.min(offset + length, node.length);
+  for (let at = offset; at < end; ) {
+    const status = await viewStatus(node, at, end - at);
+    if (!status.zero) return false;
+    at += status.length;
+  }
+  return true;
 }

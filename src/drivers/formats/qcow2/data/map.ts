@@ -14,6 +14,7 @@ import { addDataRuns } from './data-runs.js';
 import { EmptyTables } from './empty-tables.js';
 import { RunPlan } from './plan.js';
 import { looksPreallocated } from './preallocated.js';
+import { requireOwnTables } from './shared-tables.js';
 
 /** L2 tables that one answer looks at. */
 const JOINED_TABLES = 16;
@@ -190,7 +191,9 @@ export class Mapper {
     return extents;
   }
 
+  /** Before the first exact status. */
   async #lookForHoles(): Promise<void> {
+    requireOwnTables(this.#image);
     this.#mayHaveHoles = await looksPreallocated(this.#store);
   }
 
