@@ -89,8 +89,11 @@ const VERBS: readonly Verb[] = [
   },
   {
     line: 'amend -o compat=0.10 /top',
-    isRefused: ({ options, bitmap, dataFile }) =>
-      bitmap === true || dataFile === true || /extended|zstd|bits/.test(options),
+    isRefused: ({ options, bitmap, dataFile, snapshot }) =>
+      bitmap === true ||
+      dataFile === true ||
+      snapshot === true ||
+      /extended|zstd|bits/.test(options),
   },
   { line: 'check -q -r all /top' },
 ];
