@@ -83,13 +83,14 @@ async function runKilled(cwd: string, words: readonly string[], events: number):
 }
 
 function requireSound(cwd: string, isLazy: boolean): void {
-  const check = (...more: readonly string[]): number | null =>
-    runIn(cwd, [peer('qemu-img') ?? '', 'check', '-q', ...more, '-f', 'qcow2', 'top']).status;
   const bytes = readFileSync(join(cwd, 'top'));
   const isDirty = bytes.readUInt32BE(4) >= 3 && (bytes.readUInt8(79) & 1) !== 0;
   expect(isDirty && !isLazy).toBe(false);
-  if (isDirty) expect(check('-r', 'all')).toBe(0);
-  expect(SOUND).toContain(check());
+  // The reference's own repair may drop the snapshots of a sound image.
+  const repair = [process.execPath, PROGRAM, 'img', 'check', '-q', '-r', 'all', 'top'];
+  if (isDirty) expect(runIn(cwd, repair).status).toBe(0);
+  const check = runIn(cwd, [peer('qemu-img') ?? '', 'check', '-q', '-f', 'qcow2', 'top']);
+  expect(SOUND, check.out).toContain(check.status);
 }
 
 const isPossible = peer('qemu-img') !== null && peer('qemu-io') !== null;
