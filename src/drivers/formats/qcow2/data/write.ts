@@ -182,7 +182,9 @@ export class Writer implements Stepper<Source> {
 
   /** A data file is no longer than the image: nothing is written past the end of that. */
   #clipped(piece: Piece): Piece {
-    const end = Math.min(piece.end, this.#image.size);
+    // What is written itself may lie beyond: the image is about to grow.
+    const least = Math.max(this.#image.size, piece.offset + piece.data.length);
+    const end = Math.min(piece.end, least);
     return end === piece.end ? piece : { ...piece, end };
   }
 
