@@ -11,6 +11,8 @@ export interface Clock {
   wallMicroseconds(): number;
   /** Calls back once after `delayMs` milliseconds at the earliest. */
   after(delayMs: number, callback: () => void): CancelTimer;
+  /** The same for housekeeping, which nobody waits for: it does not keep the process alive. */
+  afterIdle(delayMs: number, callback: () => void): CancelTimer;
 }
 
 export const systemClock: Clock = {
@@ -20,13 +22,23 @@ export const systemClock: Clock = {
     const timer = setTimeout(callback, delayMs);
     return () => clearTimeout(timer);
   },
+  afterIdle(delayMs, callback) {
+    const timer = setTimeout(callback, delayMs).unref();
+    return () => clearTimeout(timer);
+  },
 };
+
+interface Timer {
+  readonly due: number;
+  readonly idle: boolean;
+  readonly callback: () => void;
+}
 
 /** A clock that moves only when told to; timers fire in order of their due time. */
 export class ManualClock implements Clock {
   #now = 0;
   #sequence = 0;
-  readonly #timers = new Map<number, { due: number; callback: () => void }>();
+  readonly #timers = new Map<number, Timer>();
 
   now(): number {
     return this.#now;
@@ -37,9 +49,11 @@ export class ManualClock implements Clock {
   }
 
   after(delayMs: number, callback: () => void): CancelTimer {
-    const key = this.#sequence++;
-    this.#timers.set(key, { due: this.#now + Math.max(0, delayMs), callback });
-    return () => void this.#timers.delete(key);
+    return this.#add({ due: this.#now + Math.max(0, delayMs), idle: false, callback });
+  }
+
+  afterIdle(delayMs: number, callback: () => void): CancelTimer {
+    return this.#add({ due: this.#now + Math.max(0, delayMs), idle: true, callback });
   }
 
   get pendingTimers(): number {
@@ -50,7 +64,7 @@ export class ManualClock implements Clock {
   advance(ms: number): void {
     const end = this.#now + ms;
     for (;;) {
-      const next = this.#earliest(end);
+      const next = this.#earliest(end, true);
       if (next === undefined) break;
       this.#timers.delete(next.key);
       this.#now = Math.max(this.#now, next.due);
@@ -59,17 +73,24 @@ export class ManualClock implements Clock {
     this.#now = end;
   }
 
-  /** Jumps to the next timer and fires it; false if there is none. */
+  /** Jumps to the next timer that is not idle and fires all until then; false if there is none. */
   advanceToNext(): boolean {
-    const next = this.#earliest(Infinity);
+    const next = this.#earliest(Infinity, false);
     if (next === undefined) return false;
     this.advance(next.due - this.#now);
     return true;
   }
 
-  #earliest(limit: number): { key: number; due: number; callback: () => void } | undefined {
-    let best: { key: number; due: number; callback: () => void } | undefined;
+  #add(timer: Timer): CancelTimer {
+    const key = this.#sequence++;
+    this.#timers.set(key, timer);
+    return () => void this.#timers.delete(key);
+  }
+
+  #earliest(limit: number, withIdle: boolean): (Timer & { key: number }) | undefined {
+    let best: (Timer & { key: number }) | undefined;
     for (const [key, timer] of this.#timers) {
+      if (timer.idle && !withIdle) continue;
       if (timer.due <= limit && (best === undefined || timer.due < best.due)) {
         best = { key, ...timer };
       }

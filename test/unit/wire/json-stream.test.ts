@@ -140,7 +140,7 @@ describe('a broken message', () => {
     for (const text of ['{"a": 1', '[1', '[', '{"a"', '{"a":']) {
       expect(() => parseJson(text)).toThrow('JSON parse error, premature EOI');
     }
-    expect(() => parseJson('')).toThrow('expecting value');
+    expect(() => parseJson('')).toThrow('Expecting a JSON value');
   });
 
   it('with bytes that are no UTF-8 is refused', () => {

@@ -44,7 +44,8 @@ export async function createImage(session: Session, request: CreateRequest): Pro
       const data = dataFile === undefined ? {} : { 'data-file': { filename: dataFile } };
       const context: CreateContext = {
         host: session.host,
-        node: (reference) => files.open(typeof reference === 'string' ? path : String(dataFile)),
+        node: (reference) =>
+          files.open(typeof reference === 'string' ? path : creationPath(String(dataFile))),
       };
       await driver.create?.(context, { ...members, ...data, file: path, size });
     }
@@ -78,9 +79,8 @@ class NewFiles {
     await driver.create?.({ host, node: noNode }, { filename: path, ...members });
   }
 
-  async open(name: string): Promise<Node> {
+  async open(path: string): Promise<Node> {
     const { host, graph } = this.#session;
-    const path = creationPath(name);
     await this.make(path, { size: 0 });
     const node = await graph.open({ driver: await protocolOf(host, path), filename: path });
     const { consistentRead, write, resize, all } = Permission;

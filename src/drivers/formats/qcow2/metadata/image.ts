@@ -256,7 +256,7 @@ export class Qcow2Image {
   #cleanLater(): void {
     const { cleanIntervalMs } = this.#policies;
     if (this.#cleaning !== null || this.#clock === null || cleanIntervalMs === 0) return;
-    this.#cleaning = this.#clock.after(cleanIntervalMs, () => {
+    this.#cleaning = this.#clock.afterIdle(cleanIntervalMs, () => {
       this.#cleaning = null;
       const l2Stays = this.l2.giveUpUnused();
       if (this.refcountBlocks.giveUpUnused() || l2Stays) this.#cleanLater();
