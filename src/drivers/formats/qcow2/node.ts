@@ -44,7 +44,14 @@ import {
   Writer,
 } from './data/index.js';
 import { l1EntriesFor } from './layout.js';
-import { clearEntries, emptyImage, growL1, MetadataStore, shrinkImage } from './metadata/index.js';
+import {
+  clearEntries,
+  emptyImage,
+  growL1,
+  MetadataStore,
+  shrinkImage,
+  switchHeader,
+} from './metadata/index.js';
 import type { ImageOptions, Qcow2Image } from './metadata/index.js';
 import type { Qcow2Options } from './options.js';
 import { policiesOf } from './policies.js';
@@ -251,8 +258,7 @@ export class Qcow2Node implements DriverNode {
       await preallocate(this.#store, { offset, end: size, mode: preallocation });
     }
     await this.#store.flusher.flush(true);
-    await image.structures.patchHeader({ size });
-    await image.sync();
+    await switchHeader(image, { size });
     image.size = size;
   }
 

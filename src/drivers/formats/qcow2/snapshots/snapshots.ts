@@ -13,7 +13,8 @@ import { discardRequest } from '../../../../block/index.js';
 import type { InternalSnapshots, NewSnapshot, SnapshotFacts } from '../../../../block/index.js';
 import { l1EntriesFor } from '../layout.js';
 import { guardInactiveL2 } from './inactive-tables.js';
-import type { HeaderPatch, MetadataStore, Qcow2Image } from '../metadata/index.js';
+import { switchHeader } from '../metadata/index.js';
+import type { MetadataStore, Qcow2Image } from '../metadata/index.js';
 import {
   bits64Of,
   encodeSnapshotTable,
@@ -196,7 +197,8 @@ export class Qcow2Snapshots implements InternalSnapshots {
     try {
       await this.#write({ image, next, output }, plan);
     } catch (error) {
-      await output.undo();
+      // Where the header may name what was written, it stays.
+      if (!image.corrupt) await output.undo();
       throw error;
     }
     this.#store.allocator.reset();
@@ -258,26 +260,6 @@ export class Qcow2Snapshots implements InternalSnapshots {
     const offset = await next.take(Math.ceil(bytes.length / image.clusterSize));
     await output.addTable(offset, bytes);
     return offset;
-  }
-}
-
-/** Where it may have failed halfway the header gets its old fields again. */
-async function switchHeader(image: Qcow2Image, patch: HeaderPatch): Promise<void> {
-  const old: HeaderPatch = {
-    size: image.size,
-    l1Offset: image.l1Offset,
-    l1Entries: image.l1.length / 8,
-    refcountTableOffset: image.refcountTableOffset,
-    refcountTableClusters: image.refcountTable.length / image.clusterSize,
-    nbSnapshots: image.snapshots.snapshots.length,
-    snapshotsOffset: image.snapshots.offset,
-  };
-  try {
-    await image.structures.patchHeader(patch);
-    await image.sync();
-  } catch (error) {
-    await image.structures.patchHeader(old).catch(() => undefined);
-    throw error;
   }
 }
 

@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: Apache-2.0
+// One sync of the image file fails, for each that an operation makes, and the file goes on (as one
+// behind a network does). Whatever the operation says, later writes are in the image that is found
+// when it is opened again, which has no errors.
+import { describe, expect, it } from 'vitest';
+import { BlockError } from '../../src/base/index.js';
+import { writeRequest } from '../../src/block/index.js';
+import { MemoryHost } from '../../src/host/index.js';
+import { checkOn } from '../helpers/qcow2-check.js';
+import { createOn } from '../helpers/qcow2-create.js';
+import { openOn } from '../helpers/qcow2-node.js';
+import type { OpenedImage } from '../helpers/qcow2-node.js';
+
+const CLUSTER = 512;
+const SIZE = 256 * CLUSTER;
+const RESIZE = { preallocation: 'off', exact: false } as const;
+const DATE = { dateSeconds: 1, dateNanoseconds: 0, vmClockSeconds: 0, vmClockNanoseconds: 0 };
+
+type Operation = (image: OpenedImage) => Promise<unknown>;
+
+const first = ({ node }: OpenedImage) => node.internalSnapshots.list()[0] ?? { id: '', name: '' };
+
+const OPERATIONS: Readonly<Record<string, Operation>> = {
+  grow: ({ node }) => node.truncate(2 * SIZE, RESIZE),
+  shrink: ({ node }) => node.truncate(SIZE / 2, RESIZE),
+  'make a snapshot': ({ node }) => node.internalSnapshots.create({ ...DATE, name: 'b' }),
+  'apply a snapshot': (image) => image.node.internalSnapshots.apply(first(image)),
+  'remove a snapshot': (image) => image.node.internalSnapshots.remove(first(image)),
+  'widen refcounts': ({ node }) => node.amend({ refcount_bits: 64 }, { resize: async () => {} }),
+  'become older': ({ node }) => node.amend({ compat: '0.10' }, { resize: async () => {} }),
+};
+
+async function put(image: OpenedImage, offset: number, fill: number): Promise<void> {
+  await image.node.write(writeRequest(offset, new Uint8Array(9 * CLUSTER).fill(fill)));
+}
+
+/** Gives whether the operation made so many syncs. */
+async function failSync(operation: Operation, nth: number): Promise<boolean> {
+  const host = new MemoryHost();
+  await createOn(host, '/image', { size: SIZE, 'cluster-size': CLUSTER });
+  const image = await openOn(host, '/image');
+  await put(image, 0, 1);
+  await image.node.internalSnapshots.create({ ...DATE, name: 'a' });
+  await put(image, 70 * CLUSTER, 2);
+  await image.node.flush();
+  const below = image.node.image.file;
+  const flush = below.flush.bind(below);
+  let left = nth;
+  below.flush = () => {
+    left -= 1;
+    return left === 0 ? Promise.reject(new BlockError('io', 'flush failed')) : flush();
+  };
+  await operation(image).catch((error: unknown) => {
+    if (!(error instanceof BlockError)) throw error;
+  });
+  const reached = left <= 0;
+  left = 0;
+  await put(image, 3 * CLUSTER, 3);
+  await put(image, 100 * CLUSTER, 4);
+  await image.node.flush();
+  const { length } = image.node;
+  const seen = await image.read(0, length);
+  await image.node.close();
+  const result = await checkOn(host, '/image');
+  expect(result, result.messages.join('; ')).toMatchObject({ corruptions: 0, checkErrors: 0 });
+  const again = await openOn(host, '/image');
+  expect(again.node.length).toBe(length);
+  expect(Buffer.compare(await again.read(0, length), seen)).toBe(0);
+  return reached;
+}
+
+describe('a qcow2 image whose file fails to sync once', () => {
+  for (const [name, operation] of Object.entries(OPERATIONS)) {
+    it(`keeps what is written after: ${name}`, async () => {
+      for (let nth = 1; await failSync(operation, nth); nth += 1);
+    });
+  }
+});
