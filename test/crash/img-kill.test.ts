@@ -82,14 +82,15 @@ async function runKilled(cwd: string, words: readonly string[], events: number):
   expect(signal ?? status).toBe(signal === null ? 0 : 'SIGKILL');
 }
 
-function requireSound(cwd: string, features: Features): void {
-  const check = (...more: readonly string[]): number | null =>
-    runIn(cwd, [peer('qemu-img') ?? '', 'check', '-q', ...more, '-f', 'qcow2', 'top']).status;
+function requireSound(cwd: string, isLazy: boolean): void {
   const bytes = readFileSync(join(cwd, 'top'));
   const isDirty = bytes.readUInt32BE(4) >= 3 && (bytes.readUInt8(79) & 1) !== 0;
-  expect(isDirty && features.lazy !== true).toBe(false);
-  if (isDirty) expect(check('-r', 'all')).toBe(0);
-  expect(SOUND).toContain(check());
+  expect(isDirty && !isLazy).toBe(false);
+  // The reference's own repair may drop the snapshots of a sound image.
+  const repair = [process.execPath, PROGRAM, 'img', 'check', '-q', '-r', 'all', 'top'];
+  if (isDirty) expect(runIn(cwd, repair).status).toBe(0);
+  const check = runIn(cwd, [peer('qemu-img') ?? '', 'check', '-q', '-f', 'qcow2', 'top']);
+  expect(SOUND, check.out).toContain(check.status);
 }
 
 const isPossible = peer('qemu-img') !== null && peer('qemu-io') !== null;
@@ -111,7 +112,7 @@ describe('img killed at any of its writes', () => {
         cpSync(first, cwd, { recursive: true });
         await runKilled(cwd, wordsOf(line), 1 + random.below(MOST_EVENTS));
         const view = viewOf(cwd);
-        requireSound(cwd, features);
+        requireSound(cwd, features.lazy === true || line.includes('lazy'));
         expect(viewOf(cwd).equals(view)).toBe(true);
         const again = runIn(cwd, [process.execPath, PROGRAM, 'img', ...wordsOf(line)]);
         const after = verb.changes === true ? viewOf(cwd) : before;

@@ -146,6 +146,7 @@ describe('command lines of img, the power cut at every write', () => {
   const sample = VERB_CASES.filter((_, index) => isCampaign || index % 7 === 3);
 
   it.each(sample)('$line on an image with $name', async ({ line, features, verb, seed }) => {
+    const lazy = features.lazy === true || line.includes('lazy');
     await forEachSeed(isCampaign ? [seed, seed + 50] : [seed], async (each) => {
       const stage = new FeatureStage(features, each);
       await stage.makeChain(SIZE);
@@ -157,7 +158,7 @@ describe('command lines of img, the power cut at every write', () => {
       const late = await snapshotViews(stage.disk.durable(), '/top');
       for (const [index, host] of survivors.entries()) {
         const where = `cut ${index} of ${survivors.length}`;
-        const view = await viewAfter(host, '/top', { lazy: features.lazy === true });
+        const view = await viewAfter(host, '/top', { lazy });
         const isOld = firstDifference(view, before) === -1;
         expect([isOld, firstDifference(view, after) === -1], where).toContain(true);
         // A snapshot shows what commit writes to the backing file where it has nothing.

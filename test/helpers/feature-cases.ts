@@ -82,6 +82,19 @@ const VERBS: readonly Verb[] = [
   { line: 'bitmap --remove /top b0', isRefused: ({ bitmap }) => bitmap !== true },
   { line: 'bitmap --clear --disable /top b0', isRefused: ({ bitmap }) => bitmap !== true },
   { line: 'bitmap --add --merge b0 /top b1', isRefused: ({ bitmap }) => bitmap !== true },
+  { line: 'amend -o compat=1.1,refcount_bits=32 /top' },
+  {
+    line: 'amend -o refcount_bits=4,lazy_refcounts=on /top',
+    isRefused: ({ options }) => options.includes('0.10'),
+  },
+  {
+    line: 'amend -o compat=0.10 /top',
+    isRefused: ({ options, bitmap, dataFile, snapshot }) =>
+      bitmap === true ||
+      dataFile === true ||
+      snapshot === true ||
+      /extended|zstd|bits/.test(options),
+  },
   { line: 'check -q -r all /top' },
 ];
 
