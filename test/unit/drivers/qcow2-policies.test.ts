@@ -62,6 +62,17 @@ describe('cache sizes', () => {
     cache.cleaned(anew, anew.version);
     expect(cache.dirtyCount).toBe(0);
   });
+
+  it('a table that takes the place of one being read is not replaced by what was read', async () => {
+    let filled: () => void = () => undefined;
+    const fill = (): Promise<void> => new Promise((resolve) => (filled = resolve));
+    const cache = new TableCache({ tableBytes: 512, cacheBytes: 4096, fill });
+    const loading = cache.load(512);
+    const anew = cache.add(512);
+    filled();
+    expect(await loading).toBe(anew);
+    expect(cache.peek(512)).toBe(anew);
+  });
 });
 
 describe('the clean interval', () => {
