@@ -16,6 +16,7 @@ const CLUSTER = 512;
 const SIZE = 256 * CLUSTER;
 const RESIZE = { preallocation: 'off', exact: false } as const;
 const DATE = { dateSeconds: 1, dateNanoseconds: 0, vmClockSeconds: 0, vmClockNanoseconds: 0 };
+const AMENDING = { force: false, resize: () => Promise.resolve() };
 
 type Operation = (image: OpenedImage) => Promise<unknown>;
 
@@ -27,8 +28,8 @@ const OPERATIONS: Readonly<Record<string, Operation>> = {
   'make a snapshot': ({ node }) => node.internalSnapshots.create({ ...DATE, name: 'b' }),
   'apply a snapshot': (image) => image.node.internalSnapshots.apply(first(image)),
   'remove a snapshot': (image) => image.node.internalSnapshots.remove(first(image)),
-  'widen refcounts': ({ node }) => node.amend({ refcount_bits: 64 }, { resize: async () => {} }),
-  'become older': ({ node }) => node.amend({ compat: '0.10' }, { resize: async () => {} }),
+  'widen refcounts': ({ node }) => node.amend({ refcount_bits: 64 }, AMENDING),
+  'become older': ({ node }) => node.amend({ compat: '0.10' }, AMENDING),
 };
 
 async function put(image: OpenedImage, offset: number, fill: number): Promise<void> {

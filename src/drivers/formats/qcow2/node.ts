@@ -80,6 +80,7 @@ export class Qcow2Node implements DriverNode {
   #closed = false;
   /** Due before the first change: the header still says what only a reader may believe. */
   #beforeChange: (() => Promise<void>) | null = null;
+  #becoming: Promise<void> | null = null;
   /** What belongs to it once, beside marking the bitmaps. */
   #dueOnce: (() => Promise<void>) | null = null;
   #bitmaps: PersistentBitmaps | null = null;
@@ -335,7 +336,15 @@ export class Qcow2Node implements DriverNode {
     return this.#reopen(this, context, options as Qcow2Options);
   }
 
-  async becameWritable(): Promise<void> {
+  /** Once for all who ask meanwhile: it may read the whole image anew. */
+  becameWritable(): Promise<void> {
+    this.#becoming ??= this.#becomeWritable().finally(() => {
+      this.#becoming = null;
+    });
+    return this.#becoming;
+  }
+
+  async #becomeWritable(): Promise<void> {
     await this.#beforeChange?.();
     this.#beforeChange = null;
   }

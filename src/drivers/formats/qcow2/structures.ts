@@ -83,9 +83,9 @@ export class Qcow2Structures implements Structures {
       const autoclearFeatures = withoutBits(before, this.autoclearLeft());
       const fields = { ...this.#header.fields, autoclearFeatures };
       await this.#file.node.write(writeRequest(0, encodeHeaderFields(fields)));
+      await this.#file.node.flush();
       this.#header = { ...this.#header, fields };
     });
-    await this.#file.node.flush();
   }
 
   /** Autoclear bits that are not kept true: all but those of bitmaps or a data file there. */
