@@ -12,6 +12,7 @@ import { peer } from '../helpers/peers.js';
 
 const MIB = 1024 * 1024;
 const reference = peer('qemu-img');
+const qemuIo = peer('qemu-io');
 let folder = '';
 
 const server = new CommandServer();
@@ -44,6 +45,10 @@ function allocation(image: string): readonly string[] {
     else runs.push({ kind, length });
   }
   return runs.map(({ kind, length }) => `${kind} ${length}`);
+}
+
+function writeStale(image: string): void {
+  runIn(folder, [qemuIo ?? '', '-c', 'write 7M 64k', image]);
 }
 
 function sparse(name: string, size: number, seed: number): void {
@@ -104,6 +109,23 @@ describe.skipIf(reference === null)('convert beside the real one', () => {
       });
     }
   }
+
+  it.skipIf(qemuIo === null)('leaves nothing of what an older overlay shows', () => {
+    sparse('other.raw', 6 * MIB, 4);
+    const linked = ['-B', 'base.qcow2', '-F', 'qcow2'];
+    const ways = [
+      ['other.raw', 'raw', 'top.qcow2', []],
+      ['base.qcow2', 'qcow2', 'empty.qcow2', linked],
+    ] as const;
+    for (const [base, format, source, flags] of ways) {
+      const size = source === 'top.qcow2' ? '6M' : '8M';
+      theirs('create', '-f', 'qcow2', '-F', format, '-b', base, 'older', size);
+      if (flags.length > 0) writeStale('older');
+      const convert = ['convert', '-n', ...flags, '-O', 'qcow2', source, 'older'];
+      expect(ours(...convert)).toEqual({ status: 0, stdout: '', stderr: '' });
+      expect(theirs('compare', source, 'older').stdout).toBe('Images are identical.\n');
+    }
+  });
 
   it('names the first failure when later sources are read already', () => {
     const { status, stderr } = ours('convert', 'even.raw', 'gone.raw', 'x');

@@ -229,4 +229,33 @@ describe('a write with subclusters', () => {
     const result = await checkBytes(host.fileContents('/image'));
     expect(result).toMatchObject({ corruptions: 0, leaks: 0 });
   });
+
+  it('never fills a subcluster that is data already, where others write in place', async () => {
+    const { host, image } = await extended(4 * CLUSTER);
+    const sector = (value: number) => new Uint8Array(512).fill(value);
+    await image.node.write(writeRequest(SUBCLUSTER, new Uint8Array(SUBCLUSTER).fill(1)));
+    const file = image.node.image.file as unknown as { write(request: Request): unknown };
+    const write = file.write.bind(file);
+    let release = (): void => undefined;
+    const gate = new Promise<void>((resolve) => {
+      release = resolve;
+    });
+    const held = (request: Request) => {
+      Object.defineProperty(file, 'write', { value: write });
+      return gate.then(() => write(request));
+    };
+    Object.defineProperty(file, 'write', { configurable: true, writable: true, value: held });
+    const both = new Uint8Array(1024).fill(2);
+    const first = image.node.write(writeRequest(SUBCLUSTER - 512, both));
+    await image.node.write(writeRequest(SUBCLUSTER + 1024, sector(3)));
+    release();
+    await first;
+    const now = new Uint8Array(CLUSTER);
+    now.fill(1, SUBCLUSTER, 2 * SUBCLUSTER);
+    now.fill(2, SUBCLUSTER - 512, SUBCLUSTER + 512);
+    now.fill(3, SUBCLUSTER + 1024, SUBCLUSTER + 1536);
+    expect(Buffer.compare(await image.read(0, CLUSTER), now)).toBe(0);
+    await image.node.close();
+    expect(await checkBytes(host.fileContents('/image'))).toMatchObject({ leaks: 0 });
+  });
 });

@@ -33,6 +33,8 @@ export interface CopyRequest {
   readonly targetIsZero: boolean;
   /** The target's backing file stands for the source's: only the top layer is copied. */
   readonly overlay: boolean;
+  /** The target was made for this: nothing was ever written to it. */
+  readonly fresh: boolean;
   /** Bytes per second; 0 = no limit. */
   readonly speed: number;
   readonly inFlight: number | null;
@@ -101,7 +103,8 @@ async function copyTopLayer(
 ): Promise<CopyFailure | null> {
   const top = skipFilters(source);
   const { unit } = session.spec;
-  const targetBacking = request.target.node.backing?.length ?? 0;
+  // Past the end of its backing file a new overlay reads as zeroes, an older one as what it holds.
+  const zeroedTo = request.fresh ? (request.target.node.backing?.length ?? 0) : request.length;
   const running = new Running(request.inFlight ?? DEFAULT_IN_FLIGHT, request);
   let copiedTo = 0;
   for (let offset = 0; offset < request.length && (await running.mayGoOn()); ) {
@@ -113,7 +116,7 @@ async function copyTopLayer(
       const start = Math.max(copiedTo, offset - (offset % unit));
       copiedTo = Math.min(request.length, Math.ceil(end / unit) * unit);
       if (copiedTo > start) running.add(session.copy(start, copiedTo - start), status.length);
-    } else if (readsAsZero(status, top, offset) && offset < targetBacking) {
+    } else if (readsAsZero(status, top, offset) && offset < zeroedTo) {
       // Part of a cluster only after what is being copied into it, and before what will be.
       const isWhole = offset % unit === 0 && status.length % unit === 0;
       if (!isWhole) await running.end();

@@ -112,7 +112,10 @@ export class Writer implements Stepper<Source> {
       if (taken instanceof Promise) return taken;
       run = taken;
     }
-    const end = Math.min(offset + length, (first + run.clusters) * clusterSize);
+    // In a place of ours the data that follows is written by others meanwhile, without a lock: to
+    // fill up a subcluster of that would undo their writes.
+    const most = reused ? reach : length;
+    const end = Math.min(offset + most, (first + run.clusters) * clusterSize);
     this.stepLength = end - offset;
     image.l2.pin(table);
     return this.#perform({
@@ -179,7 +182,9 @@ export class Writer implements Stepper<Source> {
 
   /** A data file is no longer than the image: nothing is written past the end of that. */
   #clipped(piece: Piece): Piece {
-    const end = Math.min(piece.end, this.#image.size);
+    // What is written itself may lie beyond: the image is about to grow.
+    const least = Math.max(this.#image.size, piece.offset + piece.data.length);
+    const end = Math.min(piece.end, least);
     return end === piece.end ? piece : { ...piece, end };
   }
 
