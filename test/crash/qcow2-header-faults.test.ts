@@ -6,6 +6,7 @@
 import { describe, expect, it } from 'vitest';
 import { BlockError } from '../../src/base/index.js';
 import { writeRequest } from '../../src/block/index.js';
+import { OVERLAP_MODES } from '../../src/drivers/formats/qcow2/metadata/index.js';
 import { MemoryHost } from '../../src/host/index.js';
 import { checkOn } from '../helpers/qcow2-check.js';
 import { createOn } from '../helpers/qcow2-create.js';
@@ -82,6 +83,41 @@ async function failSync(
   await again.node.close();
   return reached;
 }
+
+/** Gives whether the snapshot was made although the `nth` read of the file failed, if it did. */
+async function failRead(nth: number): Promise<'refused' | 'made' | 'not reached'> {
+  const host = new MemoryHost();
+  await createOn(host, '/image', { size: SIZE, 'cluster-size': CLUSTER });
+  const image = await openOn(host, '/image');
+  await put(image, 0, 1);
+  const all = image.node.internalSnapshots;
+  await all.create({ ...DATE, name: 'a' });
+  await put(image, 70 * CLUSTER, 2);
+  image.node.image.setPolicies({ ...image.node.image.policies, guarded: OVERLAP_MODES.all });
+  const below = image.node.image.file;
+  const read = below.read.bind(below);
+  let count = 0;
+  below.read = (request) => {
+    count += 1;
+    if (count === nth) throw new BlockError('io', 'read failed');
+    return read(request);
+  };
+  const failure = await all.create({ ...DATE, name: 'b' }).then(() => null, (error) => error);
+  below.read = read;
+  expect(all.list().map(({ name }) => name)).toEqual(failure === null ? ['a', 'b'] : ['a']);
+  await image.node.close();
+  expect(await checkOn(host, '/image')).toMatchObject({ corruptions: 0, leaks: 0 });
+  if (count < nth) return 'not reached';
+  return failure === null ? 'made' : 'refused';
+}
+
+describe('a snapshot of an image whose file cannot be read once', () => {
+  it('is listed unless it is refused', async () => {
+    const found = new Set<string>();
+    for (let nth = 1; !found.has('not reached'); nth += 1) found.add(await failRead(nth));
+    expect(found).toContain('made');
+  });
+});
 
 describe('a qcow2 image whose file fails to sync once', () => {
   for (const [name, operation] of Object.entries(OPERATIONS)) {

@@ -204,7 +204,7 @@ export class Qcow2Snapshots implements InternalSnapshots {
     this.#store.allocator.reset();
     image.freedCount += 1;
     this.#hooks.changed();
-    await guardInactiveL2(image, image.policies.guarded);
+    await guardAnew(image);
     if (image.policies.passDiscardSnapshot) await punch(image, next);
   }
 
@@ -260,6 +260,16 @@ export class Qcow2Snapshots implements InternalSnapshots {
     const offset = await next.take(Math.ceil(bytes.length / image.clusterSize));
     await output.addTable(offset, bytes);
     return offset;
+  }
+}
+
+/** The switch is done: where the tables cannot be read they are not guarded until a reopen. */
+async function guardAnew(image: Qcow2Image): Promise<void> {
+  try {
+    await guardInactiveL2(image, image.policies.guarded);
+  } catch (error) {
+    if (!(error instanceof BlockError)) throw error;
+    image.overlaps.setInactiveL2(new Float64Array(0));
   }
 }
 
