@@ -29,9 +29,11 @@ const settings: fc.Arbitrary<Setting> = fc.record({
   seed: fc.nat(),
 });
 
+type Work = (request: Request) => unknown;
+
 /** The file does what it is told at some time between the call and its answer. */
 function makeLate({ node }: OpenedImage, random: SeededRandom): void {
-  const file = node.image.file as unknown as Record<'read' | 'write', (request: Request) => unknown>;
+  const file = node.image.file as unknown as Record<'read' | 'write', Work>;
   const wait = async (): Promise<void> => {
     for (let turns = random.below(40); turns > 0; turns -= 1) await Promise.resolve();
   };
