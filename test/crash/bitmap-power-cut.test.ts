@@ -5,7 +5,7 @@
 
 import { describe, expect, it } from 'vitest';
 
-import { SeededRandom } from '../../src/base/index.js';
+import { BlockError, SeededRandom } from '../../src/base/index.js';
 import type { JsonObject } from '../../src/base/index.js';
 import { bitmapsOf, writeRequest } from '../../src/block/index.js';
 import type { Node } from '../../src/block/index.js';
@@ -115,6 +115,20 @@ class Stage {
     await node.flush();
     await user.detach();
   }
+
+  /** A reopen to read-only within which one sync fails; gives whether it failed by that. */
+  async failReopen(nth: number): Promise<boolean> {
+    const below = this.#engine.graph.require('n').children.get('file')?.node as Node;
+    const flush = below.flush.bind(below);
+    let left = nth;
+    below.flush = () => {
+      left -= 1;
+      return left === 0 ? Promise.reject(new BlockError('io', 'flush failed')) : flush();
+    };
+    const failure = await this.run(reopen(true)).catch((error: unknown) => error);
+    below.flush = flush;
+    return failure !== undefined;
+  }
 }
 
 /** Bytes that differ from `base` and are clean in a bitmap that is trusted and records. */
@@ -159,4 +173,19 @@ describe('a power cut at any write never leaves a bitmap that says too little', 
       }),
     );
   }
+
+  it('a reopen to read-only that fails to sync once, and a write after it', async () => {
+    for (let nth = 1; ; nth += 1) {
+      const stage = new Stage(nth);
+      await stage.start({});
+      await stage.run(add);
+      await stage.run([4, 3]);
+      if (!(await stage.failReopen(nth))) break;
+      await stage.run([9, 1]);
+      await judge(stage.disk.durable(), stage.base);
+      for (const cut of stage.cuts.splice(0)) await judge(cut, stage.base);
+      await stage.run(close);
+      await judge(stage.disk, stage.base);
+    }
+  });
 });

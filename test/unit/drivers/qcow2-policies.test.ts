@@ -2,6 +2,7 @@
 // Cache sizes and the interval of giving up tables, on an image in memory.
 import { describe, expect, it } from 'vitest';
 
+import { BlockError } from '../../../src/base/index.js';
 import type { ManualClock } from '../../../src/base/index.js';
 import { readRequest, writeRequest } from '../../../src/block/index.js';
 import { geometryOf } from '../../../src/drivers/formats/qcow2/layout.js';
@@ -61,6 +62,41 @@ describe('cache sizes', () => {
     const anew = cache.add(512);
     cache.cleaned(anew, anew.version);
     expect(cache.dirtyCount).toBe(0);
+  });
+
+  it('a table in the place of one being read is not replaced by what was read', async () => {
+    let filled: () => void = () => undefined;
+    const fill = (): Promise<void> => new Promise((resolve) => (filled = resolve));
+    const cache = new TableCache({ tableBytes: 512, cacheBytes: 4096, fill });
+    const loading = cache.load(512);
+    const anew = cache.add(512);
+    filled();
+    expect(await loading).toBe(anew);
+    expect(cache.peek(512)).toBe(anew);
+  });
+});
+
+describe('what is due before the first change', () => {
+  it('is done once for writes that come together, and again after a failure', async () => {
+    const host = new MemoryHost();
+    await createOn(host, '/image', { size: MIB });
+    const { node } = await openOn(host, '/image', null);
+    const outcomes = ['fails', 'ends'];
+    let ended = 0;
+    node.makeDue(async () => {
+      const outcome = outcomes.shift();
+      await Promise.resolve();
+      if (outcome !== 'ends') throw new BlockError('io', 'not now');
+      ended += 1;
+    });
+    const both = () =>
+      Promise.allSettled(
+        [0, 512].map((at) => node.write(writeRequest(at, new Uint8Array(512).fill(1)))),
+      );
+    expect((await both()).map(({ status }) => status)).toEqual(['rejected', 'rejected']);
+    expect((await both()).map(({ status }) => status)).toEqual(['fulfilled', 'fulfilled']);
+    expect(ended).toBe(1);
+    await node.close();
   });
 });
 

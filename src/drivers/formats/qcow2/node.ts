@@ -44,7 +44,14 @@ import {
   Writer,
 } from './data/index.js';
 import { l1EntriesFor } from './layout.js';
-import { clearEntries, emptyImage, growL1, MetadataStore, shrinkImage } from './metadata/index.js';
+import {
+  clearEntries,
+  emptyImage,
+  growL1,
+  MetadataStore,
+  shrinkImage,
+  switchHeader,
+} from './metadata/index.js';
 import type { ImageOptions, Qcow2Image } from './metadata/index.js';
 import type { Qcow2Options } from './options.js';
 import { policiesOf } from './policies.js';
@@ -73,6 +80,7 @@ export class Qcow2Node implements DriverNode {
   #closed = false;
   /** Due before the first change: the header still says what only a reader may believe. */
   #beforeChange: (() => Promise<void>) | null = null;
+  #becoming: Promise<void> | null = null;
   /** What belongs to it once, beside marking the bitmaps. */
   #dueOnce: (() => Promise<void>) | null = null;
   #bitmaps: PersistentBitmaps | null = null;
@@ -251,8 +259,7 @@ export class Qcow2Node implements DriverNode {
       await preallocate(this.#store, { offset, end: size, mode: preallocation });
     }
     await this.#store.flusher.flush(true);
-    await image.structures.patchHeader({ size });
-    await image.sync();
+    await switchHeader(image, { size });
     image.size = size;
   }
 
@@ -329,7 +336,15 @@ export class Qcow2Node implements DriverNode {
     return this.#reopen(this, context, options as Qcow2Options);
   }
 
-  async becameWritable(): Promise<void> {
+  /** Once for all who ask meanwhile: it may read the whole image anew. */
+  becameWritable(): Promise<void> {
+    this.#becoming ??= this.#becomeWritable().finally(() => {
+      this.#becoming = null;
+    });
+    return this.#becoming;
+  }
+
+  async #becomeWritable(): Promise<void> {
     await this.#beforeChange?.();
     this.#beforeChange = null;
   }

@@ -46,6 +46,7 @@ import {
   DIRTY_BIT,
   LAZY_REFCOUNTS_BIT,
   RAW_DATA_FILE_BIT,
+  SECTOR_SIZE,
 } from './layout.js';
 import type { DataFileChange, HeaderPatch, Structures, TopTables } from './metadata/index.js';
 import { readSnapshotTable } from './snapshot-table.js';
@@ -82,9 +83,9 @@ export class Qcow2Structures implements Structures {
       const autoclearFeatures = withoutBits(before, this.autoclearLeft());
       const fields = { ...this.#header.fields, autoclearFeatures };
       await this.#file.node.write(writeRequest(0, encodeHeaderFields(fields)));
+      await this.#file.node.flush();
       this.#header = { ...this.#header, fields };
     });
-    await this.#file.node.flush();
   }
 
   /** Autoclear bits that are not kept true: all but those of bitmaps or a data file there. */
@@ -157,11 +158,22 @@ export class Qcow2Structures implements Structures {
       try {
         await this.#file.node.flush();
       } catch (error) {
-        // Either link may be found later; nothing more is written to a file that failed to sync.
         this.#header = before;
+        await this.#putBack(cluster0.subarray(0, SECTOR_SIZE));
         throw error;
       }
     });
+  }
+
+  /** The first sector as it was: as long as the file takes writes, it is what memory says. */
+  async #putBack(sector: Uint8Array): Promise<void> {
+    const { node } = this.#file;
+    try {
+      await node.write(writeRequest(0, sector));
+      await node.flush();
+    } catch (error) {
+      if (!(error instanceof BlockError)) throw error;
+    }
   }
 
   check(repair: 'none' | 'leaks' | 'all'): Promise<CheckResult> {

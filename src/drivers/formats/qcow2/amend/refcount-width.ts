@@ -8,7 +8,7 @@
 import { BlockError } from '../../../../base/index.js';
 import { rebuildRefcounts, ReferenceCounts } from '../check/index.js';
 import { geometryOf } from '../layout.js';
-import { readRefcount } from '../metadata/index.js';
+import { readRefcount, switchHeader } from '../metadata/index.js';
 import type { MetadataStore, Qcow2Image } from '../metadata/index.js';
 import type { AmendWork } from './work.js';
 
@@ -21,7 +21,13 @@ export async function changeRefcountWidth(
   const { flusher } = store;
   await flusher.settle();
   await flusher.exclusive(() => switchWidth(store, order, work));
-  await store.reload();
+  try {
+    await store.reload();
+  } catch (error) {
+    // The tables in memory are of the old width.
+    store.image.giveUp();
+    throw error;
+  }
 }
 
 async function switchWidth(
@@ -34,20 +40,17 @@ async function switchWidth(
   const geometry = { ...image.geometry, ...geometryOf(clusterBits, order, l2EntryBytes === 16) };
   const { references, structures } = await presentCounts(store, geometry.maxRefcount, work);
   const { length } = image.file;
-  let named = false;
   try {
     await rebuildRefcounts({
       file: { node: image.file },
       header: { ...image.structures.header, geometry },
       references,
       structures,
-      patch(fields) {
-        named = true;
-        return image.structures.patchHeader({ ...fields, refcountOrder: order });
-      },
+      patch: (fields) => switchHeader(image, { ...fields, refcountOrder: order }),
     });
   } catch (error) {
-    if (!named) await shorten(image, length);
+    // Where the header may name what was written, it stays.
+    if (!image.corrupt) await shorten(image, length);
     throw error;
   }
   image.geometry = geometry;

@@ -51,6 +51,12 @@ export interface BitmapsHeader {
   change(place: BitmapsPlace | null): Promise<void>;
 }
 
+interface PlacedDirectory {
+  readonly place: BitmapsPlace;
+  readonly entries: readonly BitmapEntry[];
+  readonly directory: Uint8Array;
+}
+
 export interface PersistentOptions {
   readonly store: MetadataStore;
   /** The node that the image serves: its bitmaps are those that are stored. */
@@ -66,6 +72,8 @@ export class PersistentBitmaps implements BitmapStore {
   /** As on disk. */
   #entries: readonly BitmapEntry[] = [];
   #directory: Uint8Array = new Uint8Array(0);
+  /** One that a failed change of the header may have named all the same. */
+  #doubtful: PlacedDirectory | null = null;
   /** Due before the directory changes, as before any change of the image. */
   beforeChange: () => Promise<void> = () => Promise.resolve();
 
@@ -85,7 +93,7 @@ export class PersistentBitmaps implements BitmapStore {
 
   /** Whether some bitmap on disk would be trusted although the image can change. */
   get isTrusted(): boolean {
-    return this.#entries.some((entry) => !isInUse(entry));
+    return this.#doubtful !== null || someTrusted(this.#entries);
   }
 
   /**
@@ -147,8 +155,18 @@ export class PersistentBitmaps implements BitmapStore {
   }
 
   async #mark(): Promise<void> {
+    const doubtful = this.#doubtful;
+    if (doubtful !== null) await this.#markAt(doubtful);
+    this.#doubtful = null;
     const place = this.#header.place;
-    if (place === null || !this.isTrusted) return;
+    if (place === null || !someTrusted(this.#entries)) return;
+    const entries = this.#entries;
+    this.#directory = await this.#markAt({ place, entries, directory: this.#directory });
+    this.#entries = entries.map((entry) => ({ ...entry, flags: entry.flags | BitmapFlag.inUse }));
+  }
+
+  /** Gives the bytes of the directory as they are on disk then. */
+  async #markAt({ place, entries, directory: before }: PlacedDirectory): Promise<Uint8Array> {
     const { image } = this.#store;
     image.assertWritable();
     const hit = image.overlaps.hitBesideBitmaps(place.offset, place.size);
@@ -156,9 +174,9 @@ export class PersistentBitmaps implements BitmapStore {
       const { offset, size: length } = place;
       throw image.overlapError(hit, 'bitmap directory', { offset, length });
     }
-    const directory = this.#directory.slice();
+    const directory = before.slice();
     const sectors = new Set<number>();
-    for (const offset of flagOffsets(this.#entries)) {
+    for (const offset of flagOffsets(entries)) {
       const last = offset + 3;
       const flags = directory[last] ?? 0;
       if ((flags & BitmapFlag.inUse) !== 0) continue;
@@ -170,11 +188,7 @@ export class PersistentBitmaps implements BitmapStore {
       await image.writeFile(place.offset + start, directory.subarray(start, start + SECTOR_SIZE));
     }
     await image.sync();
-    this.#directory = directory;
-    this.#entries = this.#entries.map((entry) => ({
-      ...entry,
-      flags: entry.flags | BitmapFlag.inUse,
-    }));
+    return directory;
   }
 
   /** The node's own are read-only as long as its image is. */
@@ -243,7 +257,8 @@ export class PersistentBitmaps implements BitmapStore {
     const freed: Runs = [];
     try {
       for (const entry of this.#entries) {
-        if (!kept.has(entry.tableOffset)) freed.push(...(await clustersOf(this.#store, entry)));
+        if (kept.has(entry.tableOffset)) continue;
+        for (const run of await clustersOf(this.#store, entry)) freed.push(run);
       }
       if (entries.length > 0) {
         requireDirectory(entries.length, directory.length);
@@ -256,7 +271,13 @@ export class PersistentBitmaps implements BitmapStore {
       throw error;
     }
     // From here on it is not known which of the two a failure leaves: neither is given back.
-    await this.#header.change(place);
+    try {
+      await this.#header.change(place);
+    } catch (error) {
+      if (place !== null && someTrusted(entries)) this.#doubtful = { place, entries, directory };
+      throw error;
+    }
+    this.#doubtful = null;
     this.#entries = entries;
     this.#directory = directory;
     image.overlaps.setBitmapDirectory(place);
@@ -337,6 +358,10 @@ export class PersistentBitmaps implements BitmapStore {
       if (bitmap !== null) checkBitmapUsable(bitmap, 'change');
     }
   }
+}
+
+function someTrusted(entries: readonly BitmapEntry[]): boolean {
+  return entries.some((entry) => !isInUse(entry));
 }
 
 function requireDirectory(count: number, bytes: number): void {

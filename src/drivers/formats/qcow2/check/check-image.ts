@@ -156,7 +156,10 @@ class Check {
     findings.say(() => 'Rebuilding refcount structure');
     const { file, header } = this.#subject;
     const { references, refcountStructures: structures } = this.#regions;
-    const patch = (fields: HeaderPatch): Promise<void> => repair.patch(fields);
+    const patch = async (fields: HeaderPatch): Promise<void> => {
+      await repair.patch(fields);
+      await file.node.flush();
+    };
     const { table } = await rebuildRefcounts({ file, header, references, structures, patch });
     this.#onDisk = new RefcountsOnDisk(file, header, table);
     for (const cluster of [...structures.keys()].toSorted((a, b) => a - b)) {

@@ -19,6 +19,7 @@ export interface RebuildRequest {
   readonly references: ReferenceCounts;
   /** References of the old refcount table and its blocks, which count no more. */
   readonly structures: ReadonlyMap<number, number>;
+  /** Durable when it resolves. */
   patch(patch: HeaderPatch): Promise<void>;
 }
 
@@ -54,7 +55,6 @@ export async function rebuildRefcounts(request: RebuildRequest): Promise<Rebuilt
   await file.node.write(writeRequest(offset, table));
   await file.node.flush();
   await request.patch({ refcountTableOffset: offset, refcountTableClusters: tableClusters });
-  await file.node.flush();
   return { offset, table };
 }
 

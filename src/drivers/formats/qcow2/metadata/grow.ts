@@ -13,6 +13,7 @@ import type { Flusher } from './flush.js';
 import type { Qcow2Image } from './image.js';
 import { writeRefcount } from './refcounts.js';
 import type { Refcounts } from './refcounts.js';
+import { switchHeader } from './switch-header.js';
 import { Table } from './table-cache.js';
 
 export interface GrowContext {
@@ -103,11 +104,10 @@ async function switchRefcountTable(context: GrowContext, plan: RefcountTablePlan
   await image.writeFile(plan.tableOffset, plan.table);
   await image.sync();
   await image.point('refblock_alloc_switch_table');
-  await image.structures.patchHeader({
+  await switchHeader(image, {
     refcountTableOffset: plan.tableOffset,
     refcountTableClusters: plan.tableClusters,
   });
-  await image.sync();
   const old = { offset: image.refcountTableOffset, table: image.refcountTable };
   const added = entriesAdded(old.table, plan.table);
   plan.table.set(old.table);
@@ -159,12 +159,11 @@ export async function growL1(context: GrowContext, entries: number): Promise<voi
   try {
     // L2 tables and refcounts that the new L1 names are durable before it is written.
     await context.flusher.flush(true);
+    await context.flusher.exclusive(() => switchL1(context, { offset, clusters, entries }));
   } catch (error) {
-    context.refcounts.undo(offset, clusters);
+    if (!image.corrupt) context.refcounts.undo(offset, clusters);
     throw error;
   }
-  // From here a failure leaks the new table: the header may name it already.
-  await context.flusher.exclusive(() => switchL1(context, { offset, clusters, entries }));
 }
 
 async function switchL1(
@@ -183,8 +182,7 @@ async function switchL1(
   await image.writeFile(place.offset, written);
   await image.sync();
   await image.point('l1_grow_activate_table');
-  await image.structures.patchHeader({ l1Offset: place.offset, l1Entries: place.entries });
-  await image.sync();
+  await switchHeader(image, { l1Offset: place.offset, l1Entries: place.entries });
   const old = { offset: image.l1Offset, length: image.l1.length };
   bytes.set(image.l1);
   for (const sector of image.dirtyL1Sectors) fresh.add(sector);

@@ -180,6 +180,8 @@ export class Qcow2Image {
   readonly #clock: Clock | null;
   #policies: Policies;
   #cleaning: CancelTimer | null = null;
+  /** Why nothing may be written where it is corrupt. */
+  #unusable = 'image is marked corrupt';
 
   constructor(options: ImageOptions) {
     this.label = options.label;
@@ -482,9 +484,15 @@ export class Qcow2Image {
     });
   }
 
+  /** It is not known which header is on disk: no write goes on from here, and none says so. */
+  giveUp(): void {
+    this.corrupt = true;
+    this.#unusable = 'a change of its header failed halfway';
+  }
+
   assertWritable(): void {
     if (this.corrupt) {
-      throw new BlockError('corrupt-image', `${this.label}: image is marked corrupt`, {
+      throw new BlockError('corrupt-image', `${this.label}: ${this.#unusable}`, {
         node: this.name,
         errno: 'ENOMEDIUM',
       });

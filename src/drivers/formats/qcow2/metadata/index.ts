@@ -8,4 +8,5 @@ export * from './policies.js';
 export * from './refcounts.js';
 export * from './shrink.js';
 export * from './store.js';
+export * from './switch-header.js';
 export * from './table-cache.js';

@@ -14,6 +14,7 @@ import { UNALLOCATED_ENTRY } from '../entries.js';
 import { SECTOR_SIZE, l1EntriesFor } from '../layout.js';
 import type { Qcow2Image } from './image.js';
 import type { MetadataStore } from './store.js';
+import { switchHeader } from './switch-header.js';
 import type { Table } from './table-cache.js';
 
 /** `size` is smaller than the image is. Throws with the image as it was. */
@@ -56,14 +57,7 @@ async function switchSize(store: MetadataStore, size: number): Promise<readonly 
   const present = image.l1.length / 8;
   const entries = Math.min(present, Math.max(1, l1EntriesFor(size, geometry)));
   if (entries < present) await image.point('l1_shrink_write_table');
-  try {
-    await image.structures.patchHeader({ size, l1Entries: entries });
-    await image.sync();
-  } catch (error) {
-    const back = { size: image.size, l1Entries: present };
-    await image.structures.patchHeader(back).catch(() => undefined);
-    throw error;
-  }
+  await switchHeader(image, { size, l1Entries: entries });
   const dropped = new Set<number>();
   for (let index = entries; index < present; index += 1) dropped.add(l2OffsetOrZero(image, index));
   // A damaged image may name one table twice.

@@ -106,7 +106,8 @@ export class TableCache {
     const load = filled.then(
       () => {
         this.#loading.delete(offset);
-        return this.#keep(table);
+        // A new table may have taken the place meanwhile.
+        return this.peek(offset) ?? this.#keep(table);
       },
       (error: unknown) => {
         this.#loading.delete(offset);

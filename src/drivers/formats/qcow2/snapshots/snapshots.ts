@@ -13,7 +13,8 @@ import { discardRequest } from '../../../../block/index.js';
 import type { InternalSnapshots, NewSnapshot, SnapshotFacts } from '../../../../block/index.js';
 import { l1EntriesFor } from '../layout.js';
 import { guardInactiveL2 } from './inactive-tables.js';
-import type { HeaderPatch, MetadataStore, Qcow2Image } from '../metadata/index.js';
+import { switchHeader } from '../metadata/index.js';
+import type { MetadataStore, Qcow2Image } from '../metadata/index.js';
 import {
   bits64Of,
   encodeSnapshotTable,
@@ -196,13 +197,14 @@ export class Qcow2Snapshots implements InternalSnapshots {
     try {
       await this.#write({ image, next, output }, plan);
     } catch (error) {
-      await output.undo();
+      // Where the header may name what was written, it stays.
+      if (!image.corrupt) await output.undo();
       throw error;
     }
     this.#store.allocator.reset();
     image.freedCount += 1;
     this.#hooks.changed();
-    await guardInactiveL2(image, image.policies.guarded);
+    await guardAnew(image);
     if (image.policies.passDiscardSnapshot) await punch(image, next);
   }
 
@@ -261,23 +263,13 @@ export class Qcow2Snapshots implements InternalSnapshots {
   }
 }
 
-/** Where it may have failed halfway the header gets its old fields again. */
-async function switchHeader(image: Qcow2Image, patch: HeaderPatch): Promise<void> {
-  const old: HeaderPatch = {
-    size: image.size,
-    l1Offset: image.l1Offset,
-    l1Entries: image.l1.length / 8,
-    refcountTableOffset: image.refcountTableOffset,
-    refcountTableClusters: image.refcountTable.length / image.clusterSize,
-    nbSnapshots: image.snapshots.snapshots.length,
-    snapshotsOffset: image.snapshots.offset,
-  };
+/** The switch is done: where the tables cannot be read they are not guarded until a reopen. */
+async function guardAnew(image: Qcow2Image): Promise<void> {
   try {
-    await image.structures.patchHeader(patch);
-    await image.sync();
+    await guardInactiveL2(image, image.policies.guarded);
   } catch (error) {
-    await image.structures.patchHeader(old).catch(() => undefined);
-    throw error;
+    if (!(error instanceof BlockError)) throw error;
+    image.overlaps.setInactiveL2(new Float64Array(0));
   }
 }
 
