@@ -44,7 +44,7 @@ async function answer({ cwd, words }) {
     texts.err += `blockwright: internal error: ${error.stack}\n`;
   }
   const { user, system } = process.cpuUsage(before);
-  const residentMiB = process.resourceUsage().maxRSS / 1024;
+  const residentMiB = highestResident();
   return { ...texts, status, cpuSeconds: (user + system) / 1e6, residentMiB };
 }
 
@@ -57,4 +57,10 @@ for await (const line of createInterface({ input: process.stdin })) {
   const text = JSON.stringify(await answer(request));
   clearTimeout(watch);
   process.stdout.write(`${text}\n`);
+}
+
+/** MiB; maxRSS would begin with what the process that started this one had in memory. */
+function highestResident() {
+  const status = readFileSync('/proc/self/status', 'utf8');
+  return Number(/VmHWM:\s*(\d+)/.exec(status)?.[1]) / 1024;
 }

@@ -3,7 +3,8 @@
 //
 // A run that does not end by itself is killed and has the status null: by the kernel after ten
 // seconds of processor time, however busy the machine is, or when it hangs. Memory is the process's
-// own highest resident size, which it writes to descriptor 3 when it exits.
+// own highest resident size, which it writes to descriptor 3 when it exits: VmHWM, for maxRSS has
+// what the process that started it had in memory.
 import { spawn } from 'node:child_process';
 
 import { complaintsOf } from './command-line.js';
@@ -11,8 +12,8 @@ import type { CommandServer } from './command-server.js';
 
 const MAIN = new URL('../../dist/cli/blockwright.js', import.meta.url).pathname;
 const REPORT_MEMORY =
-  'data:text/javascript,import{writeSync}from"node:fs";process.on("exit",()=>' +
-  'writeSync(3,String(process.resourceUsage().maxRSS)))';
+  'data:text/javascript,import{readFileSync,writeSync}from"node:fs";process.on("exit",()=>' +
+  'writeSync(3,/VmHWM:\\s*(\\d+)/.exec(readFileSync("/proc/self/status","utf8"))[1]))';
 
 /** What bad input may cost at most. */
 export const BAD_INPUT_LIMITS = { processorSeconds: 10, hangMs: 50_000, residentMiB: 300 } as const;

@@ -98,6 +98,7 @@ export class Qcow2Node implements DriverNode {
       changed: () => this.#reader.reset(),
       requireApplicable: () => this.#bitmaps?.requireNone(),
     });
+    this.image.onUnsure = () => this.#makeDue();
     const { clusterSize } = this.image;
     this.limits = {
       requestAlignment: REQUEST_ALIGNMENT,
@@ -130,6 +131,7 @@ export class Qcow2Node implements DriverNode {
 
   #makeDue(): void {
     this.#beforeChange = async () => {
+      await this.image.regain();
       await this.#dueOnce?.();
       this.#dueOnce = null;
       await this.#bitmaps?.markInUse();
@@ -182,6 +184,7 @@ export class Qcow2Node implements DriverNode {
   }
 
   flush(): Eventually<void> {
+    if (this.image.isUnsure) return this.#afterReady(() => this.flush());
     const { flusher } = this.#store;
     return settle(this.image.point('flush_to_os'), () =>
       flusher.isIdle ? this.image.sync() : flusher.flush(true),
@@ -225,8 +228,7 @@ export class Qcow2Node implements DriverNode {
    */
   async truncate(size: number, options: TruncateOptions): Promise<void> {
     const { image } = this;
-    image.assertWritable();
-    await this.becameWritable();
+    await this.#requireWritable();
     const isRaw = image.dataFileRaw && options.preallocation === 'off';
     const preallocation = isRaw && size > image.size ? 'metadata' : options.preallocation;
     if (size % 512 !== 0) {
@@ -277,8 +279,7 @@ export class Qcow2Node implements DriverNode {
   }
 
   async amend(options: AmendOptions, context: AmendContext): Promise<void> {
-    this.image.assertWritable();
-    await this.becameWritable();
+    await this.#requireWritable();
     const changed = (): void => this.#reader.reset();
     await amendImage({ store: this.#store, writer: this.#writer, changed }, options, context);
   }
@@ -298,8 +299,7 @@ export class Qcow2Node implements DriverNode {
 
   /** A crash leaves leaks at worst, and any part of the layer. */
   async makeEmpty(): Promise<void> {
-    this.image.assertWritable();
-    await this.becameWritable();
+    await this.#requireWritable();
     await emptyImage(this.#store);
     if (this.image.hasDataFile) await emptyDataFile(this.image);
   }
@@ -349,6 +349,12 @@ export class Qcow2Node implements DriverNode {
     this.#beforeChange = null;
   }
 
+  async #requireWritable(): Promise<void> {
+    await this.image.regain();
+    this.image.assertWritable();
+    await this.becameWritable();
+  }
+
   async #afterReady<T>(work: () => Eventually<T>): Promise<T> {
     await this.becameWritable();
     return await work();
@@ -367,6 +373,8 @@ export class Qcow2Node implements DriverNode {
 
   async #flushOut(): Promise<void> {
     await this.image.marked;
+    // Without a way back nothing can be written; whoever flushed was told.
+    await this.image.regain().catch(() => undefined);
     if (this.image.readOnly || this.image.corrupt) return;
     await this.#store.flusher.flushAll();
   }

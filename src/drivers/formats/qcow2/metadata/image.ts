@@ -134,6 +134,8 @@ export interface EntryWatcher {
   entriesChanged(first: number, end: number): void;
 }
 
+const MARKED_CORRUPT = 'image is marked corrupt';
+
 export class Qcow2Image {
   readonly label: string;
   version: number;
@@ -181,7 +183,12 @@ export class Qcow2Image {
   #policies: Policies;
   #cleaning: CancelTimer | null = null;
   /** Why nothing may be written where it is corrupt. */
-  #unusable = 'image is marked corrupt';
+  #unusable = MARKED_CORRUPT;
+  /** Makes it certain again which header is on disk; null while it is. */
+  #wayBack: (() => Promise<void>) | null = null;
+  #regaining: Promise<void> | null = null;
+  /** Called when a way back becomes due before the next change. */
+  onUnsure: () => void = ignore;
 
   constructor(options: ImageOptions) {
     this.label = options.label;
@@ -484,10 +491,36 @@ export class Qcow2Image {
     });
   }
 
-  /** It is not known which header is on disk: no write goes on from here, and none says so. */
-  giveUp(): void {
+  /**
+   * It is not known which header is on disk: no write goes on from here, and none says so, until
+   * the way back succeeds, where there is one.
+   */
+  giveUp(wayBack: (() => Promise<void>) | null = null): void {
     this.corrupt = true;
     this.#unusable = 'a change of its header failed halfway';
+    this.#wayBack = wayBack;
+    if (wayBack !== null) this.onUnsure();
+  }
+
+  /** Given up with a way back. */
+  get isUnsure(): boolean {
+    return this.#wayBack !== null;
+  }
+
+  /** Tries the way back again, once for all who ask meanwhile; rejects where it fails. */
+  regain(): Promise<void> {
+    this.#regaining ??= this.#goBack().finally(() => {
+      this.#regaining = null;
+    });
+    return this.#regaining;
+  }
+
+  async #goBack(): Promise<void> {
+    if (this.#wayBack === null) return;
+    await this.#wayBack();
+    this.#wayBack = null;
+    this.corrupt = false;
+    this.#unusable = MARKED_CORRUPT;
   }
 
   assertWritable(): void {

@@ -3,8 +3,8 @@
 // back where it fails: memory goes on with the old ones then, so the header must name them, too.
 //
 // Order: header → sync; where either fails, the old fields → sync. Where that fails as well it is
-// not known which header will be found, and nothing is written to the image any more: both of them
-// name what is on stable storage now.
+// not known which header will be found, and nothing is written to the image before the way back
+// was gone: until then both headers name what is on stable storage.
 
 import { BlockError } from '../../../../base/index.js';
 import type { HeaderPatch, Qcow2Image } from './image.js';
@@ -32,11 +32,14 @@ export async function switchHeader(image: Qcow2Image, patch: HeaderPatch): Promi
 }
 
 async function goBack(image: Qcow2Image, old: HeaderPatch): Promise<void> {
-  try {
+  const wayBack = async (): Promise<void> => {
     await image.structures.patchHeader(old);
     await image.sync();
+  };
+  try {
+    await wayBack();
   } catch (error) {
     if (!(error instanceof BlockError)) throw error;
-    image.giveUp();
+    image.giveUp(wayBack);
   }
 }
