@@ -120,6 +120,19 @@ it('the daemon behind it is detached, up and locked when the first run ends', as
   if (!isAlone) expect(facts).toEqual(await behind('real'));
 });
 
+/** The file of a socket is there a moment before anybody listens. */
+async function connectedTo(path: string): Promise<Socket> {
+  for (;;) {
+    const socket = connect(path);
+    const refusal = await once(socket, 'connect').then(
+      () => null,
+      (error: unknown) => error as NodeJS.ErrnoException,
+    );
+    if (refusal === null) return socket;
+    if (refusal.code !== 'ECONNREFUSED') throw refusal;
+  }
+}
+
 it('the first run waits for what the daemon waits for', async () => {
   const which = 'ours';
   const waiting = ['--chardev', 'socket,id=w,path=w,server=on', '--monitor', 'w'];
@@ -129,7 +142,7 @@ it('the first run waits for what the daemon waits for', async () => {
   // Who is gone cannot be told: the daemon ends, and leaves no pid file.
   first.kill('SIGTERM');
   await once(first, 'exit');
-  const other = connect(join(folder, which, 'w'));
+  const other = await connectedTo(join(folder, which, 'w'));
   socket.resume();
   await once(socket, 'close');
   other.destroy();
