@@ -8,6 +8,7 @@ import { join } from 'node:path';
 
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 
+import { complaintsOf } from '../helpers/command-line.js';
 import { peer } from '../helpers/peers.js';
 import { TwinFolders } from '../helpers/twin-folders.js';
 
@@ -74,12 +75,12 @@ describe.skipIf(isMissing)('img convert beside the real one', () => {
   });
 
   it('takes a dash for standard input, raw unless told, and leaves no file behind', () => {
-    const convert = (input: Buffer, ...words: readonly string[]) =>
-      spawnSync(process.execPath, [PROGRAM, 'img', 'convert', ...words], {
-        cwd: twins.ours,
-        input,
-        encoding: 'utf8',
-      });
+    const convert = (input: Buffer, ...words: readonly string[]) => {
+      const args = [PROGRAM, 'img', 'convert', ...words];
+      const options = { cwd: twins.ours, input, encoding: 'utf8' } as const;
+      const { status, stderr } = spawnSync(process.execPath, args, options);
+      return { status, stderr: complaintsOf(stderr) };
+    };
     const kept = (): string[] =>
       readdirSync(tmpdir()).filter((name) => name.startsWith('blockwright-input-'));
     const before = kept();

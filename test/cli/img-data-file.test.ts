@@ -7,6 +7,7 @@ import { join } from 'node:path';
 
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 
+import { nativeAddon } from '../../src/host/index.js';
 import { peer } from '../helpers/peers.js';
 import { TwinFolders } from '../helpers/twin-folders.js';
 
@@ -110,6 +111,8 @@ describe.skipIf(isMissing)('img on data files as the real qemu-img', () => {
     const names = readdirSync(twins.theirs).toSorted();
     expect(readdirSync(twins.ours).toSorted(), line).toEqual(names);
     // Metadata may lie elsewhere once it was taken at different times; the data never does.
+    // Without the addon nothing is punched: what was discarded is still in the file.
+    if (nativeAddon() === null) return;
     for (const name of names.filter((each) => each.endsWith('.raw'))) {
       const theirs = readFileSync(join(twins.theirs, name));
       const isSame = theirs.equals(readFileSync(join(twins.ours, name)));

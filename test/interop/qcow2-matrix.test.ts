@@ -10,6 +10,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
 
+import { nativeAddon } from '../../src/host/index.js';
 import { SeededRandom } from '../../src/base/index.js';
 import { storedBits } from '../helpers/bitmap-places.js';
 import { runIn } from '../helpers/command-line.js';
@@ -273,7 +274,12 @@ describe('images of all features', () => {
     return shown.map((order) => ({ row, order: order ?? '', seed: index + 1 }));
   });
 
-  it.skipIf(!isPossible).each(someOf(cases, STEP))(
+  // Without the addon nothing is punched: a discard leaves what a raw data file holds.
+  const played = someOf(cases, STEP).filter(
+    ({ row }) => row.dataFile !== 'raw' || nativeAddon() !== null,
+  );
+
+  it.skipIf(!isPossible).each(played)(
     'are worked on in turns: $order $row',
     ({ row, order, seed }) => {
       const play = new Play(row, `${order.replaceAll(' ', '-')}.qcow2`, seed);
