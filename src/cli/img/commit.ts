@@ -173,7 +173,7 @@ async function runCommit(session: Session, run: CommitRun): Promise<void> {
     await job.ended;
     const failure = job.info().error;
     if (interrupted) throw new CliError('interrupted, the image is as it was', INTERRUPTED);
-    if (failure !== undefined) throw new CliError(failure);
+    if (failure !== undefined) throw new CliError(`Block job failed: ${failure}`);
     progress.complete();
   } finally {
     stopTimer();

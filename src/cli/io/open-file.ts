@@ -182,7 +182,9 @@ async function openNamed(
   try {
     if (name === null || Object.keys(others).length > 0) {
       const tree = await fullOptions(session, request);
-      if (typeof tree.driver === 'string') return await openTree(session, tree, policy);
+      if (typeof tree.driver === 'string' && !isPartlyProbed(tree)) {
+        return await openTree(session, tree, policy);
+      }
       path = `json:${JSON.stringify(tree)}`;
     } else {
       path = name;
@@ -191,7 +193,7 @@ async function openNamed(
     return await session.graph.openImage(path, format, readOnly, policy);
   } catch (error) {
     if (!(error instanceof BlockError)) throw error;
-    throw await withoutPrefix(session, error, { name, driver, path });
+    throw await withoutPrefix(session, error, { name, driver, path, file: others['file'] });
   }
 }
 
@@ -199,7 +201,10 @@ async function openNamed(
 async function withoutPrefix(
   session: Session,
   error: BlockError,
-  request: Pick<NamedRequest, 'name' | 'driver'> & { readonly path: string },
+  request: Pick<NamedRequest, 'name' | 'driver'> & {
+    readonly path: string;
+    readonly file: KeyvalTree[string] | undefined;
+  },
 ): Promise<BlockError> {
   const { name } = request;
   const prefix = `Could not open '${request.path}': `;
@@ -208,6 +213,10 @@ async function withoutPrefix(
   const unknown = /^Parameter '(.*)' is unexpected$/.exec(rest)?.[1];
   if (unknown === undefined || unknown.includes('.') || name === null) {
     return new BlockError(kind, rest, context);
+  }
+  if (isTree(request.file) && request.file[unknown] !== undefined) {
+    const text = `Block protocol 'file' doesn't support the option '${unknown}'`;
+    return new BlockError('invalid-option', text, context);
   }
   const driver = await driverOf(session, { ...request, name });
   return new BlockError(
@@ -268,10 +277,40 @@ function withName(name: string | null, options: KeyvalTree): Tree {
   if (name === null || typeof file === 'string') return options;
   const parsed = parseFilename(name);
   const own = isTree(file) ? file : {};
-  if (parsed.kind === 'path') return { ...options, file: { filename: parsed.path, ...own } };
+  if (parsed.kind === 'path') return { ...options, file: withPath(parsed.path, own) };
   const { driver, ...named } = parsed.options;
-  if (driver === undefined) return { ...named, ...options };
-  return { ...options, file: { ...named, driver, ...own } };
+  if (driver !== undefined) return { ...options, file: { ...named, driver, ...own } };
+  const { file: below } = named;
+  if (typeof below !== 'object' || below === null) return { ...named, ...options };
+  return { ...named, ...options, file: { ...below, ...own } };
+}
+
+/** A path beside a test driver is that of the image below it. */
+function withPath(path: string, own: KeyvalTree): Tree {
+  const { driver } = own;
+  if (driver === 'blkdebug') return { ...own, image: inner(own['image'], { filename: path }) };
+  if (driver === 'blkverify') {
+    return { ...own, test: inner(own['test'], { file: { driver: 'file', filename: path } }) };
+  }
+  return { filename: path, ...own };
+}
+
+function inner(given: KeyvalTree[string] | undefined, named: Tree): unknown {
+  if (given === undefined) return named;
+  return isTree(given) ? { ...named, ...given } : given;
+}
+
+/** One rule may stand without a number; an image must be there. */
+function withRules(tree: Tree): Tree {
+  if (tree['driver'] !== 'blkdebug') return tree;
+  if (tree['image'] === undefined) {
+    throw new BlockError('invalid-option', 'A block device must be specified for "image"');
+  }
+  const rules = ['inject-error', 'set-state'].flatMap((name) => {
+    const value = tree[name];
+    return value === undefined || Array.isArray(value) ? [] : [[name, [value]] as const];
+  });
+  return { ...tree, ...Object.fromEntries(rules) };
 }
 
 /** Files whose driver is not named are host files. */
@@ -283,12 +322,18 @@ async function withProtocols(session: Session, tree: Tree): Promise<Tree> {
       result[key] = value;
       continue;
     }
-    const inner = await withProtocols(session, value as Tree);
-    const isFile = typeof inner['filename'] === 'string' && inner['driver'] === undefined;
-    const protocol = isFile ? { driver: await protocolOf(session.host, inner['filename']) } : {};
-    result[key] = { ...inner, ...protocol };
+    const below = withRules(await withProtocols(session, value as Tree));
+    const isFile = typeof below['filename'] === 'string' && below['driver'] === undefined;
+    const protocol = isFile ? { driver: await protocolOf(session.host, below['filename']) } : {};
+    result[key] = { ...below, ...protocol };
   }
   return result;
+}
+
+/** The image that blkverify compares with has no driver where its name stood alone. */
+function isPartlyProbed({ file }: Tree): boolean {
+  const test = typeof file === 'object' && file !== null ? (file as Tree)['test'] : undefined;
+  return typeof test === 'object' && test !== null && (test as Tree)['driver'] === undefined;
 }
 
 /** As it stands, and no format is looked for above it. */

@@ -196,7 +196,8 @@ export const RAW_DATA_FILE_BIT = bit64(Autoclear.rawExternalData);
 /** Type codes of the feature name table, with the header word each belongs to. */
 export const FeatureType = { incompatible: 0, compatible: 1, autoclear: 2 } as const;
 export const FEATURE_ENTRY_SIZE = 48;
-export const FEATURE_NAME_BYTES = 46;
+/** Of an entry, behind the type and the number of its bit: the name. */
+export const FEATURE_NAME_OFFSET = 2;
 
 /** Smaller clusters are left to the backing name: the reference gives them no feature names. */
 export const FEATURE_NAMES_MIN_CLUSTER = 8192;
