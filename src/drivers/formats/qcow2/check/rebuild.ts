@@ -71,16 +71,22 @@ function planBlocks({ file, header, references, structures }: RebuildRequest): P
   }
   const start = Math.ceil(file.node.length / clusterSize);
   for (;;) {
-    const last = Math.max(...needed);
+    const last = largest(needed);
     const tableClusters = Math.ceil(((last + 1) * 8) / clusterSize);
     if (tableClusters * clusterSize > IMAGE_LIMITS.qcow2RefcountTableBytes) throw tooLarge();
     const end = start + needed.size + tableClusters;
     const before = needed.size;
     for (let at = start; at < end; at += 1) needed.add(Math.floor(at / refcountBlockEntries));
-    if (needed.size === before && Math.max(...needed) === last) {
+    if (needed.size === before) {
       return { start, end, indices: [...needed].toSorted((a, b) => a - b), tableClusters };
     }
   }
+}
+
+function largest(numbers: Iterable<number>): number {
+  let most = 0;
+  for (const number of numbers) most = Math.max(most, number);
+  return most;
 }
 
 function makeBlock(request: RebuildRequest, plan: Plan, index: number): Uint8Array {
