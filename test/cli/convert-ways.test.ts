@@ -129,7 +129,7 @@ describe.skipIf(reference === null)('convert beside the real one', () => {
     }
   });
 
-  it.skipIf(qemuIo === null)('shows nothing of a backing file past the end of the source\'s', () => {
+  it.skipIf(qemuIo === null)('shows no backing file past the end of the source\'s', () => {
     for (const [name, bytes] of [['short', 1], ['long', 2]] as const) {
       writeFileSync(join(folder, `${name}.raw`), Buffer.alloc(bytes * MIB, 7));
     }
