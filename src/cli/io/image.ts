@@ -2,7 +2,7 @@
 // Commands about the whole file: its length, facts and allocated areas, and changes of it that
 // carry no bytes (`discard`, `truncate`, `flush`).
 
-import { errnoText, Permission, toBlockError } from '../../base/index.js';
+import { errnoText, MAX_OFFSET, Permission, toBlockError } from '../../base/index.js';
 import { vmStateOf } from '../../block/index.js';
 import type { Node } from '../../block/index.js';
 import { CliError } from '../program.js';
@@ -120,6 +120,12 @@ export const truncate: Command = {
     });
     const size = sizeOf(given.operand(0));
     const { backend } = shell.file;
+    // Beyond what any node can have, the same is said of it.
+    if (size > MAX_OFFSET) {
+      const isImage = storing(backend.node).driver.name === 'qcow2';
+      const what = isImage ? 'Failed to grow the L1 table' : 'Could not resize file';
+      throw new CliError(`${what}: ${errnoText('EFBIG')}`);
+    }
     const leave = await shell.wait(backend.enter());
     try {
       await shell.wait(backend.node.truncate(size, { exact: false, preallocation: mode }));

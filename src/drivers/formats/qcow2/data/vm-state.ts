@@ -6,7 +6,7 @@
 // It is written as guest data is, in the same order: the L1 table is made long enough first, then
 // data, refcounts, L2 entries. A power cut leaves an L1 table with empty entries at worst.
 
-import { IMAGE_LIMITS } from '../../../../base/index.js';
+import { BlockError, IMAGE_LIMITS, MAX_OFFSET } from '../../../../base/index.js';
 import type { Eventually } from '../../../../base/index.js';
 import type { VmState } from '../../../../block/index.js';
 import { l1EntriesFor } from '../layout.js';
@@ -16,6 +16,8 @@ import { Reader } from './read.js';
 import { Writer } from './write.js';
 
 const ENTRY_BYTES = 8;
+/** What positions in the file formats and programs end before. */
+const POSITION_END = 2 ** 63;
 const MOST_ENTRIES = IMAGE_LIMITS.qcow2L1Bytes / ENTRY_BYTES;
 
 export class Qcow2VmState implements VmState {
@@ -39,12 +41,15 @@ export class Qcow2VmState implements VmState {
   }
 
   read(position: number, buffer: Uint8Array): Eventually<void> {
-    return this.#reader.read(this.offset + position, buffer);
+    const offset = this.#place(position, buffer.length);
+    if (offset + buffer.length <= MAX_OFFSET) return this.#reader.read(offset, buffer);
+    buffer.fill(0);
+    return undefined;
   }
 
   async write(position: number, buffer: Uint8Array): Promise<void> {
     await this.#requireWritable();
-    const offset = this.offset + position;
+    const offset = this.#place(position, buffer.length);
     await this.#reach(offset + buffer.length);
     await this.#writer.write(offset, buffer);
   }
@@ -52,6 +57,12 @@ export class Qcow2VmState implements VmState {
   /** Forgets what was inflated. */
   reset(): void {
     this.#reader.reset();
+  }
+
+  #place(position: number, length: number): number {
+    const offset = this.offset + position;
+    if (offset + length < POSITION_END) return offset;
+    throw new BlockError('out-of-range', `VM state: ${length} bytes at ${position} are too far`);
   }
 
   async #reach(end: number): Promise<void> {
