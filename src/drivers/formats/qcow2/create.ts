@@ -301,7 +301,7 @@ export function layOut(image: EmptyImage): {
   const l2Clusters = Math.ceil(dataClusters / geometry.l2Entries);
   const ownClusters = l2Clusters + (geometry.dataFile ? 0 : dataClusters);
   const places = placeTables(geometry, l1Clusters + ownClusters);
-  const { tableClusters, l1Cluster, blocks, endCluster } = places;
+  const { tableClusters, l1Cluster, blocks, lastBlock, endCluster } = places;
   const l1TableOffset = l1Bytes === 0 ? 0 : l1Cluster * clusterSize;
   const header = encodeHeaderCluster(image, { l1TableOffset, tableClusters });
   const l2Cluster = l1Cluster + l1Clusters;
@@ -317,7 +317,7 @@ export function layOut(image: EmptyImage): {
     yield* l2Tables(geometry, data);
   }
   // Without data clusters the file ends with the last byte written, as the reference leaves it.
-  const blocksEnd = (Math.max(...blocks.values()) + 1) * clusterSize;
+  const blocksEnd = (lastBlock + 1) * clusterSize;
   const l1End = dataClusters === 0 ? l1TableOffset + l1Bytes : 0;
   const dataEnd = dataClusters === 0 ? 0 : (l2Cluster + ownClusters) * clusterSize;
   const fileLength = Math.max(blocksEnd, l1End, dataEnd);
@@ -379,38 +379,54 @@ interface TablePlaces {
   readonly l1Cluster: number;
   /** Refcount block index → cluster, in the order in which they were allocated. */
   readonly blocks: ReadonlyMap<number, number>;
+  /** Cluster of the refcount block that lies last. */
+  readonly lastBlock: number;
   /** All clusters below are in use. */
   readonly endCluster: number;
+}
+
+/** With the smallest refcount table that has an entry for each block that it brings about. */
+function placeTables(geometry: Geometry, runClusters: number): TablePlaces {
+  const entriesPerCluster = geometry.clusterSize / 8;
+  for (let tableClusters = 1; ; ) {
+    const { highest, ...places } = placeBlocks(geometry, { tableClusters, runClusters });
+    // A larger table never needs fewer blocks, so that no smaller one will do either.
+    const needed = Math.floor(highest / entriesPerCluster) + 1;
+    if (needed <= tableClusters) return places;
+    tableClusters = needed;
+  }
 }
 
 /**
  * Places the tables as an allocator does that takes the run of clusters that begins with the L1
  * table (and goes on with L2 tables and data, when preallocated) in one piece first and
  * then, cluster by cluster, the refcount blocks that are missing to count them (a new block may
- * itself need another one).
+ * itself need another one). `highest` is the largest index of a block.
  */
-function placeTables(geometry: Geometry, runClusters: number): TablePlaces {
+function placeBlocks(
+  geometry: Geometry,
+  { tableClusters, runClusters }: { tableClusters: number; runClusters: number },
+): TablePlaces & { readonly highest: number } {
   const perBlock = geometry.refcountBlockEntries;
-  for (let tableClusters = 1; ; tableClusters += 1) {
-    const firstBlock = 1 + tableClusters;
-    const l1Cluster = firstBlock + 1;
-    const blocks = new Map<number, number>();
-    let next = l1Cluster + runClusters;
-    const cover = (cluster: number): void => {
-      const index = Math.floor(cluster / perBlock);
-      if (blocks.has(index)) return;
-      const place = next;
-      next += 1;
-      blocks.set(index, place);
-      cover(place);
-    };
-    blocks.set(Math.floor(firstBlock / perBlock), firstBlock);
-    for (let cluster = 0; cluster < l1Cluster + runClusters; cluster += perBlock) cover(cluster);
-    const room = (tableClusters * geometry.clusterSize) / 8;
-    if (Math.max(...blocks.keys()) < room) {
-      return { tableClusters, l1Cluster, blocks, endCluster: next };
-    }
-  }
+  const firstBlock = 1 + tableClusters;
+  const l1Cluster = firstBlock + 1;
+  const runEnd = l1Cluster + runClusters;
+  const blocks = new Map<number, number>();
+  let highest = Math.floor(firstBlock / perBlock);
+  let next = runEnd;
+  const cover = (cluster: number): void => {
+    const index = Math.floor(cluster / perBlock);
+    if (blocks.has(index)) return;
+    const place = next;
+    next += 1;
+    highest = Math.max(highest, index);
+    blocks.set(index, place);
+    cover(place);
+  };
+  blocks.set(highest, firstBlock);
+  for (let cluster = 0; cluster < runEnd; cluster += perBlock) cover(cluster);
+  const lastBlock = next === runEnd ? firstBlock : next - 1;
+  return { tableClusters, l1Cluster, blocks, lastBlock, endCluster: next, highest };
 }
 
 /** A refcount block in which every cluster below `endCluster` has refcount one. */
