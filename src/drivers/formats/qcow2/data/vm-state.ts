@@ -6,7 +6,7 @@
 // It is written as guest data is, in the same order: the L1 table is made long enough first, then
 // data, refcounts, L2 entries. A power cut leaves an L1 table with empty entries at worst.
 
-import { BlockError, IMAGE_LIMITS, MAX_OFFSET } from '../../../../base/index.js';
+import { BlockError, IMAGE_LIMITS, MAX_OFFSET, settle } from '../../../../base/index.js';
 import type { Eventually } from '../../../../base/index.js';
 import type { VmState } from '../../../../block/index.js';
 import { l1EntriesFor } from '../layout.js';
@@ -42,14 +42,17 @@ export class Qcow2VmState implements VmState {
 
   read(position: number, buffer: Uint8Array): Eventually<void> {
     const offset = this.#place(position, buffer.length);
-    if (offset + buffer.length <= MAX_OFFSET) return this.#reader.read(offset, buffer);
-    buffer.fill(0);
-    return undefined;
+    return settle(this.#store.image.point('vmstate_load'), () => {
+      if (offset + buffer.length <= MAX_OFFSET) return this.#reader.read(offset, buffer);
+      buffer.fill(0);
+      return undefined;
+    });
   }
 
   async write(position: number, buffer: Uint8Array): Promise<void> {
     await this.#requireWritable();
     const offset = this.#place(position, buffer.length);
+    await this.#store.image.point('vmstate_save');
     await this.#reach(offset + buffer.length);
     await this.#writer.write(offset, buffer);
   }
