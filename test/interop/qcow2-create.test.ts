@@ -5,7 +5,7 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { emptyImage, layOut } from '../../src/drivers/formats/qcow2/create.js';
+import { emptyImage, layOut } from '../../src/drivers/formats/qcow2/create/index.js';
 import { createdBytes } from '../helpers/qcow2-create.js';
 import type { CreateOptions } from '../helpers/qcow2-create.js';
 import { peer } from '../helpers/peers.js';
