@@ -39,6 +39,7 @@ import {
   growDataFile,
   Mapper,
   preallocate,
+  Qcow2VmState,
   Reader,
   reserve,
   Writer,
@@ -77,6 +78,7 @@ export class Qcow2Node implements DriverNode {
   readonly #mapper: Mapper;
   readonly #reopen: Qcow2Reopen;
   readonly internalSnapshots: Qcow2Snapshots;
+  readonly vmState: Qcow2VmState;
   #closed = false;
   /** Due before the first change: the header still says what only a reader may believe. */
   #beforeChange: (() => Promise<void>) | null = null;
@@ -95,9 +97,10 @@ export class Qcow2Node implements DriverNode {
     this.#mapper = new Mapper(this.#store);
     this.internalSnapshots = new Qcow2Snapshots(this.#store, {
       becameWritable: () => this.becameWritable(),
-      changed: () => this.#reader.reset(),
+      changed: () => this.#forget(),
       requireApplicable: () => this.#bitmaps?.requireNone(),
     });
+    this.vmState = new Qcow2VmState(this.#store, () => this.#requireWritable());
     this.image.doubt.onWayBack = () => this.#makeDue();
     const { clusterSize } = this.image;
     this.limits = {
@@ -249,8 +252,10 @@ export class Qcow2Node implements DriverNode {
       throw new BlockError('invalid-option', text);
     }
     if (size === image.size) return;
-    await clearEntries(this.#store, image.size);
-    await growL1(this.#store, l1EntriesFor(size, image.geometry));
+    const tables = l1EntriesFor(size, image.geometry);
+    // What lies behind them belongs to the state of a machine.
+    await clearEntries(this.#store, image.size, tables);
+    await growL1(this.#store, tables);
     if (image.hasDataFile) {
       const growth = { ...options, preallocation };
       await growDataFile(image, { from: image.size, end: size, options: growth });
@@ -280,7 +285,7 @@ export class Qcow2Node implements DriverNode {
 
   async amend(options: AmendOptions, context: AmendContext): Promise<void> {
     await this.#requireWritable();
-    const changed = (): void => this.#reader.reset();
+    const changed = (): void => this.#forget();
     await amendImage({ store: this.#store, writer: this.#writer, changed }, options, context);
   }
 
@@ -292,7 +297,7 @@ export class Qcow2Node implements DriverNode {
     const result = await this.image.structures.check(repair);
     if (repair !== 'none') {
       await this.#store.reload();
-      this.#reader.reset();
+      this.#forget();
       this.image.adoptMark(this.image.structures.info().corrupt === true);
     }
     return result;
@@ -389,9 +394,15 @@ export class Qcow2Node implements DriverNode {
     if (this.image.structures.info().dirty !== true) return;
     const { checkErrors, failure } = await this.image.structures.check('all');
     await this.#store.reload();
-    this.#reader.reset();
+    this.#forget();
     if (checkErrors === 0 && failure === undefined) return;
     throw new BlockError('corrupt-image', 'Could not repair dirty image', { errno: 'EIO' });
+  }
+
+  /** What was read before may be stale. */
+  #forget(): void {
+    this.#reader.reset();
+    this.vmState.reset();
   }
 
   /** Makes what lies between the present size and `size` read as zeroes. */
