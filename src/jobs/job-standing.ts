@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Where a job stands: its status, and the pauses that its user and drained sections have asked for,
-// which nest. A job whose work is parked shows a pause at once, another one at its next pause point.
+// Where a job stands: its status, and the pauses that its user and drained sections have asked
+// for, which nest. A job whose work is parked shows a pause at once, others at their next pause
+// point.
 
 import { assert } from '../base/index.js';
 import { assertTransition } from './job-states.js';
