@@ -20,7 +20,7 @@ export async function forEachSeed(
   }
 }
 
-/** How often something random is played: `few` times, or `many` when BLOCKWRIGHT_CAMPAIGN is set. */
+/** How often something random is played: `many` times when BLOCKWRIGHT_CAMPAIGN is set. */
 export function runs(few: number, many: number): number {
   return process.env['BLOCKWRIGHT_CAMPAIGN'] === undefined ? few : many;
 }
