@@ -102,8 +102,8 @@ function makeImage(tool: string, path: string, shape: Shape): void {
   const table = Buffer.from(halves.buffer);
   if (endianness() === 'LE') table.swap32();
   const header = Buffer.alloc(24);
-  const size = Math.min((shape.entries * shape.clusterSize ** 2) / 8, 2 ** 52);
-  header.writeBigUInt64BE(BigInt(size), 0);
+  const length = Math.min((shape.entries * shape.clusterSize ** 2) / 8, 2 ** 52);
+  header.writeBigUInt64BE(BigInt(length), 0);
   header.writeUInt32BE(shape.entries, 12);
   header.writeBigUInt64BE(BigInt(TABLE_OFFSET), 16);
   const file = openSync(path, 'r+');
