@@ -76,8 +76,11 @@ export const HEADER = struct('qcow2 header', [
     otherwise: V2_HEADER_LENGTH,
     min: V3_MIN_HEADER_LENGTH,
     multipleOf: 8,
-    says: (value) =>
-      value < V3_MIN_HEADER_LENGTH ? 'qcow2 header too short' : 'Invalid qcow2 header length',
+    says: (value) => {
+      if (value < V3_MIN_HEADER_LENGTH) return 'qcow2 header too short';
+      const fits = value <= 2 ** MAX_CLUSTER_BITS;
+      return fits ? 'Invalid qcow2 header length' : 'qcow2 header exceeds cluster size';
+    },
   }),
 ]);
 assertLayout(HEADER, { 2: V2_HEADER_LENGTH, 3: V3_MIN_HEADER_LENGTH });
