@@ -101,7 +101,7 @@ export class Qcow2Node implements DriverNode {
       requireApplicable: () => this.#bitmaps?.requireNone(),
     });
     this.vmState = new Qcow2VmState(this.#store, () => this.#requireWritable());
-    this.image.onUnsure = () => this.#makeDue();
+    this.image.doubt.onWayBack = () => this.#makeDue();
     const { clusterSize } = this.image;
     this.limits = {
       requestAlignment: REQUEST_ALIGNMENT,
@@ -134,7 +134,7 @@ export class Qcow2Node implements DriverNode {
 
   #makeDue(): void {
     this.#beforeChange = async () => {
-      await this.image.regain();
+      await this.image.doubt.regain();
       await this.#dueOnce?.();
       this.#dueOnce = null;
       await this.#bitmaps?.markInUse();
@@ -187,7 +187,7 @@ export class Qcow2Node implements DriverNode {
   }
 
   flush(): Eventually<void> {
-    if (this.image.isUnsure) return this.#afterReady(() => this.flush());
+    if (this.image.doubt.hasWayBack) return this.#afterReady(() => this.flush());
     const { flusher } = this.#store;
     return settle(this.image.point('flush_to_os'), () =>
       flusher.isIdle ? this.image.sync() : flusher.flush(true),
@@ -290,6 +290,7 @@ export class Qcow2Node implements DriverNode {
   }
 
   async check(repair: 'none' | 'leaks' | 'all'): Promise<CheckResult> {
+    if (repair !== 'none') await this.image.doubt.regain();
     const writable = !this.image.readOnly && !this.image.corrupt;
     if (writable) await this.#store.flusher.settle();
     if (writable && repair !== 'none') await this.becameWritable();
@@ -297,7 +298,7 @@ export class Qcow2Node implements DriverNode {
     if (repair !== 'none') {
       await this.#store.reload();
       this.#forget();
-      this.image.corrupt = this.image.structures.info().corrupt === true;
+      this.image.adoptMark(this.image.structures.info().corrupt === true);
     }
     return result;
   }
@@ -355,7 +356,7 @@ export class Qcow2Node implements DriverNode {
   }
 
   async #requireWritable(): Promise<void> {
-    await this.image.regain();
+    await this.image.doubt.regain();
     this.image.assertWritable();
     await this.becameWritable();
   }
@@ -379,7 +380,7 @@ export class Qcow2Node implements DriverNode {
   async #flushOut(): Promise<void> {
     await this.image.marked;
     // Without a way back nothing can be written; whoever flushed was told.
-    await this.image.regain().catch(() => undefined);
+    await this.image.doubt.regain().catch(() => undefined);
     if (this.image.readOnly || this.image.corrupt) return;
     await this.#store.flusher.flushAll();
   }
