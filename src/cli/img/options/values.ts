@@ -5,7 +5,13 @@
 
 import { BlockError, MAX_OFFSET, parseSize } from '../../../base/index.js';
 import { memberOf, resolveType } from '../../../schema/index.js';
-import type { EnumType, IntegerType, KeyvalTree, KeyvalValue, Type } from '../../../schema/index.js';
+import type {
+  EnumType,
+  IntegerType,
+  KeyvalTree,
+  KeyvalValue,
+  Type,
+} from '../../../schema/index.js';
 
 export interface ValuePlace {
   /** Dotted, from its node on. */
