@@ -169,7 +169,7 @@ async function apply(
     const reason = errnoText(node.children.has('data-file') ? 'ENOTSUP' : 'ENOENT');
     throw new CliError(`${failure}: Failed to load snapshot: ${reason}`);
   }
-  await told(failure, 'Failed to load snapshot', () => snapshots.apply(found));
+  await told(failure, { fails: 'Failed to load snapshot' }, () => snapshots.apply(found));
 }
 
 async function remove(snapshots: InternalSnapshots | null, wanted: string): Promise<void> {
@@ -178,15 +178,23 @@ async function remove(snapshots: InternalSnapshots | null, wanted: string): Prom
   if (snapshots === null || found === undefined) {
     throw new CliError(`${failure}: snapshot not found`);
   }
-  await told(failure, 'Failed to remove snapshot', () => snapshots.remove(found));
+  const steps = {
+    fails: 'Failed to remove snapshot',
+    corrupt: 'Failed to free the cluster and L1 table',
+  };
+  await told(failure, steps, () => snapshots.remove(found));
 }
 
-async function told(failure: string, what: string, work: () => Promise<void>): Promise<void> {
+async function told(
+  failure: string,
+  { fails, corrupt = fails }: { readonly fails: string; readonly corrupt?: string },
+  work: () => Promise<void>,
+): Promise<void> {
   try {
     await work();
   } catch (error) {
     if (!(error instanceof BlockError)) throw error;
-    const text = `${failure}: ${what}: ${errnoText(error.errno)}`;
-    throw new CliError(text, 1, error);
+    const step = error.kind === 'corrupt-image' ? corrupt : fails;
+    throw new CliError(`${failure}: ${step}: ${errnoText(error.errno)}`, 1, error);
   }
 }
