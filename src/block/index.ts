@@ -2,7 +2,6 @@
 export * from './bitmap/index.js';
 export * from './block-status.js';
 export { UNNAMED_USER, type Child, type EdgeParent, type EdgeUser } from './child.js';
-export * from './corruption.js';
 export * from './driver.js';
 export type * from './extent.js';
 export type * from './graph-api.js';

@@ -96,7 +96,9 @@ interface Outcome {
   readonly corrupt: boolean;
 }
 
-describe.skipIf(img === null || io === null)('an entry that cannot be is told in the same words', () => {
+const lacksTools = img === null || io === null;
+
+describe.skipIf(lacksTools)('an entry that cannot be is told in the same words', () => {
   const server = new CommandServer();
   let folder: string;
   beforeAll(() => {
@@ -116,7 +118,9 @@ describe.skipIf(img === null || io === null)('an entry that cannot be is told in
     rmSync(folder, { recursive: true, force: true });
   });
 
-  function outcome(bytes: Buffer, run: (image: string) => readonly [number | null, string]): Outcome {
+  type Run = (image: string) => readonly [number | null, string];
+
+  function outcome(bytes: Buffer, run: Run): Outcome {
     const path = join(folder, 'image');
     writeFileSync(path, bytes);
     const [status, text] = run('image');

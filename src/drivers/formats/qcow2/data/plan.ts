@@ -266,7 +266,8 @@ export class RunPlan {
     }
     // Reserved bits are no matter of the reference, which has no words for them.
     if (!isContradictory) return image.corruptError(finding);
-    return image.entryError(finding, `Invalid cluster entry found${this.#writes ? '' : ' '} ${text}`);
+    const space = this.#writes ? ' ' : '  ';
+    return image.entryError(finding, `Invalid cluster entry found${space}${text}`);
   }
 
   /** Where the entry of a guest cluster lies. */

@@ -102,13 +102,15 @@ export class Refcounts {
     const offset = hi * TWO_32 + lo;
     if (offset % image.clusterSize !== 0 || offset > Number.MAX_SAFE_INTEGER) {
       const place = hex(hi, lo);
-      const finding = `refcount table entry ${blockIndex}: refcount block offset ${place} is invalid`;
+      const finding =
+        `refcount table entry ${blockIndex}: refcount block offset ${place} is invalid`;
       // Reserved bits are no matter of the reference, which has no words for them.
       if ((offset - (offset % SECTOR_SIZE)) % image.clusterSize === 0) {
         throw image.corruptError(finding);
       }
-      const index = shownHex(blockIndex);
-      throw image.entryError(finding, `Refblock offset ${place} unaligned (reftable index: ${index})`);
+      const message =
+        `Refblock offset ${place} unaligned (reftable index: ${shownHex(blockIndex)})`;
+      throw image.entryError(finding, message);
     }
     return offset;
   }
