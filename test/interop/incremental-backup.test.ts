@@ -151,7 +151,10 @@ describe.skipIf(qemuImg === null || qemuIo === null)('incremental backup', () =>
   });
 
   for (const [who, start] of DAEMONS) {
-    const skipped = who === 'the real daemon' && realDaemon === null;
+    const isReal = who === 'the real daemon';
+    const skipped = isReal && realDaemon === null;
+    /** By default the real daemon plays two of the four. */
+    const isRepeated = skipped || (isReal && process.env['BLOCKWRIGHT_CAMPAIGN'] === undefined);
     const boot = async (): Promise<void> => {
       daemon = await start(site.directory);
       site.client = daemon.client;
@@ -173,7 +176,7 @@ describe.skipIf(qemuImg === null || qemuIo === null)('incremental backup', () =>
       for (const [name, state] of states) site.expectRestores(name, state);
     });
 
-    it.skipIf(skipped)(`${who}: a cancelled increment changes nothing`, async () => {
+    it.skipIf(isRepeated)(`${who}: a cancelled increment changes nothing`, async () => {
       await boot();
       await site.write(0, 40);
       await site.backUpAll('full');
@@ -194,7 +197,7 @@ describe.skipIf(qemuImg === null || qemuIo === null)('incremental backup', () =>
       site.expectRestores('full', before);
     });
 
-    it.skipIf(skipped)(`${who}: a full disk stops an increment until there is room`, async () => {
+    it.skipIf(isRepeated)(`${who}: a full disk stops an increment until there is room`, async () => {
       await boot();
       await site.backUpAll('full');
       await site.write(7, 30);
