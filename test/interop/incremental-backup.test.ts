@@ -20,6 +20,7 @@ const qemuIo = peer('qemu-io');
 const realDaemon = peer('qemu-storage-daemon');
 const SIZE = 8 * 2 ** 20;
 const CLUSTER = 65_536;
+const isCampaign = process.env['BLOCKWRIGHT_CAMPAIGN'] !== undefined;
 
 interface Daemon {
   readonly client: QmpClient;
@@ -154,7 +155,7 @@ describe.skipIf(qemuImg === null || qemuIo === null)('incremental backup', () =>
     const isReal = who === 'the real daemon';
     const skipped = isReal && realDaemon === null;
     /** By default the real daemon plays two of the four. */
-    const isRepeated = skipped || (isReal && process.env['BLOCKWRIGHT_CAMPAIGN'] === undefined);
+    const isRepeated = skipped || (isReal && !isCampaign);
     const boot = async (): Promise<void> => {
       daemon = await start(site.directory);
       site.client = daemon.client;
