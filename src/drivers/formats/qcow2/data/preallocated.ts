@@ -9,12 +9,23 @@
 // empty tables, as holes. So bytes allocated are too few in its own images: there the clusters that
 // hold any data are counted, and those of the two top tables, so that `map` tells of whole clusters.
 
+import { BlockError } from '../../../../base/index.js';
 import type { Eventually } from '../../../../base/index.js';
 import { dataSpan } from '../../../../block/index.js';
 import type { Node } from '../../../../block/index.js';
 import type { MetadataStore, Qcow2Image } from '../metadata/index.js';
 
 export async function looksPreallocated(store: MetadataStore): Promise<boolean> {
+  try {
+    return await countsPreallocated(store);
+  } catch (error) {
+    // Refcounts that cannot be read say nothing, and nobody who only reads needs them.
+    if (error instanceof BlockError && error.kind === 'corrupt-image') return false;
+    throw error;
+  }
+}
+
+async function countsPreallocated(store: MetadataStore): Promise<boolean> {
   const { image } = store;
   const allocated = allocatedBytes(image.file);
   if (allocated === null) return false;
@@ -31,7 +42,9 @@ function clearlyMoreThan(clusters: number): number {
 
 /** Counts up to `limit`. */
 async function clustersInUse({ image, refcounts }: MetadataStore, limit: number): Promise<number> {
-  const clusters = Math.ceil(image.file.length / image.clusterSize);
+  const { tableEntries, blockEntries } = refcounts;
+  const inFile = Math.ceil(image.file.length / image.clusterSize);
+  const clusters = Math.min(inFile, tableEntries * blockEntries);
   let used = 0;
   for (let cluster = 0; cluster < clusters && used < limit; ) {
     const block = await refcounts.load(Math.floor(cluster / refcounts.blockEntries));
