@@ -276,13 +276,8 @@ export async function openNamed(
     const kind = (await graph.registry.load(driver)).kind;
     const complete = { ...options, driver };
     if (kind !== 'protocol' || 'options' in reference) {
-      if (format !== null && format !== driver) {
-        throw new BlockError(
-          'invalid-option',
-          `Format '${format}' contradicts the driver '${driver}' that the image's options give`,
-        );
-      }
-      return await openNode(graph, complete, inherited);
+      // A format that was asked for counts more than that of a name.
+      return await openNode(graph, { ...options, driver: format ?? driver }, inherited);
     }
     return await openOver(graph, { file: complete, format, rest: {} }, inherited);
   }

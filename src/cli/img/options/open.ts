@@ -100,11 +100,14 @@ export async function withName(
 
 /** A path beside a test driver is that of the image below it. */
 function withPath(path: string, own: KeyvalTree): KeyvalTree {
-  const child = { blkdebug: 'image', blkverify: 'test' }[String(own['driver'])];
-  if (child === undefined) return { filename: path, ...own };
-  const given = own[child];
-  if (given !== undefined && !isTree(given)) return own;
-  return { ...own, [child]: { ...given, filename: path } };
+  const { driver, image, test } = own;
+  if (driver === 'blkdebug' && (image === undefined || isTree(image))) {
+    return { ...own, image: { filename: path, ...image } };
+  }
+  if (driver === 'blkverify' && (test === undefined || isTree(test))) {
+    return { ...own, test: { file: { filename: path }, ...test } };
+  }
+  return { filename: path, ...own };
 }
 
 /** As a command line would give them. */

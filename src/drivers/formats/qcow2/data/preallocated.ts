@@ -6,8 +6,8 @@
 // when clearly more clusters are counted in use than the host has allocated for the file.
 //
 // Unlike the reference, this program leaves the rest of a cluster that was written in part, and
-// empty tables, as holes. So bytes allocated are too few in its own images: there the clusters that
-// hold any data are counted, and those of the two top tables, so that `map` tells of whole clusters.
+// empty tables, as holes. So bytes allocated are too few in its own images: there the clusters
+// that hold any data are counted, with those of the top tables, and `map` tells of whole ones.
 
 import { BlockError } from '../../../../base/index.js';
 import type { Eventually } from '../../../../base/index.js';
