@@ -385,6 +385,10 @@ export interface OpenContext {
   openPlainChild?(name: string, path: string): Promise<Child>;
   /** The throttle-group object of that id, or null. */
   throttleGroup?(name: string): ThrottleGroup | null;
+  /**
+   * Data of the secret of that id, a copy that the caller wipes. Throws kind `not-found`.
+   */
+  secret(id: string): Uint8Array;
   findNode?(name: string): Node | null;
   /**
    * Keeps every link from this node down to `base` as it is until the result is

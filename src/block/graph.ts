@@ -61,6 +61,8 @@ export interface GraphParts {
   readonly onEvent?: (event: string, data: Readonly<Record<string, unknown>>) => void;
   /** Finds a throttle-group object by its id. */
   readonly throttleGroup?: (name: string) => ThrottleGroup | null;
+  /** Gives a copy of a secret's data; throws kind `not-found`. */
+  readonly secret?: (id: string) => Uint8Array;
   readonly host: Host;
   readonly registry: DriverRegistry;
   readonly clock: Clock;
@@ -93,6 +95,7 @@ export class BlockGraph implements Graph, BackendOwner {
   readonly onCorruption: NonNullable<GraphParts['onCorruption']>;
   readonly onWarning: NonNullable<GraphParts['onWarning']>;
   readonly throttleGroup: NonNullable<GraphParts['throttleGroup']>;
+  readonly secret: NonNullable<GraphParts['secret']>;
   readonly onEvent: NonNullable<GraphParts['onEvent']>;
   readonly drains = new DrainControl();
   readonly #nodes = new Map<string, BlockNode>();
@@ -113,6 +116,7 @@ export class BlockGraph implements Graph, BackendOwner {
     this.onCorruption = parts.onCorruption ?? (() => undefined);
     this.onWarning = parts.onWarning ?? (() => undefined);
     this.throttleGroup = parts.throttleGroup ?? (() => null);
+    this.secret = parts.secret ?? noSecret;
     this.onEvent = parts.onEvent ?? (() => undefined);
   }
 
@@ -397,4 +401,8 @@ export class BlockGraph implements Graph, BackendOwner {
     }
     if (failure !== null) throw (failure as { error: unknown }).error;
   }
+}
+
+function noSecret(id: string): never {
+  throw new BlockError('not-found', `No secret with id '${id}'`);
 }

@@ -1,0 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
+export * from './derivation.js';
+export * from './names.js';
+export * from './sector-cipher.js';

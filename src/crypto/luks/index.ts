@@ -1,0 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
+export * from './header.js';
+export * from './keyslots.js';
+export * from './layout.js';
