@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 export * from './derivation.js';
 export * from './names.js';
+export * from './secret.js';
 export * from './sector-cipher.js';

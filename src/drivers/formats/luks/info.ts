@@ -24,8 +24,9 @@ export function luksFacts(header: LuksHeader): Readonly<Record<string, unknown>>
     'cipher-mode': mode,
     slots: header.keyslots.map(({ active, iterations, materialOffset }) => ({
       active,
-      ...(active ? { iters: iterations, stripes: STRIPES } : {}),
+      ...(active ? { iters: iterations } : {}),
       'key-offset': materialOffset,
+      ...(active ? { stripes: STRIPES } : {}),
     })),
     'payload-offset': header.payloadOffset,
     'master-key-iters': header.mkDigestIterations,
