@@ -4,7 +4,7 @@
 // Types that are not here (`secret`, `tls-creds-x509`, …) are refused by their name.
 
 import { throttleGroupProperties } from '../block/throttle/options.js';
-import { any, bool, command, int, list, optional, str, struct, union } from '../schema/index.js';
+import { any, bool, command, enumeration, int, list, optional, str, struct, union } from '../schema/index.js';
 
 const eventLoop = {
   'aio-max-batch': optional(int),
@@ -23,6 +23,13 @@ export const objectOptions = union('ObjectOptions', {
       'poll-max-ns': optional(int),
       'poll-grow': optional(int),
       'poll-shrink': optional(int),
+    }),
+    secret: struct('SecretProperties', {
+      data: optional(str),
+      file: optional(str),
+      format: optional(enumeration('QCryptoSecretFormat', ['raw', 'base64'])),
+      keyid: optional(str),
+      iv: optional(str),
     }),
     'main-loop': struct('MainLoopProperties', eventLoop),
   },

@@ -388,7 +388,7 @@ export interface OpenContext {
   /**
    * Data of the secret of that id, a copy that the caller wipes. Throws kind `not-found`.
    */
-  secret(id: string): Uint8Array;
+  readonly secret: (id: string) => Uint8Array;
   findNode?(name: string): Node | null;
   /**
    * Keeps every link from this node down to `base` as it is until the result is
@@ -420,6 +420,8 @@ export interface CreateContext {
   readonly host: Host;
   /** A node opened read-write by name or by inline options; closed by the caller afterwards. */
   node(reference: unknown): Promise<Node>;
+  /** Data of the secret of that id, a copy that the caller wipes. Throws kind `not-found`. */
+  readonly secret: (id: string) => Uint8Array;
 }
 
 export interface MeasuredBitmap {

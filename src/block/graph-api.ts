@@ -38,6 +38,8 @@ export interface Graph {
   readonly host: Host;
   readonly clock: Clock;
   readonly random: Random;
+  /** Data of the secret of that id, a copy that the caller wipes. Throws kind `not-found`. */
+  readonly secret: (id: string) => Uint8Array;
 
   /** Opens a node with its children; on failure everything opened on the way is closed again. */
   open(options: NodeOptions, policy?: OpenPolicy): Promise<Node>;

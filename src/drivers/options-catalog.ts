@@ -13,7 +13,7 @@ import { preallocateOptions } from './filters/preallocate/options.js';
 import { quorumOptions } from './filters/quorum/options.js';
 import { snapshotAccessOptions } from './filters/snapshot-access/options.js';
 import { throttleOptions } from './filters/throttle/options.js';
-import { luksOptions } from './formats/luks/options.js';
+import { luksCreateOptions, luksOptions } from './formats/luks/options.js';
 import { qcow2CreateOptions, qcow2Options } from './formats/qcow2/options.js';
 import { rawOptions } from './formats/raw/options.js';
 import { fileCreateOptions, fileOptions } from './protocols/file/options.js';
@@ -43,4 +43,5 @@ export const driverOptions = {
 export const driverCreateOptions = {
   file: fileCreateOptions,
   qcow2: qcow2CreateOptions,
+  luks: luksCreateOptions,
 } as const;

@@ -45,6 +45,7 @@ export function createEngine(options: EngineOptions): Promise<Engine> {
     ...(options.onWarning !== undefined && { onWarning: options.onWarning }),
     onEvent: (name, data) => events.emit(name, data),
     throttleGroup: (name) => objects.throttleGroup(name),
+    secret: (id) => objects.secret(id),
     onCorruption: (node, { message, ...report }) =>
       events.emit('BLOCK_IMAGE_CORRUPTED', {
         device: '',

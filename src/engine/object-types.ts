@@ -42,6 +42,29 @@ const TYPES: ReadonlyMap<string, ObjectType> = new Map<string, ObjectType>([
     'event-loop-base',
     { parent: 'object', abstract: true, ...creatable, properties: integers(loopNames) },
   ],
+  [
+    'secret_common',
+    {
+      parent: 'object',
+      abstract: true,
+      properties: [
+        { name: 'format', type: 'QCryptoSecretFormat' },
+        { name: 'keyid', type: 'string' },
+        { name: 'iv', type: 'string' },
+      ],
+    },
+  ],
+  [
+    'secret',
+    {
+      parent: 'secret_common',
+      ...creatable,
+      properties: [
+        { name: 'data', type: 'string' },
+        { name: 'file', type: 'string' },
+      ],
+    },
+  ],
   ['iothread', { parent: 'event-loop-base', properties: integers(pollNames) }],
   ['main-loop', { parent: 'event-loop-base' }],
   ['chardev', { parent: 'object', abstract: true }],

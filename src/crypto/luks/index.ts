@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
+export * from './format.js';
 export * from './header.js';
 export * from './keyslots.js';
 export * from './layout.js';
+export * from './wish.js';

@@ -3,8 +3,9 @@
 
 import { ChildRole, defineDriver } from '../../../block/index.js';
 import { hasLuksMagic } from '../../../crypto/luks/index.js';
+import { createLuks } from './create.js';
 import { openLuks } from './open.js';
-import type { LuksOptions } from './options.js';
+import type { LuksCreateOptions, LuksOptions } from './options.js';
 
 export const luksDriver = defineDriver<LuksOptions>({
   name: 'luks',
@@ -33,4 +34,5 @@ export const luksDriver = defineDriver<LuksOptions>({
   strongOptions: ['key-secret'],
   probe: (head) => (hasLuksMagic(head) && head[6] === 0 && head[7] === 1 ? 100 : 0),
   open: openLuks,
+  create: (context, options) => createLuks(context, options as LuksCreateOptions),
 });
