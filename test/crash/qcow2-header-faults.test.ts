@@ -130,3 +130,34 @@ describe('a qcow2 image whose file fails to sync once', () => {
     });
   }
 });
+
+describe('a qcow2 image whose header is in doubt', () => {
+  async function inDoubt(): Promise<{ image: OpenedImage; wentBack: () => number }> {
+    const host = new MemoryHost();
+    await createOn(host, '/image', { size: SIZE, 'cluster-size': CLUSTER });
+    const image = await openOn(host, '/image');
+    await put(image, 0, 1);
+    let count = 0;
+    image.node.image.doubt.raise(async () => {
+      count += 1;
+    });
+    return { image, wentBack: () => count };
+  }
+
+  it('is repaired only after it went back, and never goes back again', async () => {
+    const { image, wentBack } = await inDoubt();
+    expect(await image.node.check('all')).toMatchObject({ corruptions: 0 });
+    await put(image, 0, 2);
+    await image.node.close();
+    expect(wentBack()).toBe(1);
+  });
+
+  it('stays marked corrupt when it went back', async () => {
+    const { image, wentBack } = await inDoubt();
+    const place = { offset: 0, size: 512, message: 'overlap' };
+    image.node.image.markCorrupt('a test', place);
+    await image.node.image.doubt.regain();
+    expect([wentBack(), image.node.image.corrupt]).toEqual([1, true]);
+    await image.node.close();
+  });
+});

@@ -5,6 +5,7 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { emptyImage, layOut } from '../../src/drivers/formats/qcow2/create/index.js';
 import { createdBytes } from '../helpers/qcow2-create.js';
 import type { CreateOptions } from '../helpers/qcow2-create.js';
 import { peer } from '../helpers/peers.js';
@@ -104,6 +105,14 @@ describe.skipIf(qemuImg === null)('new qcow2 images beside qemu-img create', () 
     await expect(
       createdBytes({ size: MIB, preallocation: 'metadata', ...backing }),
     ).rejects.toThrow('Backing file and preallocation can only be used at the same time');
+  });
+
+  it('lays out three hundred thousand refcount blocks at once', () => {
+    const options = { file: 'x', size: 40 * GIB, 'cluster-size': 512 } as const;
+    const { tables, fileLength } = layOut(emptyImage({ ...options, preallocation: 'metadata' }));
+    const [table] = tables;
+    expect(table?.bytes.length).toBeGreaterThan((40 * GIB) / (512 * 256) * 8);
+    expect(fileLength).toBeGreaterThan(40 * GIB);
   });
 
   it('passes qemu-img check where the refcount table needs several clusters', async () => {
