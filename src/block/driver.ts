@@ -14,6 +14,7 @@ import type { Child } from './child.js';
 import type { Extent, Lease, TargetReservation } from './extent.js';
 import type { Node } from './node.js';
 import type { Request } from './request.js';
+import type { SecretSource } from './open/secret.js';
 import type { SnapshotView } from './snapshot-view.js';
 import type { ThrottleGroup } from './throttle/index.js';
 
@@ -398,10 +399,7 @@ export interface OpenContext {
   openPlainChild?(name: string, path: string): Promise<Child>;
   /** The throttle-group object of that id, or null. */
   throttleGroup?(name: string): ThrottleGroup | null;
-  /**
-   * Data of the secret of that id, a copy that the caller wipes. Throws kind `not-found`.
-   */
-  readonly secret: (id: string) => Uint8Array;
+  readonly secret?: SecretSource;
   findNode?(name: string): Node | null;
   /**
    * Keeps every link from this node down to `base` as it is until the result is
@@ -433,8 +431,7 @@ export interface CreateContext {
   readonly host: Host;
   /** A node opened read-write by name or by inline options; closed by the caller afterwards. */
   node(reference: unknown): Promise<Node>;
-  /** Data of the secret of that id, a copy that the caller wipes. Throws kind `not-found`. */
-  readonly secret: (id: string) => Uint8Array;
+  readonly secret?: SecretSource;
 }
 
 export interface MeasuredBitmap {

@@ -48,6 +48,7 @@ import { appendOverlay, sealBelow } from './reopen/overlay.js';
 import { LeavingFilters } from './reopen/leaving-filters.js';
 import { NO_PERMISSIONS, refreshPermissions } from './permissions.js';
 import type { DriverRegistry } from './registry.js';
+import { noSecrets, type SecretSource } from './open/secret.js';
 import { changeOptions, reopenNodes, setReadOnly } from './reopen/reopen.js';
 import { replaceNode } from './reopen/replace-node.js';
 import type { ThrottleGroup } from './throttle/index.js';
@@ -61,8 +62,7 @@ export interface GraphParts {
   readonly onEvent?: (event: string, data: Readonly<Record<string, unknown>>) => void;
   /** Finds a throttle-group object by its id. */
   readonly throttleGroup?: (name: string) => ThrottleGroup | null;
-  /** Gives a copy of a secret's data; throws kind `not-found`. */
-  readonly secret?: (id: string) => Uint8Array;
+  readonly secret?: SecretSource;
   readonly host: Host;
   readonly registry: DriverRegistry;
   readonly clock: Clock;
@@ -95,7 +95,7 @@ export class BlockGraph implements Graph, BackendOwner {
   readonly onCorruption: NonNullable<GraphParts['onCorruption']>;
   readonly onWarning: NonNullable<GraphParts['onWarning']>;
   readonly throttleGroup: NonNullable<GraphParts['throttleGroup']>;
-  readonly secret: NonNullable<GraphParts['secret']>;
+  readonly secret: SecretSource;
   readonly onEvent: NonNullable<GraphParts['onEvent']>;
   readonly drains = new DrainControl();
   readonly #nodes = new Map<string, BlockNode>();
@@ -116,7 +116,7 @@ export class BlockGraph implements Graph, BackendOwner {
     this.onCorruption = parts.onCorruption ?? (() => undefined);
     this.onWarning = parts.onWarning ?? (() => undefined);
     this.throttleGroup = parts.throttleGroup ?? (() => null);
-    this.secret = parts.secret ?? noSecret;
+    this.secret = parts.secret ?? noSecrets;
     this.onEvent = parts.onEvent ?? (() => undefined);
   }
 
@@ -401,8 +401,4 @@ export class BlockGraph implements Graph, BackendOwner {
     }
     if (failure !== null) throw (failure as { error: unknown }).error;
   }
-}
-
-function noSecret(id: string): never {
-  throw new BlockError('not-found', `No secret with id '${id}'`);
 }

@@ -34,7 +34,10 @@ export function createEngine(options: EngineOptions): Promise<Engine> {
   const { host } = options;
   const clock = options.clock ?? host.clock;
   const random = options.random ?? host.random;
-  const registry = createRegistry({ drivers: checkedDrivers(DRIVER_LOADERS), probed: ['qcow2', 'luks'] });
+  const registry = createRegistry({
+    drivers: checkedDrivers(DRIVER_LOADERS),
+    probed: ['qcow2', 'luks'],
+  });
   const events = new EventBus(clock);
   const objects = new ObjectRegistry(clock, () => graph);
   const graph: Graph = createGraph({

@@ -48,9 +48,10 @@ const TYPES: ReadonlyMap<string, ObjectType> = new Map<string, ObjectType>([
       parent: 'object',
       abstract: true,
       properties: [
-        { name: 'format', type: 'QCryptoSecretFormat' },
-        { name: 'keyid', type: 'string' },
         { name: 'iv', type: 'string' },
+        { name: 'keyid', type: 'string' },
+        { name: 'loaded', type: 'bool' },
+        { name: 'format', type: 'QCryptoSecretFormat' },
       ],
     },
   ],
@@ -60,8 +61,8 @@ const TYPES: ReadonlyMap<string, ObjectType> = new Map<string, ObjectType>([
       parent: 'secret_common',
       ...creatable,
       properties: [
-        { name: 'data', type: 'string' },
         { name: 'file', type: 'string' },
+        { name: 'data', type: 'string' },
       ],
     },
   ],

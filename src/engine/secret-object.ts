@@ -15,6 +15,8 @@ const MAX_FILE_BYTES = 1024 * 1024;
 export type SecretObjectOptions = SecretOptions & {
   readonly 'qom-type': 'secret';
   readonly id: string;
+  /** Part of the command, and never accepted. */
+  readonly loaded?: boolean;
 };
 
 export interface SecretObject extends ManagedObject {
@@ -27,6 +29,9 @@ export async function makeSecret(
   options: SecretObjectOptions,
   { host, secret }: { readonly host: Host; readonly secret: (id: string) => Uint8Array },
 ): Promise<SecretObject> {
+  if (options.loaded !== undefined) {
+    throw new BlockError('invalid-option', "Property 'secret.loaded' is not writable");
+  }
   const { loadSecret } = await import('../crypto/index.js');
   const { file } = options;
   const read = file === undefined ? null : await host.readWhole(file, MAX_FILE_BYTES);
@@ -55,10 +60,11 @@ function propertiesOf(options: SecretObjectOptions): ReadonlyMap<string, ObjectP
     },
   };
   return new Map([
-    ['format', plain('QCryptoSecretFormat', options.format ?? 'raw')],
-    ['keyid', plain('string', options.keyid)],
     ['iv', plain('string', options.iv)],
-    ['data', hidden],
+    ['keyid', plain('string', options.keyid)],
+    ['loaded', { type: 'bool', get: () => true }],
+    ['format', plain('QCryptoSecretFormat', options.format ?? 'raw')],
     ['file', plain('string', options.file)],
+    ['data', hidden],
   ]);
 }

@@ -34,7 +34,10 @@ export async function withSession(
 ): Promise<number> {
   const warnLine = (line: string): void => program.err(`${program.name}: ${line}\n`);
   const host = program.host ?? openDefaultHost({ warn: warnLine });
-  const registry = createRegistry({ drivers: checkedDrivers(DRIVER_LOADERS), probed: ['qcow2', 'luks'] });
+  const registry = createRegistry({
+    drivers: checkedDrivers(DRIVER_LOADERS),
+    probed: ['qcow2', 'luks'],
+  });
   const graph = createGraph({
     host,
     registry,

@@ -6,7 +6,7 @@
 
 import { BlockError, MAX_OFFSET } from '../../../base/index.js';
 import type { CreateContext, Node } from '../../../block/index.js';
-import { writeRequest } from '../../../block/index.js';
+import { passwordOf, writeRequest } from '../../../block/index.js';
 import { deriveKey } from '../../../crypto/index.js';
 import {
   encodeLuksHeader,
@@ -29,11 +29,7 @@ export async function createLuks(
   if (options.size > MAX_OFFSET - area) {
     throw new BlockError('too-large', 'The requested file size is too large');
   }
-  const secret = options['key-secret'];
-  if (secret === undefined) {
-    throw new BlockError('invalid-option', "Parameter 'key-secret' is required for cipher");
-  }
-  const password = context.secret(secret);
+  const password = passwordOf(context, options['key-secret']);
   try {
     const { host } = context;
     const fill = (buffer: Uint8Array): void => host.fillSecret(buffer);

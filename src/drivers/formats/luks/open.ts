@@ -4,7 +4,7 @@
 // Opened only to look, no secret is needed, and the data cannot be read.
 
 import { BlockError } from '../../../base/index.js';
-import { readRequest } from '../../../block/index.js';
+import { passwordOf, readRequest } from '../../../block/index.js';
 import type { DriverNode, Node, OpenContext } from '../../../block/index.js';
 import { deriveKey } from '../../../crypto/index.js';
 import { HEADER_BYTES, parseLuksHeader, unlockAny } from '../../../crypto/luks/index.js';
@@ -17,11 +17,7 @@ export async function openLuks(context: OpenContext, options: LuksOptions): Prom
   const file = context.child('file');
   const header = await readLuksHeader(file.node);
   if (context.inspectOnly) return new InspectedLuks(file, header);
-  const secret = options['key-secret'];
-  if (secret === undefined) {
-    throw new BlockError('invalid-option', "Parameter 'key-secret' is required for cipher");
-  }
-  const password = context.secret(secret);
+  const password = passwordOf(context, options['key-secret']);
   try {
     const unlocked = await unlockAny({ area: nodeArea(file), header }, password, deriveKey);
     if (unlocked !== null) return new LuksNode(file, header, unlocked.masterKey);
