@@ -47,6 +47,7 @@ const TYPES: ReadonlyMap<string, ObjectType> = new Map<string, ObjectType>([
     {
       parent: 'object',
       abstract: true,
+      ...creatable,
       properties: [
         { name: 'iv', type: 'string' },
         { name: 'keyid', type: 'string' },
@@ -59,7 +60,6 @@ const TYPES: ReadonlyMap<string, ObjectType> = new Map<string, ObjectType>([
     'secret',
     {
       parent: 'secret_common',
-      ...creatable,
       properties: [
         { name: 'file', type: 'string' },
         { name: 'data', type: 'string' },
