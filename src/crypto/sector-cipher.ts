@@ -9,9 +9,11 @@
 import { createCipheriv, createDecipheriv } from 'node:crypto';
 
 import { assert } from '../base/index.js';
+import { nativeAddon } from '../host/index.js';
 import { InitialVectors } from './initial-vector.js';
 import type { CipherSpec } from './names.js';
 import { keyBytesOf } from './names.js';
+import { canCryptNatively, NativeSectors } from './native-sectors.js';
 
 export const BLOCK_BYTES = 16;
 /** What LUKS version 1 and qcow2 encrypt at a time. */
@@ -39,9 +41,25 @@ interface Blocks {
   decrypt(blocks: Uint8Array): Buffer;
 }
 
-export function makeSectorCipher({ spec, key, sectorBytes }: CipherKey): SectorCipher {
+/** By the addon where that is to be had. The key is not copied: it has to stay until the end. */
+export function makeSectorCipher(cipher: CipherKey): SectorCipher {
+  requireFitting(cipher);
+  const addon = nativeAddon();
+  if (addon === null || !canCryptNatively(addon)) return makeTwin(cipher);
+  const { spec, key } = cipher;
+  const vectors = spec.mode === 'ecb' ? null : new InitialVectors(spec, key);
+  return new NativeSectors(addon, cipher, vectors);
+}
+
+function requireFitting({ spec, key, sectorBytes }: CipherKey): void {
   assert(key.length === keyBytesOf(spec), 'the key fits the cipher');
   assert(sectorBytes % BLOCK_BYTES === 0 && sectorBytes > 0, 'sectors are whole blocks');
+}
+
+/** The same without the addon. */
+export function makeTwin(cipher: CipherKey): SectorCipher {
+  requireFitting(cipher);
+  const { spec, key, sectorBytes } = cipher;
   if (spec.mode === 'ecb') return new EcbSectors(ecbBlocks(spec, key), sectorBytes);
   const vectors = new InitialVectors(spec, key);
   if (spec.mode === 'cbc') return new CbcSectors({ spec, key, sectorBytes }, vectors);
