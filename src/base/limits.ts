@@ -89,6 +89,8 @@ export const IMAGE_LIMITS = {
   /** Clusters past the end of a file that something names, which a repair leaves free. */
   checkBeyondClusters: 131_072,
   backingChainDepth: 200,
+  /** Parts of the name of an option on a command line. */
+  optionDepth: 64,
   probeBytes: 2048,
   /** Nesting of objects in a `json:` name. */
   jsonNameDepth: 16,

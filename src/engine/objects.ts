@@ -81,9 +81,7 @@ export class ObjectRegistry {
   /** Throws kind `invalid-option` or `exists`, with nothing added. */
   add(options: ObjectOptions): Eventually<void> {
     const { id } = options;
-    if (!IDENTIFIER.test(id)) {
-      throw new BlockError('invalid-option', "Parameter 'id' expects an identifier");
-    }
+    this.requireIdentifier(id);
     return settle(this.#make(options), (register) => this.#adopt(id, register));
   }
 
@@ -97,6 +95,14 @@ export class ObjectRegistry {
     }
     this.#objects.set(id, register());
     this.#branches.set('objects', () => this.#objects);
+  }
+
+  /** Throws kind `invalid-option` for what cannot be the name of an object. */
+  requireIdentifier(id: string): void {
+    if (IDENTIFIER.test(id)) return;
+    throw new BlockError('invalid-option', "Parameter 'id' expects an identifier", {
+      hint: "Identifiers consist of letters, digits, '-', '.', '_', starting with a letter.",
+    });
   }
 
   async remove(id: string): Promise<void> {

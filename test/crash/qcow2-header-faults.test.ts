@@ -131,6 +131,34 @@ describe('a qcow2 image whose file fails to sync once', () => {
   }
 });
 
+/** Gives whether growing with preallocation made so many calls to the file; the `nth` fails. */
+async function failGrowth(call: 'read' | 'write', nth: number): Promise<boolean> {
+  const host = new MemoryHost();
+  await createOn(host, '/image', { size: SIZE, 'cluster-size': CLUSTER, 'refcount-bits': 64 });
+  const image = await openOn(host, '/image');
+  const below = image.node.image.file;
+  const present = below[call].bind(below);
+  let count = 0;
+  below[call] = (request) => {
+    count += 1;
+    if (count === nth) throw new BlockError('io', `${call} failed`);
+    return present(request);
+  };
+  await image.node
+    .truncate(2 * SIZE, { ...RESIZE, preallocation: 'metadata' })
+    .catch((error: unknown) => expect(error).toBeInstanceOf(BlockError));
+  below[call] = present;
+  await image.node.close();
+  expect(await checkOn(host, '/image')).toMatchObject({ corruptions: 0, leaks: 0 });
+  return count >= nth;
+}
+
+describe('a qcow2 image that cannot be grown with preallocation', () => {
+  it.each(['read', 'write'] as const)('keeps no cluster without an entry: %s', async (call) => {
+    for (let nth = 1; await failGrowth(call, nth); nth += 1);
+  });
+});
+
 describe('a qcow2 image whose header is in doubt', () => {
   async function inDoubt(): Promise<{ image: OpenedImage; wentBack: () => number }> {
     const host = new MemoryHost();

@@ -9,6 +9,7 @@ import { emptyImage, layOut } from '../../src/drivers/formats/qcow2/create/index
 import { createdBytes } from '../helpers/qcow2-create.js';
 import type { CreateOptions } from '../helpers/qcow2-create.js';
 import { peer } from '../helpers/peers.js';
+import { someOf } from '../helpers/seeds.js';
 
 const qemuImg = peer('qemu-img');
 const KIB = 1024;
@@ -26,15 +27,17 @@ function qemuOptions(options: CreateOptions): string {
 }
 
 function combinations(): CreateOptions[] {
-  const list: CreateOptions[] = [];
+  const grid: CreateOptions[] = [];
   for (const clusterSize of [512, KIB, 4 * KIB, 8 * KIB, 64 * KIB, 2 * MIB]) {
     for (const size of [0, 512, 100 * MIB, 3 * GIB]) {
-      list.push({ size, 'cluster-size': clusterSize, version: 'v2' });
+      grid.push({ size, 'cluster-size': clusterSize, version: 'v2' });
       for (const bits of [1, 2, 8, 16, 64]) {
-        list.push({ size, 'cluster-size': clusterSize, 'refcount-bits': bits });
+        grid.push({ size, 'cluster-size': clusterSize, 'refcount-bits': bits });
       }
     }
   }
+  // Six of each size and of each cluster size: a step of five meets every version and width.
+  const list = [...someOf(grid, 5)];
   list.push({ size: GIB, 'lazy-refcounts': true });
   for (const clusterSize of [512, KIB, 64 * KIB]) {
     for (const file of ['base.img', `./${'./'.repeat(120)}base.img`]) {
@@ -72,8 +75,9 @@ describe.skipIf(qemuImg === null)('new qcow2 images beside qemu-img create', () 
       const ours = await createdBytes(options);
       const theirs = reference(options);
       expect(ours.length).toBe(theirs.length);
+      if (Buffer.compare(ours, theirs) === 0) return;
       const different = ours.findIndex((byte, index) => byte !== theirs[index]);
-      expect(different, 'offset of the first different byte').toBe(-1);
+      expect.fail(`byte ${different} differs`);
     });
   }
 

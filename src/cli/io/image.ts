@@ -3,7 +3,7 @@
 // carry no bytes (`discard`, `truncate`, `flush`).
 
 import { errnoText, MAX_OFFSET, Permission, toBlockError } from '../../base/index.js';
-import { vmStateOf } from '../../block/index.js';
+import { infoBelow, vmStateOf } from '../../block/index.js';
 import type { Node } from '../../block/index.js';
 import { CliError } from '../program.js';
 import { treeLines } from '../img/info/text.js';
@@ -42,7 +42,8 @@ export const info: Command = {
     if (PROTOCOLS.has(node.driver.name)) out(`format name: ${node.driver.name}`);
     // Such a node has no clusters to be told of, which ends the command.
     if (STORING_NOTHING.has(node.driver.name)) throw new CommandFailure('');
-    const { clusterSize = 0, specific } = node.info;
+    const { specific } = node.info;
+    const { clusterSize = 0 } = infoBelow(node);
     out(`cluster size: ${amountText(clusterSize)}`);
     out(`vm state offset: ${amountText(vmStateOf(node)?.offset ?? 0)}`);
     if (specific !== undefined && Object.keys(specific.data).length > 0) {

@@ -41,7 +41,10 @@ export async function amendKeyslots(
   const editor = new KeyslotEditor(place.area, place.header, tools);
   if (wish.keyslot !== undefined) requireSlotNumber(wish.keyslot);
   if (wish.state === 'active') await add(place, wish, { editor, tools, force });
-  else for (const slot of await slotsToErase(place, wish, { tools, force })) await editor.erase(slot);
+  else {
+    const slots = await slotsToErase(place, wish, { tools, force });
+    for (const slot of slots) await editor.erase(slot);
+  }
   return editor.header;
 }
 
