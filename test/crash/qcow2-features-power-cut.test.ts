@@ -105,7 +105,8 @@ function expectSectors(view: Uint8Array, choices: Choices, where: string): void 
   });
 }
 
-const sampled = new Set([...someOf(Object.keys(FEATURES), 2), 'L2 tables in pieces and a snapshot']);
+const PIECES = 'L2 tables in pieces and a snapshot';
+const sampled = new Set([...someOf(Object.keys(FEATURES), 2), PIECES]);
 
 describe('guest requests, the power cut at every write', () => {
   it.each([...sampled])('on an image with %s', async (name) => {
