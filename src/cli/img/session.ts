@@ -47,6 +47,7 @@ export async function withSession(
       program.err(`qcow2: ${kind}: ${message}; ${later} corruption events will be suppressed\n`);
     },
     onWarning: (text) => program.err(`${program.name}: warning: ${text}\n`),
+    onFinding: (line) => program.err(`${escapeControls(line)}\n`),
   });
   const users: Backend[] = [];
   const closeAll = async (): Promise<void> => {

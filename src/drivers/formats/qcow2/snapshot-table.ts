@@ -58,10 +58,22 @@ export interface SnapshotTable {
 
 export const NO_SNAPSHOTS: SnapshotTable = { snapshots: [], length: 0 };
 
+export interface SnapshotReading {
+  /** Extra data beyond the limit is skipped, where a repair is to drop it. */
+  readonly isLenient: boolean;
+}
+
+const STRICT: SnapshotReading = { isLenient: false };
+
 /** All entries in their order. Throws kind `corrupt-image` for an entry that cannot be. */
-export async function readSnapshotTable(file: Node, header: Qcow2Header): Promise<SnapshotTable> {
+export async function readSnapshotTable(
+  file: Node,
+  header: Qcow2Header,
+  { isLenient }: SnapshotReading = STRICT,
+): Promise<SnapshotTable> {
   const snapshots: Snapshot[] = [];
-  const length = await forEachSnapshot(file, header, (snapshot) => void snapshots.push(snapshot));
+  const visit = (snapshot: Snapshot): void => void snapshots.push(snapshot);
+  const length = await forEachSnapshot(file, header, { isLenient, visit });
   return { snapshots, length };
 }
 
@@ -69,7 +81,7 @@ export async function readSnapshotTable(file: Node, header: Qcow2Header): Promis
 export async function forEachSnapshot(
   file: Node,
   header: Qcow2Header,
-  visit: (snapshot: Snapshot) => void,
+  { visit, isLenient }: SnapshotReading & { readonly visit: (snapshot: Snapshot) => void },
 ): Promise<number> {
   const { nbSnapshots, snapshotsOffset, version } = header.fields;
   const input = new Ahead(file, snapshotsOffset);
@@ -77,14 +89,16 @@ export async function forEachSnapshot(
     const start = input.position;
     const extent = { version, length: SNAPSHOT_ENTRY.size };
     const entry = decodeStruct(SNAPSHOT_ENTRY, await input.take(extent.length), extent);
-    if (entry.extraDataSize > IMAGE_LIMITS.qcow2SnapshotExtraBytes) {
+    const most = IMAGE_LIMITS.qcow2SnapshotExtraBytes;
+    if (entry.extraDataSize > most && !isLenient) {
       throw new BlockError(
         'corrupt-image',
         `Too much extra metadata in snapshot table entry ${index} ` +
           `(extra_data_size ${entry.extraDataSize})`,
       );
     }
-    const extra = await input.take(entry.extraDataSize);
+    const extra = await input.take(Math.min(entry.extraDataSize, most));
+    input.skip(entry.extraDataSize - extra.length);
     const id = await input.take(entry.idSize);
     const name = await input.take(entry.nameSize);
     const spare = (8 - ((input.position - start) % 8)) % 8;
@@ -99,6 +113,7 @@ export async function forEachSnapshot(
       dateNanoseconds: entry.dateNanoseconds,
       vmClock: entry.vmClock,
       ...extraFacts(extra, entry.vmStateSize),
+      extraBytes: entry.extraDataSize,
     });
   }
   return input.position - snapshotsOffset;
@@ -107,13 +122,12 @@ export async function forEachSnapshot(
 function extraFacts(
   extra: Uint8Array,
   shortStateSize: number,
-): Pick<Snapshot, 'vmStateSize' | 'diskSize' | 'icount' | 'extraBytes' | 'unknownExtra'> {
+): Pick<Snapshot, 'vmStateSize' | 'diskSize' | 'icount' | 'unknownExtra'> {
   const known = decodeStruct(SNAPSHOT_EXTRA, extra, { version: 3, length: extra.length });
   return {
     vmStateSize: extra.length >= 8 ? known.vmStateSize : shortStateSize,
     diskSize: extra.length >= 16 ? known.diskSize : null,
     icount: extra.length >= 24 ? known.icount : NO_ICOUNT,
-    extraBytes: extra.length,
     unknownExtra:
       extra.length > SNAPSHOT_EXTRA.size ? extra.subarray(SNAPSHOT_EXTRA.size) : NO_BYTES,
   };
@@ -244,6 +258,15 @@ class Ahead {
     const bytes = this.#bytes.subarray(this.position - this.#from, end - this.#from);
     this.position = end;
     return bytes;
+  }
+
+  /** What is not read; the next bytes may be behind the end of the file. */
+  skip(length: number): void {
+    this.position += length;
+    if (this.position > this.#from + this.#bytes.length) {
+      this.#from = this.position;
+      this.#bytes = NO_BYTES;
+    }
   }
 
   async #fill(length: number): Promise<void> {
