@@ -51,20 +51,17 @@ export async function renewSnapshotTable(renewal: SnapshotTableRenewal): Promise
   return true;
 }
 
-/** Clusters in a row that nothing refers to and no refcount counts, behind all others if possible. */
+/** The first clusters in a row that nothing refers to and no refcount counts. */
 async function findFree(renewal: SnapshotTableRenewal, count: number): Promise<number | null> {
   const { file, header, regions } = renewal;
   const { clusterSize } = header.geometry;
   const behind = Math.max(Math.ceil(file.node.length / clusterSize), regions.references.end);
-  for (const from of [behind, 1]) {
-    let start = from;
-    for (let at = from; at < start + count && at < behind + count; at += 1) {
-      const isFree = regions.references.get(at) === 0 && (await refcountOf(renewal, at)) === 0;
-      if (!isFree) start = at + 1;
-    }
-    if (start + count <= behind + count) return start;
+  let start = 1;
+  for (let at = start; at < start + count && at < behind + count; at += 1) {
+    const isFree = regions.references.get(at) === 0 && (await refcountOf(renewal, at)) === 0;
+    if (!isFree) start = at + 1;
   }
-  return null;
+  return start <= behind ? start : null;
 }
 
 /** Null where no block has room for it. */
