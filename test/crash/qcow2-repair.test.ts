@@ -5,7 +5,8 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { SeededRandom } from '../../src/base/index.js';
 import type { CheckResult } from '../../src/block/index.js';
-import { CrashDisk, MemoryHost } from '../../src/host/index.js';
+import { CrashDisk } from '../../src/host/index.js';
+import type { MemoryHost } from '../../src/host/index.js';
 import { BROKEN_CLUSTER, BROKEN_KINDS, baseImages, broken } from '../helpers/broken-images.js';
 import type { BaseImage } from '../helpers/broken-images.js';
 import { openOn } from '../helpers/qcow2-node.js';

@@ -4,6 +4,7 @@
 import { CliError } from '../program.js';
 import { validate } from '../../schema/index.js';
 import type { KeyvalTree } from '../../schema/index.js';
+import { optionTree } from '../img/options/list.js';
 import { cachePolicy } from '../img/session.js';
 import { CommandFailure } from './command.js';
 import type { Command } from './command.js';
@@ -13,7 +14,6 @@ import {
   discardMode,
   joinedOptions,
   openFile,
-  optionTree,
   requireCacheMode,
 } from './open-file.js';
 import type { OpenFile } from './open-file.js';
@@ -92,8 +92,9 @@ export function warnOfProbing(shell: Shell, name: string | null): void {
   const { image, modes } = shell.file;
   if (!image.probedRaw || modes.readOnly) return;
   const margin = ' '.repeat(9);
+  const storing = image.primary?.filename ?? image.filename;
   shell.program.err(
-    `WARNING: Image format was not specified for '${name ?? image.filename}' and probing ` +
+    `WARNING: Image format was not specified for '${name ?? storing}' and probing ` +
       `guessed raw.\n${margin}Automatically detecting the format is dangerous for raw images, ` +
       `write operations on block 0 will be restricted.\n${margin}Specify the 'raw' format ` +
       'explicitly to remove the restrictions.\n',

@@ -105,10 +105,16 @@ async function copyTopLayer(
   const { unit } = session.spec;
   // Past the end of its backing file a new overlay reads as zeroes, an older one as what it holds.
   const zeroedTo = request.fresh ? (request.target.node.backing?.length ?? 0) : request.length;
+  const lowerEnd = top.backing?.length ?? 0;
   const running = new Running(request.inFlight ?? DEFAULT_IN_FLIGHT, request);
   let copiedTo = 0;
   for (let offset = 0; offset < request.length && (await running.mayGoOn()); ) {
-    const asked = Math.min(request.length - offset, STEP_BYTES - (offset % STEP_BYTES));
+    const asked = Math.min(
+      request.length - offset,
+      STEP_BYTES - (offset % STEP_BYTES),
+      // From there on the source reads as zeroes, whatever the target's backing file holds.
+      offset < lowerEnd ? lowerEnd - offset : Infinity,
+    );
     const found = top.blockStatus(offset, asked, true);
     const status: BlockStatus = found instanceof Promise ? await found : found;
     const end = offset + status.length;

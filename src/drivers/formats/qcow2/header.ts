@@ -302,11 +302,7 @@ function checkTables(
     noL1 = checkPlace({ ...l1, bytes, alignment: clusterSize }, fileLength);
   }
   if (fields.nbSnapshots > 0) {
-    const snapshots = {
-      name: 'Snapshot table',
-      field: 'snapshots_offset',
-      alignment: clusterSize,
-    };
+    const snapshots = { name: 'Snapshot table', field: 'snapshots_offset', alignment: clusterSize };
     // Each entry has at least its 40 fixed bytes.
     const bytes = fields.nbSnapshots * 40;
     const reason = checkPlace({ ...snapshots, offset: fields.snapshotsOffset, bytes }, fileLength);

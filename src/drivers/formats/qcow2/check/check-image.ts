@@ -203,7 +203,7 @@ class Check {
     const findings = this.#findings;
     findings.say(() => 'Rebuilding refcount structure');
     const { file, header } = this.#subject;
-    const { references, refcountStructures: structures, overflows } = this.#regions;
+    const { references, beyond, refcountStructures: structures, overflows } = this.#regions;
     if (overflows) {
       const text = 'Some clusters have more references than refcounts can say';
       throw new BlockError('corrupt-image', text);
@@ -212,7 +212,8 @@ class Check {
       await repair.patch(fields);
       await file.node.flush();
     };
-    const { table } = await rebuildRefcounts({ file, header, references, structures, patch });
+    const request = { file, header, references, beyond, structures, patch };
+    const { table } = await rebuildRefcounts(request);
     this.#onDisk = new RefcountsOnDisk(file, header, table);
     for (const cluster of [...structures.keys()].toSorted((a, b) => a - b)) {
       const count = references.get(cluster);
@@ -222,15 +223,15 @@ class Check {
   }
 
   /** Without room for another table its entries stay what they are. */
-  async #renewSnapshots({ patch }: RepairRequest): Promise<void> {
+  async #renewSnapshots(repair: RepairRequest): Promise<void> {
     const { file, header } = this.#subject;
     const [findings, regions, onDisk] = [this.#findings, this.#regions, this.#onDisk];
-    const durably = async (fields: HeaderPatch): Promise<void> => {
-      await patch(fields);
+    const patch = async (fields: HeaderPatch): Promise<void> => {
+      await repair.patch(fields);
       await file.node.flush();
     };
     const isSound = findings.failure === null && findings.checkErrors === 0;
-    const renewal = { file, header, regions, onDisk, patch: durably };
+    const renewal = { file, header, regions, onDisk, patch };
     if (isSound && (await renewSnapshotTable(renewal))) return;
     findings.corruptionsFixed -= this.#shortSnapshots;
     findings.corruptions += this.#shortSnapshots;

@@ -58,8 +58,9 @@ async function findFree(renewal: SnapshotTableRenewal, count: number): Promise<n
   const behind = Math.max(Math.ceil(file.node.length / clusterSize), regions.references.end);
   let start = 1;
   for (let at = start; at < start + count && at < behind + count; at += 1) {
-    const isFree = regions.references.get(at) === 0 && (await refcountOf(renewal, at)) === 0;
-    if (!isFree) start = at + 1;
+    // What is named behind the end of the file may come back with the rest of the file.
+    const isNamed = regions.references.get(at) > 0 || regions.beyond.get(at) > 0;
+    if (isNamed || (await refcountOf(renewal, at)) !== 0) start = at + 1;
   }
   return start <= behind ? start : null;
 }
