@@ -170,7 +170,7 @@ export class Qcow2Structures implements Structures {
     await this.#file.node.flush();
   }
 
-  /** The first sector as it was; where that fails as well, nothing is written before it succeeds. */
+  /** The first sector as it was; where that fails as well, it is due before anything else. */
   async #putBack(sector: Uint8Array): Promise<void> {
     try {
       await this.#writeSector(sector);
@@ -265,7 +265,7 @@ export async function inspectHeader(file: Node): Promise<Qcow2Header> {
   return decodeHeader(head, length);
 }
 
-/** The L1, refcount and snapshot tables of a checked header; opened to repair with what is there. */
+/** The L1, refcount and snapshot tables of a checked header; to repair: what is there of them. */
 export async function readTopTables(
   file: Node,
   header: Qcow2Header,

@@ -89,7 +89,8 @@ export class Regions {
 
   /** Whether no other structure lies where the L2 table at an offset is. */
   isFreeOfStructures(offset: number): boolean {
-    return offset % this.#clusterSize === 0 && this.#structures.get(offset / this.#clusterSize) === 0;
+    const cluster = offset / this.#clusterSize;
+    return Number.isInteger(cluster) && this.#structures.get(cluster) === 0;
   }
 
   #add(cluster: number, times: number): void {
