@@ -73,7 +73,9 @@ export class Daemon {
     const onWarning = (text: string): void =>
       program.err(`${program.name}: warning: ${text}\n`);
     const onFinding = (line: string): void => program.err(`${escapeControls(line)}\n`);
-    const engine = await createEngine({ host, onWarning, onFinding });
+    const onCorruption = (text: string): void => program.err(`${text}\n`);
+    const told = { onWarning, onFinding, onCorruption };
+    const engine = await createEngine({ host, ...told });
     return new Daemon({ program, host, engine, detached });
   }
 
