@@ -103,6 +103,7 @@ export class Qcow2Image {
     this.clusterSize = this.geometry.clusterSize;
     this.codec = options.codec ?? 'deflate';
     this.structures = options.structures;
+    this.structures.onUnsure = (wayBack) => this.doubt.raise(wayBack);
     this.size = options.size;
     this.#isMarked = options.corrupt;
     this.lazyRefcounts = options.lazyRefcounts === true;
