@@ -14,6 +14,8 @@ export interface Program {
   err(text: string): void;
   /** UTF-8 for the same stream as out(); true: the bytes are written or kept elsewhere. */
   outBytes?(bytes: Uint8Array): boolean;
+  /** Resolves when not much of what was printed waits for its reader, or nobody reads it. */
+  drained?(): Promise<void> | undefined;
   /** Standard output is a terminal. */
   readonly terminal: boolean;
   /** Where images are; this machine unless given. */
@@ -41,6 +43,22 @@ export class CliError extends Error {
 /** `NAME: message`, one line, whatever bytes the message holds. */
 export function report(program: Program, message: string, hint = ''): void {
   program.err(`${program.name}: ${escapeControls(message)}\n${hint}`);
+}
+
+/** Pieces are printed together up to so many characters. */
+const PRINTED_AT_ONCE = 65_536;
+
+/** Prints what would be too long as one text, no faster than it is read. */
+export async function outPieces(program: Program, pieces: Iterable<string>): Promise<void> {
+  let text = '';
+  for (const piece of pieces) {
+    text += piece;
+    if (text.length < PRINTED_AT_ONCE) continue;
+    program.out(text);
+    text = '';
+    await program.drained?.();
+  }
+  if (text !== '') program.out(text);
 }
 
 function hintOf(error: BlockError): string {
@@ -78,6 +96,19 @@ export function processProgram(name: string): Program {
       process.stdout.write(bytes);
       return process.stdout.writableLength === 0;
     },
+    drained: () => (process.stdout.writableNeedDrain ? drained() : undefined),
     terminal: process.stdout.isTTY === true,
   };
+}
+
+function drained(): Promise<void> {
+  const { stdout } = process;
+  return new Promise((resolve) => {
+    const events = ['drain', 'error', 'close'] as const;
+    const done = (): void => {
+      for (const event of events) stdout.off(event, done);
+      resolve();
+    };
+    for (const event of events) stdout.on(event, done);
+  });
 }

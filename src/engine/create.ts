@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Puts an engine together from a host.
 
-import { createGraph, createRegistry } from '../block/index.js';
+import { corruptionText, createGraph, createRegistry } from '../block/index.js';
 import type { Graph } from '../block/index.js';
 import { CopyEngine, createLanes } from '../block/copy/index.js';
 import type { Clock, Random } from '../base/index.js';
@@ -28,13 +28,20 @@ export interface EngineOptions {
   readonly compat?: Partial<CompatPolicy>;
   /** Called with what is wrong with an image and no reason to refuse it. */
   readonly onWarning?: (text: string) => void;
+  /** Called with each line of a repair that an image needed when it was opened. */
+  readonly onFinding?: (line: string) => void;
+  /** Called with the line that tells of a corrupt image, beside the event. */
+  readonly onCorruption?: (text: string) => void;
 }
 
 export function createEngine(options: EngineOptions): Promise<Engine> {
   const { host } = options;
   const clock = options.clock ?? host.clock;
   const random = options.random ?? host.random;
-  const registry = createRegistry({ drivers: checkedDrivers(DRIVER_LOADERS), probed: ['qcow2'] });
+  const registry = createRegistry({
+    drivers: checkedDrivers(DRIVER_LOADERS),
+    probed: ['qcow2', 'luks'],
+  });
   const events = new EventBus(clock);
   const objects = new ObjectRegistry(clock, () => graph);
   const graph: Graph = createGraph({
@@ -43,15 +50,16 @@ export function createEngine(options: EngineOptions): Promise<Engine> {
     clock,
     random,
     ...(options.onWarning !== undefined && { onWarning: options.onWarning }),
+    ...(options.onFinding !== undefined && { onFinding: options.onFinding }),
     onEvent: (name, data) => events.emit(name, data),
     throttleGroup: (name) => objects.throttleGroup(name),
-    onCorruption: (node, { message, ...report }) =>
-      events.emit('BLOCK_IMAGE_CORRUPTED', {
-        device: '',
-        'node-name': node.name,
-        msg: message,
-        ...report,
-      }),
+    secret: (id) => objects.secret(id),
+    onCorruption: (node, report) => {
+      options.onCorruption?.(corruptionText(report));
+      const { message, ...place } = report;
+      const about = { device: '', 'node-name': node.name, msg: message };
+      events.emit('BLOCK_IMAGE_CORRUPTED', { ...about, ...place });
+    },
   });
   const copying = new CopyEngine({
     lanes: createLanes(host, options.lanes),
