@@ -155,7 +155,7 @@ describe.skipIf(qemuImg === null || qemuIo === null)('incremental backup', () =>
     const isReal = who === 'the real daemon';
     const skipped = isReal && realDaemon === null;
     /** By default the real daemon plays two of the four. */
-    const isRepeated = skipped || (isReal && !isCampaign);
+    const repeated = skipped || (isReal && !isCampaign);
     const boot = async (): Promise<void> => {
       daemon = await start(site.directory);
       site.client = daemon.client;
@@ -177,7 +177,7 @@ describe.skipIf(qemuImg === null || qemuIo === null)('incremental backup', () =>
       for (const [name, state] of states) site.expectRestores(name, state);
     });
 
-    it.skipIf(isRepeated)(`${who}: a cancelled increment changes nothing`, async () => {
+    it.skipIf(repeated)(`${who}: a cancelled increment changes nothing`, async () => {
       await boot();
       await site.write(0, 40);
       await site.backUpAll('full');
@@ -198,7 +198,7 @@ describe.skipIf(qemuImg === null || qemuIo === null)('incremental backup', () =>
       site.expectRestores('full', before);
     });
 
-    it.skipIf(isRepeated)(`${who}: a full disk stops an increment until there is room`, async () => {
+    it.skipIf(repeated)(`${who}: a full disk stops an increment until there is room`, async () => {
       await boot();
       await site.backUpAll('full');
       await site.write(7, 30);
