@@ -20,7 +20,7 @@ export function imageOptions(text: string): ImageOptions {
     );
   }
   const tree = withFileDriver(parseKeyval(text));
-  if (typeof tree['driver'] !== 'string') return { filename: onlyFilename(tree) };
+  if (typeof tree['driver'] !== 'string') return { filename: probedName(tree) };
   if (!Object.hasOwn(driverOptions, tree['driver'])) {
     throw new BlockError('invalid-option', `Unknown driver '${tree['driver']}'`);
   }
@@ -44,12 +44,16 @@ function withFileDriver(tree: KeyvalTree): Record<string, unknown> {
   return result;
 }
 
-function onlyFilename(tree: Readonly<Record<string, unknown>>): string {
+/** A name that says what is given, of an image whose format is found. */
+function probedName(tree: Readonly<Record<string, unknown>>): string {
   const file = tree['file'];
-  const filename = typeof file === 'object' ? (file as KeyvalTree)['filename'] : undefined;
-  const keys = Object.keys(tree);
-  if (typeof filename !== 'string' || keys.length !== 1) {
+  if (file === undefined) {
     throw new BlockError('invalid-option', 'Must specify either driver or file');
   }
-  return filename;
+  const isAlone = Object.keys(tree).length === 1 && typeof file === 'object';
+  const { filename, driver, ...others } = isAlone ? (file as KeyvalTree) : {};
+  if (typeof filename === 'string' && driver === 'file' && Object.keys(others).length === 0) {
+    return filename;
+  }
+  return `json:${JSON.stringify(tree)}`;
 }

@@ -105,6 +105,9 @@ async function openNamed(session: Session, request: OpenRequest): Promise<Node> 
     if (options.driver === undefined) {
       return await session.graph.openImage(options.filename, null, readOnly, policy);
     }
+    if (policy.forceShare === true && (options.node['force-share'] ?? true) !== true) {
+      throw new CliError('--force-share/-U conflicts with image options');
+    }
     const nodeOptions = { ...options.node, driver: options.driver, 'read-only': readOnly };
     return await session.graph.open(nodeOptions, policy);
   } catch (error) {

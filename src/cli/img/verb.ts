@@ -61,6 +61,12 @@ export function readVerbOptions(
   }
 }
 
+/** The list of an -o, if it is one. */
+export function requireOptionList(list: string): string {
+  if (list === '' || /^,|(?<!,),$/.test(list)) throw new CliError(`Invalid option list: ${list}`);
+  return list;
+}
+
 /** No kind of object can be made. */
 export function refuseObject(value: string): never {
   const [type = ''] = value.split(',');

@@ -146,6 +146,7 @@ async function runInput(shell: Shell): Promise<boolean> {
   try {
     while (!shell.done) {
       shell.program.out(PROMPT);
+      shell.program.flush?.();
       const { value, done } = await shell.wait(reader.next());
       if (done === true) break;
       if (!(await shell.run(value))) isWell = false;

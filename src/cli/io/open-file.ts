@@ -87,7 +87,46 @@ export function optionTree(text: string, program: Program): KeyvalTree {
     report(program, `warning: short-form boolean option '${plain}' deprecated`, hint);
     return full;
   });
-  return withSizes(parseKeyval(items.filter((item) => item !== '').join(',')));
+  return withSizes(withModes(items.filter((item) => item !== '')));
+}
+
+const OVERLAP = 'overlap-check';
+
+/** Overlap checks may be named by mode and by template at once; checkOptions() compares them. */
+function withModes(items: readonly string[]): KeyvalTree {
+  const start = `${OVERLAP}=`;
+  const mode = items.findLast((item) => item.startsWith(start))?.slice(start.length);
+  const tree = parseKeyval(items.filter((item) => !item.startsWith(start)).join(','));
+  if (mode === undefined) return tree;
+  const checks = tree[OVERLAP];
+  return { ...tree, [OVERLAP]: isTree(checks) ? { ...checks, mode } : mode };
+}
+
+const OVERLAP_MODES = ['none', 'constant', 'cached', 'all'];
+
+/** The options as they are declared; refuses values in the words that command lines have for it. */
+export function checkedOptions(tree: KeyvalTree): KeyvalTree {
+  const checks = tree[OVERLAP];
+  if (checks === undefined || Array.isArray(checks)) return tree;
+  const { mode, template, ...flags } = isTree(checks) ? checks : { mode: checks };
+  const shown = (value: KeyvalTree[string]): string => (typeof value === 'string' ? value : '');
+  if (mode !== undefined && template !== undefined && mode !== template) {
+    throw new BlockError(
+      'invalid-option',
+      `Conflicting values for qcow2 options '${OVERLAP}' ('${shown(mode)}') and ` +
+        `'${OVERLAP}.template' ('${shown(template)}')`,
+    );
+  }
+  const chosen = template ?? mode;
+  if (chosen === undefined) return tree;
+  if (typeof chosen !== 'string' || !OVERLAP_MODES.includes(chosen)) {
+    throw new BlockError(
+      'invalid-option',
+      `Unsupported value '${shown(chosen)}' for qcow2 option '${OVERLAP}'. ` +
+        `Allowed are any of the following: ${OVERLAP_MODES.join(', ')}`,
+    );
+  }
+  return { ...tree, [OVERLAP]: { ...flags, template: chosen } };
 }
 
 /** Options that are numbers in the declarations may be sizes with suffixes here. */
@@ -128,6 +167,9 @@ async function openAttached(session: Session, request: FileRequest): Promise<Ope
   }
   if (request.copyOnRead && request.readOnly) {
     throw new BlockError('invalid-option', "Can't use copy-on-read on read-only device");
+  }
+  if (request.forceShare && (request.options['force-share'] ?? 'on') !== 'on') {
+    throw new CliError('-U conflicts with image options');
   }
   const held: Node[] = [];
   try {
@@ -176,7 +218,7 @@ async function openNamed(
   if (name === '') {
     throw new BlockError('invalid-option', "The 'file' block driver requires a file name");
   }
-  const { driver, ...others } = options;
+  const { driver, ...others } = checkedOptions(options);
   const request = { name, driver, options: others, readOnly };
   let path = '';
   try {
@@ -253,9 +295,7 @@ async function fullOptions(session: Session, request: NamedRequest): Promise<Tre
     throw new BlockError('invalid-option', `Unknown driver '${unknown}'`);
   }
   const { kind, children } = await session.registry.load(driver);
-  const tree = kind === 'protocol' && name !== null
-    ? { filename: name, ...options }
-    : withName(name, options);
+  const tree = await namedTree(session, { ...request, kind });
   if (children['file']?.required === true && tree['file'] === undefined) {
     throw new BlockError('invalid-option', 'A block device must be specified for "file"');
   }
@@ -263,11 +303,39 @@ async function fullOptions(session: Session, request: NamedRequest): Promise<Tre
   return { ...(await withProtocols(session, tree)), ...access, driver };
 }
 
+async function namedTree(
+  session: Session,
+  { name, driver, options, kind }: NamedRequest & { readonly kind: string },
+): Promise<Tree> {
+  if (name === null) return options;
+  if (driver === 'blkdebug') return debugTree(session, name, options);
+  return kind === 'protocol' ? { filename: name, ...options } : withName(name, options);
+}
+
+/** The name is that of the image below, or of its file where a format is given for it. */
+async function debugTree(session: Session, name: string, options: KeyvalTree): Promise<Tree> {
+  const parsed = parseFilename(name.startsWith('blkdebug:') ? name : `blkdebug::${name}`);
+  const named = parsed.kind === 'options' ? (parsed.options['file'] as Tree) : {};
+  const own = isTree(options['image']) ? options['image'] : {};
+  const { image: file, ...rules } = named;
+  const { driver } = own;
+  const format = typeof driver === 'string' ? await session.registry.load(driver) : null;
+  const image =
+    format?.kind === 'format'
+      ? { ...own, file: { ...(file as Tree), ...(isTree(own['file']) ? own['file'] : {}) } }
+      : { ...(file as Tree), ...own };
+  return { ...rules, ...options, image };
+}
+
 function withName(name: string | null, options: KeyvalTree): Tree {
   const { file } = options;
   if (name === null || typeof file === 'string') return options;
   const parsed = parseFilename(name);
   const own = isTree(file) ? file : {};
+  if (own['filename'] !== undefined) {
+    const text = "Can't specify 'file' and 'filename' options at the same time";
+    throw new BlockError('invalid-option', text);
+  }
   if (parsed.kind === 'path') return { ...options, file: { filename: parsed.path, ...own } };
   const { driver, ...named } = parsed.options;
   if (driver === undefined) return { ...named, ...options };

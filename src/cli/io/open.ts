@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // `open`, `close` and `reopen`: which file the commands work on, and in which modes.
 
+import { BlockError } from '../../base/index.js';
 import { CliError } from '../program.js';
 import { validate } from '../../schema/index.js';
 import type { KeyvalTree } from '../../schema/index.js';
@@ -9,6 +10,7 @@ import { CommandFailure } from './command.js';
 import type { Command } from './command.js';
 import {
   aioMode,
+  checkedOptions,
   DEFAULT_CACHE,
   discardMode,
   joinedOptions,
@@ -158,10 +160,27 @@ async function reopenFile(shell: Shell, request: ReopenRequest): Promise<void> {
   const change = {
     'read-only': modes.readOnly,
     cache: { direct, 'no-flush': noFlush },
-    ...(await typedOptions(file, options)),
+    ...(await typedOptions(file, checkedCommon(options))),
   };
   await shell.wait(shell.session.graph.changeOptions(file.image, change, { writeThrough }));
   shell.file = { ...file, modes: { ...modes, readOnly: file.image.readOnly } };
+}
+
+const DETECT_ZEROES = ['off', 'on', 'unmap'];
+
+/** What no driver declares. */
+function checkedCommon(options: KeyvalTree): KeyvalTree {
+  const { 'detect-zeroes': mode, cache } = options;
+  const text = typeof mode === 'string' ? mode : '';
+  if (mode !== undefined && !DETECT_ZEROES.includes(text)) {
+    throw new BlockError('invalid-option', `invalid parameter value: ${text}`);
+  }
+  const modes = Object.keys(cache ?? {});
+  const unknown = modes.find((name) => name !== 'direct' && name !== 'no-flush');
+  if (unknown !== undefined) {
+    throw new BlockError('invalid-option', `Cannot change the option 'cache.${unknown}'`);
+  }
+  return checkedOptions(options);
 }
 
 /** Values as the driver's declaration has them; names that it has not are refused by the reopen. */

@@ -286,7 +286,8 @@ function normalize(option: CreateOption, text: string): string {
       throw new OptionMistake(message, SIZE_HINT);
     }
     case 'number':
-      if (!/^\d+$/.test(text)) throw invalid(`Parameter '${option.name}' expects a number`);
+      // A negative number is a huge one in the reference: refused by whoever uses it.
+      if (!/^-?\d+$/.test(text)) throw invalid(`Parameter '${option.name}' expects a number`);
       return String(Number(text));
   }
 }
