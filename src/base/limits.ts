@@ -86,7 +86,11 @@ export const IMAGE_LIMITS = {
   checkSnapshotL1Bytes: 4096 * MIB,
   /** Bytes, and 16 KiB for each table, that a check reads of tables without an entry. */
   checkEmptyTableBytes: 1024 * MIB,
+  /** Clusters past the end of a file that something names, which a repair leaves free. */
+  checkBeyondClusters: 131_072,
   backingChainDepth: 200,
+  /** Parts of the name of an option on a command line. */
+  optionDepth: 64,
   probeBytes: 2048,
   /** Nesting of objects in a `json:` name. */
   jsonNameDepth: 16,

@@ -16,13 +16,14 @@ export type ParsedSize =
 
 /**
  * Bytes of `text`; a number without suffix is multiplied by `unit` (1 by default). A fraction is
- * allowed only before a suffix (or a default unit) above bytes and is cut to whole bytes.
+ * allowed only before a suffix (or a default unit) above bytes and is cut to whole bytes. More than
+ * `most` bytes are out of range.
  */
-export function parseSize(text: string, unit = 1): ParsedSize {
+export function parseSize(text: string, unit = 1, most = MAX_OFFSET): ParsedSize {
   const trimmed = text.trimStart();
   if (trimmed.startsWith('-')) return { ok: false, reason: 'negative' };
   const hex = /^\+?(0x[0-9a-f]+)$/i.exec(trimmed);
-  if (hex !== null) return bounded(Number(hex[1]) * unit);
+  if (hex !== null) return bounded(Number(hex[1]) * unit, most);
   const match = /^\+?(\d+)(\.\d*)?([bkmgtpe]?)$/i.exec(trimmed);
   if (match === null) return { ok: false, reason: 'syntax' };
   const [, whole = '', fraction = '', suffix = ''] = match;
@@ -30,11 +31,11 @@ export function parseSize(text: string, unit = 1): ParsedSize {
   const multiplier = suffix === '' || power === undefined ? unit : 1024 ** power;
   const part = fraction === '' || fraction === '.' ? 0 : Number(`0${fraction}`);
   if (part !== 0 && multiplier === 1) return { ok: false, reason: 'syntax' };
-  return bounded(Number(whole) * multiplier + Math.floor(part * multiplier));
+  return bounded(Number(whole) * multiplier + Math.floor(part * multiplier), most);
 }
 
-function bounded(bytes: number): ParsedSize {
-  if (!(bytes <= MAX_OFFSET)) return { ok: false, reason: 'range' };
+function bounded(bytes: number, most: number): ParsedSize {
+  if (!(bytes <= most)) return { ok: false, reason: 'range' };
   return { ok: true, bytes };
 }
 

@@ -7,8 +7,6 @@
 // Users are stopped and let go in the reference's order, which events of jobs show: of the edges of
 // a node the newest first, and all above a node before an older edge of the node below.
 
-import { setImmediate } from 'node:timers/promises';
-
 import { assert, DRAIN_LIMITS, type Eventually } from '../base/index.js';
 import type { BlockNode } from './block-node.js';
 import type { Edge, EdgeParent } from './child.js';
@@ -175,7 +173,9 @@ export class DrainControl {
 
   async #turns(nodes: Iterable<BlockNode>, scope: DrainScope): Promise<void> {
     for (let turn = 0; turn < DRAIN_LIMITS.restTurns && !isAtRest(nodes, scope); turn++) {
-      await setImmediate();
+      await new Promise<void>((resolve) => {
+        setImmediate(resolve);
+      });
     }
   }
 

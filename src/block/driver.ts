@@ -151,6 +151,16 @@ export interface InternalSnapshots {
   show(key: SnapshotKey): Promise<void>;
 }
 
+/** The state of a machine beside its disk, in an address space of its own. */
+export interface VmState {
+  /** Where the format has it: behind the end of the disk, in bytes. */
+  readonly offset: number;
+  /** What was never written reads as zeroes, however far. */
+  read(position: number, buffer: Uint8Array): Eventually<void>;
+  /** As durable as a write to the disk; kind `too-large` where the format cannot reach it. */
+  write(position: number, buffer: Uint8Array): Eventually<void>;
+}
+
 /** Facts for info and query-named-block-nodes. */
 export interface DriverInfo {
   /** Bytes; absent when the driver has no clusters. */
@@ -264,6 +274,9 @@ export interface DriverNode {
 
   /** Present where the format keeps snapshots within the image. */
   readonly internalSnapshots?: InternalSnapshots;
+
+  /** Present where the format has room for the state of a machine. */
+  readonly vmState?: VmState;
 
   /** Where a past state of the node can be read beside what it holds now. */
   readonly snapshotView?: SnapshotView;

@@ -6,7 +6,7 @@ export * from './driver.js';
 export type * from './extent.js';
 export type * from './graph-api.js';
 export { createGraph, type GraphParts } from './graph.js';
-export { infoBelow, internalSnapshotsOf } from './inherited-info.js';
+export { infoBelow, internalSnapshotsOf, vmStateOf } from './inherited-info.js';
 export type * from './node.js';
 export { creationPath, creationPlace, parseFilename, resolveBackingName } from './open/filename.js';
 export type { CreationPlace } from './open/filename.js';

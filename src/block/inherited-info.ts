@@ -7,7 +7,7 @@
 
 import { IMAGE_LIMITS } from '../base/index.js';
 import { ChildRole } from './driver.js';
-import type { DriverInfo, InternalSnapshots } from './driver.js';
+import type { DriverInfo, InternalSnapshots, VmState } from './driver.js';
 import type { Node } from './node.js';
 
 /** Facts of the first node from `node` down that has its own. */
@@ -25,6 +25,15 @@ function handsOn({ driver }: Node): boolean {
   return Object.values(driver.children).some(
     ({ role, permissions }) => (role & ChildRole.primary) !== 0 && permissions === 'filter',
   );
+}
+
+/** Where requests to `node` keep the state of a machine; null: nowhere. */
+export function vmStateOf(node: Node): VmState | null {
+  for (let at: Node | null = node; at !== null; at = at.filtered ?? at.primary) {
+    const { vmState } = at.driverNode;
+    if (vmState !== undefined) return vmState;
+  }
+  return null;
 }
 
 const HOLDS = ChildRole.data | ChildRole.metadata | ChildRole.filtered;

@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 // Bundles the command line: dist/cli/main.js, as tsc leaves it, into dist/cli/blockwright.js and
 // dist/cli/chunks/, and the lanes' thread into dist/cli/chunks/lane-worker.js. `npm run build`.
+// All of them are scripts (dist/cli/package.json says so), which start sooner than modules.
 //
-// Order: chunks, then the entry, each moved into place whole; names of chunks hold their hash, so a
-// program that runs meanwhile finds the chunks it knows. Chunks that no longer belong stay for an
-// hour, for programs that were started before; with --clean (what is published) they go at once.
+// Order: chunks, the entry, what V8 makes of the chunks, each moved into place whole; names of
+// chunks hold their hash, so a program that runs meanwhile finds the chunks it knows. Chunks that
+// no longer belong stay for an hour, for programs that were started before; with --clean (what is
+// published) they go at once.
 
+import { execFileSync } from 'node:child_process';
 import { chmodSync, existsSync, mkdirSync, readdirSync, readFileSync, renameSync } from 'node:fs';
 import { rmSync, statSync, utimesSync, writeFileSync } from 'node:fs';
 import { basename, dirname, join, relative } from 'node:path';
@@ -39,16 +42,20 @@ const together = {
   },
 };
 
+/** A script has no `import.meta`. */
+const MODULE_URL = "const moduleUrl=require('node:url').pathToFileURL(__filename).href;";
+
 const OPTIONS = {
   absWorkingDir: ROOT,
   outdir: OUTPUT,
   bundle: true,
-  splitting: true,
-  format: 'esm',
+  format: 'cjs',
   platform: 'node',
   target: 'node20.19',
-  packages: 'external',
-  chunkNames: 'chunks/[name]-[hash]',
+  external: ['@bokuweb/zstd-wasm', '@peculiar/webcrypto', 'piscina'],
+  alias: { 'lru-cache': join(ROOT, 'node_modules/lru-cache/dist/esm/index.js') },
+  banner: { js: `'use strict';${MODULE_URL}` },
+  define: { 'import.meta.url': 'moduleUrl' },
   sourcemap: true,
   sourcesContent: false,
   treeShaking: true,
@@ -60,12 +67,51 @@ const OPTIONS = {
   logLevel: 'warning',
 };
 
+/** What load-chunk.mjs calls. */
+const WRAPPED = {
+  banner: {
+    js: `(function(exports,require,module,__filename,importModule){'use strict';${MODULE_URL}
+/* lru-cache is in here, under https://blueoakcouncil.org/license/1.0.0 */`,
+  },
+  footer: { js: '})' },
+};
+
 const built = [];
 
 async function bundle(options) {
   const result = await build({ ...OPTIONS, ...options });
   built.push(result);
   return result;
+}
+
+/** What lru-cache looks for when it is loaded, and nobody here uses, is much of Node. */
+const lightCache = {
+  name: 'light-cache',
+  setup(building) {
+    building.onLoad({ filter: /lru-cache.dist.esm.(perf|diagnostics-channel)\.js$/ }, () => {
+      const unused = '{ hasSubscribers: false }';
+      return {
+        contents: `export const defaultPerf = Date, metrics = ${unused}, tracing = ${unused};`,
+      };
+    });
+  },
+};
+
+const commands = new Map();
+
+/** The bundle of a command, by the module in dist/cli that main.js loads: its name in chunks/. */
+async function bundleCommand(module) {
+  const entry = join(OUTPUT, module);
+  const { metafile } = await bundle({
+    entryPoints: { [module.replace(/^\.\/|(\/index)?\.js$/g, '')]: entry },
+    entryNames: 'chunks/[name]-[hash]',
+    ...WRAPPED,
+    plugins: [together, lightCache],
+  });
+  const [path] = Object.entries(metafile.outputs).find(
+    ([, { entryPoint }]) => entryPoint === relative(ROOT, entry),
+  );
+  commands.set(module, basename(path));
 }
 
 /**
@@ -75,18 +121,18 @@ async function bundle(options) {
 const commandsApart = {
   name: 'commands-apart',
   setup(building) {
-    building.onResolve({ filter: /^\./ }, async ({ kind, path, resolveDir }) => {
-      if (kind !== 'dynamic-import') return null;
-      const name = path.replace(/^\.\/|(\/index)?\.js$/g, '');
-      const { metafile } = await bundle({
-        entryPoints: { [name]: join(resolveDir, path) },
-        entryNames: 'chunks/[name]-[hash]',
-        plugins: [together],
-      });
-      const [entry] = Object.entries(metafile.outputs).find(([, { entryPoint }]) =>
-        entryPoint === relative(ROOT, join(resolveDir, path)),
+    building.onLoad({ filter: /[\\/]dist[\\/]cli[\\/]main\.js$/ }, async ({ path }) => {
+      const text = readFileSync(path, 'utf8');
+      const loads = /await import\('([^']+)'\)/g;
+      await Promise.all([...text.matchAll(loads)].map(([, module]) => bundleCommand(module)));
+      const loader = join(ROOT, 'src/cli/load-chunk.mjs');
+      const contents = text.replace(
+        loads,
+        (_, module) => `loadChunk(\`\${__dirname}/chunks/${commands.get(module)}\`)`,
       );
-      return { path: `./chunks/${basename(entry)}`, external: true };
+      const [mark] = /^#!.*\n/.exec(contents) ?? [''];
+      const rest = contents.slice(mark.length);
+      return { contents: `${mark}import { loadChunk } from ${JSON.stringify(loader)}; ${rest}` };
     });
   },
 };
@@ -97,6 +143,12 @@ function moveIntoPlace({ path, contents }, mode) {
   writeFileSync(temporary, contents);
   chmodSync(temporary, mode);
   renameSync(temporary, path);
+}
+
+/** A script that was not loaded by Node has no `import()`: its loader lends it one. */
+function withImports({ path, text }) {
+  const contents = path.endsWith('.js') ? text.replaceAll(/\bimport\(/g, 'importModule(') : text;
+  return { path, contents };
 }
 
 function removeStale(kept, minimumAgeMs) {
@@ -125,7 +177,6 @@ await bundle({
 // A thread loads one file.
 await bundle({
   entryPoints: { 'chunks/lane-worker': 'dist/block/copy/lane-worker.js' },
-  splitting: false,
 });
 assertLanesBesideWorker();
 
@@ -135,8 +186,12 @@ const now = new Date();
 for (const file of outputs.filter((output) => !isEntry(output))) {
   const named = /-[A-Z0-9]{8}\.js$/.test(file.path);
   if (named && existsSync(file.path)) utimesSync(file.path, now, now);
-  else moveIntoPlace(file, 0o644);
+  else moveIntoPlace(named ? withImports(file) : file, 0o644);
 }
+moveIntoPlace({ path: join(OUTPUT, 'package.json'), contents: '{ "type": "commonjs" }\n' }, 0o644);
 for (const file of outputs.filter(isEntry)) moveIntoPlace(file, 0o755);
-const kept = new Set(outputs.map(({ path }) => path));
+const compiler = fileURLToPath(new URL('compile-chunks.mjs', import.meta.url));
+const stdio = ['ignore', 'pipe', 'inherit'];
+const compiled = execFileSync(process.execPath, [compiler], { encoding: 'utf8', stdio });
+const kept = new Set([...outputs.map(({ path }) => path), ...compiled.trim().split('\n')]);
 removeStale(kept, process.argv.includes('--clean') ? 0 : KEPT_MS);

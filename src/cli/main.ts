@@ -116,9 +116,13 @@ function crash(error: unknown): void {
 
 process.on('uncaughtException', crash);
 
-const status = await main(process.argv.slice(2));
-flushStreams();
-process.stdout.write('', (error) => {
-  noteLoss(error);
-  process.exit(status === 0 && isOutputLost ? 1 : status);
-});
+async function run(): Promise<void> {
+  const status = await main(process.argv.slice(2));
+  flushStreams();
+  process.stdout.write('', (error) => {
+    noteLoss(error);
+    process.exit(status === 0 && isOutputLost ? 1 : status);
+  });
+}
+
+run().catch(crash);

@@ -52,7 +52,7 @@ export function report(program: Program, message: string, hint = ''): void {
 
 function hintOf(error: BlockError): string {
   const { hint } = error.context;
-  return hint === undefined ? '' : `${escapeControls(hint)}\n`;
+  return hint === undefined ? '' : `${hint.split('\n').map(escapeControls).join('\n')}\n`;
 }
 
 /** Scripts compare what is printed under the reference's names: nothing is added there. */

@@ -77,9 +77,7 @@ export class ObjectRegistry {
   /** Throws kind `invalid-option` or `exists`, with nothing added. */
   add(options: ObjectOptions): void {
     const { id } = options;
-    if (!IDENTIFIER.test(id)) {
-      throw new BlockError('invalid-option', "Parameter 'id' expects an identifier");
-    }
+    this.requireIdentifier(id);
     const register = this.#make(options);
     // Every container has the property `type`.
     if (id === 'type' || this.#objects.has(id)) {
@@ -90,6 +88,14 @@ export class ObjectRegistry {
     }
     this.#objects.set(id, register());
     this.#branches.set('objects', () => this.#objects);
+  }
+
+  /** Throws kind `invalid-option` for what cannot be the name of an object. */
+  requireIdentifier(id: string): void {
+    if (IDENTIFIER.test(id)) return;
+    throw new BlockError('invalid-option', "Parameter 'id' expects an identifier", {
+      hint: "Identifiers consist of letters, digits, '-', '.', '_', starting with a letter.",
+    });
   }
 
   async remove(id: string): Promise<void> {

@@ -8,7 +8,8 @@
 
 import { assert, BlockError, errnoText } from '../base/index.js';
 import { yieldToLoop } from '../block/copy/index.js';
-import { assertTransition, requireVerb, VERBS } from './job-states.js';
+import { JobStanding } from './job-standing.js';
+import { requireVerb, VERBS } from './job-states.js';
 import type { JobStatus, JobType } from './job-states.js';
 import { JobReport } from './job-report.js';
 import { JobTransaction } from './job-transaction.js';
@@ -33,9 +34,7 @@ export class Job {
   readonly transaction: JobTransaction;
   readonly #surroundings: JobSurroundings;
   #work: JobWork | null = null;
-  #status: JobStatus = 'undefined';
-  #pauseCount = 0;
-  #userPaused = false;
+  readonly #standing: JobStanding;
   #cancelRequested = false;
   /** Cancelled without force when READY: it ends well, and takes no `complete` any more. */
   #finishing = false;
@@ -60,17 +59,21 @@ export class Job {
     this.#report = new JobReport(this);
     this.transaction.add(this);
     this.#surroundings = surroundings;
+    const { id } = setup;
+    this.#standing = new JobStanding((status) => {
+      surroundings.emit({ name: 'JOB_STATUS_CHANGE', data: { id, status } });
+    });
     this.ended = new Promise((resolve) => {
       this.#ended = resolve;
     });
     this.aborted = new Promise((resolve) => {
       this.#hasAborted = resolve;
     });
-    this.#become('created');
+    this.#standing.become('created');
   }
 
   get status(): JobStatus {
-    return this.#status;
+    return this.#standing.status;
   }
 
   get speed(): number {
@@ -87,12 +90,12 @@ export class Job {
 
   /** READY was reached: the job may be told to complete. */
   get ready(): boolean {
-    return this.#status === 'ready' || this.#status === 'standby';
+    return this.#standing.isReady;
   }
 
   /** It runs its work, which is not parked. */
   get working(): boolean {
-    return ['running', 'ready'].includes(this.#status) && !this.#parking.taken;
+    return ['running', 'ready'].includes(this.status) && !this.#parking.taken;
   }
 
   /** It runs none of its work, or only what drained nodes of its own need. */
@@ -101,7 +104,7 @@ export class Job {
   }
 
   get pauseRequested(): boolean {
-    return this.#pauseCount > 0;
+    return this.#standing.isPauseAsked;
   }
 
   // ---- What the work calls
@@ -125,24 +128,24 @@ export class Job {
 
   /** Stays here while the job is paused; throws kind `cancelled` once it is cancelled. */
   async pausePoint(): Promise<void> {
-    while (this.#pauseCount > 0 && !this.#cancelRequested) {
-      this.#enterPause();
+    while (this.pauseRequested && !this.#cancelRequested) {
+      this.#standing.showPause();
       await this.#parking.park();
     }
-    this.#leavePause();
+    this.#standing.leavePause();
     this.#requireNotCancelled();
   }
 
   /** Waits `ms` milliseconds at most; pause, resume, cancel and a new speed end it early. */
   async sleep(ms: number): Promise<void> {
-    if (this.#cancelRequested || this.#pauseCount > 0) return this.pausePoint();
+    if (this.#cancelRequested || this.pauseRequested) return this.pausePoint();
     await this.#parking.park((wake) => this.#surroundings.clock.after(ms, wake));
     return this.pausePoint();
   }
 
   /** Waits until someone wakes the job (`wake`), pauses or cancels it. */
   async rest(): Promise<void> {
-    if (this.#cancelRequested || this.#pauseCount > 0) return this.pausePoint();
+    if (this.#cancelRequested || this.pauseRequested) return this.pausePoint();
     await this.#parking.park();
     return this.pausePoint();
   }
@@ -168,10 +171,7 @@ export class Job {
       data: { device: this.id, operation, action },
     });
     if (action === 'stop') {
-      if (!this.#userPaused) {
-        this.#userPaused = true;
-        this.#pauseCount += 1;
-      }
+      this.#standing.pauseByUser();
       if (this.#report.ioStatus === 'ok') this.#report.ioStatus = noSpace ? 'nospace' : 'failed';
     }
     return action;
@@ -179,7 +179,7 @@ export class Job {
 
   /** All is copied: from now on the job may be told to complete. */
   becomeReady(): void {
-    this.#become('ready');
+    this.#standing.become('ready');
     this.#surroundings.emit({ name: 'BLOCK_JOB_READY', data: this.#report.endFacts() });
   }
 
@@ -192,7 +192,7 @@ export class Job {
 
   start(): void {
     assert(this.#work !== null, `job ${this.id} has no work`);
-    this.#become('running');
+    this.#standing.become('running');
     void this.#runWork(this.#work);
   }
 
@@ -205,51 +205,50 @@ export class Job {
   }
 
   get #rests(): boolean {
-    const isOver = this.#status === 'concluded' || this.#status === 'null';
-    const isDone = this.#status === 'waiting' || this.#status === 'pending';
+    const isOver = this.status === 'concluded' || this.status === 'null';
+    const isDone = this.status === 'waiting' || this.status === 'pending';
     return this.#parking.taken || isOver || (isDone && !this.transaction.ending);
   }
 
   /** Throws a job away that was created and could not be started. */
   discard(): void {
     this.transaction.remove(this);
-    this.#become('null');
+    this.#standing.become('null');
     this.#surroundings.forget(this);
     this.#ended?.();
   }
 
   /** A drained section begins around the job; nests with the user's pause. */
   quiesce(): void {
-    this.#pauseCount += 1;
+    this.#standing.hold();
     if (!this.#parking.taken) return;
     if (this.#cancelRequested) this.wake();
-    else this.#enterPause();
+    else this.#standing.showPause();
   }
 
   unquiesce(): void {
-    assert(this.#pauseCount > 0, `job ${this.id} is not quiesced`);
-    this.#pauseCount -= 1;
+    this.#standing.release();
     this.#goOn();
   }
 
   // ---- Verbs of the user
 
   pause(): void {
-    requireVerb(this.id, this.#status, 'pause');
-    if (this.#userPaused) throw new BlockError('invalid-state', 'Job is already paused');
-    this.#userPaused = true;
-    this.#pauseCount += 1;
-    if (this.#parking.taken) this.#enterPause();
+    requireVerb(this.id, this.status, 'pause');
+    if (this.#standing.isPausedByUser) {
+      throw new BlockError('invalid-state', 'Job is already paused');
+    }
+    this.#standing.pauseByUser();
+    if (this.#parking.taken) this.#standing.showPause();
   }
 
   resume(): void {
-    if (!this.#userPaused) {
+    if (!this.#standing.isPausedByUser) {
       throw new BlockError('invalid-state', "Can't resume a job that was not paused");
     }
-    requireVerb(this.id, this.#status, 'resume');
-    this.#userPaused = false;
+    requireVerb(this.id, this.status, 'resume');
+    this.#standing.resumeByUser();
     this.#report.ioStatus = 'ok';
-    this.#pauseCount -= 1;
     this.#goOn();
   }
 
@@ -259,10 +258,10 @@ export class Job {
    * and the promise does not wait for it (`ended` tells of it).
    */
   async cancel(): Promise<void> {
-    requireVerb(this.id, this.#status, 'cancel');
+    requireVerb(this.id, this.status, 'cancel');
     if (this.transaction.ending) return;
     this.#markCancelled();
-    if (!this.#mayRun()) {
+    if (!this.#standing.mayRun) {
       this.fail(cancelledError());
       await this.transaction.settleFailure();
     } else if (this.#parking.taken) {
@@ -275,7 +274,7 @@ export class Job {
 
   /** `block-job-cancel`: without `force` a job that its user paused refuses. */
   async cancelBlock(force: boolean): Promise<void> {
-    if (this.#userPaused && !force) {
+    if (this.#standing.isPausedByUser && !force) {
       throw new BlockError(
         'invalid-state',
         `The block job for device '${this.id}' is currently paused`,
@@ -292,11 +291,11 @@ export class Job {
 
   /** For the end of the program: cancels what can still be cancelled. */
   async cancelForExit(): Promise<void> {
-    if (VERBS.cancel.includes(this.#status)) await this.cancel();
+    if (VERBS.cancel.includes(this.status)) await this.cancel();
   }
 
   complete(): void {
-    requireVerb(this.id, this.#status, 'complete');
+    requireVerb(this.id, this.status, 'complete');
     const asked = this.#cancelRequested || this.#finishing;
     if (!asked && this.#work?.complete !== undefined) {
       this.#work.complete();
@@ -311,32 +310,32 @@ export class Job {
 
   /** Resolves when every job of the transaction is concluded. */
   async finalize(): Promise<void> {
-    requireVerb(this.id, this.#status, 'finalize');
+    requireVerb(this.id, this.status, 'finalize');
     await this.transaction.finalize();
   }
 
   /** Resolves when everything the job still had is let go of. */
   async dismiss(): Promise<void> {
-    requireVerb(this.id, this.#status, 'dismiss');
+    requireVerb(this.id, this.status, 'dismiss');
     const released = this.#work?.dismiss?.();
-    this.#become('null');
+    this.#standing.become('null');
     this.#surroundings.forget(this);
     await released;
   }
 
   /** Bytes per second, 0 = unlimited. */
   setSpeed(bytesPerSecond: number | bigint): void {
-    requireVerb(this.id, this.#status, 'set-speed');
+    requireVerb(this.id, this.status, 'set-speed');
     if (bytesPerSecond < 0) {
       throw new BlockError('invalid-option', "Parameter 'speed' expects a non-negative value");
     }
     this.#report.speed = Number(bytesPerSecond);
     this.#work?.setSpeed?.(this.#report.speed);
-    if (this.#pauseCount === 0) this.wake();
+    if (!this.pauseRequested) this.wake();
   }
 
   change(changes: JobChanges): void {
-    requireVerb(this.id, this.#status, 'change');
+    requireVerb(this.id, this.status, 'change');
     if (this.#work?.change === undefined) throw changeRefused();
     if (changes.type !== this.type) {
       const text = `Job '${this.id}' is of type '${this.type}', not '${changes.type}'`;
@@ -365,17 +364,17 @@ export class Job {
 
   /** Its turn to end: now, or at its next pause point. */
   abortWithOthers(): void {
-    if (this.#mayRun()) this.wake();
+    if (this.#standing.mayRun) this.wake();
     else this.fail(cancelledError());
   }
 
   becomeWaiting(): void {
-    this.#become('waiting');
+    this.#standing.become('waiting');
     this.#parking.tellRest();
   }
 
   becomePending(): void {
-    this.#become('pending');
+    this.#standing.become('pending');
     if (this.blockJob && !this.autoFinalize) {
       this.#surroundings.emit({
         name: 'BLOCK_JOB_PENDING',
@@ -388,8 +387,8 @@ export class Job {
   /** Becomes ABORTING with its first error. */
   fail(error: unknown): void {
     this.#report.error ??= this.#cancelRequested ? errnoText('ECANCELED') : messageOf(error);
-    if (this.#status === 'aborting') return;
-    this.#become('aborting');
+    if (this.status === 'aborting') return;
+    this.#standing.become('aborting');
     this.#hasAborted?.();
   }
 
@@ -411,9 +410,9 @@ export class Job {
       if (!(error instanceof BlockError)) throw error;
     }
     if (this.blockJob && !neverStarted) this.#emitEnd();
-    this.#become('concluded');
+    this.#standing.become('concluded');
     if (leaves) {
-      this.#become('null');
+      this.#standing.become('null');
       this.#surroundings.forget(this);
     }
     this.#ended?.();
@@ -427,7 +426,7 @@ export class Job {
       this.#requireNotCancelled();
     } catch (error) {
       if (!(error instanceof BlockError)) throw error;
-      this.#leavePause();
+      this.#standing.leavePause();
       // Who cancels it is answered first.
       if (work.lingers === true && this.#cancelRequested) await yieldToLoop();
       this.fail(error);
@@ -449,43 +448,20 @@ export class Job {
   }
 
   #goOn(): void {
-    if (this.#pauseCount > 0) return;
-    this.#leavePause();
+    if (this.pauseRequested) return;
+    this.#standing.leavePause();
     this.wake();
-  }
-
-  /** The work has started and not yet returned. */
-  #mayRun(): boolean {
-    return !['created', 'waiting', 'pending'].includes(this.#status);
   }
 
   #markCancelled(): void {
     this.#cancelRequested = true;
-    if (!this.#userPaused) return;
-    this.#userPaused = false;
+    if (!this.#standing.resumeByUser()) return;
     this.#report.ioStatus = 'ok';
-    this.#pauseCount -= 1;
-    this.#leavePause();
-  }
-
-  #enterPause(): void {
-    if (this.#status === 'running') this.#become('paused');
-    else if (this.#status === 'ready') this.#become('standby');
-  }
-
-  #leavePause(): void {
-    if (this.#status === 'paused') this.#become('running');
-    else if (this.#status === 'standby') this.#become('ready');
+    this.#standing.leavePause();
   }
 
   #requireNotCancelled(): void {
     if (this.#cancelRequested) throw cancelledError();
-  }
-
-  #become(status: JobStatus): void {
-    assertTransition(this.#status, status);
-    this.#status = status;
-    this.#surroundings.emit({ name: 'JOB_STATUS_CHANGE', data: { id: this.id, status } });
   }
 }
 

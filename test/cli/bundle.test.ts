@@ -7,6 +7,7 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 
 const ROOT = new URL('../..', import.meta.url).pathname;
+const SCRIPTS = ['bundle', 'compile-chunks', 'load-chunk'].map((name) => `src/cli/${name}.mjs`);
 let folder = '';
 let chunks = '';
 
@@ -14,7 +15,7 @@ let chunks = '';
 beforeAll(() => {
   folder = mkdtempSync(join(tmpdir(), 'blockwright-bundle-'));
   chunks = join(folder, 'dist/cli/chunks');
-  for (const path of ['package.json', 'src/cli/bundle.mjs']) {
+  for (const path of ['package.json', ...SCRIPTS]) {
     cpSync(join(ROOT, path), join(folder, path));
   }
   const filter = (path: string): boolean => !path.endsWith('/chunks');
@@ -58,6 +59,18 @@ it('finds its package from wherever it lies', () => {
   expect(run('shim', join(folder, 'bin'))).toContain('qemu-img');
   const script = readFileSync(join(folder, 'bin/qemu-img'), 'utf8');
   expect(script).toContain(`'${join(folder, 'dist/cli/blockwright.js')}'`);
+});
+
+it('starts with what was compiled of it, and without where that is cut off', () => {
+  const [name] = readdirSync(chunks).filter((each) => /^img-.*\.compiled$/.test(each));
+  const path = join(chunks, name ?? '');
+  expect(name).toContain(`${process.version}-${process.arch}`);
+  const contents = readFileSync(path);
+  const text = run('img', '--help');
+  writeFileSync(path, contents.subarray(0, 1000));
+  expect(run('img', '--help')).toBe(text);
+  rmSync(path);
+  expect(run('img', '--help')).toBe(text);
 });
 
 it('keeps chunks of an older bundle for programs that still run, and removes them later', () => {

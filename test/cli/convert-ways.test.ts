@@ -8,6 +8,8 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { SeededRandom } from '../../src/base/index.js';
 import { runIn } from '../helpers/command-line.js';
 import { CommandServer } from '../helpers/command-server.js';
+import { loopDevice } from '../helpers/loop-device.js';
+import type { LoopDevice } from '../helpers/loop-device.js';
 import { peer } from '../helpers/peers.js';
 
 const MIB = 1024 * 1024;
@@ -125,6 +127,35 @@ describe.skipIf(reference === null)('convert beside the real one', () => {
       expect(ours(...convert)).toEqual({ status: 0, stdout: '', stderr: '' });
       expect(theirs('compare', source, 'older').stdout).toBe('Images are identical.\n');
     }
+  });
+
+  it.skipIf(qemuIo === null)('shows no backing file past the end of the source\'s', () => {
+    for (const [name, bytes] of [['short', 1], ['long', 2]] as const) {
+      writeFileSync(join(folder, `${name}.raw`), Buffer.alloc(bytes * MIB, 7));
+    }
+    theirs('create', '-f', 'qcow2', '-F', 'raw', '-b', 'short.raw', 'longer.qcow2', '2M');
+    const linked = ['-B', 'long.raw', '-F', 'raw', '-O', 'qcow2'];
+    expect(ours('convert', ...linked, 'longer.qcow2', 'linked').status).toBe(0);
+    expect(theirs('compare', 'longer.qcow2', 'linked').stdout).toBe('Images are identical.\n');
+  });
+
+  describe('into a block device', () => {
+    let device: LoopDevice | null = null;
+    beforeAll(() => {
+      writeFileSync(join(folder, 'disk'), Buffer.alloc(8 * MIB, 0x55));
+      device = loopDevice(join(folder, 'disk'));
+    });
+    afterAll(() => device?.[Symbol.dispose]());
+
+    it.for(['raw data file', 'preallocated image'])('leaves no old bytes: %s', (way, { skip }) => {
+      if (device === null) return skip('no loop device');
+      const raw = way === 'raw data file';
+      const option = raw ? `data_file=${device.path},data_file_raw=on` : 'preallocation=metadata';
+      const target = raw ? 'outside.qcow2' : device.path;
+      const { status } = ours('convert', '-O', 'qcow2', '-o', option, 'odd.raw', target);
+      expect(status).toBe(0);
+      expect(theirs('compare', 'odd.raw', target).stdout).toBe('Images are identical.\n');
+    });
   });
 
   it('names the first failure when later sources are read already', () => {

@@ -59,7 +59,7 @@ describe.skipIf(isMissing)('repairs beside the real qemu-img', () => {
   beforeAll(() => {
     twins = new TwinFolders();
     const names = ['a', 'l', 'l2', 'l3', 'e', 'e2', 'e3', 'c', 'cb', 'L1', 'rb', 'rb2', 'b', 'b2'];
-    for (const name of [...names, 'd', 'r2', 'r3', 'un']) {
+    for (const name of [...names, 'd', 'r2', 'r3', 'un', 'cut', 'cut2']) {
       twins.make([
         `qemu-img create -q -f qcow2 ${name} 4M`,
         `qemu-io -c 'write -P 1 0 1M' -c 'write -P 2 2M 64k' ${name}`,
@@ -85,6 +85,8 @@ describe.skipIf(isMissing)('repairs beside the real qemu-img', () => {
     for (const name of ['r2', 'r3']) {
       damage(name, [REFCOUNTS + 16, 0, 2], [L2 + 32, 0, 0, 0, 0, 0, 9, 0, 0]);
     }
+    for (const name of ['cut', 'cut2']) truncateSync(join(twins.theirs, name), 0x100000);
+    damage('cut', [0x10006, 0]);
     damage('w1', [0x2001, 0]);
     twins.split();
   });
@@ -105,6 +107,16 @@ describe.skipIf(isMissing)('repairs beside the real qemu-img', () => {
   it('makes refcounts anew where the real one gives up: a block that is not aligned', () => {
     expect(twins.shim('qemu-img check -r all un').status).toBe(0);
     expect(twins.real('qemu-img check -q un', twins.ours).status).toBe(0);
+  });
+
+  it.each([
+    ['check -r all cut', 2],
+    ['amend -o refcount_bits=32 cut2', 0],
+  ])('new refcounts never lie where lost data is named: %s', (line, status) => {
+    expect(twins.shim(`qemu-img ${line}`).status).toBe(status);
+    const again = twins.real(`qemu-img check ${line.split(' ').at(-1)}`, twins.ours);
+    expect(again.status).toBe(status);
+    expect(again.out).not.toContain('reference=2');
   });
 
   it('a header that says corrupt or dirty does not say so when all is mended', () => {

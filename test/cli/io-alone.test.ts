@@ -119,13 +119,6 @@ describe('blockwright io', () => {
     expect(io(['image'], 'alloc 0').out).toBe('0/512 bytes allocated at offset 0 bytes\n');
   });
 
-  it('the VM state is refused by name', () => {
-    const { out, err, status } = io(['image'], 'write -b 0 512');
-    expect(out).toBe('write failed: Operation not supported\n');
-    expect(err).toBe("blockwright io: option '-b' (the VM state of an image) is not supported\n");
-    expect(status).toBe(1);
-  });
-
   it('a read far beyond the end takes no memory for it', () => {
     const { out, status } = io(['-f', 'raw', 'raw'], 'read 0 2147483136');
     expect(out).toBe('read failed: Input/output error\n');

@@ -22,6 +22,29 @@ export const SCRIPTS: readonly (readonly [string, string])[] = [
   ],
   [
     'a.qcow2',
+    'write -b -P 5 0 64k; read -b -P 5 0 64k; read -b -P 0 64k 64k; info; length; map; ' +
+      'read -bv 65k 512; write -b 1G 512; read -b 900G 512; write -b 60P 512; read -b 1P 512; ' +
+      'read -b 7E 512; read -b 9223372036854774784 1k; write -b 9223372036854774784 1k; ' +
+      'write -b -s abc 0 1k; read -bv 0 512; write -bq 0 1k; write -bC 0 0; write -bc 0 64k; ' +
+      'write -bn 0 64k; write -bu 0 64k; read -b 512 513; read -b 0 3G; truncate 2M; ' +
+      'read -b -P 0xcd 0 64k; write -bc 0 1k',
+  ],
+  [
+    '-f raw a.raw',
+    'write -b 0 512; read -b 0 512; reopen -r; write -b 0 512; read 7E 512; write 7E 512; ' +
+      'truncate 7E; discard 7E 1; alloc 7E; writev 7E 512; truncate 8191P; alloc 1k 7E',
+  ],
+  ['-r a.qcow2', 'write -b 0 512; read -b 0 512'],
+  ['-C o.qcow2', 'write -b 0 512; read -b -P 0xcd 0 512; read -b -P 0 512 512'],
+  ['-s a.qcow2', 'write -b 0 512; read -b -P 0xcd 0 512; truncate 7E'],
+  ['blkdebug::a.qcow2', 'write -b 0 512; read -b -P 0xcd 0 512'],
+  ['--image-opts driver=null-co,size=1M', 'write -b 0 512; read -b 0 512'],
+  [
+    '--image-opts driver=raw,file.driver=qcow2,file.file.filename=a.qcow2',
+    'write -b 0 512; read -b -P 0xcd 0 512',
+  ],
+  [
+    'a.qcow2',
     'write -s nofile 0 1k; write -s a.qcow2 -P 1 0 1; write -c 0 512; write -c 0 64k; ' +
       'write -c 512 512; write -bf 0 1k; write -cf 0 64k; write -zn 0 64k; write -zns 0 64k; ' +
       'write -f 0 512; write -p 0 512',

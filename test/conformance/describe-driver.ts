@@ -17,6 +17,7 @@ import {
   type NodeOptions,
 } from '../../src/block/index.js';
 import { errorOf, graphOn, MemoryHost, pattern, READ_WRITE } from '../helpers/graph.js';
+import { runs } from '../helpers/seeds.js';
 
 export interface DriverCase {
   readonly name: string;
@@ -216,7 +217,7 @@ function describeStorage(driver: DriverCase): void {
         expect(Buffer.from(await readAll(again)).equals(Buffer.from(model))).toBe(true);
         await graph.closeAll();
       }),
-      { numRuns: 25 },
+      { numRuns: runs(8, 100) },
     );
   });
 
@@ -244,7 +245,7 @@ function describeStorage(driver: DriverCase): void {
         await user.detach();
         await graph.closeAll();
       }),
-      { numRuns: 15 },
+      { numRuns: runs(5, 50) },
     );
   });
 

@@ -15,7 +15,7 @@ import type { MemoryHost } from '../../src/host/index.js';
 import { READ_WRITE } from '../helpers/graph.js';
 import { firstDifference, makeGraph, readAll } from '../helpers/job-stage.js';
 import { peer } from '../helpers/peers.js';
-import { forEachSeed } from '../helpers/seeds.js';
+import { forEachSeed, someOf } from '../helpers/seeds.js';
 
 const SIZE = 256 * 1024;
 const OPTIONS = [
@@ -26,6 +26,13 @@ const OPTIONS = [
   'cluster_size=512,refcount_bits=64',
 ];
 const SEEDS = OPTIONS.map((_, index) => index + 1);
+let lines = 0;
+
+/** Each line is tried with every second of the options, and the next line with the others. */
+function seedsOfLine(): readonly number[] {
+  lines += 1;
+  return someOf(lines % 2 === 0 ? SEEDS.slice(1) : SEEDS, 2);
+}
 
 const folder = mkdtempSync(join(tmpdir(), 'blockwright-img-crash-'));
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
@@ -120,7 +127,7 @@ describe('power cuts at every write', () => {
     ['onto an image of the chain', 'rebase -b /base -F qcow2 /top'],
     ['onto nothing', "rebase -b '' /top"],
   ])('rebase %s keeps the view', async (_, line) => {
-    await forEachSeed(SEEDS, async (seed) => {
+    await forEachSeed(seedsOfLine(), async (seed) => {
       const stage = new Stage(seed);
       await stage.make('/base', SIZE);
       await stage.make('/other', SIZE - 65_536);
@@ -142,7 +149,7 @@ describe('power cuts at every write', () => {
     ['that keeps the image', 'commit -d /top'],
     ['further down', 'commit -b /base /top'],
   ])('commit %s keeps the view', async (_, line) => {
-    await forEachSeed(SEEDS, async (seed) => {
+    await forEachSeed(seedsOfLine(), async (seed) => {
       const stage = new Stage(seed);
       await stage.make('/base', SIZE);
       await stage.make('/middle', SIZE - 65_536, '/base');
@@ -161,7 +168,7 @@ describe('power cuts at every write', () => {
     ['more', `resize /top ${SIZE * 2}`, SIZE * 2],
     ['more, preallocated', `resize --preallocation=metadata /top ${SIZE * 2}`, SIZE * 2],
   ])('resize to %s shows the old or the new image', async (_, line, size) => {
-    await forEachSeed(SEEDS, async (seed) => {
+    await forEachSeed(seedsOfLine(), async (seed) => {
       if (line.includes('metadata') && OPTIONS[seed - 1]?.includes('512')) return;
       const stage = new Stage(seed);
       await stage.make('/base', SIZE * 2);
@@ -181,7 +188,7 @@ describe('power cuts at every write', () => {
   });
 
   it.each(['leaks', 'all'])('check -r %s keeps the view and ends clean', async (mode) => {
-    await forEachSeed(SEEDS, async (seed) => {
+    await forEachSeed(seedsOfLine(), async (seed) => {
       const stage = new Stage(seed);
       await stage.make('/top', SIZE);
       const before = await viewOf(stage.disk, '/top');

@@ -16,7 +16,7 @@ const campaign = process.env['BLOCKWRIGHT_CAMPAIGN'];
 /** With so many of each pair a campaign takes about twenty minutes of one core. */
 const MOST_SAMPLES = 32;
 const SAMPLES = Math.min(MOST_SAMPLES, Math.max(1, Number(campaign ?? 1)));
-const STEP = campaign === undefined ? 6 : 1;
+const STEP = campaign === undefined ? 13 : 1;
 const REPLAY = process.env['BLOCKWRIGHT_SEED'];
 const LIMIT_MS = campaign === undefined ? 60_000 : 3_600_000;
 

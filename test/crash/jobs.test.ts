@@ -19,10 +19,10 @@ import {
   turns,
 } from '../helpers/job-stage.js';
 import type { Stage } from '../helpers/job-stage.js';
-import { forEachSeed } from '../helpers/seeds.js';
+import { forEachSeed, runs } from '../helpers/seeds.js';
 import { startBackup } from '../helpers/start-backup.js';
 
-const SIZE = 2 ** 20;
+const SIZE = 384 * 1024;
 const CLUSTERS = [65_536, 4096, 16_384];
 
 async function stageOn(host: MemoryHost, seed = 5): Promise<Stage & { readonly guest: Guest }> {
@@ -73,7 +73,7 @@ describe('power cuts', () => {
     ['of the whole chain', streamAll],
   ] as const) {
     it(`at any write of a stream ${name} the view is the same, with leaks at most`, async () => {
-      await forEachSeed(8, async (seed) => {
+      await forEachSeed(runs(4, 8), async (seed) => {
         const disk = new CrashDisk({ seed });
         const stage = await stageOn(disk, seed);
         const random = new SeededRandom(seed);
@@ -185,7 +185,7 @@ describe('faults', () => {
 describe('cancels', () => {
   for (const [name, start] of [['stream', stream], ['backup', backup]] as const) {
     it(`${name}: at every turn nothing is left behind and no guest write is lost`, async () => {
-      for (let turn = 0; turn < 400; turn += turn < 60 ? 1 : 9) {
+      for (let turn = 0; turn < 400; turn += turn < 60 ? runs(3, 1) : 9) {
         const stage = await stageOn(new MemoryHost({ seed: turn }));
         const { guest } = stage;
         const random = new SeededRandom(turn);

@@ -130,3 +130,62 @@ describe('a qcow2 image whose file fails to sync once', () => {
     });
   }
 });
+
+/** Gives whether growing with preallocation made so many calls to the file; the `nth` fails. */
+async function failGrowth(call: 'read' | 'write', nth: number): Promise<boolean> {
+  const host = new MemoryHost();
+  await createOn(host, '/image', { size: SIZE, 'cluster-size': CLUSTER, 'refcount-bits': 64 });
+  const image = await openOn(host, '/image');
+  const below = image.node.image.file;
+  const present = below[call].bind(below);
+  let count = 0;
+  below[call] = (request) => {
+    count += 1;
+    if (count === nth) throw new BlockError('io', `${call} failed`);
+    return present(request);
+  };
+  await image.node
+    .truncate(2 * SIZE, { ...RESIZE, preallocation: 'metadata' })
+    .catch((error: unknown) => expect(error).toBeInstanceOf(BlockError));
+  below[call] = present;
+  await image.node.close();
+  expect(await checkOn(host, '/image')).toMatchObject({ corruptions: 0, leaks: 0 });
+  return count >= nth;
+}
+
+describe('a qcow2 image that cannot be grown with preallocation', () => {
+  it.each(['read', 'write'] as const)('keeps no cluster without an entry: %s', async (call) => {
+    for (let nth = 1; await failGrowth(call, nth); nth += 1);
+  });
+});
+
+describe('a qcow2 image whose header is in doubt', () => {
+  async function inDoubt(): Promise<{ image: OpenedImage; wentBack: () => number }> {
+    const host = new MemoryHost();
+    await createOn(host, '/image', { size: SIZE, 'cluster-size': CLUSTER });
+    const image = await openOn(host, '/image');
+    await put(image, 0, 1);
+    let count = 0;
+    image.node.image.doubt.raise(async () => {
+      count += 1;
+    });
+    return { image, wentBack: () => count };
+  }
+
+  it('is repaired only after it went back, and never goes back again', async () => {
+    const { image, wentBack } = await inDoubt();
+    expect(await image.node.check('all')).toMatchObject({ corruptions: 0 });
+    await put(image, 0, 2);
+    await image.node.close();
+    expect(wentBack()).toBe(1);
+  });
+
+  it('stays marked corrupt when it went back', async () => {
+    const { image, wentBack } = await inDoubt();
+    const place = { offset: 0, size: 512, message: 'overlap' };
+    image.node.image.markCorrupt('a test', place);
+    await image.node.image.doubt.regain();
+    expect([wentBack(), image.node.image.corrupt]).toEqual([1, true]);
+    await image.node.close();
+  });
+});

@@ -15,9 +15,10 @@ import { peer } from '../helpers/peers.js';
 import { createdBytes, createOn } from '../helpers/qcow2-create.js';
 import type { CreateOptions } from '../helpers/qcow2-create.js';
 import { checkOn } from '../helpers/qcow2-check.js';
+import { runs } from '../helpers/seeds.js';
 
 const PATH = '/image';
-const CUTS_PER_WRITE = 24;
+const CUTS_PER_WRITE = runs(8, 24);
 const MIB = 1024 * 1024;
 const qemuImg = peer('qemu-img');
 

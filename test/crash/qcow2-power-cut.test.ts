@@ -22,7 +22,7 @@ import { checkOn } from '../helpers/qcow2-check.js';
 import { createOn } from '../helpers/qcow2-create.js';
 import { backingNode, openOn, repeats } from '../helpers/qcow2-node.js';
 import type { OpenedImage } from '../helpers/qcow2-node.js';
-import { forEachSeed } from '../helpers/seeds.js';
+import { forEachSeed, runs } from '../helpers/seeds.js';
 
 const SECTOR = 512;
 const SUBSETS = 3;
@@ -339,7 +339,7 @@ describe('qcow2 after a power cut at any write', () => {
         await run.verify(() => undefined);
         expect(await checkOn(run.disk, '/image')).toMatchObject({ corruptions: 0, leaks: 0 });
       }),
-      { numRuns: 20 },
+      { numRuns: runs(8, 100) },
     );
   }, 120_000);
 
@@ -360,14 +360,14 @@ describe('qcow2 after a power cut at any write', () => {
         const seen = await (await run.reopen(run.disk)).read(0, run.size);
         expect(Buffer.compare(run.disk.fileContents('/data'), seen)).toBe(0);
       }),
-      { numRuns: 15 },
+      { numRuns: runs(6, 100) },
     );
   }, 120_000);
 
   it('adds refcount blocks only after their contents are on disk', async () => {
     // 512-byte clusters and 64-bit refcounts: a block counts 64 clusters.
     const sectors = 400;
-    await forEachSeed([1, 2, 3], async (seed) => {
+    await forEachSeed(runs(1, 3), async (seed) => {
       const run = new Run({
         clusterBits: 9, refcountOrder: 6, version: 3, backing: false, sectors, seed,
       });
@@ -405,7 +405,7 @@ describe('qcow2 after a power cut at any write', () => {
   });
 
   it('moves the L1 table of a growing image without a moment of danger', async () => {
-    await forEachSeed([1, 2, 3, 4], async (seed) => {
+    await forEachSeed(runs(2, 4), async (seed) => {
       const run = new Run({
         clusterBits: 9,
         refcountOrder: seed,
@@ -432,7 +432,7 @@ describe('qcow2 after a power cut at any write', () => {
   it('moves the L1 table without losing flushed data that is written to again', async () => {
     // 512-byte clusters: an L2 table covers 32 KiB, all entries are in one L1 sector.
     const step = 32 * 1024;
-    for (let turns = 0; turns < 60; turns += 3) {
+    for (let turns = 0; turns < 60; turns += runs(6, 1)) {
       const disk = new CrashDisk({ seed: turns, laterChance: 0.8 });
       await createOn(disk, '/image', { size: 8 * step, 'cluster-size': 512 } as never);
       const { node } = await openOn(disk, '/image');
@@ -454,7 +454,7 @@ describe('qcow2 after a power cut at any write', () => {
   });
 
   it('keeps what a flush promised that came while another was halfway', async () => {
-    for (let turns = 0; turns < 40; turns += 1) {
+    for (let turns = 0; turns < 40; turns += runs(2, 1)) {
       const disk = new CrashDisk({ seed: turns, laterChance: 0.8 });
       await createOn(disk, '/image', { size: 65_536 });
       const { node } = await openOn(disk, '/image');

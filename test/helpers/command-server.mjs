@@ -8,22 +8,26 @@
 // bundled commands that blockwright.js would load. What does not end kills it.
 import { readFileSync } from 'node:fs';
 import { createInterface } from 'node:readline';
+import { fileURLToPath } from 'node:url';
+import { loadChunk } from '../../src/cli/load-chunk.mjs';
 
 const OUTPUT = new URL('../../dist/cli/', import.meta.url);
 const HANG_MS = 50_000;
 
 /** The chunk of a command, by the hash in its name that the entry knows. */
-function chunkOf(command) {
+function load(command) {
   const entry = readFileSync(new URL('blockwright.js', OUTPUT), 'utf8');
-  const [, path] = new RegExp(`import\\("\\./(chunks/${command}-\\w+\\.js)"\\)`).exec(entry);
-  return new URL(path, OUTPUT).href;
+  const [path] = new RegExp(`chunks/${command}-\\w+\\.js`).exec(entry);
+  return loadChunk(fileURLToPath(new URL(path, OUTPUT)));
 }
 
-const LOADERS = {
-  img: async () => (await import(chunkOf('img'))).runImg,
-  io: async () => (await import(chunkOf('io'))).runIo,
-  'storage-daemon': async () => (await import(chunkOf('storage-daemon'))).runStorageDaemon,
-};
+const RUNNERS = { img: 'runImg', io: 'runIo', 'storage-daemon': 'runStorageDaemon' };
+const runners = new Map();
+
+function runnerOf(command) {
+  if (!runners.has(command)) runners.set(command, load(command)[RUNNERS[command]]);
+  return runners.get(command);
+}
 
 async function answer({ cwd, words }) {
   const texts = { out: '', err: '' };
@@ -39,7 +43,7 @@ async function answer({ cwd, words }) {
   process.chdir(cwd);
   let status = 1;
   try {
-    status = await (await LOADERS[command]())(args, program);
+    status = await runnerOf(command)(args, program);
   } catch (error) {
     texts.err += `blockwright: internal error: ${error.stack}\n`;
   }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Makes qcow2 images with this program's own create, on the simulated host.
 import type { CreateContext } from '../../src/block/index.js';
-import { createQcow2 } from '../../src/drivers/formats/qcow2/create.js';
+import { createQcow2 } from '../../src/drivers/formats/qcow2/create/index.js';
 import type { Qcow2CreateOptions } from '../../src/drivers/formats/qcow2/options.js';
 import { MemoryHost } from '../../src/host/index.js';
 import { fileChild } from './host-file-node.js';

@@ -20,6 +20,11 @@ export async function forEachSeed(
   }
 }
 
+/** How often something random is played: `many` times when BLOCKWRIGHT_CAMPAIGN is set. */
+export function runs(few: number, many: number): number {
+  return process.env['BLOCKWRIGHT_CAMPAIGN'] === undefined ? few : many;
+}
+
 /** Each `step`-th of the cases; all of them when BLOCKWRIGHT_CAMPAIGN is set. */
 export function someOf<T>(cases: readonly T[], step: number): readonly T[] {
   const whole = process.env['BLOCKWRIGHT_CAMPAIGN'] !== undefined;

@@ -7,6 +7,7 @@ import { once } from 'node:events';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { isDeepStrictEqual } from 'node:util';
 
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 
@@ -22,6 +23,12 @@ const daemon = peer('qemu-storage-daemon');
 const img = peer('qemu-img');
 const io = peer('qemu-io');
 const ready = daemon !== null && img !== null && io !== null && nativeAddon() !== null;
+
+interface Played {
+  readonly step: Step;
+  readonly answers: readonly Line[];
+  readonly held: readonly string[];
+}
 
 const add = (options: Line): string => command('blockdev-add', options);
 const del = (name: string): string => command('blockdev-del', { 'node-name': name });
@@ -48,22 +55,31 @@ describe.skipIf(!ready)('files in use', () => {
     ...extra,
   });
 
-  /** What is answered and what is held, step by step. */
-  async function played(conversation: Conversation, pid: number, steps: readonly Step[]) {
+  /** What is answered and what is held, step by step, waiting for what is wanted. */
+  async function played(
+    { conversation, pid }: { readonly conversation: Conversation; readonly pid: number },
+    steps: readonly Step[],
+    wanted: readonly Played[] = [],
+  ): Promise<Played[]> {
     await conversation.greeting();
-    const record: unknown[] = [];
+    const record: Played[] = [];
     for (const step of [command('qmp_capabilities'), ...steps]) {
       const said = await conversation.play(step);
       const answers = said.filter((line) => line['event'] === undefined);
-      record.push({ step, answers, held: await settled(pid) });
+      const held = await settled(pid, wanted[record.length]?.held ?? null);
+      record.push({ step, answers, held });
     }
     return record;
   }
 
   /** A former opening of a file is closed soon after the command. */
-  async function settled(pid: number): Promise<string[]> {
+  async function settled(pid: number, wanted: readonly string[] | null): Promise<string[]> {
     let held = heldFiles(pid, directory);
-    for (let turn = 0; turn < 50 && new Set(held.map(nameOf)).size < held.length; turn += 1) {
+    const isSettled = (): boolean =>
+      wanted === null
+        ? new Set(held.map(nameOf)).size === held.length
+        : isDeepStrictEqual(held, wanted);
+    for (let turn = 0; turn < (wanted === null ? 50 : 2000) && !isSettled(); turn += 1) {
       await new Promise((resolve) => setImmediate(resolve));
       held = heldFiles(pid, directory);
     }
@@ -73,10 +89,12 @@ describe.skipIf(!ready)('files in use', () => {
   async function compareHeld(steps: readonly Step[]): Promise<void> {
     const theirs = await (async () => {
       await using real = await startRealDaemon(daemon ?? '', directory);
-      return await played(new Conversation(real.socket), real.pid, steps);
+      const conversation = new Conversation(real.socket);
+      return await played({ conversation, pid: real.pid }, steps);
     })();
     await using own = await startOwnDaemon(directory);
-    const ours = await played(new Conversation(await own.connect()), process.pid, steps);
+    const conversation = new Conversation(await own.connect());
+    const ours = await played({ conversation, pid: process.pid }, steps, theirs);
     expect(ours).toEqual(theirs);
   }
 

@@ -2,10 +2,12 @@
 // Chains made by the real qemu-img, jobs run on them with real files and threads, results judged by
 // the real qemu-img.
 import { execFileSync } from 'node:child_process';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  copyFileSync, existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { afterAll, afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { SeededRandom } from '../../src/base/index.js';
 import type { NodeOptions } from '../../src/block/index.js';
 import { openDefaultHost } from '../../src/host/index.js';
@@ -54,7 +56,8 @@ const isCampaign = process.env['BLOCKWRIGHT_CAMPAIGN'] !== undefined;
 const LAYERS = isCampaign ? [...CHAINS, ...SUBCLUSTERED] : CHAINS;
 
 describe.skipIf(qemuImg === null || qemuIo === null)('jobs on images of the real tools', () => {
-  let folder = '';
+  const folder = mkdtempSync(join(tmpdir(), 'jobs-'));
+  const templates = mkdtempSync(join(tmpdir(), 'jobs-templates-'));
   let stage: Stage;
   const path = (name: string): string => join(folder, name);
   const img = (...args: string[]): string =>
@@ -70,7 +73,18 @@ describe.skipIf(qemuImg === null || qemuIo === null)('jobs on images of the real
       backing,
     } as NodeOptions);
 
+  /** Each chain is made once; its images name each other by their path in `folder`. */
   function makeLayers(layers: readonly Layer[]): void {
+    const made = join(templates, String(LAYERS.indexOf(layers)));
+    if (!existsSync(made)) {
+      makeOnce(layers);
+      mkdirSync(made);
+      for (const name of readdirSync(folder)) copyFileSync(path(name), join(made, name));
+    }
+    for (const name of readdirSync(made)) copyFileSync(join(made, name), path(name));
+  }
+
+  function makeOnce(layers: readonly Layer[]): void {
     for (const [index, { options, commands }] of layers.entries()) {
       const below = index === 0 ? [] : ['-b', path(`layer${index - 1}.qcow2`), '-F', 'qcow2'];
       img('create', '-q', '-f', 'qcow2', '-o', options, ...below, `layer${index}.qcow2`, '16M');
@@ -97,13 +111,15 @@ describe.skipIf(qemuImg === null || qemuIo === null)('jobs on images of the real
   }
 
   beforeEach(() => {
-    folder = mkdtempSync(join(tmpdir(), 'jobs-'));
     stage = makeStage({ host: openDefaultHost() as never });
   });
   afterEach(async () => {
     await stage.graph.closeAll();
     await stage.jobs.engine.close();
-    rmSync(folder, { recursive: true, force: true });
+    for (const name of readdirSync(folder)) rmSync(path(name));
+  });
+  afterAll(() => {
+    for (const made of [folder, templates]) rmSync(made, { recursive: true, force: true });
   });
 
   for (const [index, layers] of LAYERS.entries()) {

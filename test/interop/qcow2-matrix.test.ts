@@ -22,7 +22,7 @@ import { peer } from '../helpers/peers.js';
 import { someOf } from '../helpers/seeds.js';
 
 const KIB = 1024;
-const STEP = 13;
+const STEP = 19;
 const COLUMNS = {
   compat: ['1.1', '0.10'],
   cluster: Array.from({ length: 13 }, (_, index) => 512 * 2 ** index),

@@ -165,8 +165,8 @@ const CROSS: readonly Cross[] = [
   },
   {
     name: 'an unaligned snapshot table',
-    pokes: [[60, 4, 1n], [64, 8, 1n]],
-    says: 'Snapshot table offset invalid (snapshots_offset 1)',
+    pokes: [[60, 4, 1n], [64, 8, 0x30008n]],
+    says: 'Snapshot table offset invalid (snapshots_offset 196616)',
   },
   {
     name: 'a snapshot table beyond the end',

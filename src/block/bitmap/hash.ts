@@ -4,8 +4,6 @@
 // The bits are hashed as they were at the begin, in 64-bit words, little-endian, the lowest bit
 // first. Between parts of some megabytes others have a turn.
 
-import { setImmediate } from 'node:timers/promises';
-
 import { BITMAP_LIMITS } from '../../base/index.js';
 import type { DirtyBitmap } from './dirty-bitmap.js';
 
@@ -18,7 +16,9 @@ export async function bitmapSha256(bitmap: DirtyBitmap): Promise<string> {
     bytes += part.length;
     if (bytes < BITMAP_LIMITS.hashedAtOnce) continue;
     bytes = 0;
-    await setImmediate();
+    await new Promise<void>((resolve) => {
+      setImmediate(resolve);
+    });
   }
   return hash.digest('hex');
 }

@@ -11,7 +11,7 @@ import type { Clock, Eventually } from '../../base/index.js';
 import { infoBelow } from '../inherited-info.js';
 import type { Node } from '../node.js';
 import type { CopyBitmap } from './copy-bitmap.js';
-import type { CopyFailure, NodeRef } from './copy-engine.js';
+import type { CopyFailure, NodeRef } from './engine/index.js';
 import { copyThroughGraph } from './graph-copy.js';
 import type { Span } from './lane-plan.js';
 import { PointInTime } from './point-in-time.js';

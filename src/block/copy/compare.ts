@@ -7,7 +7,7 @@
 
 import { must } from '../../base/index.js';
 import { planView } from './chain.js';
-import type { NodeRef } from './copy-engine.js';
+import type { NodeRef } from './engine/index.js';
 import type { LaneExecutor } from './lane-executor.js';
 import { FileTable, laneParts } from './lane-plan.js';
 

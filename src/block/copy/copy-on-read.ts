@@ -12,7 +12,7 @@ import type { Node } from '../node.js';
 import { readRequest, RequestFlag, writeRequest, zeroRequest } from '../request.js';
 import type { Request } from '../request.js';
 import { layerStatus } from './chain.js';
-import type { CopyFailure, NodeRef } from './copy-engine.js';
+import type { CopyFailure, NodeRef } from './engine/index.js';
 import type { Span } from './lane-plan.js';
 
 export interface CopyOnReadOptions {

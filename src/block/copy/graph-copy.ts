@@ -6,7 +6,7 @@ import type { Eventually } from '../../base/index.js';
 import type { Node } from '../node.js';
 import { readRequest, RequestFlag, writeRequest, zeroRequest } from '../request.js';
 import { readsFrom } from './chain.js';
-import type { CopyFailure, CopySpec } from './copy-engine.js';
+import type { CopyFailure, CopySpec } from './engine/index.js';
 import type { Span } from './lane-plan.js';
 import { zeroRanges } from './lane-task.js';
 

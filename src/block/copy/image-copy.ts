@@ -6,7 +6,7 @@
 import { COPY_LIMITS, InFlight, toBlockError } from '../../base/index.js';
 import type { Clock } from '../../base/index.js';
 import { viewStatus } from './chain.js';
-import type { CopyEngine, CopyFailure, CopySession, CopySpec } from './copy-engine.js';
+import type { CopyEngine, CopyFailure, CopySession, CopySpec } from './engine/index.js';
 import type { Span } from './lane-plan.js';
 import { RateLimiter } from './rate-limit.js';
 

@@ -3,7 +3,7 @@ export * from './before-write.js';
 export * from './chain.js';
 export * from './compare.js';
 export * from './copy-bitmap.js';
-export * from './copy-engine.js';
+export * from './engine/index.js';
 export * from './copy-on-read.js';
 export { readView } from './graph-copy.js';
 export * from './image-copy.js';

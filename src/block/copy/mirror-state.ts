@@ -13,7 +13,7 @@ import type { Node, WriteObserver } from '../node.js';
 import type { Request } from '../request.js';
 import { writeRequest, zeroRequest, RequestFlag } from '../request.js';
 import { CopyBitmap } from './copy-bitmap.js';
-import type { CopyFailure, NodeRef } from './copy-engine.js';
+import type { CopyFailure, NodeRef } from './engine/index.js';
 
 /** Typed internal options of the mirror filter. */
 export interface MirrorInternal {

@@ -14,7 +14,7 @@ import type { BlockStatus } from '../block-status.js';
 import type { Request } from '../request.js';
 import type { SnapshotView } from '../snapshot-view.js';
 import { CopyBitmap } from './copy-bitmap.js';
-import type { NodeRef } from './copy-engine.js';
+import type { NodeRef } from './engine/index.js';
 import type { Span } from './lane-plan.js';
 import { RangeLocks } from './range-locks.js';
 

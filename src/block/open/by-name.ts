@@ -13,8 +13,9 @@ import type { BlockGraph } from '../graph.js';
 import { parseFilename } from './filename.js';
 import { nodeFlags, rootContext, type OpenInheritance } from './make-node.js';
 import { filenameOf } from './node-filename.js';
-import { openNamed, openNode, optionsOfName } from './open.js';
+import { openNamed, openNode } from './open.js';
 import { protocolOf } from './protocol-of.js';
+import { optionsOfName } from './reference.js';
 
 type Options = Readonly<Record<string, unknown>>;
 

@@ -57,7 +57,8 @@ export const compare: Verb = {
   options: OPTIONS,
   async run(args, program) {
     const given = new Map<string, string>();
-    const operands = readVerbOptions(program, { args, specs: OPTIONS }, (name, value) => {
+    const input = { args, specs: OPTIONS, objectStatus: STATUS.open };
+    const operands = readVerbOptions(program, input, (name, value) => {
       given.set(name, value);
     });
     const mode = progressMode(given);

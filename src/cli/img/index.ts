@@ -7,6 +7,7 @@ import { report, reportFailure } from '../program.js';
 import type { Program } from '../program.js';
 import { versionText } from '../version.js';
 import { helpText } from './help.js';
+import { ListWanted } from './objects.js';
 import { SuffixError } from './numbers.js';
 import { HelpWanted, TRY_HELP } from './verb.js';
 import { loadVerb } from './verbs.js';
@@ -58,6 +59,10 @@ async function runVerb(name: string, args: readonly string[], program: Program):
   } catch (error) {
     if (error instanceof HelpWanted) {
       program.out(await helpText(program));
+      return 0;
+    }
+    if (error instanceof ListWanted) {
+      program.out(error.message);
       return 0;
     }
     const status = reportFailure(program, error);

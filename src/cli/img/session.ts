@@ -7,11 +7,14 @@ import { createGraph, createRegistry } from '../../block/index.js';
 import type { Backend, DriverRegistry, Graph, Node, OpenPolicy } from '../../block/index.js';
 import { checkedDrivers, DRIVER_LOADERS } from '../../engine/index.js';
 import { openDefaultHost } from '../../host/index.js';
+import type { ObjectRegistry } from '../../engine/index.js';
 import type { Host } from '../../host/index.js';
 import { CliError } from '../program.js';
 import type { Program } from '../program.js';
+import { makeObjects } from './objects.js';
 
 export interface Session {
+  readonly program: Program;
   readonly host: Host;
   readonly graph: Graph;
   readonly registry: DriverRegistry;
@@ -35,11 +38,13 @@ export async function withSession(
   const warnLine = (line: string): void => program.err(`${program.name}: ${line}\n`);
   const host = program.host ?? openDefaultHost({ warn: warnLine });
   const registry = createRegistry({ drivers: checkedDrivers(DRIVER_LOADERS), probed: ['qcow2'] });
-  const graph = createGraph({
+  let objects: ObjectRegistry | null = null;
+  const graph: Graph = createGraph({
     host,
     registry,
     clock: systemClock,
     random: host.random,
+    throttleGroup: (name) => objects?.throttleGroup(name) ?? null,
     // The program's name is not put in front, whoever is asked.
     onCorruption: (_node, { message, fatal }) => {
       const kind = fatal ? 'Marking image as corrupt' : 'Image is corrupt';
@@ -52,11 +57,13 @@ export async function withSession(
   const closeAll = async (): Promise<void> => {
     for (const user of users.splice(0).reverse()) await user.detach();
     await graph.closeAll();
+    await objects?.close();
   };
   let finished = false;
   try {
+    objects = await makeObjects(program, () => graph);
     const warn = (text: string): void => program.err(text);
-    const status = await run({ host, graph, registry, users, warn });
+    const status = await run({ program, host, graph, registry, users, warn });
     finished = true;
     await closeAll();
     return status;
@@ -92,7 +99,7 @@ async function openNamed(session: Session, request: OpenRequest): Promise<Node> 
   const { image, readOnly, policy } = request;
   let prefix = `Could not open '${image.text}': `;
   try {
-    if (image.text === '') {
+    if (image.text === '' && !image.imageOptions) {
       throw new BlockError('invalid-option', "The 'file' block driver requires a file name");
     }
     if (!image.imageOptions) {
@@ -100,16 +107,10 @@ async function openNamed(session: Session, request: OpenRequest): Promise<Node> 
       prefix = '';
       return await session.graph.openImage(image.text, image.format, readOnly, policy);
     }
-    const { imageOptions } = await import('./image-options.js');
-    const options = imageOptions(image.text);
-    if (options.driver === undefined) {
-      return await session.graph.openImage(options.filename, null, readOnly, policy);
-    }
-    if (policy.forceShare === true && (options.node['force-share'] ?? true) !== true) {
-      throw new CliError('--force-share/-U conflicts with image options');
-    }
-    const nodeOptions = { ...options.node, driver: options.driver, 'read-only': readOnly };
-    return await session.graph.open(nodeOptions, policy);
+    const { optionTree } = await import('./options/list.js');
+    const { openByOptions } = await import('./options/open.js');
+    const tree = optionTree(image.text, session.program, 'file');
+    return await openByOptions(session, { tree, readOnly, policy });
   } catch (error) {
     if (!(error instanceof BlockError)) throw error;
     const status = request.failureStatus ?? 1;

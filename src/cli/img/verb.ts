@@ -6,6 +6,7 @@ import { OptionError, readOptions } from '../getopt.js';
 import type { OptionHandler, OptionSpec } from '../getopt.js';
 import { CliError } from '../program.js';
 import type { Program } from '../program.js';
+import { noteObject } from './objects.js';
 import type { ImageName } from './session.js';
 
 export interface Verb {
@@ -41,13 +42,18 @@ export class HelpWanted extends Error {}
 /** Reads the options of a verb; gives the operands. */
 export function readVerbOptions(
   program: Program,
-  input: { readonly args: readonly string[]; readonly specs: readonly OptionSpec[] },
+  input: {
+    readonly args: readonly string[];
+    readonly specs: readonly OptionSpec[];
+    /** Exit status where something of --object cannot be made; 1 unless given. */
+    readonly objectStatus?: number;
+  },
   handle: OptionHandler,
 ): string[] {
   try {
     return readOptions(input.args, [HELP, ...input.specs], (name, value, words) => {
       if (name === 'help') throw new HelpWanted();
-      if (name === 'object') refuseObject(value);
+      if (name === 'object') noteObject(program, value, input.objectStatus);
       handle(name, value, words);
     });
   } catch (error) {
@@ -65,15 +71,6 @@ export function readVerbOptions(
 export function requireOptionList(list: string): string {
   if (list === '' || /^,|(?<!,),$/.test(list)) throw new CliError(`Invalid option list: ${list}`);
   return list;
-}
-
-/** No kind of object can be made. */
-export function refuseObject(value: string): never {
-  const [type = ''] = value.split(',');
-  if (type.replace(/^qom-type=/, '') === 'secret') {
-    throw new CliError("--object secret is not supported: there is no LUKS driver");
-  }
-  throw new CliError(`Parameter 'qom-type' does not accept value '${type}'`);
 }
 
 export type OutputFormat = 'human' | 'json';

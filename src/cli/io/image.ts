@@ -2,7 +2,8 @@
 // Commands about the whole file: its length, facts and allocated areas, and changes of it that
 // carry no bytes (`discard`, `truncate`, `flush`).
 
-import { errnoText, Permission, toBlockError } from '../../base/index.js';
+import { errnoText, MAX_OFFSET, Permission, toBlockError } from '../../base/index.js';
+import { infoBelow, vmStateOf } from '../../block/index.js';
 import type { Node } from '../../block/index.js';
 import { CliError } from '../program.js';
 import { treeLines } from '../img/info/text.js';
@@ -11,8 +12,6 @@ import type { Command } from './command.js';
 import { amountText, lengthOf, SECTOR, sizeOf } from './numbers.js';
 import { COUNTS, perform, QUIET, requireInside } from './requests.js';
 import type { Shell } from './shell.js';
-
-const L2_ENTRY_BYTES = 8;
 
 const STORING_NOTHING = new Set(['null-co', 'null-aio']);
 
@@ -43,9 +42,10 @@ export const info: Command = {
     if (PROTOCOLS.has(node.driver.name)) out(`format name: ${node.driver.name}`);
     // Such a node has no clusters to be told of, which ends the command.
     if (STORING_NOTHING.has(node.driver.name)) throw new CommandFailure('');
-    const { clusterSize = 0, specific } = node.info;
+    const { specific } = node.info;
+    const { clusterSize = 0 } = infoBelow(node);
     out(`cluster size: ${amountText(clusterSize)}`);
-    out(`vm state offset: ${amountText(vmStateOffset(node, clusterSize))}`);
+    out(`vm state offset: ${amountText(vmStateOf(node)?.offset ?? 0)}`);
     if (specific !== undefined && Object.keys(specific.data).length > 0) {
       out('Format specific information:');
       for (const line of treeLines(specific.data, 1)) out(line);
@@ -56,15 +56,6 @@ export const info: Command = {
 /** The node that says what is where: no filter of the command line. */
 function storing(node: Node): Node {
   return node.driver.name === 'copy-on-read' && node.filtered !== null ? node.filtered : node;
-}
-
-/** Behind the disk, at a whole L2 table. */
-function vmStateOffset(node: Node, clusterSize: number): number {
-  if (node.driver.name !== 'qcow2') return 0;
-  const isExtended = node.info.specific?.data['extended-l2'] === true;
-  const entryBytes = isExtended ? 2 * L2_ENTRY_BYTES : L2_ENTRY_BYTES;
-  const covered = clusterSize * (clusterSize / entryBytes);
-  return Math.ceil(node.length / covered) * covered;
 }
 
 export const flush: Command = {
@@ -130,6 +121,12 @@ export const truncate: Command = {
     });
     const size = sizeOf(given.operand(0));
     const { backend } = shell.file;
+    // Beyond what any node can have, the same is said of it.
+    if (size > MAX_OFFSET) {
+      const isImage = storing(backend.node).driver.name === 'qcow2';
+      const what = isImage ? 'Failed to grow the L1 table' : 'Could not resize file';
+      throw new CliError(`${what}: ${errnoText('EFBIG')}`);
+    }
     const leave = await shell.wait(backend.enter());
     try {
       await shell.wait(backend.node.truncate(size, { exact: false, preallocation: mode }));

@@ -8,8 +8,9 @@ import { BlockError } from '../../base/index.js';
 import { mistakeText, OptionError, readOptions } from '../getopt.js';
 import { CliError, report, reportFailure } from '../program.js';
 import type { Program } from '../program.js';
+import { optionTree } from '../img/options/list.js';
+import { ListWanted, noteObject } from '../img/objects.js';
 import { withSession } from '../img/session.js';
-import { refuseObject } from '../img/verb.js';
 import { versionText } from '../version.js';
 import { warnOfProbing } from './open.js';
 import {
@@ -17,7 +18,6 @@ import {
   DEFAULT_CACHE,
   discardMode,
   openFile,
-  optionTree,
   requireCacheMode,
 } from './open-file.js';
 import type { FileRequest } from './open-file.js';
@@ -50,6 +50,10 @@ export async function runIo(args: readonly string[], program: Program): Promise<
       program.out(helpText(program));
       return 1;
     }
+    if (error instanceof ListWanted) {
+      program.out(error.message);
+      return 0;
+    }
     return reportFailure(program, error);
   }
 }
@@ -73,7 +77,7 @@ function parse(args: readonly string[], program: Program): CommandLine | string 
     if (name === 'discard') discardMode(value);
     if (name === 'native-aio') nativeAio = true;
     if (name === 'aio') nativeAio = aioMode(value);
-    if (name === 'object') refuseObject(value);
+    if (name === 'object') noteObject(program, value);
     if (name === 'trace') warnOfTrace(program, value);
   });
   if (text !== null) return text;
@@ -88,7 +92,7 @@ function parse(args: readonly string[], program: Program): CommandLine | string 
   if (file === null) return { commands, file: null, timing };
   const request: FileRequest = {
     name: hasOptions ? null : file,
-    options: hasOptions ? optionTree(file, program) : formatOption(format),
+    options: hasOptions ? givenTree(file, program) : formatOption(format),
     cache,
     nativeAio,
     unmap: discardMode(given.get('discard') ?? 'unmap'),
@@ -98,6 +102,15 @@ function parse(args: readonly string[], program: Program): CommandLine | string 
     forceShare: given.has('share'),
   };
   return { commands, file: request, timing };
+}
+
+function givenTree(text: string, program: Program): FileRequest['options'] {
+  try {
+    return optionTree(text, program);
+  } catch (error) {
+    if (!(error instanceof BlockError)) throw error;
+    throw new CliError(`can't open: ${error.message}`, 1, error);
+  }
 }
 
 function formatOption(format: string | undefined): FileRequest['options'] {

@@ -11,9 +11,12 @@ export const SECTOR = 512;
 const UNITS = [' bytes', ' KiB', ' MiB', ' GiB', ' TiB', ' PiB', ' EiB'] as const;
 const PATTERN_LIMIT = 255;
 
-/** Bytes; throws CommandFailure. */
+/** The largest signed 64-bit number that is exact here. */
+const LARGEST_SIZE = 2 ** 63 - 1024;
+
+/** Bytes, which may be more than any image has; throws CommandFailure. */
 export function sizeOf(text: string): number {
-  const parsed = parseSize(text);
+  const parsed = parseSize(text, 1, LARGEST_SIZE);
   if (parsed.ok) return parsed.bytes;
   if (parsed.reason === 'range') {
     throw new CommandFailure(`Parsing error: argument too large -- ${text}`);
@@ -66,6 +69,11 @@ export function patternOf(text: string): number {
   const value = wholeNumber(text);
   if (value !== null && value >= 0 && value <= PATTERN_LIMIT) return value;
   throw new CommandFailure(`${text} is not a valid pattern byte`);
+}
+
+/** All digits, where others would be rounded. */
+export function digitsOf(bytes: number): string {
+  return Number.isSafeInteger(bytes) ? String(bytes) : BigInt(bytes).toString();
 }
 
 /** `1.500 MiB`, `64 KiB`, `512 bytes`: at most three decimals, and none of zeroes. */

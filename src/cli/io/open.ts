@@ -3,19 +3,19 @@
 
 import { BlockError } from '../../base/index.js';
 import { CliError } from '../program.js';
+import type { Program } from '../program.js';
 import { validate } from '../../schema/index.js';
 import type { KeyvalTree } from '../../schema/index.js';
+import { optionTree } from '../img/options/list.js';
 import { cachePolicy } from '../img/session.js';
 import { CommandFailure } from './command.js';
 import type { Command } from './command.js';
 import {
   aioMode,
-  checkedOptions,
   DEFAULT_CACHE,
   discardMode,
   joinedOptions,
   openFile,
-  optionTree,
   requireCacheMode,
 } from './open-file.js';
 import type { OpenFile } from './open-file.js';
@@ -49,6 +49,7 @@ export const open: Command = {
     let cache = DEFAULT_CACHE;
     let unmap = true;
     let nativeAio = false;
+    const lists: string[] = [];
     let options: KeyvalTree = {};
     const operands = given.read([0, 1], (letter, value) => {
       if (letter === 'n') cache = 'none';
@@ -56,12 +57,11 @@ export const open: Command = {
       if (letter === 'd') unmap = discardMode(value);
       if (letter === 'k') nativeAio = true;
       if (letter === 'i') nativeAio = aioMode(value);
-      if (letter === 'o') {
-        options = joinedOptions(options, optionTree(value, shell.program));
-      }
+      if (letter === 'o') lists.push(value);
     });
     if (shell.isOpen) throw new CliError("file open already, try 'help close'");
     const [name = null] = operands;
+    for (const list of lists) options = joinedOptions(options, listed(list, name, shell.program));
     const request = {
       name,
       options,
@@ -77,6 +77,17 @@ export const open: Command = {
     warnOfProbing(shell, name);
   },
 };
+
+/** What contradicts itself is found when the file is opened. */
+function listed(list: string, name: string | null, program: Program): KeyvalTree {
+  try {
+    return optionTree(list, program);
+  } catch (error) {
+    if (!(error instanceof BlockError) || !error.message.startsWith('Conflicting')) throw error;
+    const start = name === null ? "can't open" : `can't open device ${name}`;
+    throw new CliError(`${start}: ${error.message}`, 1, error);
+  }
+}
 
 export const close: Command = {
   name: 'close',
@@ -94,8 +105,9 @@ export function warnOfProbing(shell: Shell, name: string | null): void {
   const { image, modes } = shell.file;
   if (!image.probedRaw || modes.readOnly) return;
   const margin = ' '.repeat(9);
+  const storing = image.primary?.filename ?? image.filename;
   shell.program.err(
-    `WARNING: Image format was not specified for '${name ?? image.filename}' and probing ` +
+    `WARNING: Image format was not specified for '${name ?? storing}' and probing ` +
       `guessed raw.\n${margin}Automatically detecting the format is dangerous for raw images, ` +
       `write operations on block 0 will be restricted.\n${margin}Specify the 'raw' format ` +
       'explicitly to remove the restrictions.\n',
@@ -180,7 +192,7 @@ function checkedCommon(options: KeyvalTree): KeyvalTree {
   if (unknown !== undefined) {
     throw new BlockError('invalid-option', `Cannot change the option 'cache.${unknown}'`);
   }
-  return checkedOptions(options);
+  return options;
 }
 
 /** Values as the driver's declaration has them; names that it has not are refused by the reopen. */
@@ -197,7 +209,9 @@ async function typedOptions(
       .filter(([, { required }]) => required)
       .map(([name]) => [name, 'child']),
   );
-  const given = { ...children, ...own, driver: image.driver.name };
+  const { fitOwn } = await import('../img/options/fit.js');
+  const fitted = fitOwn(image.driver.name, own);
+  const given = { ...children, ...fitted, driver: image.driver.name };
   const typed = validate(blockdevOptions, given, '', 'keyval') as Record<string, unknown>;
   const values = Object.fromEntries(Object.keys(own).map((name) => [name, typed[name]]));
   return { ...options, ...values };

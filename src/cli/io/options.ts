@@ -64,7 +64,7 @@ export const OPTIONS: readonly IoOption[] = [
     long: 'object',
     argument: true,
     value: 'OBJECT',
-    about: 'no kind of object is supported here yet',
+    about: 'make an object that the image refers to: throttle-group,id=ID,...; help lists them',
   },
   {
     name: 'trace',

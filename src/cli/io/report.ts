@@ -2,7 +2,7 @@
 // What a finished request prints: the bytes it moved, the rate, or one line for machines.
 
 import type { GivenWords } from './command.js';
-import { amountText, durationText } from './numbers.js';
+import { amountText, digitsOf, durationText } from './numbers.js';
 
 export interface Finished {
   readonly verb: 'read' | 'wrote' | 'discard';
@@ -25,7 +25,7 @@ export function reportText(
     const rates = [length / seconds, 1 / seconds].map((rate) => rate.toFixed(3)).join(',');
     return `${length},1,${durationText(seconds, true)},${rates}\n`;
   }
-  const bytes = `${verb} ${length}/${length} bytes at offset ${offset}\n`;
+  const bytes = `${verb} ${length}/${length} bytes at offset ${digitsOf(offset)}\n`;
   if (!timing) return `${bytes}${amountText(length)}, 1 ops\n`;
   const rates = `${amountText(length / seconds)}/sec and ${(1 / seconds).toFixed(4)} ops/sec`;
   return `${bytes}${amountText(length)}, 1 ops; ${durationText(seconds, false)} (${rates})\n`;

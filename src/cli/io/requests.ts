@@ -6,7 +6,7 @@ import type { Eventually } from '../../base/index.js';
 import { BlockError } from '../../base/index.js';
 import { CommandFailure } from './command.js';
 import type { CommandFlag, GivenWords } from './command.js';
-import { patternOf } from './numbers.js';
+import { digitsOf, patternOf } from './numbers.js';
 import { dumpTexts, reportText } from './report.js';
 import type { Finished } from './report.js';
 import { requestFailure } from './shell.js';
@@ -132,7 +132,7 @@ export function verifyPattern(
   // All are equal when each equals the one after it, and the first is the pattern.
   const isUniform = Buffer.compare(range.subarray(1), range.subarray(0, -1)) === 0;
   if (range.length === 0 || (range[0] === pattern && isUniform)) return true;
-  const where = `at offset ${read.offset + start}, ${length} bytes`;
+  const where = `at offset ${digitsOf(read.offset + start)}, ${length} bytes`;
   shell.program.out(`Pattern verification failed ${where}\n`);
   return false;
 }

@@ -27,7 +27,7 @@ import {
 } from './requests.js';
 import type { Timed } from './requests.js';
 import type { Shell } from './shell.js';
-import { refuseVmState } from './vm-state.js';
+import { writeVmState } from './vm-state.js';
 
 interface WriteRequest {
   readonly name: string;
@@ -36,6 +36,8 @@ interface WriteRequest {
   readonly flags: number;
   /** Bytes repeated over the length; null = zeroes that are not given as bytes. */
   readonly content: Uint8Array | null;
+  /** To the VM state, not to the disk. */
+  readonly vmState?: boolean;
 }
 
 function timedWrite(shell: Shell, request: WriteRequest): Timed {
@@ -46,6 +48,9 @@ function timedWrite(shell: Shell, request: WriteRequest): Timed {
     offset,
     length,
     begin() {
+      if (request.vmState === true && content !== null) {
+        return writeVmState(shell, offset, repeated(content, length));
+      }
       requireInside(shell, offset, length);
       const { backend } = shell.file;
       if ((flags & RequestFlag.compressed) !== 0) return writeCompressed(shell, request);
@@ -161,9 +166,9 @@ export const write: Command = {
     }
     const source = given.value('s');
     const bytes = source === undefined ? fillOf(given) : fileContent(source);
-    if (given.has('b')) refuseVmState(shell, 'write');
     const content = given.has('z') ? null : bytes;
-    const request = { name: 'write', offset, length, flags: flagsOf(given), content };
+    const where = { name: 'write', offset, length, vmState: given.has('b') };
+    const request = { ...where, flags: flagsOf(given), content };
     await perform(shell, given, timedWrite(shell, request));
   },
 };

@@ -105,10 +105,16 @@ async function copyTopLayer(
   const top = skipFilters(source);
   const { unit } = session.spec;
   const zeroedTo = zeroedEnd(request);
+  const lowerEnd = top.backing?.length ?? 0;
   const running = new Running(request.inFlight ?? DEFAULT_IN_FLIGHT, request);
   let copiedTo = 0;
   for (let offset = 0; offset < request.length && (await running.mayGoOn()); ) {
-    const asked = Math.min(request.length - offset, STEP_BYTES - (offset % STEP_BYTES));
+    const asked = Math.min(
+      request.length - offset,
+      STEP_BYTES - (offset % STEP_BYTES),
+      // From there on the source reads as zeroes, whatever the target's backing file holds.
+      offset < lowerEnd ? lowerEnd - offset : Infinity,
+    );
     const found = top.blockStatus(offset, asked, true);
     const status: BlockStatus = found instanceof Promise ? await found : found;
     const end = offset + status.length;
@@ -184,12 +190,14 @@ function ownUnits(request: CopyRequest, source: Node): OwnUnits {
   const top = skipFilters(source);
   const unit = unitOf(request.target.node);
   const zeroedTo = zeroedEnd(request);
+  const lowerEnd = top.backing?.length ?? 0;
   return async (offset, length) => {
     const ranges: Range[] = [];
     let start = 0;
     let end = 0;
     for (let at = 0; at < length; ) {
-      const status = await top.blockStatus(offset + at, length - at, true);
+      const below = offset + at < lowerEnd ? lowerEnd - offset - at : Infinity;
+      const status = await top.blockStatus(offset + at, Math.min(length - at, below), true);
       const shown = !isCopied(status, top, offset + at) && !readsAsZero(status, top, offset + at);
       const isBelow = shown || (!status.allocated && offset + at >= zeroedTo);
       if (!isBelow) {

@@ -102,7 +102,7 @@ async function convertAttached(work: {
     throw new CliError('output file is smaller than input file');
   }
   requireTargetBitmaps(command.bitmaps, target.node);
-  await copyWithProgress({ session, command, program, sources, target, total });
+  await copyWithProgress({ session, command, values, program, sources, target, total });
   await target.flush();
   const [source] = sources;
   if (source !== undefined) {
@@ -216,6 +216,8 @@ async function attach(session: Session, node: Node, writes: boolean): Promise<Ba
 interface ConvertRun {
   readonly session: Session;
   readonly command: ConvertArguments;
+  /** Options of the new target; null: it was there before. */
+  readonly values: OptionValues | null;
   readonly program: Program;
   readonly sources: readonly Backend[];
   readonly target: Backend;
@@ -232,14 +234,14 @@ async function copyWithProgress(run: ConvertRun): Promise<void> {
   process.once('SIGINT', onInterrupt);
   const progress = new Progress(run.program, command.progress, run.total);
   try {
-    const isFresh = command.create && target.node.backing === null;
+    const isFresh = command.create && target.node.backing === null && isZeroWhenNew(run);
     const failure = await copyAll(run.session, {
       sources: run.sources,
       target,
       length: run.total,
       compress: command.compress,
       sparse: command.sparse,
-      targetIsZero: command.targetIsZero || (isFresh && (await isRegular(run))),
+      targetIsZero: command.targetIsZero || isFresh,
       overlay: target.node.backing !== null && (command.create || command.backing !== null),
       fresh: command.create,
       speed: command.rate,
@@ -262,11 +264,24 @@ function warn({ program, command }: ConvertRun, text: string): void {
   if (!command.quiet) program.err(`${program.name}: warning: ${text}\n`);
 }
 
-/** A new file reads as zeroes; a device keeps what it held. */
-async function isRegular(run: ConvertRun): Promise<boolean> {
-  if (run.target.node.driver.name === 'qcow2') return true;
-  const stat = await run.session.host.stat(run.command.target);
-  return stat?.kind === 'file';
+/**
+ * The new target reads as zeroes: its files are new, too, or it names nothing of what they hold. A
+ * device keeps what it held.
+ */
+function isZeroWhenNew({ target: { node }, values }: ConvertRun): boolean {
+  const isPreallocated =
+    (values?.get('preallocation') ?? 'off') !== 'off' || values?.get('data_file_raw') === 'on';
+  if (node.driver.name === 'qcow2' && !isPreallocated) return true;
+  return isFile(node.children.get('data-file')?.node ?? node);
+}
+
+/** What stores the node's bytes is a file of the host, and no device. */
+function isFile(node: Node): boolean {
+  for (let at: Node | null = node; at !== null; at = at.primary) {
+    const { hostFile } = at.driverNode;
+    if (hostFile !== undefined) return hostFile.kind === 'file';
+  }
+  return false;
 }
 
 /** In the reference's words; a damaged image is named, since its chain or its fellows are not. */

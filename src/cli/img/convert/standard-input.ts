@@ -5,7 +5,6 @@
 // temporary file that nobody else may read; runs of zeroes become holes there. The file is gone
 // when the conversion ends, whichever way.
 
-import { mkdtemp, open, rm } from 'node:fs/promises';
 import type { FileHandle } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -20,6 +19,8 @@ export async function withStandardInput<T>(
   input: AsyncIterable<Uint8Array>,
   use: (path: string) => Promise<T>,
 ): Promise<T> {
+  // Loaded for this alone.
+  const { mkdtemp, open, rm } = await import('node:fs/promises');
   const folder = await mkdtemp(join(tmpdir(), 'blockwright-input-'));
   try {
     const path = join(folder, 'input');

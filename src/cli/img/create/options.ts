@@ -267,7 +267,7 @@ function memberValue(option: CreateOption, value: string): string | number | boo
 function version(compat: string): string {
   if (compat === '0.10' || compat === 'v2') return 'v2';
   if (compat === '1.1' || compat === 'v3') return 'v3';
-  throw invalid(`Invalid compatibility level: '${compat}'`);
+  throw invalid(`Parameter 'version' does not accept value '${compat}'`);
 }
 
 function normalize(option: CreateOption, text: string): string {
@@ -286,10 +286,17 @@ function normalize(option: CreateOption, text: string): string {
       throw new OptionMistake(message, SIZE_HINT);
     }
     case 'number':
-      // A negative number is a huge one in the reference: refused by whoever uses it.
-      if (!/^-?\d+$/.test(text)) throw invalid(`Parameter '${option.name}' expects a number`);
-      return String(Number(text));
+      return wholeNumber(option, text);
   }
+}
+
+/** Decimal, hexadecimal (0x1f) or octal (017). */
+function wholeNumber({ name }: CreateOption, text: string): string {
+  if (/^0[0-7]+$/.test(text)) return String(Number.parseInt(text, 8));
+  if (/^(0|[1-9]\d*|0x[\da-f]+)$/i.test(text)) return String(Number(text));
+  // A huge one to the reference: whoever uses it refuses it.
+  if (/^-[1-9]\d*$/.test(text)) return String(Number(text));
+  throw invalid(`Parameter '${name}' expects a number`);
 }
 
 /** A refusal with text printed after it as it is. */

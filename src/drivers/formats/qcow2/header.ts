@@ -301,7 +301,7 @@ function checkTables(
     truncated ??= reason;
   }
   if (fields.nbSnapshots > 0) {
-    const snapshots = { name: 'Snapshot table', field: 'snapshots_offset', alignment: 8 };
+    const snapshots = { name: 'Snapshot table', field: 'snapshots_offset', alignment: clusterSize };
     // Each entry has at least its 40 fixed bytes.
     const bytes = fields.nbSnapshots * 40;
     const reason = checkPlace({ ...snapshots, offset: fields.snapshotsOffset, bytes }, fileLength);

@@ -2,7 +2,7 @@
 // The qcow2 format driver: versions 2 and 3, read and write.
 
 import { ChildRole, defineDriver } from '../../../block/index.js';
-import { createQcow2 } from './create.js';
+import { createQcow2 } from './create/index.js';
 import { QCOW2_MAGIC } from './layout.js';
 import { measureQcow2 } from './measure.js';
 import type { MeasureOptions } from './measure.js';

@@ -7,12 +7,8 @@
 import { BlockError, IMAGE_LIMITS } from '../../../base/index.js';
 import type { MeasuredSize, MeasureSource } from '../../../block/index.js';
 import { storedBitmapBytes } from './bitmaps/index.js';
-import {
-  DEFAULT_CLUSTER_SIZE,
-  MAX_CLUSTER_BITS,
-  MIN_CLUSTER_BITS,
-  MIN_EXTENDED_CLUSTER_BITS,
-} from './layout.js';
+import { DEFAULT_CLUSTER_SIZE } from './layout.js';
+import { clusterBitsOf, refcountOrderOf, requireRoomForSubclusters } from './widths.js';
 
 export interface MeasureOptions {
   /** Bytes; the source's length counts where there is a source. */
@@ -24,8 +20,6 @@ export interface MeasureOptions {
   readonly preallocation?: string;
   readonly version?: string;
 }
-
-const MIN_EXTENDED_CLUSTER = 2 ** MIN_EXTENDED_CLUSTER_BITS;
 
 /** Throws kind `invalid-option` or `too-large` in the reference's words. */
 export async function measureQcow2(
@@ -57,31 +51,20 @@ export async function measureQcow2(
 }
 
 function requireOptions(options: MeasureOptions, clusterSize: number): void {
-  const bits = Math.log2(clusterSize);
-  if (!Number.isInteger(bits) || bits < MIN_CLUSTER_BITS || bits > MAX_CLUSTER_BITS) {
-    throw invalid('Cluster size must be a power of two between 512 and 2048k');
-  }
+  const clusterBits = clusterBitsOf(clusterSize);
   const mode = options.preallocation ?? 'off';
   if (!['off', 'metadata', 'falloc', 'full'].includes(mode)) {
     throw invalid(`invalid parameter value: ${mode}`);
   }
   const refcountBits = options['refcount-bits'] ?? 16;
-  const order = Math.log2(refcountBits);
-  if (!Number.isInteger(order) || order > 6) {
-    throw invalid('Refcount width must be a power of two and may not exceed 64 bits');
-  }
+  refcountOrderOf(refcountBits);
   if (options.version === 'v2' && refcountBits !== 16) {
     throw invalid(
       'Different refcount widths than 16 bits require compatibility level 1.1 or above ' +
         '(use compat=1.1 or greater)',
     );
   }
-  if (options['extended-l2'] === true && clusterSize < MIN_EXTENDED_CLUSTER) {
-    throw invalid(
-      'Extended L2 entries are only supported with cluster sizes of at least ' +
-        `${MIN_EXTENDED_CLUSTER} bytes`,
-    );
-  }
+  if (options['extended-l2'] === true) requireRoomForSubclusters(clusterBits);
 }
 
 function invalid(message: string): BlockError {

@@ -39,6 +39,7 @@ import {
   growDataFile,
   Mapper,
   preallocate,
+  Qcow2VmState,
   Reader,
   reserve,
   Writer,
@@ -77,6 +78,7 @@ export class Qcow2Node implements DriverNode {
   readonly #mapper: Mapper;
   readonly #reopen: Qcow2Reopen;
   readonly internalSnapshots: Qcow2Snapshots;
+  readonly vmState: Qcow2VmState;
   #closed = false;
   /** Due before the first change: the header still says what only a reader may believe. */
   #beforeChange: (() => Promise<void>) | null = null;
@@ -95,10 +97,11 @@ export class Qcow2Node implements DriverNode {
     this.#mapper = new Mapper(this.#store);
     this.internalSnapshots = new Qcow2Snapshots(this.#store, {
       becameWritable: () => this.becameWritable(),
-      changed: () => this.#reader.reset(),
+      changed: () => this.#forget(),
       requireApplicable: () => this.#bitmaps?.requireNone(),
     });
-    this.image.onUnsure = () => this.#makeDue();
+    this.vmState = new Qcow2VmState(this.#store, () => this.#requireWritable());
+    this.image.doubt.onWayBack = () => this.#makeDue();
     const { clusterSize } = this.image;
     this.limits = {
       requestAlignment: REQUEST_ALIGNMENT,
@@ -131,7 +134,7 @@ export class Qcow2Node implements DriverNode {
 
   #makeDue(): void {
     this.#beforeChange = async () => {
-      await this.image.regain();
+      await this.image.doubt.regain();
       await this.#dueOnce?.();
       this.#dueOnce = null;
       await this.#bitmaps?.markInUse();
@@ -184,7 +187,7 @@ export class Qcow2Node implements DriverNode {
   }
 
   flush(): Eventually<void> {
-    if (this.image.isUnsure) return this.#afterReady(() => this.flush());
+    if (this.image.doubt.hasWayBack) return this.#afterReady(() => this.flush());
     const { flusher } = this.#store;
     return settle(this.image.point('flush_to_os'), () =>
       flusher.isIdle ? this.image.sync() : flusher.flush(true),
@@ -249,8 +252,10 @@ export class Qcow2Node implements DriverNode {
       throw new BlockError('invalid-option', text);
     }
     if (size === image.size) return;
-    await clearEntries(this.#store, image.size);
-    await growL1(this.#store, l1EntriesFor(size, image.geometry));
+    const tables = l1EntriesFor(size, image.geometry);
+    // What lies behind them belongs to the state of a machine.
+    await clearEntries(this.#store, image.size, tables);
+    await growL1(this.#store, tables);
     if (image.hasDataFile) {
       const growth = { ...options, preallocation };
       await growDataFile(image, {
@@ -285,19 +290,20 @@ export class Qcow2Node implements DriverNode {
 
   async amend(options: AmendOptions, context: AmendContext): Promise<void> {
     await this.#requireWritable();
-    const changed = (): void => this.#reader.reset();
+    const changed = (): void => this.#forget();
     await amendImage({ store: this.#store, writer: this.#writer, changed }, options, context);
   }
 
   async check(repair: 'none' | 'leaks' | 'all'): Promise<CheckResult> {
+    if (repair !== 'none') await this.image.doubt.regain();
     const writable = !this.image.readOnly && !this.image.corrupt;
     if (writable) await this.#store.flusher.settle();
     if (writable && repair !== 'none') await this.becameWritable();
     const result = await this.image.structures.check(repair);
     if (repair !== 'none') {
       await this.#store.reload();
-      this.#reader.reset();
-      this.image.corrupt = this.image.structures.info().corrupt === true;
+      this.#forget();
+      this.image.adoptMark(this.image.structures.info().corrupt === true);
     }
     return result;
   }
@@ -355,7 +361,7 @@ export class Qcow2Node implements DriverNode {
   }
 
   async #requireWritable(): Promise<void> {
-    await this.image.regain();
+    await this.image.doubt.regain();
     this.image.assertWritable();
     await this.becameWritable();
   }
@@ -379,7 +385,7 @@ export class Qcow2Node implements DriverNode {
   async #flushOut(): Promise<void> {
     await this.image.marked;
     // Without a way back nothing can be written; whoever flushed was told.
-    await this.image.regain().catch(() => undefined);
+    await this.image.doubt.regain().catch(() => undefined);
     if (this.image.readOnly || this.image.corrupt) return;
     await this.#store.flusher.flushAll();
   }
@@ -393,9 +399,15 @@ export class Qcow2Node implements DriverNode {
     if (this.image.structures.info().dirty !== true) return;
     const { checkErrors, failure } = await this.image.structures.check('all');
     await this.#store.reload();
-    this.#reader.reset();
+    this.#forget();
     if (checkErrors === 0 && failure === undefined) return;
     throw new BlockError('corrupt-image', 'Could not repair dirty image', { errno: 'EIO' });
+  }
+
+  /** What was read before may be stale. */
+  #forget(): void {
+    this.#reader.reset();
+    this.vmState.reset();
   }
 
   /** Makes what lies between the present size and `size` read as zeroes. */

@@ -128,9 +128,12 @@ async function reopenFile(
 }
 
 function refuseUnsupported(options: FileNodeOptions): void {
-  const { aio } = options;
-  if (aio !== undefined && aio !== 'threads') {
-    throw new BlockError('unsupported', `aio=${aio} is not supported`, { path: options.filename });
+  // All modes are served alike; only what they need is asked for.
+  if (options.aio === 'native' && options.cache?.direct !== true) {
+    const text = 'aio=native was specified, but it requires cache.direct=on';
+    throw new BlockError('invalid-option', `${text}, which was not specified.`, {
+      path: options.filename,
+    });
   }
   if (options['x-check-cache-dropped'] === true) {
     throw new BlockError('unsupported', 'x-check-cache-dropped=on is not supported', {

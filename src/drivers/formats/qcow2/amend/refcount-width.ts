@@ -25,7 +25,7 @@ export async function changeRefcountWidth(
     await store.reload();
   } catch (error) {
     // The tables in memory are of the old width.
-    store.image.giveUp();
+    store.image.doubt.raise();
     throw error;
   }
 }

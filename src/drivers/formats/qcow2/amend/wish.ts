@@ -7,6 +7,7 @@ import { bitNumbers, BlockError, hasBit } from '../../../../base/index.js';
 import type { AmendOptions } from '../../../../block/index.js';
 import { Autoclear, Incompatible } from '../layout.js';
 import type { Qcow2Image } from '../metadata/index.js';
+import { refcountOrderOf } from '../widths.js';
 
 /** Null: stays as it is. */
 export interface Wish {
@@ -31,7 +32,8 @@ export function wishOf(image: Qcow2Image, options: AmendOptions): Wish {
       throw invalid("Can't amend encryption options - encryption not present");
     }
   }
-  const order = widthOf(options.refcount_bits) ?? image.geometry.refcountOrder;
+  const { refcount_bits: bits } = options;
+  const order = bits === undefined ? image.geometry.refcountOrder : refcountOrderOf(bits);
   const dropsRaw = requireDataFile(image, options);
   if (order !== image.geometry.refcountOrder && order !== 4 && version < 3) {
     throw invalid(
@@ -62,13 +64,6 @@ function versionOf(text: string | undefined): 2 | 3 | null {
   if (text === '0.10' || text === 'v2') return 2;
   if (text === '1.1' || text === 'v3') return 3;
   throw invalid(`Unknown compatibility level ${text}`);
-}
-
-function widthOf(bits: number | undefined): number | null {
-  if (bits === undefined) return null;
-  const order = Math.log2(bits);
-  if (Number.isInteger(order) && order >= 0 && order <= 6) return order;
-  throw invalid('Refcount width must be a power of two and may not exceed 64 bits');
 }
 
 function requireDataFile(image: Qcow2Image, options: AmendOptions): boolean {

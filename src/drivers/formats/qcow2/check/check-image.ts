@@ -155,12 +155,13 @@ class Check {
     const findings = this.#findings;
     findings.say(() => 'Rebuilding refcount structure');
     const { file, header } = this.#subject;
-    const { references, refcountStructures: structures } = this.#regions;
+    const { references, beyond, refcountStructures: structures } = this.#regions;
     const patch = async (fields: HeaderPatch): Promise<void> => {
       await repair.patch(fields);
       await file.node.flush();
     };
-    const { table } = await rebuildRefcounts({ file, header, references, structures, patch });
+    const request = { file, header, references, beyond, structures, patch };
+    const { table } = await rebuildRefcounts(request);
     this.#onDisk = new RefcountsOnDisk(file, header, table);
     for (const cluster of [...structures.keys()].toSorted((a, b) => a - b)) {
       const count = structures.get(cluster) ?? 0;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // New refcounts for an image whose own cannot be mended: made beside the old ones, behind the end
-// of the file, from the references that were counted.
+// of the file, from the references that were counted. A file cut short has entries that name what
+// is no more: nothing is put there, or it would be read and overwritten as theirs.
 //
 // Order: blocks and table → sync → the header's first sector names them → sync. A power cut before
 // that leaves the image as it was, after it the new refcounts; the mapping is never touched.
@@ -17,6 +18,8 @@ export interface RebuildRequest {
   readonly file: Pick<Child, 'node'>;
   readonly header: Qcow2Header;
   readonly references: ReferenceCounts;
+  /** Clusters past the end of the file that are named all the same: they stay free. */
+  readonly beyond?: ReferenceCounts;
   /** References of the old refcount table and its blocks, which count no more. */
   readonly structures: ReadonlyMap<number, number>;
   /** Durable when it resolves. */
@@ -59,28 +62,52 @@ export async function rebuildRefcounts(request: RebuildRequest): Promise<Rebuilt
 }
 
 /** The new blocks count themselves, for which more of them may be needed. */
-function planBlocks({ file, header, references, structures }: RebuildRequest): Plan {
+function planBlocks(request: RebuildRequest): Plan {
+  const { file, header } = request;
   const { clusterSize, refcountBlockEntries } = header.geometry;
-  const needed = new Set<number>();
-  for (let at = references.next(0); at !== Infinity; ) {
-    if (references.get(at) > (structures.get(at) ?? 0)) {
-      needed.add(Math.floor(at / refcountBlockEntries));
-      if (needed.size * 8 > IMAGE_LIMITS.qcow2RefcountTableBytes) throw tooLarge();
-    }
-    at = references.next(at + 1);
-  }
-  const start = Math.ceil(file.node.length / clusterSize);
+  const counted = blocksOfKept(request);
+  let start = Math.ceil(file.node.length / clusterSize);
+  let needed = new Set(counted);
   for (;;) {
-    const last = Math.max(...needed);
+    const last = largest(needed);
     const tableClusters = Math.ceil(((last + 1) * 8) / clusterSize);
     if (tableClusters * clusterSize > IMAGE_LIMITS.qcow2RefcountTableBytes) throw tooLarge();
     const end = start + needed.size + tableClusters;
+    const taken = nextTaken(request, start);
+    if (taken < end) {
+      start = taken + 1;
+      needed = new Set(counted);
+      continue;
+    }
     const before = needed.size;
     for (let at = start; at < end; at += 1) needed.add(Math.floor(at / refcountBlockEntries));
-    if (needed.size === before && Math.max(...needed) === last) {
+    if (needed.size === before) {
       return { start, end, indices: [...needed].toSorted((a, b) => a - b), tableClusters };
     }
   }
+}
+
+/** Numbers of the blocks with clusters that stay in use. */
+function blocksOfKept({ header, references, structures }: RebuildRequest): Set<number> {
+  const { refcountBlockEntries } = header.geometry;
+  const needed = new Set<number>();
+  for (let at = references.next(0); at !== Infinity; at = references.next(at + 1)) {
+    if (references.get(at) <= (structures.get(at) ?? 0)) continue;
+    needed.add(Math.floor(at / refcountBlockEntries));
+    if (needed.size * 8 > IMAGE_LIMITS.qcow2RefcountTableBytes) throw tooLarge();
+  }
+  return needed;
+}
+
+/** The first cluster from `from` on that something names, though the file may end before it. */
+function nextTaken({ references, beyond }: RebuildRequest, from: number): number {
+  return Math.min(references.next(from), beyond?.next(from) ?? Infinity);
+}
+
+function largest(numbers: Iterable<number>): number {
+  let most = 0;
+  for (const number of numbers) most = Math.max(most, number);
+  return most;
 }
 
 function makeBlock(request: RebuildRequest, plan: Plan, index: number): Uint8Array {

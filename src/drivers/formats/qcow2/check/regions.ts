@@ -5,6 +5,7 @@
 // bitmap directory. The refcount table and its blocks are counted apart as well, for a rebuild
 // drops them.
 
+import { IMAGE_LIMITS } from '../../../../base/index.js';
 import type { Geometry } from '../layout.js';
 import type { Findings } from './findings.js';
 import { ReferenceCounts } from './references.js';
@@ -18,6 +19,9 @@ export interface RegionOptions {
 
 export class Regions {
   readonly references = new ReferenceCounts();
+  /** Clusters of ranges that the file ends before: the first million of them. */
+  readonly beyond = new ReferenceCounts();
+  #beyondCount = 0;
   /** How often the refcount table and its blocks refer to a cluster. */
   readonly refcountStructures = new Map<number, number>();
   readonly #findings: Findings;
@@ -44,6 +48,7 @@ export class Regions {
           `or more: offset 0x${place} size 0x${length.toString(16)}`
         );
       }, times);
+      this.#noteBeyond(offset, length);
       return;
     }
     const last = Math.floor((offset + length - 1) / this.#clusterSize);
@@ -69,6 +74,17 @@ export class Regions {
     const last = Math.floor((offset + length - 1) / this.#clusterSize);
     for (let cluster = Math.floor(offset / this.#clusterSize); cluster <= last; cluster += 1) {
       structures.set(cluster, (structures.get(cluster) ?? 0) + 1);
+    }
+  }
+
+  #noteBeyond(offset: number, length: number): void {
+    const end = this.#fileLength;
+    const last = Math.floor((offset + length - 1) / this.#clusterSize);
+    let cluster = Math.floor(Math.max(offset, end) / this.#clusterSize);
+    for (; cluster <= last; cluster += 1) {
+      if (this.#beyondCount >= IMAGE_LIMITS.checkBeyondClusters) return;
+      this.#beyondCount += 1;
+      this.beyond.add(cluster);
     }
   }
 

@@ -8,4 +8,5 @@ export * from './preallocate.js';
 export * from './read.js';
 export * from './reserve.js';
 export * from './steps.js';
+export * from './vm-state.js';
 export * from './write.js';

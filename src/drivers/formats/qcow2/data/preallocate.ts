@@ -8,7 +8,7 @@ import { QCOW2_LIMITS, settleFinally } from '../../../../base/index.js';
 import { zeroRequest } from '../../../../block/index.js';
 import type { TruncateOptions } from '../../../../block/index.js';
 import { entryIn, ownedEntry } from '../entries.js';
-import type { ClusterRun, MetadataStore } from '../metadata/index.js';
+import type { ClusterRun, MetadataStore, Table } from '../metadata/index.js';
 
 export interface PreallocationRange {
   /** Guest bytes, whole clusters at the start. */
@@ -67,24 +67,38 @@ async function fill(
   }
 }
 
+/** Clusters that could not be linked are free again. */
 async function link(store: MetadataStore, first: number, run: ClusterRun): Promise<void> {
-  const { image } = store;
-  const { clusterSize, geometry } = image;
-  for (let done = 0; done < run.clusters; ) {
-    const cluster = first + done;
-    const table = store.forWriting(cluster * clusterSize);
-    if (table instanceof Promise) {
-      await table;
-      continue;
+  const { clusterSize } = store.image;
+  let done = 0;
+  try {
+    while (done < run.clusters) {
+      const table = store.forWriting((first + done) * clusterSize);
+      if (table instanceof Promise) {
+        await table;
+        continue;
+      }
+      if (table === undefined) continue;
+      linkOne(store, table, { cluster: first + done, hostOffset: run.offset + done * clusterSize });
+      done += 1;
     }
-    if (table === undefined) continue;
-    let entry = ownedEntry(run.offset + done * clusterSize);
-    if (geometry.subclustersPerCluster > 1) {
-      // As the reference leaves them: a place, and what the bitmap said before.
-      const { zeroes } = entryIn(table.view, store.entryAt(cluster), geometry);
-      entry = { ...entry, zeroes, allocated: 0 };
-    }
-    store.replaceEntry(table, cluster, { entry, punch: false });
-    done += 1;
+  } catch (error) {
+    store.undoData(run.offset + done * clusterSize, run.clusters - done);
+    throw error;
   }
+}
+
+function linkOne(
+  store: MetadataStore,
+  table: Table,
+  { cluster, hostOffset }: { readonly cluster: number; readonly hostOffset: number },
+): void {
+  const { geometry } = store.image;
+  let entry = ownedEntry(hostOffset);
+  if (geometry.subclustersPerCluster > 1) {
+    // As the reference leaves them: a place, and what the bitmap said before.
+    const { zeroes } = entryIn(table.view, store.entryAt(cluster), geometry);
+    entry = { ...entry, zeroes, allocated: 0 };
+  }
+  store.replaceEntry(table, cluster, { entry, punch: false });
 }

@@ -25,18 +25,26 @@ export class Reader implements Stepper<Target> {
   readonly #image: Qcow2Image;
   readonly #plan: RunPlan;
   stepLength = 0;
+  readonly #pastEnd: boolean;
   /** The cluster inflated last, for small sequential reads. */
   #inflated: { hi: number; lo: number; freedCount: number; bytes: Uint8Array } | null = null;
 
-  constructor(store: MetadataStore) {
+  /** With `pastEnd` it reads what is stored behind the disk as well. */
+  constructor(store: MetadataStore, pastEnd = false) {
     this.#store = store;
     this.#image = store.image;
     this.#plan = new RunPlan(store.image);
+    this.#pastEnd = pastEnd;
   }
 
-  /** Fills `buffer`; what lies past the virtual size reads as zeroes. */
+  /** From here on everything reads as zeroes. */
+  get end(): number {
+    return this.#pastEnd ? Infinity : this.#image.size;
+  }
+
+  /** Fills `buffer`. */
   read(offset: number, buffer: Uint8Array): Eventually<void> {
-    const inside = Math.min(buffer.length, Math.max(0, this.#image.size - offset));
+    const inside = Math.min(buffer.length, Math.max(0, this.end - offset));
     if (inside < buffer.length) buffer.fill(0, inside);
     const context = { start: offset, buffer };
     return runSteps(this, { offset, length: inside }, { leases: this.#image.leases, context });

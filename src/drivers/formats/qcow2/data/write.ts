@@ -183,7 +183,7 @@ export class Writer implements Stepper<Source> {
   /** A data file is no longer than the image: nothing is written past the end of that. */
   #clipped(piece: Piece): Piece {
     // What is written itself may lie beyond: the image is about to grow.
-    const least = Math.max(this.#image.size, piece.offset + piece.data.length);
+    const least = Math.max(this.#reader.end, piece.offset + piece.data.length);
     const end = Math.min(piece.end, least);
     return end === piece.end ? piece : { ...piece, end };
   }
@@ -221,7 +221,7 @@ export class Writer implements Stepper<Source> {
     if (offset % SECTOR_SIZE !== 0 || data.length % SECTOR_SIZE !== 0) return false;
     const end = offset + data.length;
     if (head > 0 && !this.#readsAsZeroes(piece.table, offset - head, head)) return false;
-    return tail === 0 || end >= image.size || this.#readsAsZeroes(piece.table, end, tail);
+    return tail === 0 || end >= this.#reader.end || this.#readsAsZeroes(piece.table, end, tail);
   }
 
   /** Nothing of a part of one cluster is stored in this layer or the one behind. */

@@ -146,7 +146,8 @@ export async function growL1(context: GrowContext, entries: number): Promise<voi
   const { image } = context;
   if (image.l1.length / 8 >= entries) return;
   if (entries * 8 > IMAGE_LIMITS.qcow2L1Bytes) {
-    throw new BlockError('too-large', `${image.label}: L1 table would exceed 32 MiB`);
+    const text = 'Failed to grow the L1 table: File too large';
+    throw new BlockError('too-large', text, { node: image.name, errno: 'EFBIG' });
   }
   const clusters = Math.ceil((entries * 8) / image.clusterSize);
   await image.point('l1_grow_alloc_table');

@@ -9,16 +9,8 @@
 import { BlockError, settle } from '../../../../base/index.js';
 import type { CancelTimer, Clock, Eventually } from '../../../../base/index.js';
 import { readRequest, writeRequest } from '../../../../block/index.js';
-import type {
-  BackingLink,
-  CheckResult,
-  Child,
-  CorruptionReport,
-  DriverInfo,
-  Node,
-} from '../../../../block/index.js';
+import type { Child, CorruptionReport, Node } from '../../../../block/index.js';
 import type { ClusterCodec } from '../../../../codec/index.js';
-import type { BitmapFacts } from '../bitmaps/directory.js';
 import {
   entryHi,
   entryHostOffset,
@@ -28,10 +20,16 @@ import {
   hasReservedL1Bits,
 } from '../entries.js';
 import type { EntryKind } from '../entries.js';
-import type { Qcow2Header } from '../header.js';
 import { geometryOf, SECTOR_SIZE } from '../layout.js';
 import type { Geometry } from '../layout.js';
-import type { SnapshotTable } from '../snapshot-table.js';
+import type {
+  EntryWatcher,
+  ImageOptions,
+  PlacedSnapshots,
+  Structures,
+  TopTables,
+} from './contracts.js';
+import { HeaderDoubt } from './header-doubt.js';
 import { Leases, RangeLocks } from './leases.js';
 import { Overlaps } from './overlap.js';
 import type { HostRange } from './overlap.js';
@@ -39,102 +37,6 @@ import { DEFAULT_POLICIES } from './policies.js';
 import type { Policies } from './policies.js';
 import { TableCache } from './table-cache.js';
 import type { Table } from './table-cache.js';
-
-/** Fields of the header's first sector that the data path changes, all in one write. */
-export interface HeaderPatch {
-  readonly size?: number;
-  readonly l1Offset?: number;
-  readonly l1Entries?: number;
-  readonly refcountTableOffset?: number;
-  readonly refcountTableClusters?: number;
-  readonly nbSnapshots?: number;
-  readonly snapshotsOffset?: number;
-  readonly corrupt?: boolean;
-  readonly refcountOrder?: number;
-  readonly lazyRefcounts?: boolean;
-  readonly dirty?: boolean;
-}
-
-/** The top-level tables as they are on disk. */
-export interface TopTables {
-  readonly l1Offset: number;
-  /** Exactly 8 bytes for each L1 entry. */
-  readonly l1: Uint8Array;
-  readonly refcountTableOffset: number;
-  /** Whole clusters. */
-  readonly refcountTable: Uint8Array;
-  readonly snapshots: PlacedSnapshots;
-}
-
-/** The snapshot table and where it lies; offset 0 without snapshots. */
-export interface PlacedSnapshots extends SnapshotTable {
-  readonly offset: number;
-}
-
-export interface DataFileChange {
-  readonly name: string | null;
-  readonly dropsRaw: boolean;
-}
-
-/** What the header side of the driver does for the data path. */
-export interface Structures {
-  readonly header: Qcow2Header;
-  /** Durable; the tables must hold nothing that the other version does not know. */
-  changeVersion(version: 2 | 3): Promise<void>;
-  /** Another name (null: the same one), and that the file need not be read as raw; durable. */
-  changeDataFile(change: DataFileChange): Promise<void>;
-  /** One write of the header's first sector; does not sync. */
-  patchHeader(patch: HeaderPatch): Promise<void>;
-  backingLink(): BackingLink | null;
-  changeBacking(link: BackingLink | null): Promise<void>;
-  /** Called with everything flushed and no request running. */
-  check(repair: 'none' | 'leaks' | 'all'): Promise<CheckResult>;
-  /** `bitmaps`: the persistent ones, as queries list them. */
-  info(bitmaps?: readonly BitmapFacts[]): DriverInfo;
-  /** Reads the header and both top-level tables again after a repair. */
-  reload(): Promise<TopTables>;
-}
-
-export interface ImageOptions extends TopTables {
-  /** File name as messages give it. */
-  readonly label: string;
-  readonly version: number;
-  readonly clusterBits: number;
-  readonly refcountOrder: number;
-  /** L2 entries have bitmaps of subclusters; default false. */
-  readonly extendedL2?: boolean;
-  /** Of compressed clusters, loaded already; default deflate. */
-  readonly codec?: ClusterCodec;
-  readonly readOnly: boolean;
-  /** Virtual size in bytes. */
-  readonly size: number;
-  readonly corrupt: boolean;
-  /** The dirty bit stands while refcounts change; default false. */
-  readonly lazyRefcounts?: boolean;
-  /** The header asks for that; default false. */
-  readonly headerIsLazy?: boolean;
-  /** Told once, when the image is found corrupt. */
-  readonly reportCorruption?: (report: CorruptionReport) => void;
-  readonly policies?: Policies;
-  /** For giving up tables that nobody uses; without one they are kept. */
-  readonly clock?: Clock;
-  /** The node being opened: its backing child is looked up there each time. */
-  readonly node: Pick<Node, 'backing' | 'name'>;
-  readonly file: Pick<Child, 'node'>;
-  /** Where guest data lies at its guest offset; absent or null: in clusters of `file`. */
-  readonly dataFile?: Pick<Child, 'node'> | null;
-  /** The data file holds what the guest sees, zeroes as well. */
-  readonly dataFileRaw?: boolean;
-  readonly structures: Structures;
-}
-
-/** Sees L2 entries change, so that a reservation knows what it lost. */
-export interface EntryWatcher {
-  /** Guest clusters, `end` exclusive. */
-  entriesChanged(first: number, end: number): void;
-}
-
-const MARKED_CORRUPT = 'image is marked corrupt';
 
 export class Qcow2Image {
   readonly label: string;
@@ -146,6 +48,8 @@ export class Qcow2Image {
   readonly leases = new Leases();
   readonly locks = new RangeLocks();
   readonly overlaps: Overlaps;
+  /** It is not known which header is on disk. */
+  readonly doubt = new HeaderDoubt();
   readonly l2: TableCache;
   readonly refcountBlocks: TableCache;
   /** Reservations not linked yet. */
@@ -161,7 +65,6 @@ export class Qcow2Image {
   /** Resolves when a corrupt bit on its way is written. */
   marked: Promise<void> = Promise.resolve();
   size: number;
-  corrupt: boolean;
   lazyRefcounts: boolean;
   headerIsLazy: boolean;
   readOnly: boolean;
@@ -182,13 +85,7 @@ export class Qcow2Image {
   readonly #clock: Clock | null;
   #policies: Policies;
   #cleaning: CancelTimer | null = null;
-  /** Why nothing may be written where it is corrupt. */
-  #unusable = MARKED_CORRUPT;
-  /** Makes it certain again which header is on disk; null while it is. */
-  #wayBack: (() => Promise<void>) | null = null;
-  #regaining: Promise<void> | null = null;
-  /** Called when a way back becomes due before the next change. */
-  onUnsure: () => void = ignore;
+  #isMarked: boolean;
 
   constructor(options: ImageOptions) {
     this.label = options.label;
@@ -205,7 +102,7 @@ export class Qcow2Image {
     this.codec = options.codec ?? 'deflate';
     this.structures = options.structures;
     this.size = options.size;
-    this.corrupt = options.corrupt;
+    this.#isMarked = options.corrupt;
     this.lazyRefcounts = options.lazyRefcounts === true;
     this.headerIsLazy = options.headerIsLazy === true;
     this.readOnly = options.readOnly;
@@ -472,8 +369,8 @@ export class Qcow2Image {
    * version 3 header says so. Gives the error to throw.
    */
   markCorrupt(finding: string, report: Omit<CorruptionReport, 'fatal'>): BlockError {
-    if (!this.corrupt) {
-      this.corrupt = true;
+    if (!this.#isMarked) {
+      this.#isMarked = true;
       this.#report({ ...report, fatal: true });
       if (this.version >= 3 && !this.readOnly) {
         this.marked = this.structures.patchHeader({ corrupt: true }).catch(ignore);
@@ -491,41 +388,23 @@ export class Qcow2Image {
     });
   }
 
-  /**
-   * It is not known which header is on disk: no write goes on from here, and none says so, until
-   * the way back succeeds, where there is one.
-   */
-  giveUp(wayBack: (() => Promise<void>) | null = null): void {
-    this.corrupt = true;
-    this.#unusable = 'a change of its header failed halfway';
-    this.#wayBack = wayBack;
-    if (wayBack !== null) this.onUnsure();
+  /** No write goes on from here: a contradiction was found, or the header is in doubt. */
+  get corrupt(): boolean {
+    return this.#isMarked || this.doubt.isRaised;
   }
 
-  /** Given up with a way back. */
-  get isUnsure(): boolean {
-    return this.#wayBack !== null;
-  }
-
-  /** Tries the way back again, once for all who ask meanwhile; rejects where it fails. */
-  regain(): Promise<void> {
-    this.#regaining ??= this.#goBack().finally(() => {
-      this.#regaining = null;
-    });
-    return this.#regaining;
-  }
-
-  async #goBack(): Promise<void> {
-    if (this.#wayBack === null) return;
-    await this.#wayBack();
-    this.#wayBack = null;
-    this.corrupt = false;
-    this.#unusable = MARKED_CORRUPT;
+  /** All was read anew, and the header says whether the image is corrupt. */
+  adoptMark(isMarked: boolean): void {
+    this.#isMarked = isMarked;
+    this.doubt.clear();
   }
 
   assertWritable(): void {
     if (this.corrupt) {
-      throw new BlockError('corrupt-image', `${this.label}: ${this.#unusable}`, {
+      const why = this.#isMarked
+        ? 'image is marked corrupt'
+        : 'a change of its header failed halfway';
+      throw new BlockError('corrupt-image', `${this.label}: ${why}`, {
         node: this.name,
         errno: 'ENOMEDIUM',
       });

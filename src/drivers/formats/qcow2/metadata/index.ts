@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 export * from './alloc.js';
+export * from './contracts.js';
 export * from './flush.js';
 export * from './grow.js';
+export * from './header-doubt.js';
 export * from './image.js';
 export * from './leases.js';
 export * from './policies.js';

@@ -8,6 +8,7 @@
 // The offsets found at open are kept in sorted arrays (a hostile L1 may hold millions), those added
 // later in sets. L2 tables and refcount blocks are one cluster each and aligned.
 
+import { isZero } from '../../../../codec/index.js';
 import type { Geometry } from '../layout.js';
 import { DEFAULT_POLICIES, Guarded, OVERLAP_MODES } from './policies.js';
 
@@ -238,7 +239,7 @@ class OffsetSet {
 }
 
 function offsetsOf(view: DataView, highMask: number): Float64Array {
-  const count = Math.floor(view.byteLength / 8);
+  const count = usedEntries(view);
   let used = 0;
   for (let index = 0; index < count; index += 1) {
     if (view.getUint32(index * 8 + 4) !== 0 || view.getUint32(index * 8) !== 0) used += 1;
@@ -253,6 +254,18 @@ function offsetsOf(view: DataView, highMask: number): Float64Array {
     next += 1;
   }
   return offsets.sort();
+}
+
+/** Entries before a rest that is zero: most of these tables hold little. */
+function usedEntries({ buffer, byteOffset, byteLength }: DataView): number {
+  const bytes = new Uint8Array(buffer, byteOffset, byteLength);
+  let end = byteLength - (byteLength % 8);
+  while (end > 8) {
+    const half = Math.ceil(end / 16) * 8;
+    if (!isZero(bytes.subarray(half, end))) break;
+    end = half;
+  }
+  return end / 8;
 }
 
 function meets(offset: number, end: number, start: number, length: number): boolean {

@@ -106,11 +106,18 @@ function freeContents(store: MetadataStore, table: Table): void {
   }
 }
 
-/** Empties every entry of whole clusters at or after `size`, as far as the L1 table reaches. */
-export async function clearEntries(store: MetadataStore, size: number): Promise<void> {
+/**
+ * Empties every entry of whole clusters at or after `size`, as far as the L1 table reaches, or as
+ * its first `most` entries do.
+ */
+export async function clearEntries(
+  store: MetadataStore,
+  size: number,
+  most = Infinity,
+): Promise<void> {
   const { image } = store;
   const { clusterSize, geometry } = image;
-  const tables = image.l1.length / 8;
+  const tables = Math.min(image.l1.length / 8, most);
   let cluster = Math.ceil(size / clusterSize);
   for (;;) {
     const index = Math.floor(cluster / geometry.l2Entries);

@@ -20,10 +20,10 @@ import {
 import type { L2Entry } from '../entries.js';
 import { Allocator } from './alloc.js';
 import type { ClusterRun } from './alloc.js';
+import type { ImageOptions } from './contracts.js';
 import { Flusher } from './flush.js';
 import { growRefcountTable } from './grow.js';
 import { Qcow2Image } from './image.js';
-import type { ImageOptions } from './image.js';
 import { Refcounts } from './refcounts.js';
 import type { Table } from './table-cache.js';
 

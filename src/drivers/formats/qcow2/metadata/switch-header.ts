@@ -7,7 +7,8 @@
 // was gone: until then both headers name what is on stable storage.
 
 import { BlockError } from '../../../../base/index.js';
-import type { HeaderPatch, Qcow2Image } from './image.js';
+import type { HeaderPatch } from './contracts.js';
+import type { Qcow2Image } from './image.js';
 
 /** What the fields name must be on stable storage. Rejects with the old ones in force. */
 export async function switchHeader(image: Qcow2Image, patch: HeaderPatch): Promise<void> {
@@ -40,6 +41,6 @@ async function goBack(image: Qcow2Image, old: HeaderPatch): Promise<void> {
     await wayBack();
   } catch (error) {
     if (!(error instanceof BlockError)) throw error;
-    image.giveUp(wayBack);
+    image.doubt.raise(wayBack);
   }
 }

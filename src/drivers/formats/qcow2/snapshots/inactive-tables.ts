@@ -6,9 +6,8 @@
 
 import { BlockError, QCOW2_LIMITS } from '../../../../base/index.js';
 import { entryHostOffset } from '../entries.js';
-import { Guarded } from '../metadata/index.js';
+import { Guarded, viewOf } from '../metadata/index.js';
 import type { Qcow2Image } from '../metadata/index.js';
-import { viewOf } from '../metadata/image.js';
 
 /** Reads them where `guarded` (a set of `Guarded`) has them; writes nothing. */
 export async function guardInactiveL2(image: Qcow2Image, guarded: number): Promise<void> {

@@ -113,9 +113,8 @@ export async function reflag(
     if (times === 0) continue;
     const read = tables.read(index);
     const bytes = read instanceof Promise ? await read : read;
-    if (bytes === null || !(await hasWrongFlag(context, bytes))) continue;
-    const copy = bytes.slice();
-    await turnFlags(context, copy);
+    const copy = bytes === null ? null : await withRightFlags(context, bytes);
+    if (copy === null) continue;
     const place = await next.take(1, holders * times);
     await next.change(offset / image.clusterSize, -holders * times);
     await context.output.add(place, copy);
@@ -134,30 +133,29 @@ export async function reflag(
   return result;
 }
 
-async function hasWrongFlag({ image, next }: SweepContext, bytes: Uint8Array): Promise<boolean> {
+/** A copy of the L2 table with right flags; null where they are right. */
+async function withRightFlags(
+  { image, next }: SweepContext,
+  bytes: Uint8Array,
+): Promise<Uint8Array | null> {
   const view = viewOf(bytes);
   const { l2EntryBytes } = image.geometry;
+  let copy: Uint8Array | null = null;
+  let copied = view;
   for (let at = 0; at < bytes.length; at += l2EntryBytes) {
     const offset = flaggedOffset(view, at);
     if (offset === 0) continue;
     const cluster = offset / image.clusterSize;
     const count = next.get(cluster) ?? (await countOf(next, cluster));
-    if ((count === 1) !== isCopied(view.getUint32(at))) return true;
+    const hi = view.getUint32(at);
+    if ((count === 1) === isCopied(hi)) continue;
+    if (copy === null) {
+      copy = bytes.slice();
+      copied = viewOf(copy);
+    }
+    copied.setUint32(at, (hi ^ COPIED_HI) >>> 0);
   }
-  return false;
-}
-
-async function turnFlags({ image, next }: SweepContext, bytes: Uint8Array): Promise<void> {
-  const view = viewOf(bytes);
-  const { l2EntryBytes } = image.geometry;
-  for (let at = 0; at < bytes.length; at += l2EntryBytes) {
-    const offset = flaggedOffset(view, at);
-    if (offset === 0) continue;
-    const cluster = offset / image.clusterSize;
-    const count = next.get(cluster) ?? (await countOf(next, cluster));
-    const hi = view.getUint32(at) & ~COPIED_HI;
-    view.setUint32(at, (count === 1 ? hi | COPIED_HI : hi) >>> 0);
-  }
+  return copy;
 }
 
 /** The cluster that the flag of an entry is about; 0: the entry has none. */

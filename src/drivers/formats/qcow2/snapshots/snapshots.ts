@@ -172,7 +172,7 @@ export class Qcow2Snapshots implements InternalSnapshots {
   async #switch(plan: (sweep: SweepContext) => Promise<NextState>): Promise<void> {
     const image = this.#image;
     const { flusher } = this.#store;
-    await image.regain();
+    await image.doubt.regain();
     image.assertWritable();
     if (this.isRefused) {
       const text = `${image.label}: snapshots are not supported with an external data file`;

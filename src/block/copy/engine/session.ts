@@ -8,92 +8,25 @@
 // go through read() and write(). Zeroes are never read or written as data. Failures are values that
 // name their side; the caller's policy decides.
 
-import { assert, BlockError, must, toBlockError } from '../../base/index.js';
-import type { ClusterCodec } from '../../codec/index.js';
-import type { HostFile } from '../../host/index.js';
-import type { PieceOutcome, ReservedPiece, TargetReservation } from '../extent.js';
-import type { Node } from '../node.js';
-import { RequestFlag, writeRequest, zeroRequest } from '../request.js';
-import { leastHole, nodesOfView, planView } from './chain.js';
-import { copyThroughGraph, turnFlag, zeroFlags } from './graph-copy.js';
-import type { LaneExecutor } from './lane-executor.js';
-import {
-  allZero,
-  cutParts,
-  dataSpans,
-  FileTable,
-  gapsBetween,
-  laneParts,
-  pieceStep,
-} from './lane-plan.js';
-import type { PlannedRange, Span } from './lane-plan.js';
-import type { LaneFailure, LaneResult, LaneStep } from './lane-task.js';
-
-/** Looked up again after every await, since graph changes replace nodes (a Child or a Backend). */
-export interface NodeRef {
-  readonly node: Node;
-}
-
-export interface CopyFailure {
-  readonly side: 'source' | 'target';
-  readonly error: BlockError;
-}
-
-export interface CopySpec {
-  /** What to copy is the whole view of this node, its backing chain included. */
-  readonly source: NodeRef;
-  readonly target: NodeRef;
-  /** Bytes; ranges are multiples of it but for the end: the target's cluster size. */
-  readonly unit: number;
-  /**
-   * Zeroes in data are found in units of this many bytes (power of two; a target cluster at
-   * least); 0 = not looked for.
-   */
-  readonly zeroGranularity: number;
-  /** The target reads as zeroes wherever nothing was copied yet: zeroes need no writing. */
-  readonly targetIsZero?: boolean;
-  /** False: zeroes are written so that their space stays theirs. */
-  readonly unmap?: boolean;
-  /** The target is flushed when all is copied: its writing back may begin meanwhile. */
-  readonly flushedSoon?: boolean;
-  /** The host may copy by itself; zeroes in data are not looked for. */
-  readonly hostCopies?: boolean;
-  /** Write compressed clusters, in the order of the calls. */
-  readonly compress?: boolean;
-  /**
-   * The target is an overlay whose unallocated clusters are filled with what they read as; a
-   * guest that writes meanwhile wins. Called instead when lanes cannot do it.
-   */
-  readonly fill?: (offset: number, length: number) => Promise<CopyFailure | null>;
-}
-
-export class CopyEngine {
-  readonly lanes: LaneExecutor;
-  readonly #lanesFor: (node: Node) => LaneExecutor | null;
-
-  /** `lanesFor`: who copies from a node, if not `lanes`; asked when a session begins. */
-  constructor(options: {
-    readonly lanes: LaneExecutor;
-    readonly lanesFor?: (node: Node) => LaneExecutor | null;
-  }) {
-    this.lanes = options.lanes;
-    this.#lanesFor = options.lanesFor ?? (() => null);
-  }
-
-  open(spec: CopySpec): CopySession {
-    return new CopySession(this.#lanesFor(spec.source.node) ?? this.lanes, spec);
-  }
-
-  close(): Promise<void> {
-    return this.lanes.close();
-  }
-}
+import { must, toBlockError } from '../../../base/index.js';
+import type { HostFile } from '../../../host/index.js';
+import type { PieceOutcome, ReservedPiece, TargetReservation } from '../../extent.js';
+import { RequestFlag, zeroRequest } from '../../request.js';
+import { leastHole, nodesOfView, planView } from '../chain.js';
+import { copyThroughGraph, turnFlag, zeroFlags } from '../graph-copy.js';
+import type { LaneExecutor } from '../lane-executor.js';
+import { allZero, cutParts, dataSpans, FileTable, gapsBetween, pieceStep } from '../lane-plan.js';
+import type { PlannedRange, Span } from '../lane-plan.js';
+import type { LaneResult, LaneStep } from '../lane-task.js';
+import { Packing } from './packing.js';
+import { eachSpan, failureOf } from './spec.js';
+import type { CopyFailure, CopySpec } from './spec.js';
 
 export class CopySession {
   readonly spec: CopySpec;
   readonly #lanes: LaneExecutor;
   readonly #cancel = new Int32Array(new SharedArrayBuffer(4));
-  readonly #freeSlabs: SharedArrayBuffer[] = [];
+  readonly #packing: Packing;
   /** Ends when the compressed clusters of every earlier range are written. */
   #packed: Promise<void> = Promise.resolve();
 
@@ -105,6 +38,12 @@ export class CopySession {
       ...spec,
       zeroGranularity: zeroGranularity === 0 ? 0 : Math.max(zeroGranularity, least),
     };
+    this.#packing = new Packing(this.spec, {
+      lanes,
+      cancel: this.#cancel,
+      owner: this,
+      zero: (offset, length) => this.zero(offset, length),
+    });
   }
 
   /** Batches in flight stop before their next step, with kind `cancelled`; files stay whole. */
@@ -178,7 +117,7 @@ export class CopySession {
       else ranges.push({ offset, length, parts });
     }
     const planned = await (spec.compress === true
-      ? this.#copyCompressed(ranges, earlier)
+      ? this.#packing.copy(ranges, earlier)
       : this.#copyPlanned(ranges));
     if (unplanned.length === 0) return planned;
     // A read through the nodes may need its range for itself (copy-on-read fills what it reads).
@@ -326,78 +265,6 @@ export class CopySession {
     return copyThroughGraph(spec, span);
   }
 
-  async #copyCompressed(
-    ranges: readonly PlannedRange[],
-    earlier: Promise<void>,
-  ): Promise<CopyFailure | null> {
-    const packs = this.spec.target.node.driverNode.writeDeflated !== undefined;
-    if (packs) return eachSpan(ranges, (range) => this.#packRange(range, earlier));
-    await earlier;
-    return eachSpan(ranges, (range) => copyThroughGraph(this.spec, range));
-  }
-
-  async #packRange(range: PlannedRange, earlier: Promise<void>): Promise<CopyFailure | null> {
-    const { unit } = this.spec;
-    const { clusterCodec: codec = 'deflate' } = this.spec.target.node.driverNode;
-    const table = new FileTable();
-    const steps: LaneStep[] = [];
-    for (let at = range.offset; at < range.offset + range.length; at += unit) {
-      steps.push(compressStep(range, at, { unit, table, index: steps.length, codec }));
-    }
-    const slab = this.#takeSlab(steps.length * unit);
-    const results = await this.#lanes.run(
-      { task: { steps, slab, cancel: this.#cancel }, files: table.files },
-      this,
-    );
-    await earlier;
-    try {
-      return await this.#pack({ span: range, slab, results });
-    } catch (error) {
-      return { side: 'target', error: toBlockError(error) };
-    } finally {
-      this.#freeSlabs.push(slab);
-    }
-  }
-
-  /** Used again, for shared memory is given back late: not the collector's heap, but the host's. */
-  #takeSlab(bytes: number): SharedArrayBuffer {
-    const slab = this.#freeSlabs.pop();
-    return slab !== undefined && slab.byteLength >= bytes ? slab : new SharedArrayBuffer(bytes);
-  }
-
-  /** Writes the clusters of a batch in guest order, compressed where that made them smaller. */
-  async #pack(batch: {
-    readonly span: Span;
-    readonly slab: SharedArrayBuffer;
-    readonly results: readonly LaneResult[];
-  }): Promise<CopyFailure | null> {
-    const { unit } = this.spec;
-    for (const [index, result] of batch.results.entries()) {
-      const offset = batch.span.offset + index * unit;
-      const length = Math.min(unit, batch.span.offset + batch.span.length - offset);
-      if (result.outcome === 'zero') {
-        const failure = await this.zero(offset, length);
-        if (failure !== null) return failure;
-        continue;
-      }
-      if (result.outcome !== 'written') return failureOf(result.failure, offset);
-      const bytes = new Uint8Array(batch.slab, index * unit, result.bytes);
-      if (result.deflated) await this.#packCluster(offset, length, bytes);
-      else await this.spec.target.node.write(writeRequest(offset, bytes.subarray(0, length)));
-    }
-    return null;
-  }
-
-  async #packCluster(offset: number, length: number, payload: Uint8Array): Promise<void> {
-    const target = this.spec.target.node;
-    const leave = target.enterBatch(offset, length, true);
-    try {
-      await target.driverNode.writeDeflated?.(offset, payload);
-    } finally {
-      leave();
-    }
-  }
-
   /** Counts the batch on every node of the source's view, and keeps freed clusters from reuse. */
   #enterSource(spans: readonly Span[], exits: (() => void)[]): void {
     for (const node of nodesOfView(this.spec.source.node)) {
@@ -423,19 +290,6 @@ interface Filled {
   readonly lost: readonly Span[];
 }
 
-/** All are tried, one after another; gives the first failure. */
-async function eachSpan<T extends Span>(
-  spans: readonly T[],
-  work: (span: T) => Promise<CopyFailure | null>,
-): Promise<CopyFailure | null> {
-  let failure: CopyFailure | null = null;
-  for (const span of spans) {
-    const result = await work(span);
-    failure ??= result;
-  }
-  return failure;
-}
-
 /** In place of a step's number: nothing to write, or not ours any more. */
 const ZERO = -1;
 const LOST = -2;
@@ -453,39 +307,4 @@ function pushRanges(spans: Span[], start: number, pairs: readonly number[]): voi
   for (let each = 0; each < pairs.length; each += 2) {
     spans.push({ offset: start + (pairs[each] ?? 0), length: pairs[each + 1] ?? 0 });
   }
-}
-
-function compressStep(
-  range: PlannedRange,
-  offset: number,
-  place: {
-    readonly unit: number;
-    readonly table: FileTable;
-    readonly index: number;
-    readonly codec: ClusterCodec;
-  },
-): LaneStep {
-  const { unit } = place;
-  const length = Math.min(unit, range.offset + range.length - offset);
-  const parts = laneParts(cutParts(range, offset, length), place.table);
-  assert(length > 0, `a cluster at ${offset} lies in the range`);
-  return {
-    // A compressed cluster is always a whole one; past the end of the image it is zero.
-    parts: length < unit ? [...parts, { kind: 'zero', length: unit - length }] : parts,
-    length: unit,
-    target: { kind: 'slab', offset: place.index * unit },
-    zeroGranularity: unit,
-    skipZeroes: false,
-    deflate: true,
-    codec: place.codec,
-  };
-}
-
-/** `offset`: the guest byte that the failed piece begins at. */
-function failureOf(failure: LaneFailure | null, offset: number): CopyFailure {
-  if (failure === null) {
-    return { side: 'source', error: new BlockError('cancelled', 'Operation canceled') };
-  }
-  const { side, kind, message, errno } = failure;
-  return { side, error: new BlockError(kind, message, { errno, offset }) };
 }
