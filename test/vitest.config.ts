@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Tests of every kind, one runner; the build comes first, since lanes run from dist.
 //
-// Files share a process, which loads (and optimizes) src once. Those about command lines and those
-// that replace modules have a process each.
+// Files share a process, which loads (and optimizes) src once; those about command lines another,
+// which stays small and so starts programs faster. Those that replace modules have a process each.
 import { defineConfig } from 'vitest/config';
 
 const SHARED = [
@@ -26,9 +26,10 @@ export default defineConfig({
       {
         test: {
           ...common,
-          name: 'alone',
+          name: 'programs',
           include: ['test/**/*.test.ts'],
           exclude: SHARED,
+          isolate: false,
         },
       },
       {

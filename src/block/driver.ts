@@ -424,6 +424,16 @@ export interface CorruptionReport {
   readonly size?: number;
 }
 
+/**
+ * The line in which a program tells of it, without its end. Scripts look for it in the output of
+ * tools and of the daemon: it begins and is worded as the reference has it.
+ */
+export function corruptionText({ message, fatal }: CorruptionReport): string {
+  const kind = fatal ? 'Marking image as corrupt' : 'Image is corrupt';
+  const later = fatal ? 'further' : 'further non-fatal';
+  return `qcow2: ${kind}: ${message}; ${later} corruption events will be suppressed`;
+}
+
 /** What create() may use; `node` resolves the `file` member of the create options. */
 export interface CreateContext {
   readonly host: Host;

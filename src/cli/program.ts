@@ -18,6 +18,8 @@ export interface Program {
   flush?(): void;
   /** Drops what out() has kept, as a crash does. */
   forget?(): void;
+  /** Resolves when not much of what was printed waits for its reader, or nobody reads it. */
+  drained?(): Promise<void> | undefined;
   /** Standard output is a terminal. */
   readonly terminal: boolean;
   /** Where images are; this machine unless given. */
@@ -48,6 +50,22 @@ export class CliError extends Error {
 /** `NAME: message`, one line, whatever bytes the message holds. */
 export function report(program: Program, message: string, hint = ''): void {
   program.err(`${program.name}: ${escapeControls(message)}\n${hint}`);
+}
+
+/** Pieces are printed together up to so many characters. */
+const PRINTED_AT_ONCE = 65_536;
+
+/** Prints what would be too long as one text, no faster than it is read. */
+export async function outPieces(program: Program, pieces: Iterable<string>): Promise<void> {
+  let text = '';
+  for (const piece of pieces) {
+    text += piece;
+    if (text.length < PRINTED_AT_ONCE) continue;
+    program.out(text);
+    text = '';
+    await program.drained?.();
+  }
+  if (text !== '') program.out(text);
 }
 
 function hintOf(error: BlockError): string {
@@ -92,7 +110,9 @@ export function reportFailure(program: Program, error: unknown, status = 1): num
 export function processProgram(name: string): Program {
   const terminal = process.stdout.isTTY === true;
   const err = (text: string): void => void process.stderr.write(text);
-  if (!terminal && BUFFERED.has(name)) return { name, err, terminal, ...bufferedOutput() };
+  if (!terminal && BUFFERED.has(name)) {
+    return { name, err, terminal, drained: drainedOutput, ...bufferedOutput() };
+  }
   return {
     name,
     out: (text) => void process.stdout.write(text),
@@ -101,6 +121,7 @@ export function processProgram(name: string): Program {
       process.stdout.write(bytes);
       return process.stdout.writableLength === 0;
     },
+    drained: drainedOutput,
     terminal,
   };
 }
@@ -139,4 +160,19 @@ function bufferedOutput(): Required<Pick<Program, 'out' | 'outBytes' | 'flush' |
       held = Buffer.alloc(0);
     },
   };
+}
+
+const drainedOutput = (): Promise<void> | undefined =>
+  process.stdout.writableNeedDrain ? drained() : undefined;
+
+function drained(): Promise<void> {
+  const { stdout } = process;
+  return new Promise((resolve) => {
+    const events = ['drain', 'error', 'close'] as const;
+    const done = (): void => {
+      for (const event of events) stdout.off(event, done);
+      resolve();
+    };
+    for (const event of events) stdout.on(event, done);
+  });
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Puts an engine together from a host.
 
-import { createGraph, createRegistry } from '../block/index.js';
+import { corruptionText, createGraph, createRegistry } from '../block/index.js';
 import type { Graph } from '../block/index.js';
 import { CopyEngine, createLanes } from '../block/copy/index.js';
 import type { Clock, Random } from '../base/index.js';
@@ -28,6 +28,8 @@ export interface EngineOptions {
   readonly compat?: Partial<CompatPolicy>;
   /** Called with what is wrong with an image and no reason to refuse it. */
   readonly onWarning?: (text: string) => void;
+  /** Called with the line that tells of a corrupt image, beside the event. */
+  readonly onCorruption?: (text: string) => void;
 }
 
 export function createEngine(options: EngineOptions): Promise<Engine> {
@@ -45,13 +47,12 @@ export function createEngine(options: EngineOptions): Promise<Engine> {
     ...(options.onWarning !== undefined && { onWarning: options.onWarning }),
     onEvent: (name, data) => events.emit(name, data),
     throttleGroup: (name) => objects.throttleGroup(name),
-    onCorruption: (node, { message, ...report }) =>
-      events.emit('BLOCK_IMAGE_CORRUPTED', {
-        device: '',
-        'node-name': node.name,
-        msg: message,
-        ...report,
-      }),
+    onCorruption: (node, report) => {
+      options.onCorruption?.(corruptionText(report));
+      const { message, ...place } = report;
+      const about = { device: '', 'node-name': node.name, msg: message };
+      events.emit('BLOCK_IMAGE_CORRUPTED', { ...about, ...place });
+    },
   });
   const copying = new CopyEngine({
     lanes: createLanes(host, options.lanes),

@@ -42,6 +42,39 @@ export function writeJson(value: unknown, options: WriteOptions = {}): string {
   return write(value, options.pretty === true ? '\n' : null);
 }
 
+/**
+ * The same text in pieces, so that long lists are never one string; an iterable of any kind is
+ * written as a list. Members that are written as a whole may be `RawJson` and the like.
+ */
+export function* jsonPieces(value: unknown, options: WriteOptions = {}): Generator<string> {
+  yield* piecesOf(value, options.pretty === true ? '\n' : null);
+}
+
+function* piecesOf(value: unknown, line: string | null): Generator<string> {
+  if (!isDivisible(value)) {
+    yield write(value, line);
+    return;
+  }
+  const inner = line === null ? null : `${line}    `;
+  const isList = Symbol.iterator in value;
+  let isFirst = true;
+  yield isList ? '[' : '{';
+  for (const item of isList ? value : Object.entries(value)) {
+    const [name, member] = isList ? [null, item] : (item as [string, unknown]);
+    if (name !== null && member === undefined) continue;
+    yield `${isFirst ? '' : line === null ? ', ' : ','}${inner ?? ''}`;
+    if (name !== null) yield `${quoteJson(name)}: `;
+    yield* piecesOf(member, inner);
+    isFirst = false;
+  }
+  yield `${line ?? ''}${isList ? ']' : '}'}`;
+}
+
+function isDivisible(value: unknown): value is object | Iterable<unknown> {
+  if (typeof value !== 'object' || value === null) return false;
+  return !(value instanceof JsonDouble) && !(value instanceof RawJson);
+}
+
 function write(value: unknown, line: string | null): string {
   switch (typeof value) {
     case 'string':

@@ -3,7 +3,7 @@
 // of the command line. Everything opened is closed when the run ends, whichever way.
 
 import { BlockError, escapeControls, Permission, systemClock } from '../../base/index.js';
-import { createGraph, createRegistry } from '../../block/index.js';
+import { corruptionText, createGraph, createRegistry } from '../../block/index.js';
 import type { Backend, DriverRegistry, Graph, Node, OpenPolicy } from '../../block/index.js';
 import { checkedDrivers, DRIVER_LOADERS } from '../../engine/index.js';
 import { openDefaultHost } from '../../host/index.js';
@@ -46,11 +46,7 @@ export async function withSession(
     random: host.random,
     throttleGroup: (name) => objects?.throttleGroup(name) ?? null,
     // The program's name is not put in front, whoever is asked.
-    onCorruption: (_node, { message, fatal }) => {
-      const kind = fatal ? 'Marking image as corrupt' : 'Image is corrupt';
-      const later = fatal ? 'further' : 'further non-fatal';
-      program.err(`qcow2: ${kind}: ${message}; ${later} corruption events will be suppressed\n`);
-    },
+    onCorruption: (_node, report) => program.err(`${corruptionText(report)}\n`),
     onWarning: (text) => program.err(`${program.name}: warning: ${text}\n`),
   });
   const users: Backend[] = [];

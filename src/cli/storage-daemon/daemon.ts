@@ -72,7 +72,9 @@ export class Daemon {
     const host = openDefaultHost({ warn: (line) => program.err(`${program.name}: ${line}\n`) });
     const onWarning = (text: string): void =>
       program.err(`${program.name}: warning: ${text}\n`);
-    return new Daemon({ program, host, engine: await createEngine({ host, onWarning }), detached });
+    const onCorruption = (text: string): void => program.err(`${text}\n`);
+    const engine = await createEngine({ host, onWarning, onCorruption });
+    return new Daemon({ program, host, engine, detached });
   }
 
   get quitRequested(): Promise<void> {

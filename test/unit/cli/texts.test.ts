@@ -64,13 +64,14 @@ test('a check prints its counters and leaves out those that are zero', () => {
 });
 
 test('control bytes of names are escaped in human output', () => {
-  const text = infoText({
+  const lines = infoText({
     'virtual-size': 512,
     filename: 'a\u001b[2J',
     format: 'raw',
     'backing-filename': 'b\nc',
     'dirty-flag': false,
   });
+  const text = [...lines].join('');
   expect(text).toContain('image: a\\x1b[2J\n');
   expect(text).toContain('backing file: b\\x0ac (cannot determine actual path)\n');
 });

@@ -6,10 +6,10 @@ import { BlockError, IMAGE_LIMITS } from '../../../base/index.js';
 import { internalSnapshotsOf, resolveBackingName } from '../../../block/index.js';
 import { storedBytes } from '../../../engine/index.js';
 import type { Node } from '../../../block/index.js';
-import { writeJson } from '../../../wire/index.js';
+import { jsonPieces } from '../../../wire/index.js';
 import type { OptionSpec } from '../../getopt.js';
-import { CliError } from '../../program.js';
-import { infoText, snapshotInfo } from './text.js';
+import { CliError, outPieces } from '../../program.js';
+import { infoText, snapshotInfos } from './text.js';
 import type { ImageInfo } from './text.js';
 import { openImage, withSession } from '../session.js';
 import type { ImageName, Session } from '../session.js';
@@ -50,13 +50,23 @@ export const info: Verb = {
     const chain = flags.has('backing-chain');
     return withSession(program, async (session) => {
       const infos = await collect(session, image, { chain, share: flags.has('share') });
-      const json = chain ? infos : infos[0];
-      const human = (): string => infos.map(infoText).join('\n');
-      program.out(shape === 'json' ? `${writeJson(json, { pretty: true })}\n` : human());
+      await outPieces(program, shape === 'json' ? asJson(chain ? infos : infos[0]) : asText(infos));
       return 0;
     });
   },
 };
+
+function* asJson(value: unknown): Generator<string> {
+  yield* jsonPieces(value, { pretty: true });
+  yield '\n';
+}
+
+function* asText(infos: readonly ImageInfo[]): Generator<string> {
+  for (const [index, each] of infos.entries()) {
+    if (index > 0) yield '\n';
+    yield* infoText(each);
+  }
+}
 
 async function collect(
   session: Session,
@@ -117,7 +127,7 @@ async function inspect(session: Session, image: ImageName, share: boolean): Prom
   const dirty = facts.dirty ?? (isStored(node) ? false : undefined);
   const result: ImageInfo = {
     ...(link !== null && link.format !== null && { 'backing-filename-format': link.format }),
-    ...(snapshots.length > 0 && { snapshots: snapshots.map(snapshotInfo) }),
+    ...(snapshots.length > 0 && { snapshots: snapshotInfos(snapshots) }),
     'virtual-size': node.length,
     filename: node.filename === '' ? image.text : node.filename,
     ...(facts.clusterSize !== undefined && { 'cluster-size': facts.clusterSize }),

@@ -30,10 +30,20 @@ export function snapshotInfo(facts: SnapshotFacts): SnapshotInfo {
   };
 }
 
+/** The same of many, each as often as somebody looks at it. */
+export function snapshotInfos(all: readonly SnapshotFacts[]): Iterable<SnapshotInfo> {
+  return {
+    *[Symbol.iterator]() {
+      for (const facts of all) yield snapshotInfo(facts);
+    },
+  };
+}
+
 /** Members in the order in which the reference prints them as JSON. */
 export interface ImageInfo {
   readonly 'backing-filename-format'?: string;
-  readonly snapshots?: readonly SnapshotInfo[];
+  /** An image may have 65,536: each is made when it is printed. */
+  readonly snapshots?: Iterable<SnapshotInfo>;
   readonly 'virtual-size': number;
   readonly filename: string;
   readonly 'cluster-size'?: number;
@@ -49,27 +59,24 @@ export interface ImageInfo {
   readonly 'dirty-flag'?: boolean;
 }
 
-export function infoText(info: ImageInfo): string {
+/** Lines, each with its end. */
+export function* infoText(info: ImageInfo): Generator<string> {
   const { 'actual-size': actual, 'cluster-size': cluster, snapshots } = info;
-  const lines = [
-    `image: ${escapeControls(info.filename)}`,
-    `file format: ${info.format}`,
-    `virtual size: ${formatSizeExact(info['virtual-size'])}`,
-    `disk size: ${actual === undefined ? 'unavailable' : formatSize(actual)}`,
-  ];
-  if (info.encrypted === true) lines.push('encrypted: yes');
-  if (cluster !== undefined) lines.push(`cluster_size: ${cluster}`);
-  if (info['dirty-flag'] === true) lines.push('cleanly shut down: no');
-  lines.push(...backingLines(info));
-  const hasSnapshots = snapshots !== undefined && snapshots.length > 0;
-  const below = hasSnapshots ? snapshotLines(snapshots) : [];
-  const specific = info['format-specific'];
-  if (specific !== undefined && Object.keys(specific.data).length > 0) {
-    below.push('Format specific information:');
-    // Lists of an image may be too long to be arguments.
-    for (const line of treeLines(specific.data, 1)) below.push(line);
+  yield `image: ${escapeControls(info.filename)}\n`;
+  yield `file format: ${info.format}\n`;
+  yield `virtual size: ${formatSizeExact(info['virtual-size'])}\n`;
+  yield `disk size: ${actual === undefined ? 'unavailable' : formatSize(actual)}\n`;
+  if (info.encrypted === true) yield 'encrypted: yes\n';
+  if (cluster !== undefined) yield `cluster_size: ${cluster}\n`;
+  if (info['dirty-flag'] === true) yield 'cleanly shut down: no\n';
+  for (const line of backingLines(info)) yield `${line}\n`;
+  if (snapshots !== undefined) {
+    for (const line of snapshotLines(snapshots)) yield `${line}\n`;
   }
-  return lines.concat(below).map((line) => `${line}\n`).join('');
+  const specific = info['format-specific'];
+  if (specific === undefined || Object.keys(specific.data).length === 0) return;
+  yield 'Format specific information:\n';
+  for (const line of treeLines(specific.data, 1)) yield `${line}\n`;
 }
 
 function backingLines(info: ImageInfo): string[] {
@@ -83,24 +90,26 @@ function backingLines(info: ImageInfo): string[] {
 }
 
 /** Members by lines, indented by their depth. */
-export function treeLines(tree: object, depth: number): string[] {
+export function* treeLines(tree: object, depth: number): Generator<string> {
   const isList = Array.isArray(tree);
-  return Object.entries(tree).flatMap(([key, value]) => {
+  for (const [key, value] of Object.entries(tree)) {
     const name = isList ? `[${key}]` : key.replaceAll('-', ' ');
     const start = `${'    '.repeat(depth)}${escapeControls(name)}:`;
     if (typeof value === 'object' && value !== null) {
-      return [start, ...treeLines(value as object, depth + 1)];
-    }
-    return [`${start} ${escapeControls(String(value))}`];
-  });
+      yield start;
+      yield* treeLines(value as object, depth + 1);
+    } else yield `${start} ${escapeControls(String(value))}`;
+  }
 }
 
 const HEADING =
   'ID        TAG               VM SIZE                DATE     VM CLOCK     ICOUNT';
 
 /** The table of internal snapshots under its heading. */
-export function snapshotLines(snapshots: readonly SnapshotInfo[]): string[] {
-  return ['Snapshot list:', HEADING, ...snapshots.map(snapshotLine)];
+export function* snapshotLines(snapshots: Iterable<SnapshotInfo>): Generator<string> {
+  yield 'Snapshot list:';
+  yield HEADING;
+  for (const snapshot of snapshots) yield snapshotLine(snapshot);
 }
 
 function snapshotLine(snapshot: SnapshotInfo): string {

@@ -7,11 +7,12 @@ import { constants } from 'node:os';
 import { BlockError, errnoText, Permission, systemClock } from '../../../base/index.js';
 import { bitmapsOf, internalSnapshotsOf } from '../../../block/index.js';
 import type { InternalSnapshots, Node } from '../../../block/index.js';
-import { writeJson } from '../../../wire/index.js';
+import { jsonPieces } from '../../../wire/index.js';
 import type { OptionSpec } from '../../getopt.js';
-import { CliError } from '../../program.js';
+import { CliError, outPieces } from '../../program.js';
 import type { Program } from '../../program.js';
 import { snapshotInfo, snapshotLines } from '../info/text.js';
+import type { SnapshotInfo } from '../info/text.js';
 import { attachUser, openImage, withSession } from '../session.js';
 import {
   FORCE_SHARE,
@@ -39,7 +40,7 @@ const OPTIONS: readonly OptionSpec[] = [
 ];
 
 const ACTIONS = new Set(['list', 'apply', 'create', 'delete']);
-/** Snapshots that are printed at once. */
+/** Snapshots that are listed at once. */
 const BATCH = 512;
 /** Bytes of a name; more are cut off. */
 const NAME_BYTES = 255;
@@ -90,28 +91,33 @@ interface Subject {
 async function perform(subject: Subject, { kind, snapshot: wanted }: Action): Promise<void> {
   const { node } = subject;
   const snapshots = internalSnapshotsOf(node);
-  if (kind === 'list') list(subject);
+  if (kind === 'list') await list(subject);
   else if (kind === 'create') await create(snapshots, wanted);
   else if (kind === 'apply') await apply(node, snapshots, wanted);
   else await remove(snapshots, wanted);
 }
 
-/** A little at a time: a hostile image lists 65,536 of them. */
-function list({ node, program, shape }: Subject): void {
+async function list({ node, program, shape }: Subject): Promise<void> {
   const snapshots = internalSnapshotsOf(node);
   const count = snapshots?.count ?? 0;
-  if (count === 0 && shape === 'json') program.out('[\n]\n');
+  if (shape === 'json') await outPieces(program, asJson(infosOf(snapshots, count)));
+  else if (count > 0) await outPieces(program, asText(infosOf(snapshots, count)));
+}
+
+/** A little at a time: a hostile image lists 65,536 of them. */
+function* infosOf(snapshots: InternalSnapshots | null, count: number): Generator<SnapshotInfo> {
   for (let at = 0; at < count; at += BATCH) {
-    const found = (snapshots?.list(at, at + BATCH) ?? []).map(snapshotInfo);
-    if (shape === 'json') {
-      const part = writeJson(found, { pretty: true });
-      const end = at + BATCH < count ? ',' : '\n]\n';
-      program.out(`${part.slice(at === 0 ? 0 : 1, -2)}${end}`);
-    } else {
-      const lines = snapshotLines(found);
-      program.out(`${(at === 0 ? lines : lines.slice(2)).join('\n')}\n`);
-    }
+    yield* (snapshots?.list(at, at + BATCH) ?? []).map(snapshotInfo);
   }
+}
+
+function* asJson(infos: Iterable<SnapshotInfo>): Generator<string> {
+  yield* jsonPieces(infos, { pretty: true });
+  yield '\n';
+}
+
+function* asText(infos: Iterable<SnapshotInfo>): Generator<string> {
+  for (const line of snapshotLines(infos)) yield `${line}\n`;
 }
 
 async function create(snapshots: InternalSnapshots | null, name: string): Promise<void> {
@@ -163,7 +169,7 @@ async function apply(
     const reason = errnoText(node.children.has('data-file') ? 'ENOTSUP' : 'ENOENT');
     throw new CliError(`${failure}: Failed to load snapshot: ${reason}`);
   }
-  await told(failure, 'Failed to load snapshot', () => snapshots.apply(found));
+  await told(failure, { fails: 'Failed to load snapshot' }, () => snapshots.apply(found));
 }
 
 async function remove(snapshots: InternalSnapshots | null, wanted: string): Promise<void> {
@@ -172,15 +178,23 @@ async function remove(snapshots: InternalSnapshots | null, wanted: string): Prom
   if (snapshots === null || found === undefined) {
     throw new CliError(`${failure}: snapshot not found`);
   }
-  await told(failure, 'Failed to remove snapshot', () => snapshots.remove(found));
+  const steps = {
+    fails: 'Failed to remove snapshot',
+    corrupt: 'Failed to free the cluster and L1 table',
+  };
+  await told(failure, steps, () => snapshots.remove(found));
 }
 
-async function told(failure: string, what: string, work: () => Promise<void>): Promise<void> {
+async function told(
+  failure: string,
+  { fails, corrupt = fails }: { readonly fails: string; readonly corrupt?: string },
+  work: () => Promise<void>,
+): Promise<void> {
   try {
     await work();
   } catch (error) {
     if (!(error instanceof BlockError)) throw error;
-    const text = `${failure}: ${what}: ${errnoText(error.errno)}`;
-    throw new CliError(text, 1, error);
+    const step = error.kind === 'corrupt-image' ? corrupt : fails;
+    throw new CliError(`${failure}: ${step}: ${errnoText(error.errno)}`, 1, error);
   }
 }

@@ -61,18 +61,29 @@ export const NO_SNAPSHOTS: SnapshotTable = { snapshots: [], length: 0 };
 /** All entries in their order. Throws kind `corrupt-image` for an entry that cannot be. */
 export async function readSnapshotTable(file: Node, header: Qcow2Header): Promise<SnapshotTable> {
   const snapshots: Snapshot[] = [];
-  const length = await forEachSnapshot(file, header, (snapshot) => void snapshots.push(snapshot));
+  const input = new Ahead(file, header.fields.snapshotsOffset, false);
+  const length = await visitEntries(input, header, (snapshot) => void snapshots.push(snapshot));
   return { snapshots, length };
 }
 
-/** The same one by one; gives the bytes that the table has. */
-export async function forEachSnapshot(
+/**
+ * The same one by one, whose bytes are there only until the visit ends; gives the bytes that the
+ * table has.
+ */
+export function forEachSnapshot(
   file: Node,
   header: Qcow2Header,
   visit: (snapshot: Snapshot) => void,
 ): Promise<number> {
+  return visitEntries(new Ahead(file, header.fields.snapshotsOffset, true), header, visit);
+}
+
+async function visitEntries(
+  input: Ahead,
+  header: Qcow2Header,
+  visit: (snapshot: Snapshot) => void,
+): Promise<number> {
   const { nbSnapshots, snapshotsOffset, version } = header.fields;
-  const input = new Ahead(file, snapshotsOffset);
   for (let index = 0; index < nbSnapshots; index += 1) {
     const start = input.position;
     const extent = { version, length: SNAPSHOT_ENTRY.size };
@@ -84,9 +95,11 @@ export async function forEachSnapshot(
           `(extra_data_size ${entry.extraDataSize})`,
       );
     }
-    const extra = await input.take(entry.extraDataSize);
-    const id = await input.take(entry.idSize);
-    const name = await input.take(entry.nameSize);
+    const nameAt = entry.extraDataSize + entry.idSize;
+    const rest = await input.take(nameAt + entry.nameSize);
+    const extra = rest.subarray(0, entry.extraDataSize);
+    const id = rest.subarray(entry.extraDataSize, nameAt);
+    const name = rest.subarray(nameAt);
     const spare = (8 - ((input.position - start) % 8)) % 8;
     // The last entry may end the file without its padding.
     if (index + 1 < nbSnapshots) await input.take(spare);
@@ -181,18 +194,29 @@ export function keyOf({ id, name }: Snapshot): Pick<SnapshotFacts, 'id' | 'name'
 
 /** What info and listings say of a snapshot. */
 export function factsOf(snapshot: Snapshot): SnapshotFacts {
-  const { vmClock, icount } = snapshot;
-  const clock = (BigInt(vmClock.hi) << 32n) | BigInt(vmClock.lo);
-  const counted = icount.hi !== NO_ICOUNT.hi || icount.lo !== NO_ICOUNT.lo;
-  return {
-    ...keyOf(snapshot),
-    vmStateSize: snapshot.vmStateSize,
-    dateSeconds: snapshot.dateSeconds,
-    dateNanoseconds: snapshot.dateNanoseconds,
-    vmClockSeconds: Number(clock / NANOSECONDS),
-    vmClockNanoseconds: Number(clock % NANOSECONDS),
-    ...(counted && { icount: icount.hi * 0x1_0000_0000 + icount.lo }),
+  const { id, name, icount, dateSeconds, dateNanoseconds, vmStateSize } = snapshot;
+  const clock = clockOf(snapshot.vmClock);
+  const facts = {
+    id: textOf(id, ID_BYTES),
+    name: textOf(name, NAME_BYTES),
+    vmStateSize,
+    dateSeconds,
+    dateNanoseconds,
+    vmClockSeconds: clock.seconds,
+    vmClockNanoseconds: clock.nanoseconds,
   };
+  if (icount.hi === NO_ICOUNT.hi && icount.lo === NO_ICOUNT.lo) return facts;
+  return { ...facts, icount: icount.hi * 0x1_0000_0000 + icount.lo };
+}
+
+/** Most machines ran for less than the 104 days that need no BigInt. */
+function clockOf({ hi, lo }: Bits64): { readonly seconds: number; readonly nanoseconds: number } {
+  if (hi < 0x20_0000) {
+    const all = hi * 0x1_0000_0000 + lo;
+    return { seconds: Math.floor(all / 1e9), nanoseconds: all % 1e9 };
+  }
+  const clock = (BigInt(hi) << 32n) | BigInt(lo);
+  return { seconds: Number(clock / NANOSECONDS), nanoseconds: Number(clock % NANOSECONDS) };
 }
 
 /** ID and name as everyone who shows them sees them: up to a zero byte, and not without end. */
@@ -218,13 +242,16 @@ export function nanoseconds(seconds: number, rest: number): Bits64 {
 class Ahead {
   readonly #file: Node;
   readonly #start: number;
+  readonly #reuses: boolean;
   #bytes: Uint8Array = NO_BYTES;
   /** Offset in the file of the first byte held. */
   #from: number;
   position: number;
 
-  constructor(file: Node, start: number) {
+  /** `reuses`: what take() gave is overwritten by what it gives next. */
+  constructor(file: Node, start: number, reuses: boolean) {
     this.#file = file;
+    this.#reuses = reuses;
     this.#start = start;
     this.#from = start;
     this.position = start;
@@ -248,7 +275,9 @@ class Ahead {
 
   async #fill(length: number): Promise<void> {
     const there = this.#file.length - this.position;
-    const bytes = new Uint8Array(Math.min(there, Math.max(length, READ_BYTES)));
+    const size = Math.min(there, Math.max(length, READ_BYTES));
+    const reused = this.#reuses && size <= this.#bytes.length;
+    const bytes = reused ? this.#bytes.subarray(0, size) : new Uint8Array(size);
     await this.#file.read(readRequest(this.position, bytes));
     this.#from = this.position;
     this.#bytes = bytes;

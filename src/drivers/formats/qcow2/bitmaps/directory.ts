@@ -2,7 +2,10 @@
 // The bitmap directory: one entry for each persistent bitmap, as bytes and as what they say.
 //
 // Source: the qcow2 format description ("Bitmap directory"). Every field is compared with its
-// limit before anything is made of it; the bytes are kept, so that flags change where they stand.
+// limit before anything is made of it. A directory may have 64 MiB: it is read in pieces, and of an
+// entry nothing is kept but what it says.
+
+import { Buffer, isUtf8 } from 'node:buffer';
 
 import {
   BlockError,
@@ -10,6 +13,7 @@ import {
   encodeStruct,
   escapeControls,
   IMAGE_LIMITS,
+  NAME_LIMITS,
   validateStruct,
 } from '../../../../base/index.js';
 import { readRequest } from '../../../../block/index.js';
@@ -19,8 +23,10 @@ import { BITMAP_ENTRY, BITMAP_FLAGS_OFFSET, BitmapFlag } from '../layout.js';
 
 export interface BitmapEntry {
   readonly name: string;
-  /** As on disk. */
-  readonly nameBytes: Uint8Array;
+  /** Bytes of the name on disk. */
+  readonly nameLength: number;
+  /** They themselves where they are not UTF-8. */
+  readonly nameBytes?: Uint8Array;
   readonly tableOffset: number;
   /** Entries. */
   readonly tableSize: number;
@@ -35,6 +41,11 @@ export interface BitmapFacts {
   /** Bytes. */
   readonly granularity: number;
 }
+
+/** Bytes of a directory that are read at once. */
+const PIECE_BYTES = 1024 * 1024;
+/** Of a valid entry. */
+const MOST_ENTRY_BYTES = BITMAP_ENTRY.size + Math.ceil(NAME_LIMITS.bitmapNameBytes / 8) * 8;
 
 /** Sizes that entries are held against. */
 export interface DirectoryBounds {
@@ -69,58 +80,65 @@ export function entryBytes(nameBytes: number): number {
   return Math.ceil((BITMAP_ENTRY.size + nameBytes) / 8) * 8;
 }
 
-/** Kind `corrupt-image` where the file ends before it. */
-export async function readDirectory(file: Node, place: BitmapsPlace): Promise<Uint8Array> {
+/**
+ * Entries in their order, read a little at a time. Kind `corrupt-image` for the first that breaks a
+ * rule, or where the file ends before the directory does.
+ */
+export async function* readEntries(
+  file: Node,
+  place: BitmapsPlace,
+  bounds: DirectoryBounds,
+): AsyncGenerator<BitmapEntry> {
   if (place.offset + place.size > file.length) {
-    throw new BlockError(
-      'corrupt-image',
+    throw broken(
       `Failed to read bitmap directory (directory_offset ${place.offset}, directory_size ` +
         `${place.size}, file length ${file.length})`,
     );
   }
-  const bytes = new Uint8Array(place.size);
-  await file.read(readRequest(place.offset, bytes));
-  return bytes;
-}
-
-/** All entries in their order; kind `corrupt-image` for the first that breaks a rule. */
-export function decodeDirectory(
-  bytes: Uint8Array,
-  count: number,
-  bounds: DirectoryBounds,
-): BitmapEntry[] {
-  const entries: BitmapEntry[] = [];
-  for (let offset = 0; offset < bytes.length; ) {
-    if (entries.length === count) {
+  const { count, size } = place;
+  const piece = new Uint8Array(Math.min(PIECE_BYTES, size));
+  let start = 0;
+  let end = 0;
+  let found = 0;
+  for (let at = 0; at < size; found += 1) {
+    if (found === count) {
       throw broken(`More bitmaps found than specified in header extension (nb_bitmaps ${count})`);
     }
-    const entry = decodeEntry(bytes.subarray(offset), bounds);
-    entries.push(entry);
-    offset += entryBytes(entry.nameBytes.length);
+    if (end < size && end - at < MOST_ENTRY_BYTES) {
+      [start, end] = [at, Math.min(size, at + piece.length)];
+      await file.read(readRequest(place.offset + start, piece.subarray(0, end - start)));
+    }
+    const entry = decodeEntry(piece.subarray(at - start, end - start), size - at, bounds);
+    at += entryBytes(entry.nameLength);
+    yield entry;
   }
-  if (entries.length === count) return entries;
+  if (found === count) return;
   throw broken(
-    `Less bitmaps found than specified in header extension (nb_bitmaps ${count}, found ` +
-      `${entries.length})`,
+    `Less bitmaps found than specified in header extension (nb_bitmaps ${count}, found ${found})`,
   );
 }
 
-function decodeEntry(bytes: Uint8Array, bounds: DirectoryBounds): BitmapEntry {
+/** `bytes` has a whole entry if it is a valid one; `rest` are those up to the directory's end. */
+function decodeEntry(bytes: Uint8Array, rest: number, bounds: DirectoryBounds): BitmapEntry {
   const extent = { version: 3, length: BITMAP_ENTRY.size };
-  if (bytes.length < BITMAP_ENTRY.size) throw broken('Broken bitmap directory');
+  if (rest < BITMAP_ENTRY.size) throw broken('Broken bitmap directory');
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-  const size = entryBytes(view.getUint16(18) + view.getUint32(20));
-  if (size > bytes.length) throw broken(`Broken bitmap directory (entry of ${size} bytes)`);
   const extraDataSize = view.getUint32(20);
+  const nameLength = view.getUint16(18);
+  const size = entryBytes(nameLength + extraDataSize);
+  if (size > rest) throw broken(`Broken bitmap directory (entry of ${size} bytes)`);
   validateStruct(BITMAP_ENTRY, { extraDataSize }, extent);
-  const nameBytes = bytes.slice(BITMAP_ENTRY.size, BITMAP_ENTRY.size + view.getUint16(18));
-  const name = Buffer.from(nameBytes).toString('utf8');
+  const nameBytes = Buffer.from(
+    bytes.subarray(BITMAP_ENTRY.size, BITMAP_ENTRY.size + nameLength),
+  );
+  const name = nameBytes.toString('utf8');
   try {
     const fields = decodeStruct(BITMAP_ENTRY, bytes, extent);
     validateStruct(BITMAP_ENTRY, fields, extent);
     requireFitting(fields, bounds);
     const { tableOffset, tableSize, granularityBits, flags } = fields;
-    return { name, nameBytes, tableOffset, tableSize, granularityBits, flags };
+    const entry = { name, nameLength, tableOffset, tableSize, granularityBits, flags };
+    return isUtf8(nameBytes) ? entry : { ...entry, nameBytes: new Uint8Array(nameBytes) };
   } catch (error) {
     if (!(error instanceof BlockError)) throw error;
     const text = `Bitmap '${escapeControls(name)}' doesn't satisfy the constraints`;
@@ -149,28 +167,51 @@ function requireFitting(fields: TableFields, { clusterSize, size }: DirectoryBou
   throw broken(`too few bits for ${size} bytes (table_size ${tableSize})`);
 }
 
-export function encodeDirectory(entries: readonly BitmapEntry[]): Uint8Array {
+/** Bytes of a directory of these entries. */
+export function directoryBytes(entries: readonly BitmapEntry[]): number {
   let size = 0;
-  for (const { nameBytes } of entries) size += entryBytes(nameBytes.length);
-  const bytes = new Uint8Array(size);
-  let offset = 0;
+  for (const { nameLength } of entries) size += entryBytes(nameLength);
+  return size;
+}
+
+/** The directory, padded to `length` bytes, in pieces; each is there until the next is made. */
+export function* directoryPieces(
+  entries: readonly BitmapEntry[],
+  length: number,
+): Generator<Uint8Array> {
+  const piece = new Uint8Array(Math.min(PIECE_BYTES, length));
+  let used = 0;
+  let rest = length;
   for (const entry of entries) {
-    const at = bytes.subarray(offset);
-    const nameSize = entry.nameBytes.length;
-    const fields = { ...entry, type: 1, nameSize, extraDataSize: 0 };
-    encodeStruct(BITMAP_ENTRY, fields, { bytes: at, version: 3, length: BITMAP_ENTRY.size });
-    at.set(entry.nameBytes, BITMAP_ENTRY.size);
-    offset += entryBytes(nameSize);
+    const size = entryBytes(entry.nameLength);
+    if (used + size > piece.length) {
+      yield piece.subarray(0, used);
+      rest -= used;
+      used = 0;
+    }
+    encodeEntry(entry, piece.fill(0, used, used + size).subarray(used, used + size));
+    used += size;
   }
-  return bytes;
+  for (; rest > 0; used = 0) {
+    const part = piece.subarray(0, Math.min(rest, piece.length));
+    yield part.fill(0, used);
+    rest -= part.length;
+  }
+}
+
+function encodeEntry(entry: BitmapEntry, bytes: Uint8Array): void {
+  const { name, nameBytes, nameLength } = entry;
+  const fields = { ...entry, type: 1, nameSize: nameLength, extraDataSize: 0 };
+  encodeStruct(BITMAP_ENTRY, fields, { bytes, version: 3, length: BITMAP_ENTRY.size });
+  bytes.set(nameBytes ?? Buffer.from(name), BITMAP_ENTRY.size);
 }
 
 /** Byte of the directory where the flags of each entry begin. */
 export function* flagOffsets(entries: readonly BitmapEntry[]): Generator<number> {
   let offset = 0;
-  for (const { nameBytes } of entries) {
+  for (const { nameLength } of entries) {
     yield offset + BITMAP_FLAGS_OFFSET;
-    offset += entryBytes(nameBytes.length);
+    offset += entryBytes(nameLength);
   }
 }
 
@@ -191,10 +232,11 @@ export function storedBitmapBytes(
 
 /** What info lists of an image that is only looked at. */
 export async function readBitmaps(file: Node, header: Qcow2Header): Promise<BitmapFacts[]> {
-  if (header.bitmaps === null) return [];
-  const bytes = await readDirectory(file, header.bitmaps);
+  const facts: BitmapFacts[] = [];
+  if (header.bitmaps === null) return facts;
   const bounds = { clusterSize: header.geometry.clusterSize, size: header.fields.size };
-  return decodeDirectory(bytes, header.bitmaps.count, bounds).map(factsOf);
+  for await (const entry of readEntries(file, header.bitmaps, bounds)) facts.push(factsOf(entry));
+  return facts;
 }
 
 function broken(message: string): BlockError {

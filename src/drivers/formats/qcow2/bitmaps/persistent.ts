@@ -26,20 +26,21 @@ import {
 } from '../../../../block/index.js';
 import type { BitmapStore, DirtyBitmap, Node } from '../../../../block/index.js';
 import type { BitmapsPlace } from '../header.js';
-import { BitmapFlag, SECTOR_SIZE } from '../layout.js';
+import { BitmapFlag } from '../layout.js';
 import type { MetadataStore } from '../metadata/index.js';
 import {
-  decodeDirectory,
-  encodeDirectory,
+  directoryBytes,
+  directoryPieces,
   entryBytes,
   factsOf,
   flagOffsets,
   isAuto,
   isInUse,
-  readDirectory,
+  readEntries,
 } from './directory.js';
 import type { BitmapEntry, BitmapFacts } from './directory.js';
-import { clustersOf, loadBits, LoadBudget, storeBits, writeClusters } from './tables.js';
+import { clustersOf, loadBits, LoadBudget, storeBits, takeClusters } from './tables.js';
+import { DirectoryMarker } from './marker.js';
 import type { Runs } from './tables.js';
 
 const EMPTY_IMAGE = 'An image of 0 bytes has no bits to store';
@@ -54,7 +55,6 @@ export interface BitmapsHeader {
 interface PlacedDirectory {
   readonly place: BitmapsPlace;
   readonly entries: readonly BitmapEntry[];
-  readonly directory: Uint8Array;
 }
 
 export interface PersistentOptions {
@@ -71,7 +71,6 @@ export class PersistentBitmaps implements BitmapStore {
   readonly #turns = new Turns();
   /** As on disk. */
   #entries: readonly BitmapEntry[] = [];
-  #directory: Uint8Array = new Uint8Array(0);
   /** One that a failed change of the header may have named all the same. */
   #doubtful: PlacedDirectory | null = null;
   /** Due before the directory changes, as before any change of the image. */
@@ -105,8 +104,8 @@ export class PersistentBitmaps implements BitmapStore {
     const place = this.#header.place;
     if (place === null) return;
     const bounds = { clusterSize: image.clusterSize, size: image.size };
-    const directory = await readDirectory(image.file, place);
-    const entries = decodeDirectory(directory, place.count, bounds);
+    const entries: BitmapEntry[] = [];
+    for await (const entry of readEntries(image.file, place, bounds)) entries.push(entry);
     const budget = new LoadBudget();
     const names = new Set<string>();
     const loaded: { bitmap: DirtyBitmap; entry: BitmapEntry }[] = [];
@@ -135,7 +134,6 @@ export class PersistentBitmaps implements BitmapStore {
       if (isInUse(entry)) continue;
       await loadBits({ file: image.file, bounds, budget }, entry, bitmap);
     }
-    this.#directory = directory;
     this.#entries = entries;
     image.overlaps.setBitmapDirectory(place);
   }
@@ -161,12 +159,11 @@ export class PersistentBitmaps implements BitmapStore {
     const place = this.#header.place;
     if (place === null || !someTrusted(this.#entries)) return;
     const entries = this.#entries;
-    this.#directory = await this.#markAt({ place, entries, directory: this.#directory });
+    await this.#markAt({ place, entries });
     this.#entries = entries.map((entry) => ({ ...entry, flags: entry.flags | BitmapFlag.inUse }));
   }
 
-  /** Gives the bytes of the directory as they are on disk then. */
-  async #markAt({ place, entries, directory: before }: PlacedDirectory): Promise<Uint8Array> {
+  async #markAt({ place, entries }: PlacedDirectory): Promise<void> {
     const { image } = this.#store;
     image.assertWritable();
     const hit = image.overlaps.hitBesideBitmaps(place.offset, place.size);
@@ -174,21 +171,10 @@ export class PersistentBitmaps implements BitmapStore {
       const { offset, size: length } = place;
       throw image.overlapError(hit, 'bitmap directory', { offset, length });
     }
-    const directory = before.slice();
-    const sectors = new Set<number>();
-    for (const offset of flagOffsets(entries)) {
-      const last = offset + 3;
-      const flags = directory[last] ?? 0;
-      if ((flags & BitmapFlag.inUse) !== 0) continue;
-      directory[last] = flags | BitmapFlag.inUse;
-      sectors.add(Math.floor(last / SECTOR_SIZE));
-    }
-    for (const sector of sectors) {
-      const start = sector * SECTOR_SIZE;
-      await image.writeFile(place.offset + start, directory.subarray(start, start + SECTOR_SIZE));
-    }
+    const marker = new DirectoryMarker(image, place);
+    for (const offset of flagOffsets(entries)) await marker.mark(offset);
+    await marker.finish();
     await image.sync();
-    return directory;
   }
 
   /** The node's own are read-only as long as its image is. */
@@ -234,7 +220,7 @@ export class PersistentBitmaps implements BitmapStore {
         const table = await storeBits(this.#store, copy, taken);
         entries.set(name, {
           name,
-          nameBytes: entries.get(name)?.nameBytes ?? new Uint8Array(Buffer.from(name)),
+          ...nameOf(entries.get(name), name),
           ...table,
           granularityBits: Math.log2(copy.granularity),
           flags: copy.enabled ? BitmapFlag.auto : 0,
@@ -252,7 +238,7 @@ export class PersistentBitmaps implements BitmapStore {
     const { image, flusher, refcounts } = this.#store;
     const old = this.#header.place;
     const kept = new Set(entries.map(({ tableOffset }) => tableOffset));
-    const directory = encodeDirectory(entries);
+    const size = directoryBytes(entries);
     let place: BitmapsPlace | null = null;
     const freed: Runs = [];
     try {
@@ -261,9 +247,9 @@ export class PersistentBitmaps implements BitmapStore {
         for (const run of await clustersOf(this.#store, entry)) freed.push(run);
       }
       if (entries.length > 0) {
-        requireDirectory(entries.length, directory.length);
-        const offset = await writeClusters(this.#store, taken, directory);
-        place = { count: entries.length, offset, size: directory.length };
+        requireDirectory(entries.length, size);
+        const offset = await this.#write(entries, size, taken);
+        place = { count: entries.length, offset, size };
       }
       await flusher.flush(true);
     } catch (error) {
@@ -274,12 +260,11 @@ export class PersistentBitmaps implements BitmapStore {
     try {
       await this.#header.change(place);
     } catch (error) {
-      if (place !== null && someTrusted(entries)) this.#doubtful = { place, entries, directory };
+      if (place !== null && someTrusted(entries)) this.#doubtful = { place, entries };
       throw error;
     }
     this.#doubtful = null;
     this.#entries = entries;
-    this.#directory = directory;
     image.overlaps.setBitmapDirectory(place);
     if (old !== null) {
       const clusters = Math.ceil(old.size / image.clusterSize);
@@ -289,6 +274,20 @@ export class PersistentBitmaps implements BitmapStore {
       if (image.overlaps.isMetadata(offset, clusters * image.clusterSize)) continue;
       refcounts.free(offset, clusters, false);
     }
+  }
+
+  /** Writes a directory of so many bytes to new clusters. */
+  async #write(entries: readonly BitmapEntry[], size: number, taken: Runs): Promise<number> {
+    const { image } = this.#store;
+    const clusters = Math.ceil(size / image.clusterSize);
+    const run = await takeClusters(this.#store, clusters);
+    taken.push(run);
+    let at = run.offset;
+    for (const piece of directoryPieces(entries, clusters * image.clusterSize)) {
+      await image.writeFile(at, piece);
+      at += piece.length;
+    }
+    return run.offset;
   }
 
   #giveBack(taken: Runs): void {
@@ -358,6 +357,16 @@ export class PersistentBitmaps implements BitmapStore {
       if (bitmap !== null) checkBitmapUsable(bitmap, 'change');
     }
   }
+}
+
+/** Of an entry that is there the bytes stay. */
+function nameOf(
+  entry: BitmapEntry | undefined,
+  name: string,
+): Pick<BitmapEntry, 'nameLength' | 'nameBytes'> {
+  if (entry === undefined) return { nameLength: Buffer.byteLength(name) };
+  const { nameLength, nameBytes } = entry;
+  return nameBytes === undefined ? { nameLength } : { nameLength, nameBytes };
 }
 
 function someTrusted(entries: readonly BitmapEntry[]): boolean {

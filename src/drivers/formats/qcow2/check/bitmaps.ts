@@ -8,9 +8,8 @@ import { BlockError, escapeControls } from '../../../../base/index.js';
 import type { Child } from '../../../../block/index.js';
 import {
   BitmapTable,
-  decodeDirectory,
   LoadBudget,
-  readDirectory,
+  readEntries,
 } from '../bitmaps/index.js';
 import type { BitmapEntry } from '../bitmaps/index.js';
 import { virtualSizeOf } from '../header.js';
@@ -33,9 +32,8 @@ export async function countBitmaps(sweep: BitmapSweep): Promise<void> {
   if (place === null) return;
   regions.count(place.offset, place.size);
   const bounds = { clusterSize: geometry.clusterSize, size: virtualSizeOf(header) };
-  const bytes = await readDirectory(file.node, place);
   const budget = new LoadBudget();
-  for (const entry of decodeDirectory(bytes, place.count, bounds)) {
+  for await (const entry of readEntries(file.node, place, bounds)) {
     regions.count(entry.tableOffset, entry.tableSize * 8);
     budget.takeTable(entry.tableSize * 8);
     await countTable(sweep, entry);
@@ -54,8 +52,8 @@ async function countTable(sweep: BitmapSweep, entry: BitmapEntry): Promise<void>
       if (typeof place === 'number') regions.count(place, clusterSize);
     } catch (error) {
       if (!(error instanceof BlockError)) throw error;
-      const name = escapeControls(entry.name);
-      findings.corrupt(() => `ERROR bitmap '${name}': ${error.message}`);
+      const { name } = entry;
+      findings.corrupt(() => `ERROR bitmap '${escapeControls(name)}': ${error.message}`);
     }
   }
 }

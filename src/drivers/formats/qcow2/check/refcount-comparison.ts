@@ -97,12 +97,29 @@ export class RefcountComparison {
   #compareBlock(block: Uint8Array, from: number, end: number): void {
     const { refcountBlockEntries, refcountBits } = this.#context.header.geometry;
     const first = from % refcountBlockEntries;
+    const counts = this.#references.counts(from, end - from);
+    if (counts !== null && refcountBits === 16) {
+      this.#compareCounts(block.subarray(first * 2), counts, from);
+      return;
+    }
     for (let at = from; at < end; at += 1) {
       const refcount = refcountAt(block, first + at - from, refcountBits);
       const references = this.#references.get(at);
       if (refcount === references && refcount > 0) this.endCluster = at + 1;
       else this.#compareCluster(at, refcount, references);
     }
+  }
+
+  /** The same for refcounts of 16 bits and references that lie together: nearly all there are. */
+  #compareCounts(block: Uint8Array, counts: Uint8Array | Uint32Array, from: number): void {
+    let used = 0;
+    for (let index = 0; index < counts.length; index += 1) {
+      const refcount = ((block[2 * index] ?? 0) << 8) | (block[2 * index + 1] ?? 0);
+      const references = counts[index] ?? 0;
+      if (refcount !== references) this.#compareCluster(from + index, refcount, references);
+      if (refcount !== 0 || references !== 0) used = index + 1;
+    }
+    if (used > 0) this.endCluster = from + used;
   }
 
   /** The block with those refcounts corrected that may be corrected in their place. */

@@ -47,10 +47,21 @@ export class ReferenceCounts {
     return count;
   }
 
+  /**
+   * The counts of `clusters` clusters from `from` on, as far as they are counted one by one and lie
+   * together; else null: get() tells.
+   */
+  counts(from: number, clusters: number): Uint8Array | Uint32Array | null {
+    const index = from % PAGE_CLUSTERS;
+    if (index + clusters > PAGE_CLUSTERS) return null;
+    const counts = this.#pageAt((from - index) / PAGE_CLUSTERS)?.counts ?? null;
+    return counts === null ? null : counts.subarray(index, index + clusters);
+  }
+
   /** Some cluster is counted more than once. */
   hasShared(): boolean {
     for (const { list, length, counts } of this.#pages.values()) {
-      if (counts?.some((count) => count > 1) === true) return true;
+      if (counts !== null && holdsMoreThanOne(counts)) return true;
       if (new Set(list.subarray(0, length)).size < length) return true;
     }
     return false;
@@ -91,6 +102,13 @@ export class ReferenceCounts {
     this.#page = page;
     return page;
   }
+}
+
+function holdsMoreThanOne(counts: Uint8Array | Uint32Array): boolean {
+  for (let index = 0; index < counts.length; index += 1) {
+    if ((counts[index] ?? 0) > 1) return true;
+  }
+  return false;
 }
 
 function appendTo(page: Page, index: number, times: number): void {

@@ -21,8 +21,8 @@ import {
   isHosted,
 } from '../entries.js';
 import type { L2Entry } from '../entries.js';
-import { SUBCLUSTERS } from '../layout.js';
-import { hex } from '../metadata/index.js';
+import { L2_ENTRY, SUBCLUSTERS } from '../layout.js';
+import { hex, shownHex } from '../metadata/index.js';
 import type { Qcow2Image, Table } from '../metadata/index.js';
 import { maskOfKind, runOfMask, subclusterKind } from './subclusters.js';
 
@@ -56,9 +56,12 @@ export class RunPlan {
   lo = 0;
   readonly #image: Qcow2Image;
   readonly #extended: boolean;
+  readonly #writes: boolean;
 
-  constructor(image: Qcow2Image) {
+  /** `writes`: what it finds is going to be written. */
+  constructor(image: Qcow2Image, writes = false) {
     this.#image = image;
+    this.#writes = writes;
     this.#extended = image.geometry.subclustersPerCluster > 1;
   }
 
@@ -155,7 +158,7 @@ export class RunPlan {
     const { hi, lo } = entry;
     const kind = subclusterKind(entry, subcluster);
     if (kind === EntryKind.compressed) {
-      if (image.hasDataFile) throw this.#misplaced('is compressed', guestOffset);
+      if (image.hasDataFile) throw this.#compressedError(guestOffset);
       const { clusterBits } = image.geometry;
       this.#set(kind, compressedHostOffset(hi, lo, clusterBits), 0);
       this.compressedLength = compressedLength(hi, lo, clusterBits);
@@ -169,10 +172,10 @@ export class RunPlan {
       offset > MAX_OFFSET
     ) {
       const bitmap = hex(entry.zeroes, entry.allocated);
-      throw image.corruptError(
+      const finding =
         `L2 entry ${hex(hi, lo)} with subcluster bitmap ${bitmap} for guest offset ` +
-          `${guestOffset} is invalid`,
-      );
+        `${guestOffset} is invalid`;
+      throw this.#entryError(finding, guestOffset, isContradiction(entry));
     }
     this.#set(kind, offset, hi);
     this.#requirePlace(guestOffset);
@@ -204,7 +207,7 @@ export class RunPlan {
     const { hi, lo } = this;
     const kind = image.entryKind(hi, lo);
     if (kind === EntryKind.compressed) {
-      if (image.hasDataFile) throw this.#misplaced('is compressed', guestOffset);
+      if (image.hasDataFile) throw this.#compressedError(guestOffset);
       const { clusterBits } = image.geometry;
       this.#set(kind, compressedHostOffset(hi, lo, clusterBits), 0);
       this.compressedLength = compressedLength(hi, lo, clusterBits);
@@ -217,9 +220,8 @@ export class RunPlan {
       offset % image.clusterSize !== 0 ||
       offset > MAX_OFFSET
     ) {
-      throw image.corruptError(
-        `L2 entry ${hex(hi, lo)} for guest offset ${guestOffset} is invalid`,
-      );
+      const finding = `L2 entry ${hex(hi, lo)} for guest offset ${guestOffset} is invalid`;
+      throw this.#entryError(finding, guestOffset, false);
     }
     this.#set(kind, offset, hi);
     this.#requirePlace(guestOffset);
@@ -230,12 +232,51 @@ export class RunPlan {
     const { hasDataFile, clusterSize } = this.#image;
     if (!hasDataFile || !this.#isStored()) return;
     if (this.hostOffset === guestOffset - (guestOffset % clusterSize)) return;
-    throw this.#misplaced('is not where the guest has it', guestOffset);
+    const own = shownHex(guestOffset - (guestOffset % clusterSize));
+    const message =
+      `External data file host cluster offset ${shownHex(this.hostOffset)} does not match guest ` +
+      `cluster offset: ${own}, L2 index: ${shownHex(this.#placeOf(guestOffset).index)})`;
+    throw this.#misplaced('is not where the guest has it', guestOffset, message);
   }
 
-  #misplaced(finding: string, guestOffset: number): BlockError {
+  #misplaced(finding: string, guestOffset: number, message: string): BlockError {
     const entry = `L2 entry ${hex(this.hi, this.lo)} for guest offset ${guestOffset}`;
-    return this.#image.corruptError(`${entry} in an image with a data file ${finding}`);
+    return this.#image.entryError(`${entry} in an image with a data file ${finding}`, message);
+  }
+
+  #compressedError(guestOffset: number): BlockError {
+    const message =
+      'Compressed cluster entry found in image with external data file ' +
+      this.#placeOf(guestOffset).text;
+    return this.#misplaced('is compressed', guestOffset, message);
+  }
+
+  /** Of an entry of any other kind that cannot be. */
+  #entryError(finding: string, guestOffset: number, isContradictory: boolean): BlockError {
+    const image = this.#image;
+    const { text } = this.#placeOf(guestOffset);
+    const offset = entryHostOffset(this.hi, this.lo);
+    if (offset % image.clusterSize !== 0 && !isContradictory) {
+      const kind = (this.lo & L2_ENTRY.zero.lo) === 0 ? 'Data' : 'Preallocated zero';
+      const message = this.#writes
+        ? `${kind} cluster offset ${shownHex(offset)} unaligned (guest offset: ` +
+          `${shownHex(guestOffset)})`
+        : `Cluster allocation offset ${shownHex(offset)} unaligned ${text}`;
+      return image.entryError(finding, message);
+    }
+    // Reserved bits are no matter of the reference, which has no words for them.
+    if (!isContradictory) return image.corruptError(finding);
+    const space = this.#writes ? ' ' : '  ';
+    return image.entryError(finding, `Invalid cluster entry found${space}${text}`);
+  }
+
+  /** Where the entry of a guest cluster lies. */
+  #placeOf(guestOffset: number): { readonly index: number; readonly text: string } {
+    const { geometry, clusterSize } = this.#image;
+    const table = Math.floor(guestOffset / geometry.l2Coverage);
+    const index = Math.floor((guestOffset - table * geometry.l2Coverage) / clusterSize);
+    const offset = shownHex(this.#image.l2Offset(table));
+    return { index, text: `(L2 offset: ${offset}, L2 index: ${shownHex(index)})` };
   }
 
   #set(kind: EntryKind, hostOffset: number, hi: number): void {

@@ -5,16 +5,29 @@
 // under the same condition, so that `map` and `convert` see the same zeroes. The image looks so
 // when clearly more clusters are counted in use than the host has allocated for the file.
 
+import { BlockError } from '../../../../base/index.js';
 import type { Node } from '../../../../block/index.js';
 import type { MetadataStore } from '../metadata/index.js';
 
 export async function looksPreallocated(store: MetadataStore): Promise<boolean> {
+  try {
+    return await countsPreallocated(store);
+  } catch (error) {
+    // Refcounts that cannot be read say nothing, and nobody who only reads needs them.
+    if (error instanceof BlockError && error.kind === 'corrupt-image') return false;
+    throw error;
+  }
+}
+
+async function countsPreallocated(store: MetadataStore): Promise<boolean> {
   const { image, refcounts } = store;
   const allocated = allocatedBytes(image.file);
   if (allocated === null) return false;
   const stored = Math.floor(allocated / image.clusterSize);
   const threshold = Math.max(Math.floor((stored * 10) / 9), stored + 2);
-  const clusters = Math.ceil(image.file.length / image.clusterSize);
+  const { tableEntries, blockEntries } = refcounts;
+  const inFile = Math.ceil(image.file.length / image.clusterSize);
+  const clusters = Math.min(inFile, tableEntries * blockEntries);
   let used = 0;
   for (let cluster = 0; cluster < clusters && used < threshold; ) {
     const block = await refcounts.load(Math.floor(cluster / refcounts.blockEntries));

@@ -108,7 +108,7 @@ class Reservation implements TargetReservation, EntryWatcher {
     this.#first = Math.floor(offset / image.clusterSize);
     this.#end = Math.ceil(end / image.clusterSize);
     image.watchers.add(this);
-    const plan = new RunPlan(image);
+    const plan = new RunPlan(image, true);
     for (let at = offset; at < end; ) {
       const room = store.makeRoom();
       if (room !== undefined) await room;

@@ -56,7 +56,7 @@ export class Writer implements Stepper<Source> {
     this.#store = store;
     this.#image = store.image;
     this.#reader = reader;
-    this.#plan = new RunPlan(store.image);
+    this.#plan = new RunPlan(store.image, true);
   }
 
   write(offset: number, buffer: Uint8Array): Eventually<void> {

@@ -86,6 +86,8 @@ export class Qcow2Image {
   #policies: Policies;
   #cleaning: CancelTimer | null = null;
   #isMarked: boolean;
+  /** Something is wrong that was told of and not marked. */
+  #isTold = false;
 
   constructor(options: ImageOptions) {
     this.label = options.label;
@@ -234,7 +236,7 @@ export class Qcow2Image {
     const lo = this.l1View.getUint32(index * 8 + 4);
     const offset = entryHostOffset(hi, lo);
     if (hasReservedL1Bits(hi, lo) || offset % this.clusterSize !== 0) {
-      throw this.corruptError(`L1 entry ${index}: L2 table offset ${hex(hi, lo)} is invalid`);
+      throw this.l1EntryError(index, hi, lo);
     }
     return offset;
   }
@@ -364,6 +366,33 @@ export class Qcow2Image {
     });
   }
 
+  /** An L1 entry, of the image or of a snapshot, that names no L2 table and is not empty. */
+  l1EntryError(index: number, hi: number, lo: number): BlockError {
+    const finding = `L1 entry ${index}: L2 table offset ${hex(hi, lo)} is invalid`;
+    const offset = entryHostOffset(hi, lo);
+    // Reserved bits are no matter of the reference, which has no words for them.
+    if (offset % this.clusterSize === 0) return this.corruptError(finding);
+    const message = `L2 table offset ${shownHex(offset)} unaligned (L1 index: ${shownHex(index)})`;
+    return this.entryError(finding, message);
+  }
+
+  /**
+   * The same of an entry that cannot be: who can write to the image marks it corrupt, others tell
+   * of the first one only. `message` is what they are told.
+   */
+  entryError(finding: string, message: string): BlockError {
+    if (!this.readOnly) return this.markCorrupt(finding, { message });
+    this.tell(message);
+    return this.corruptError(finding);
+  }
+
+  /** Something is wrong that hinders nobody: told of the first time. */
+  tell(message: string): void {
+    if (this.#isTold || this.#isMarked) return;
+    this.#isTold = true;
+    this.#report({ message, fatal: false });
+  }
+
   /**
    * A structure would be overwritten or contradicts another: no write goes on from here, and a
    * version 3 header says so. Gives the error to throw.
@@ -445,6 +474,11 @@ export function hex(hi: number, lo: number): string {
   const high = (hi >>> 0).toString(16);
   const low = (lo >>> 0).toString(16);
   return high === '0' ? `0x${low}` : `0x${high}${low.padStart(8, '0')}`;
+}
+
+/** A number as findings show it: zero without a prefix. */
+export function shownHex(value: number): string {
+  return value === 0 ? '0' : `0x${value.toString(16)}`;
 }
 
 /** The image is out of use already; a header that cannot be marked changes nothing. */

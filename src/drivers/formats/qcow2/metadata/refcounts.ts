@@ -12,8 +12,9 @@
 import { BlockError } from '../../../../base/index.js';
 import type { Eventually } from '../../../../base/index.js';
 import { discardRequest } from '../../../../block/index.js';
+import { SECTOR_SIZE } from '../layout.js';
 import type { Qcow2Image } from './image.js';
-import { hex } from './image.js';
+import { hex, shownHex } from './image.js';
 import type { Table } from './table-cache.js';
 
 /** A run of host clusters, each to lose one reference. */
@@ -100,9 +101,16 @@ export class Refcounts {
     const lo = image.refcountTableView.getUint32(blockIndex * 8 + 4);
     const offset = hi * TWO_32 + lo;
     if (offset % image.clusterSize !== 0 || offset > Number.MAX_SAFE_INTEGER) {
-      throw image.corruptError(
-        `refcount table entry ${blockIndex}: refcount block offset ${hex(hi, lo)} is invalid`,
-      );
+      const place = hex(hi, lo);
+      const finding =
+        `refcount table entry ${blockIndex}: refcount block offset ${place} is invalid`;
+      // Reserved bits are no matter of the reference, which has no words for them.
+      if ((offset - (offset % SECTOR_SIZE)) % image.clusterSize === 0) {
+        throw image.corruptError(finding);
+      }
+      const message =
+        `Refblock offset ${place} unaligned (reftable index: ${shownHex(blockIndex)})`;
+      throw image.entryError(finding, message);
     }
     return offset;
   }

@@ -23,7 +23,7 @@ import type { ClusterRun } from './alloc.js';
 import type { ImageOptions } from './contracts.js';
 import { Flusher } from './flush.js';
 import { growRefcountTable } from './grow.js';
-import { Qcow2Image } from './image.js';
+import { Qcow2Image, shownHex } from './image.js';
 import { Refcounts } from './refcounts.js';
 import type { Table } from './table-cache.js';
 
@@ -168,8 +168,11 @@ export class MetadataStore {
       refcounts.free(first * clusterSize, last - first + 1, false);
     } else if (kind === EntryKind.data || kind === EntryKind.zeroAllocated) {
       const offset = entryHostOffset(hi, lo);
-      if (offset % clusterSize !== 0 || image.overlaps.isMetadata(offset, clusterSize)) return;
-      refcounts.free(offset, 1, punch && isCopied(hi));
+      if (offset % clusterSize !== 0) {
+        image.tell(`Cannot free unaligned cluster ${shownHex(offset)}`);
+      } else if (!image.overlaps.isMetadata(offset, clusterSize)) {
+        refcounts.free(offset, 1, punch && isCopied(hi));
+      }
     }
   }
 

@@ -16,7 +16,7 @@ import {
   isCopied,
 } from '../entries.js';
 import { L2_ENTRY } from '../layout.js';
-import { hex, viewOf } from '../metadata/index.js';
+import { hex, shownHex, viewOf } from '../metadata/index.js';
 import type { Qcow2Image } from '../metadata/index.js';
 import type { NewBytes } from './new-bytes.js';
 import type { NextRefcounts } from './next-refcounts.js';
@@ -47,7 +47,7 @@ export async function countMapping(
     const view = viewOf(bytes);
     let at = 0;
     for (;;) {
-      const missing = countTable({ image, next, output: view }, at, change * times);
+      const missing = countTable({ image, next, output: view, offset }, at, change * times);
       if (missing === null) break;
       at = missing.at;
       await next.load(missing.cluster);
@@ -59,11 +59,13 @@ interface TableSweep {
   readonly image: Qcow2Image;
   readonly next: NextRefcounts;
   readonly output: DataView;
+  /** Of the table. */
+  readonly offset: number;
 }
 
 /** Entries from byte `from` on; says where it must go on when a cluster's count is not there. */
 function countTable(
-  { image, next, output: view }: TableSweep,
+  { image, next, output: view, offset: tableAt }: TableSweep,
   from: number,
   change: number,
 ): { readonly at: number; readonly cluster: number } | null {
@@ -77,7 +79,11 @@ function countTable(
       const offset = entryHostOffset(hi, lo);
       if (offset === 0) continue;
       if (offset % clusterSize !== 0) {
-        throw image.corruptError(`L2 entry ${hex(hi, lo)}: cluster is not aligned`);
+        const place = `L2 offset: ${shownHex(tableAt)}, L2 index: ${shownHex(at / l2EntryBytes)}`;
+        throw image.entryError(
+          `L2 entry ${hex(hi, lo)}: cluster is not aligned`,
+          `Cluster allocation offset ${shownHex(offset)} unaligned (${place})`,
+        );
       }
       const cluster = offset / clusterSize;
       if (!next.add(cluster, change)) return { at, cluster };
@@ -182,7 +188,7 @@ function tableOffset(image: Qcow2Image, tables: L2Tables, index: number): number
   const lo = tables.lo(index);
   const offset = entryHostOffset(hi, lo);
   if (hasReservedL1Bits(hi, lo) || offset % image.clusterSize !== 0) {
-    throw image.corruptError(`L1 entry ${index}: L2 table offset ${hex(hi, lo)} is invalid`);
+    throw image.l1EntryError(index, hi, lo);
   }
   if (offset >= image.file.length) {
     throw new BlockError(
