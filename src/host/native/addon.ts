@@ -33,6 +33,17 @@ export interface NativeAddon {
   testLock(descriptor: number, start: number, length: number): number;
   /** How many leading bytes are zero. */
   zeroPrefix(buffer: Uint8Array): number;
+  /**
+   * Encrypts (`way` + 4) or decrypts whole sectors in place: `way` 0 ECB, 1 CBC, 2 XTS; 16 bytes of
+   * vector for each sector. -ENOTSUP where the processor has no AES.
+   */
+  cryptSectors(
+    way: number,
+    key: Uint8Array,
+    data: Uint8Array,
+    vectors: Uint8Array,
+    sectorBytes: number,
+  ): number;
 }
 
 const ENTRY_POINTS = [
@@ -48,6 +59,7 @@ const ENTRY_POINTS = [
   'unlock',
   'testLock',
   'zeroPrefix',
+  'cryptSectors',
 ] as const satisfies readonly (keyof NativeAddon)[];
 
 let loaded: NativeAddon | null | undefined;
