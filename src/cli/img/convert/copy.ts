@@ -234,10 +234,10 @@ function ownUnits(request: CopyRequest, source: Node): OwnUnits {
     let start = 0;
     let end = 0;
     for (let at = 0; at < length; ) {
-      const below = offset + at < lowerEnd ? lowerEnd - offset - at : Infinity;
-      const status = await top.blockStatus(offset + at, Math.min(length - at, below), true);
-      const shown = !isCopied(status, top, offset + at) && !readsAsZero(status, top, offset + at);
-      const isBelow = shown || (!status.allocated && offset + at >= zeroedTo);
+      const place = offset + at;
+      const below = place < lowerEnd ? lowerEnd - place : Infinity;
+      const status = await top.blockStatus(place, Math.min(length - at, below), true);
+      const isBelow = !status.allocated && (place < lowerEnd || place >= zeroedTo);
       if (!isBelow) {
         const from = at - (at % unit);
         if (from > end) {
