@@ -412,6 +412,8 @@ export interface OpenContext {
   permissionsChanged?(): void;
   /** Lines for people, what is wrong with the image and no reason to refuse it. */
   warn?(text: string): void;
+  /** A line of a check that nobody asked for (see CheckResult.messages). */
+  tellFinding?(line: string): void;
   /** Tells whoever runs the graph (the event BLOCK_IMAGE_CORRUPTED); changes nothing itself. */
   reportCorruption?(report: CorruptionReport): void;
 }

@@ -58,6 +58,8 @@ export interface GraphParts {
   readonly onCorruption?: (node: Node, report: CorruptionReport) => void;
   /** Called with what drivers warn of when they open an image. */
   readonly onWarning?: (text: string) => void;
+  /** Called with each line that a check says which nobody asked for: a repair at the open. */
+  readonly onFinding?: (line: string) => void;
   /** Called with the events of drivers. */
   readonly onEvent?: (event: string, data: Readonly<Record<string, unknown>>) => void;
   /** Finds a throttle-group object by its id. */
@@ -94,6 +96,7 @@ export class BlockGraph implements Graph, BackendOwner {
   readonly names: NodeNames;
   readonly onCorruption: NonNullable<GraphParts['onCorruption']>;
   readonly onWarning: NonNullable<GraphParts['onWarning']>;
+  readonly onFinding: NonNullable<GraphParts['onFinding']>;
   readonly throttleGroup: NonNullable<GraphParts['throttleGroup']>;
   readonly secret: SecretSource;
   readonly onEvent: NonNullable<GraphParts['onEvent']>;
@@ -115,6 +118,7 @@ export class BlockGraph implements Graph, BackendOwner {
     this.names = new NodeNames(parts.random);
     this.onCorruption = parts.onCorruption ?? (() => undefined);
     this.onWarning = parts.onWarning ?? (() => undefined);
+    this.onFinding = parts.onFinding ?? (() => undefined);
     this.throttleGroup = parts.throttleGroup ?? (() => null);
     this.secret = parts.secret ?? noSecrets;
     this.onEvent = parts.onEvent ?? (() => undefined);

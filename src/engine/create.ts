@@ -28,6 +28,8 @@ export interface EngineOptions {
   readonly compat?: Partial<CompatPolicy>;
   /** Called with what is wrong with an image and no reason to refuse it. */
   readonly onWarning?: (text: string) => void;
+  /** Called with each line of a repair that an image needed when it was opened. */
+  readonly onFinding?: (line: string) => void;
   /** Called with the line that tells of a corrupt image, beside the event. */
   readonly onCorruption?: (text: string) => void;
 }
@@ -48,6 +50,7 @@ export function createEngine(options: EngineOptions): Promise<Engine> {
     clock,
     random,
     ...(options.onWarning !== undefined && { onWarning: options.onWarning }),
+    ...(options.onFinding !== undefined && { onFinding: options.onFinding }),
     onEvent: (name, data) => events.emit(name, data),
     throttleGroup: (name) => objects.throttleGroup(name),
     secret: (id) => objects.secret(id),

@@ -58,6 +58,7 @@ export function openContextOf(graph: BlockGraph, node: BlockNode): OpenContext {
     emit: graph.onEvent,
     permissionsChanged: () => graph.refreshNode(node),
     warn: (text) => graph.onWarning(text),
+    tellFinding: (line) => graph.onFinding(line),
     reportCorruption: (report) => graph.onCorruption(node, report),
   };
 }

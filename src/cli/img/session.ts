@@ -52,6 +52,7 @@ export async function withSession(
     // The program's name is not put in front, whoever is asked.
     onCorruption: (_node, report) => program.err(`${corruptionText(report)}\n`),
     onWarning: (text) => program.err(`${program.name}: warning: ${text}\n`),
+    onFinding: (line) => program.err(`${escapeControls(line)}\n`),
   });
   const users: Backend[] = [];
   const closeAll = async (): Promise<void> => {

@@ -16,8 +16,8 @@ export interface ComparisonContext {
   readonly findings: Findings;
   readonly regions: Regions;
   readonly onDisk: RefcountsOnDisk;
-  /** Host clusters of the file. */
-  readonly clusterCount: number;
+  /** Host clusters of the file; what is counted may end a little behind it. */
+  readonly fileClusters: number;
 }
 
 export class RefcountComparison {
@@ -35,15 +35,19 @@ export class RefcountComparison {
     this.#references = context.regions.references;
   }
 
-  /** Counts the refcount table and its blocks; to be called when all else is counted. */
-  countStructures(): void {
-    const { header, findings, regions, onDisk, clusterCount } = this.#context;
+  /**
+   * Counts the refcount table and its blocks; to be called when all else is counted. A block behind
+   * the end is settled where all is mended: the new table does without it.
+   */
+  countStructures(mendsAll: boolean): void {
+    const { header, findings, regions, onDisk } = this.#context;
     const { clusterSize } = header.geometry;
     const { refcountTableOffset, refcountTableClusters } = header.fields;
     regions.countRefcounts(refcountTableOffset, refcountTableClusters * clusterSize);
     for (let index = 0; index < onDisk.tableEntries; index += 1) {
       const offset = onDisk.blockOffset(index);
       const found = findings.corruptions;
+      const isOutside = offset / clusterSize >= this.#clusterCount;
       if ((onDisk.entryLo(index) & 0x1ff) !== 0) {
         findings.corrupt(() => `ERROR refcount table entry ${index} has reserved bits set`);
       } else if (offset % clusterSize !== 0) {
@@ -51,8 +55,13 @@ export class RefcountComparison {
           () =>
             `ERROR refcount block ${index} is not cluster aligned; refcount table entry corrupted`,
         );
-      } else if (offset / clusterSize >= clusterCount) {
-        findings.corrupt(() => `ERROR refcount block ${index} is outside image`);
+      } else if (isOutside) {
+        const act = mendsAll ? 'Repairing' : 'ERROR';
+        findings.say(() => `${act} refcount block ${index} is outside image`);
+        if (mendsAll) findings.corruptionsFixed += 1;
+        else findings.corruptions += 1;
+        this.needsRebuild ||= mendsAll;
+        continue;
       } else if (offset !== 0) {
         regions.countRefcounts(offset, clusterSize);
         const count = this.#references.get(offset / clusterSize);
@@ -64,9 +73,14 @@ export class RefcountComparison {
     }
   }
 
+  get #clusterCount(): number {
+    return Math.max(this.#context.fileClusters, this.#references.end);
+  }
+
   async compare(repair: 'leaks' | 'all' | null): Promise<void> {
     this.#repair = repair;
-    const { header, onDisk, clusterCount } = this.#context;
+    const { header, onDisk } = this.#context;
+    const clusterCount = this.#clusterCount;
     const { refcountBlockEntries } = header.geometry;
     let cluster = 0;
     while (cluster < clusterCount) {

@@ -22,6 +22,8 @@ interface Page {
 /** How often each host cluster is referred to. */
 export class ReferenceCounts {
   readonly #pages = new Map<number, Page>();
+  /** The first cluster behind all that were counted. */
+  end = 0;
   /** Page numbers in order; made when counting is over. */
   #sorted: readonly number[] | null = null;
   /** The page used last: neighbours mostly lie in it. */
@@ -30,6 +32,7 @@ export class ReferenceCounts {
 
   /** Counts `times` references, at least 1. */
   add(cluster: number, times = 1): void {
+    if (cluster >= this.end) this.end = cluster + 1;
     const number = Math.floor(cluster / PAGE_CLUSTERS);
     const index = cluster % PAGE_CLUSTERS;
     const page = this.#pageAt(number) ?? this.#newPage(number);
