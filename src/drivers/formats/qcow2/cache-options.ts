@@ -24,6 +24,7 @@ export function l2TableBytes({ geometry, size }: Image): number {
 /** Throws kind `invalid-option`. */
 export function checkCacheOptions(options: Qcow2Options, image: Image): void {
   const { clusterSize } = image.geometry;
+  const l2Bytes = l2TableBytes(image);
   const refuse = (text: string): never => {
     throw new BlockError('invalid-option', text);
   };
@@ -42,8 +43,9 @@ export function checkCacheOptions(options: Qcow2Options, image: Image): void {
     const range = `between ${SECTOR_SIZE} and the cluster size (${clusterSize})`;
     refuse(`L2 cache entry size must be a power of two ${range}`);
   }
-  if (Math.min(l2 ?? 0, l2TableBytes(image)) / entry > MAX_TABLES) refuse('L2 cache size too big');
-  if ((refcount ?? 0) / clusterSize > MAX_TABLES) refuse('Refcount cache size too big');
+  if (Math.min(l2 ?? 0, l2Bytes) / entry > MAX_TABLES) refuse('L2 cache size too big');
+  const rest = refcount ?? (combined ?? 0) - (l2 ?? l2Bytes);
+  if (rest / clusterSize > MAX_TABLES) refuse('Refcount cache size too big');
   const interval = options['cache-clean-interval'] ?? 0;
   if (interval < 0 || interval > MAX_INTERVAL_SECONDS) refuse('Cache clean interval too big');
 }
