@@ -81,7 +81,10 @@ function parse(args: readonly string[], program: Program): CommandLine | string 
     if (name === 'trace') warnOfTrace(program, value);
   });
   if (text !== null) return text;
-  if (operands.length > 1) throw new CliError('', 1, helpText(program));
+  if (operands.length > 1) {
+    program.out(helpText(program));
+    throw new CliError('');
+  }
   const [file = null] = operands;
   const hasOptions = given.has('image-opts');
   const format = given.get('format');
