@@ -54,6 +54,7 @@ bool Export(napi_env env, napi_value exports, const char* name, napi_callback ca
 
 bool RegisterCopy(napi_env env, napi_value exports);
 bool RegisterCrypt(napi_env env, napi_value exports);
+bool RegisterDerive(napi_env env, napi_value exports);
 bool RegisterFileIo(napi_env env, napi_value exports);
 bool RegisterLocks(napi_env env, napi_value exports);
 bool RegisterScan(napi_env env, napi_value exports);

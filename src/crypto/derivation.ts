@@ -4,6 +4,7 @@
 import { createHash, getHashes, pbkdf2 } from 'node:crypto';
 
 import { BlockError } from '../base/index.js';
+import { nativeAddon } from '../host/index.js';
 import type { HashName } from './names.js';
 
 export interface Derivation {
@@ -16,6 +17,8 @@ export interface Derivation {
   readonly length: number;
 }
 
+const NEVER = new Int32Array(1);
+
 /** Names of the digests of WebCrypto; the others go to Node itself. */
 const WEB_NAMES: Readonly<Partial<Record<HashName, string>>> = {
   sha1: 'SHA-1',
@@ -24,9 +27,22 @@ const WEB_NAMES: Readonly<Partial<Record<HashName, string>>> = {
   sha512: 'SHA-512',
 };
 
-/** The caller wipes what it gets. Throws kind `unsupported` for a digest that Node lacks. */
-export async function deriveKey(wish: Derivation): Promise<Uint8Array> {
+/**
+ * The caller wipes what it gets. With the addon a `cancel` whose first number is set ends it with
+ * kind `cancelled`. Throws kind `unsupported` for a digest that Node lacks.
+ */
+export async function deriveKey(
+  wish: Derivation,
+  cancel: Int32Array = NEVER,
+): Promise<Uint8Array> {
   const { hash, password, salt, iterations, length } = wish;
+  const addon = hash === 'sha256' ? nativeAddon() : null;
+  const native = addon?.deriveLater(password, salt, iterations, length, cancel) ?? null;
+  if (native !== null) {
+    const key = await native;
+    if (key.length === length) return key;
+    throw new BlockError('cancelled', 'The derivation of a key was cancelled');
+  }
   requireHash(hash);
   const name = WEB_NAMES[hash];
   if (name === undefined) return derivedByNode(wish);

@@ -44,6 +44,17 @@ export interface NativeAddon {
     vectors: Uint8Array,
     sectorBytes: number,
   ): number;
+  /**
+   * PBKDF2 with HMAC-SHA-256 on a thread of the pool: the key, or nothing once `cancel[0]` is not
+   * 0. Null where the processor has no SHA-256.
+   */
+  deriveLater(
+    password: Uint8Array,
+    salt: Uint8Array,
+    iterations: number,
+    length: number,
+    cancel: Int32Array,
+  ): Promise<Uint8Array> | null;
 }
 
 const ENTRY_POINTS = [
@@ -60,6 +71,7 @@ const ENTRY_POINTS = [
   'testLock',
   'zeroPrefix',
   'cryptSectors',
+  'deriveLater',
 ] as const satisfies readonly (keyof NativeAddon)[];
 
 let loaded: NativeAddon | null | undefined;
