@@ -19,6 +19,19 @@ import type { Program } from '../../program.js';
 import type { Session } from '../session.js';
 import { CHECKED_AS_COMMANDS, fitValue, isTree, mistake } from './values.js';
 
+/** Own options of a driver as its declaration's check takes them; others are left out. */
+export function fitOwn(driver: string, options: KeyvalTree): KeyvalTree {
+  const known = (driverOptions as Readonly<Record<string, { members: Members }>>)[driver];
+  const fitted: Record<string, unknown> = {};
+  for (const [name, value] of Object.entries(options)) {
+    const member = known?.members[name];
+    if (member === undefined) continue;
+    const note = (): void => undefined;
+    fitted[name] = fitValue(resolveType(memberOf(member).type), value, { name, driver, note });
+  }
+  return fitted as KeyvalTree;
+}
+
 export type Options = Readonly<Record<string, unknown>>;
 
 /** Where options stand: a file of bytes, or an image whose format may be looked for. */
