@@ -93,14 +93,10 @@ export async function withName(
   if (typeof file === 'string') return options;
   const parsed = parseFilename(name);
   const own = isTree(file) ? file : {};
-<<<<<<< HEAD
-  if (parsed.kind === 'path') return { ...options, file: withPath(parsed.path, own) };
-=======
   if (own['filename'] !== undefined) {
     throw mistake("Can't specify 'file' and 'filename' options at the same time");
   }
-  if (parsed.kind === 'path') return { ...options, file: { filename: parsed.path, ...own } };
->>>>>>> main
+  if (parsed.kind === 'path') return { ...options, file: withPath(parsed.path, own) };
   const { driver: named, ...rest } = asTexts(parsed.options);
   if (named !== undefined) return { ...options, file: { ...rest, driver: named, ...own } };
   const { file: below } = rest;
