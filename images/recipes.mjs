@@ -332,7 +332,8 @@ export const HOSTILE = [
   hostile('snapshot-extra-huge', 'a snapshot with 4 GiB of extra data', [
     [90148, 'ffffffff'],
   ], 'snapshot.qcow2'),
-  hostile('snapshot-escape', 'an escape in the name of a snapshot', [
+  hostile('snapshot-escape', 'an escape in the name of a snapshot that is broken', [
+    [90112, '0000000000015008'],
     [90177, '1b5b33316d'],
   ], 'snapshot.qcow2'),
   {
@@ -345,7 +346,8 @@ export const HOSTILE = [
       'poke hostile-snapshots-empty.qcow2 64 0000000000039000',
       'truncate hostile-snapshots-empty.qcow2 315392'],
   },
-  hostile('bitmap-escape', 'an escape in the name of a bitmap', [
+  hostile('bitmap-escape', 'an escape in the name of a bitmap that is broken', [
+    [53256, '7fffffff'],
     [53272, '1b5b33316d0a'],
   ], 'bitmap.qcow2'),
   hostile('bitmap-table-huge', 'a bitmap with more bits than may be', [
@@ -360,7 +362,9 @@ export const HOSTILE = [
   hostile('refcount-block-unaligned', 'a refcount block inside a cluster', [
     [4096, '0000000000002200'],
   ]),
-  hostile('l2-is-header', 'an L1 entry that names the header, marked as its own', [[12288, '8000000000000000']]),
+  hostile('l2-is-header', 'an L1 entry that names the header, marked as its own', [
+    [12288, '8000000000000000'],
+  ]),
   hostile('l2-is-l1', 'an L1 table that is its own L2 table', [[12288, '8000000000003000']]),
   hostile('subcluster-contradiction', 'a subcluster both allocated and zero', [
     [262152, '0000000200000002'],
