@@ -14,6 +14,7 @@ import type { Child } from './child.js';
 import type { Extent, Lease, TargetReservation } from './extent.js';
 import type { Node } from './node.js';
 import type { Request } from './request.js';
+import type { SecretSource } from './open/secret.js';
 import type { SnapshotView } from './snapshot-view.js';
 import type { ThrottleGroup } from './throttle/index.js';
 
@@ -398,6 +399,7 @@ export interface OpenContext {
   openPlainChild?(name: string, path: string): Promise<Child>;
   /** The throttle-group object of that id, or null. */
   throttleGroup?(name: string): ThrottleGroup | null;
+  readonly secret?: SecretSource;
   findNode?(name: string): Node | null;
   /**
    * Keeps every link from this node down to `base` as it is until the result is
@@ -410,6 +412,8 @@ export interface OpenContext {
   permissionsChanged?(): void;
   /** Lines for people, what is wrong with the image and no reason to refuse it. */
   warn?(text: string): void;
+  /** A line of a check that nobody asked for (see CheckResult.messages). */
+  tellFinding?(line: string): void;
   /** Tells whoever runs the graph (the event BLOCK_IMAGE_CORRUPTED); changes nothing itself. */
   reportCorruption?(report: CorruptionReport): void;
 }
@@ -439,6 +443,7 @@ export interface CreateContext {
   readonly host: Host;
   /** A node opened read-write by name or by inline options; closed by the caller afterwards. */
   node(reference: unknown): Promise<Node>;
+  readonly secret?: SecretSource;
 }
 
 export interface MeasuredBitmap {

@@ -48,6 +48,7 @@ import { appendOverlay, sealBelow } from './reopen/overlay.js';
 import { LeavingFilters } from './reopen/leaving-filters.js';
 import { NO_PERMISSIONS, refreshPermissions } from './permissions.js';
 import type { DriverRegistry } from './registry.js';
+import { noSecrets, type SecretSource } from './open/secret.js';
 import { changeOptions, reopenNodes, setReadOnly } from './reopen/reopen.js';
 import { replaceNode } from './reopen/replace-node.js';
 import type { ThrottleGroup } from './throttle/index.js';
@@ -57,10 +58,13 @@ export interface GraphParts {
   readonly onCorruption?: (node: Node, report: CorruptionReport) => void;
   /** Called with what drivers warn of when they open an image. */
   readonly onWarning?: (text: string) => void;
+  /** Called with each line that a check says which nobody asked for: a repair at the open. */
+  readonly onFinding?: (line: string) => void;
   /** Called with the events of drivers. */
   readonly onEvent?: (event: string, data: Readonly<Record<string, unknown>>) => void;
   /** Finds a throttle-group object by its id. */
   readonly throttleGroup?: (name: string) => ThrottleGroup | null;
+  readonly secret?: SecretSource;
   readonly host: Host;
   readonly registry: DriverRegistry;
   readonly clock: Clock;
@@ -92,7 +96,9 @@ export class BlockGraph implements Graph, BackendOwner {
   readonly names: NodeNames;
   readonly onCorruption: NonNullable<GraphParts['onCorruption']>;
   readonly onWarning: NonNullable<GraphParts['onWarning']>;
+  readonly onFinding: NonNullable<GraphParts['onFinding']>;
   readonly throttleGroup: NonNullable<GraphParts['throttleGroup']>;
+  readonly secret: SecretSource;
   readonly onEvent: NonNullable<GraphParts['onEvent']>;
   readonly drains = new DrainControl();
   readonly #nodes = new Map<string, BlockNode>();
@@ -112,7 +118,9 @@ export class BlockGraph implements Graph, BackendOwner {
     this.names = new NodeNames(parts.random);
     this.onCorruption = parts.onCorruption ?? (() => undefined);
     this.onWarning = parts.onWarning ?? (() => undefined);
+    this.onFinding = parts.onFinding ?? (() => undefined);
     this.throttleGroup = parts.throttleGroup ?? (() => null);
+    this.secret = parts.secret ?? noSecrets;
     this.onEvent = parts.onEvent ?? (() => undefined);
   }
 

@@ -28,6 +28,8 @@ export interface EngineOptions {
   readonly compat?: Partial<CompatPolicy>;
   /** Called with what is wrong with an image and no reason to refuse it. */
   readonly onWarning?: (text: string) => void;
+  /** Called with each line of a repair that an image needed when it was opened. */
+  readonly onFinding?: (line: string) => void;
   /** Called with the line that tells of a corrupt image, beside the event. */
   readonly onCorruption?: (text: string) => void;
 }
@@ -36,7 +38,10 @@ export function createEngine(options: EngineOptions): Promise<Engine> {
   const { host } = options;
   const clock = options.clock ?? host.clock;
   const random = options.random ?? host.random;
-  const registry = createRegistry({ drivers: checkedDrivers(DRIVER_LOADERS), probed: ['qcow2'] });
+  const registry = createRegistry({
+    drivers: checkedDrivers(DRIVER_LOADERS),
+    probed: ['qcow2', 'luks'],
+  });
   const events = new EventBus(clock);
   const objects = new ObjectRegistry(clock, () => graph);
   const graph: Graph = createGraph({
@@ -45,8 +50,10 @@ export function createEngine(options: EngineOptions): Promise<Engine> {
     clock,
     random,
     ...(options.onWarning !== undefined && { onWarning: options.onWarning }),
+    ...(options.onFinding !== undefined && { onFinding: options.onFinding }),
     onEvent: (name, data) => events.emit(name, data),
     throttleGroup: (name) => objects.throttleGroup(name),
+    secret: (id) => objects.secret(id),
     onCorruption: (node, report) => {
       options.onCorruption?.(corruptionText(report));
       const { message, ...place } = report;

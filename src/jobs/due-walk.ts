@@ -125,7 +125,9 @@ export class DueWalk {
   }
 
   #tell(): void {
-    const open = Math.min(...this.#due, ...this.#failed.keys());
-    this.#options.job.progressTo(Math.min(this.#cursor, open));
+    let open = this.#cursor;
+    for (const offset of this.#due) open = Math.min(open, offset);
+    for (const offset of this.#failed.keys()) open = Math.min(open, offset);
+    this.#options.job.progressTo(open);
   }
 }

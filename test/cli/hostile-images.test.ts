@@ -69,15 +69,17 @@ describe('a hostile image on the command line', () => {
         if ((index + place) % SHARE !== 0) continue;
         const run = measureLine(server, words(file), folder.path);
         expect(misdeeds(run), verb).toEqual([]);
+        if (verb in READING) expect(readFileSync(path).equals(bytes), verb).toBe(true);
+        else writeFileSync(path, bytes);
         const lines = refusalLines(run).filter((line) => line !== '');
         const isOneLine = verb === 'convert' || verb === 'map' || verb === 'measure';
         if (run.status === 1 && isOneLine) expect(lines, verb).toHaveLength(1);
         // Nodes without names are counted.
         const line = `${run.status} ${lines[0] ?? ''}`.trim().replace(/#block\d+/, '#block');
+        // What a repair says goes on for pages; its own tests hold it.
+        if (verb === 'repair') continue;
         if (records) expected[verb] = line;
         else expect(line, verb).toBe(expected[verb]);
-        if (verb in READING) expect(readFileSync(path).equals(bytes), verb).toBe(true);
-        else writeFileSync(path, bytes);
       }
       recorded[file] = expected;
     });

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // `img check -r` beside the real qemu-img: findings, repairs and what is left.
-import { closeSync, openSync, truncateSync, writeSync } from 'node:fs';
+import { closeSync, openSync, truncateSync, writeFileSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 
+import { baseImages, broken, BROKEN_KINDS } from '../helpers/broken-images.js';
 import { peer } from '../helpers/peers.js';
+import { someOf } from '../helpers/seeds.js';
 import { TwinFolders } from '../helpers/twin-folders.js';
 
 const isMissing = peer('qemu-img') === null || peer('qemu-io') === null;
@@ -44,6 +46,11 @@ const LINES = [
   'check w1',
 ];
 
+const KINDS = BROKEN_KINDS.filter(({ like }) => like).flatMap(({ name }) => [
+  `check -r all ${name}`,
+  `check -r leaks ${name}-2`,
+]);
+
 const REFCOUNTS = 0x20000;
 const L2 = 0x40000;
 
@@ -56,8 +63,13 @@ function damage(name: string, ...places: readonly (readonly [number, ...number[]
 }
 
 describe.skipIf(isMissing)('repairs beside the real qemu-img', () => {
-  beforeAll(() => {
+  beforeAll(async () => {
     twins = new TwinFolders();
+    const sound = await baseImages();
+    for (const kind of BROKEN_KINDS) {
+      const bytes = broken(sound[kind.base], kind);
+      for (const tail of ['', '-2']) writeFileSync(join(twins.theirs, kind.name + tail), bytes);
+    }
     const names = ['a', 'l', 'l2', 'l3', 'e', 'e2', 'e3', 'c', 'cb', 'L1', 'rb', 'rb2', 'b', 'b2'];
     for (const name of [...names, 'd', 'r2', 'r3', 'un', 'cut', 'cut2']) {
       twins.make([
@@ -82,6 +94,7 @@ describe.skipIf(isMissing)('repairs beside the real qemu-img', () => {
     for (const name of ['rb', 'rb2']) damage(name, [0x10006, 0]);
     damage('un', [0x10006, 2]);
     damage('d', [79, 3]);
+    damage('leak-2', [79, 1]);
     for (const name of ['r2', 'r3']) {
       damage(name, [REFCOUNTS + 16, 0, 2], [L2 + 32, 0, 0, 0, 0, 0, 9, 0, 0]);
     }
@@ -96,6 +109,16 @@ describe.skipIf(isMissing)('repairs beside the real qemu-img', () => {
   it.each(LINES)('answers the same: %s', (line) => {
     const words = `qemu-img ${line}`;
     expect(twins.shim(words)).toEqual(twins.real(words));
+  });
+
+  it.each([...someOf(KINDS, 3), 'resize -q leak-2 8M'])('does the same: %s', (line) => {
+    const words = `qemu-img ${line}`;
+    expect(twins.shim(words)).toEqual(twins.real(words));
+    const name = line.split(' ').findLast((word) => /^[a-z]/.test(word)) ?? '';
+    const [a, b] = [join(twins.ours, name), join(twins.theirs, name)];
+    const left = (path: string) => twins.real(`qemu-img check ${path}`);
+    expect(left(a)).toEqual(left(b));
+    expect(twins.real(`qemu-img compare ${a} ${b}`).status).not.toBe(1);
   });
 
   it.each(['l', 'l2', 'e', 'e2', 'e3', 'c', 'L1', 'rb', 'd', 'w1'])('%s is clean', (name) => {

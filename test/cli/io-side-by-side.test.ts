@@ -39,7 +39,7 @@ describe.skipIf(qemuImg === '' || qemuIo === '')('beside the real qemu-io', () =
 
   afterAll(() => twins.remove());
 
-  it.each(someOf(SCRIPTS, 3))('answers the same: %s | %s', (left, script) => {
+  it.each(someOf(SCRIPTS, 5))('answers the same: %s | %s', (left, script) => {
     const args = [...words(left), ...commands(script)];
     expect(twins.shim('qemu-io', args)).toEqual(twins.real(qemuIo, args));
     expect(twins.differences(qemuImg)).toEqual([]);

@@ -270,7 +270,7 @@ describe.skipIf(!usable)('SIGKILL', () => {
   const all = KINDS.flatMap((kind) =>
     [...UNDER_WAY, ...(kind.also ?? []), ...ENDED].map((moment) => [kind, moment] as const),
   );
-  for (const [kind, moment] of someOf(all, 5)) {
+  for (const [kind, moment] of someOf(all, 9)) {
     it(`right after '${moment.name}' of ${kind.name} loses nothing`, async () => {
       const folder = mkdtempSync(join(tmpdir(), 'kill-'));
       try {

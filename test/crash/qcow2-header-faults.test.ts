@@ -30,6 +30,7 @@ const OPERATIONS: Readonly<Record<string, Operation>> = {
   'apply a snapshot': (image) => image.node.internalSnapshots.apply(first(image)),
   'remove a snapshot': (image) => image.node.internalSnapshots.remove(first(image)),
   'widen refcounts': ({ node }) => node.amend({ refcount_bits: 64 }, AMENDING),
+  'name a backing file': ({ node }) => node.changeBacking({ file: 'below', format: 'raw' }),
   'become older': ({ node }) => node.amend({ compat: '0.10' }, AMENDING),
 };
 
@@ -71,6 +72,7 @@ async function failSync(
     if (!(error instanceof BlockError) || last === nth) throw error;
   }
   const { length } = image.node;
+  const link = image.node.backingLink();
   const seen = await image.read(0, length);
   await image.node.close();
   const result = await checkOn(host, '/image');
@@ -78,6 +80,7 @@ async function failSync(
   const again = await openOn(host, '/image');
   if (last === nth) {
     expect(again.node.length).toBe(length);
+    expect(again.node.backingLink()).toEqual(link);
     expect(Buffer.compare(await again.read(0, length), seen)).toBe(0);
   }
   await again.node.close();
@@ -116,6 +119,35 @@ describe('a snapshot of an image whose file cannot be read once', () => {
     const found = new Set<string>();
     for (let nth = 1; !found.has('not reached'); nth += 1) found.add(await failRead(nth));
     expect(found).toContain('made');
+  });
+});
+
+describe('a qcow2 image whose header cannot be put back', () => {
+  const never = () => Promise.reject(new BlockError('io', 'flush failed'));
+
+  it.each(['grow', 'name a backing file', 'become older'])('%s: takes no write', async (name) => {
+    const host = new MemoryHost();
+    await createOn(host, '/image', { size: SIZE, 'cluster-size': CLUSTER });
+    const image = await openOn(host, '/image');
+    await put(image, 0, 1);
+    await image.node.flush();
+    const below = image.node.image.file;
+    const flush = below.flush.bind(below);
+    // The change itself begins with a sync, and what comes before it is not in doubt.
+    const write = below.write.bind(below);
+    below.write = (request) => {
+      if (request.offset === 0) below.flush = never;
+      return write(request);
+    };
+    await expect(OPERATIONS[name]?.(image)).rejects.toThrow('flush failed');
+    const bytes = host.fileContents('/image').slice();
+    await expect(put(image, 3 * CLUSTER, 3)).rejects.toThrow('flush failed');
+    await expect(image.node.flush()).rejects.toThrow('flush failed');
+    await expect(image.node.close()).rejects.toThrow('flush failed');
+    below.flush = flush;
+    const old = host.fileContents('/image');
+    expect(Buffer.compare(old.subarray(512), bytes.subarray(512))).toBe(0);
+    expect(await checkOn(host, '/image')).toMatchObject({ corruptions: 0, checkErrors: 0 });
   });
 });
 

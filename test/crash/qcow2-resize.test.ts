@@ -20,6 +20,7 @@ import { peer } from '../helpers/peers.js';
 import { checkOn } from '../helpers/qcow2-check.js';
 import { createOn } from '../helpers/qcow2-create.js';
 import { repeats } from '../helpers/qcow2-node.js';
+import { runs } from '../helpers/seeds.js';
 
 const SECTOR = 512;
 
@@ -243,7 +244,7 @@ describe('a qcow2 image of changing size', () => {
           await run.end();
         },
       ),
-      { numRuns: 25 },
+      { numRuns: runs(8, 50) },
     );
   }, 240_000);
 
@@ -259,7 +260,7 @@ describe('a qcow2 image of changing size', () => {
           await run.end();
         },
       ),
-      { numRuns: 12 },
+      { numRuns: runs(4, 30) },
     );
   }, 240_000);
 

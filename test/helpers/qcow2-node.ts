@@ -38,7 +38,11 @@ export async function openOn(
   host: Host,
   path: string,
   backing: Node | null = null,
-  options: { readonly readOnly?: boolean; readonly lazyRefcounts?: boolean } = {},
+  options: {
+    readonly readOnly?: boolean;
+    readonly lazyRefcounts?: boolean;
+    readonly repairs?: boolean;
+  } = {},
 ): Promise<OpenedImage> {
   const { node: fileNode, file } = await laneNode(host, path);
   const children = new Map([['file', { name: 'file', node: fileNode } as unknown as Child]]);
@@ -48,6 +52,7 @@ export async function openOn(
     node: self,
     readOnly: options.readOnly === true,
     inspectOnly: false,
+    repairs: options.repairs === true,
     child: (name) => children.get(name) as Child,
     async openPlainChild(name, childPath) {
       const { node } = await laneNode(host, childPath);

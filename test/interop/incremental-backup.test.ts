@@ -20,6 +20,7 @@ const qemuIo = peer('qemu-io');
 const realDaemon = peer('qemu-storage-daemon');
 const SIZE = 8 * 2 ** 20;
 const CLUSTER = 65_536;
+const isCampaign = process.env['BLOCKWRIGHT_CAMPAIGN'] !== undefined;
 
 interface Daemon {
   readonly client: QmpClient;
@@ -151,7 +152,10 @@ describe.skipIf(qemuImg === null || qemuIo === null)('incremental backup', () =>
   });
 
   for (const [who, start] of DAEMONS) {
-    const skipped = who === 'the real daemon' && realDaemon === null;
+    const isReal = who === 'the real daemon';
+    const skipped = isReal && realDaemon === null;
+    /** By default the real daemon plays two of the four. */
+    const repeated = skipped || (isReal && !isCampaign);
     const boot = async (): Promise<void> => {
       daemon = await start(site.directory);
       site.client = daemon.client;
@@ -173,7 +177,7 @@ describe.skipIf(qemuImg === null || qemuIo === null)('incremental backup', () =>
       for (const [name, state] of states) site.expectRestores(name, state);
     });
 
-    it.skipIf(skipped)(`${who}: a cancelled increment changes nothing`, async () => {
+    it.skipIf(repeated)(`${who}: a cancelled increment changes nothing`, async () => {
       await boot();
       await site.write(0, 40);
       await site.backUpAll('full');
@@ -194,7 +198,7 @@ describe.skipIf(qemuImg === null || qemuIo === null)('incremental backup', () =>
       site.expectRestores('full', before);
     });
 
-    it.skipIf(skipped)(`${who}: a full disk stops an increment until there is room`, async () => {
+    it.skipIf(repeated)(`${who}: a full disk stops an increment until there is room`, async () => {
       await boot();
       await site.backUpAll('full');
       await site.write(7, 30);

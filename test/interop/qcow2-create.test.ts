@@ -6,7 +6,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { emptyImage, layOut } from '../../src/drivers/formats/qcow2/create/index.js';
-import { createdBytes } from '../helpers/qcow2-create.js';
+import { MemoryHost } from '../../src/host/index.js';
+import { createdBytes, createOn } from '../helpers/qcow2-create.js';
 import type { CreateOptions } from '../helpers/qcow2-create.js';
 import { peer } from '../helpers/peers.js';
 import { someOf } from '../helpers/seeds.js';
@@ -117,6 +118,15 @@ describe.skipIf(qemuImg === null)('new qcow2 images beside qemu-img create', () 
     const [table] = tables;
     expect(table?.bytes.length).toBeGreaterThan((40 * GIB) / (512 * 256) * 8);
     expect(fileLength).toBeGreaterThan(40 * GIB);
+  });
+
+  it('leaves a file alone that is to become an image that cannot be', async () => {
+    const host = new MemoryHost();
+    host.putFile('/image', new Uint8Array(512).fill(7));
+    const link = { 'backing-file': 'x'.repeat(400), 'backing-fmt': 'raw' } as const;
+    const refused = createOn(host, '/image', { size: MIB, 'cluster-size': 512, ...link });
+    await expect(refused).rejects.toThrow('Backing file name too long');
+    expect(host.fileContents('/image')).toEqual(new Uint8Array(512).fill(7));
   });
 
   it('passes qemu-img check where the refcount table needs several clusters', async () => {

@@ -14,6 +14,7 @@ import { FaultStage } from '../helpers/fault-stage.js';
 import type { Arguments, Command } from '../helpers/fault-stage.js';
 import { READ_WRITE } from '../helpers/graph.js';
 import { readAll } from '../helpers/job-stage.js';
+import { runs } from '../helpers/seeds.js';
 
 const SIZE = 2 ** 18;
 const NODES = ['guest', 'top', 'raw', 'file'] as const;
@@ -232,7 +233,7 @@ describe('a dirty bitmap', () => {
           await stage.end();
         }
       }),
-      { numRuns: 25 },
+      { numRuns: runs(10, 100) },
     );
   }, 120_000);
 });

@@ -24,6 +24,7 @@ import {
   readAll,
   scribble,
 } from '../helpers/job-stage.js';
+import { runs } from '../helpers/seeds.js';
 import { startBackup } from '../helpers/start-backup.js';
 
 const CLUSTER = 65_536;
@@ -352,7 +353,7 @@ describe('drained sections', () => {
         expect([...world.graph.nodes]).toEqual([]);
         expect(world.clock.pendingTimers).toBe(0);
       }),
-      { numRuns: Number(process.env['DRAIN_RUNS'] ?? 60) },
+      { numRuns: Number(process.env['DRAIN_RUNS'] ?? runs(25, 300)) },
     );
   }, 120_000);
 });

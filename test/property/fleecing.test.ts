@@ -19,7 +19,7 @@ import {
   turns,
 } from '../helpers/job-stage.js';
 import type { Stage } from '../helpers/job-stage.js';
-import { forEachSeed } from '../helpers/seeds.js';
+import { forEachSeed, runs } from '../helpers/seeds.js';
 import { startBackup } from '../helpers/start-backup.js';
 import { testDriver } from '../helpers/test-driver.js';
 
@@ -168,12 +168,12 @@ describe('a snapshot beside its guest', () => {
         );
         await checkImages(stage);
       }),
-      { numRuns: 25 },
+      { numRuns: runs(8, 50) },
     );
   }, 60_000);
 
   it('is copied by a backup job byte for byte', async () => {
-    await forEachSeed(10, async (seed) => {
+    await forEachSeed(runs(4, 20), async (seed) => {
       const stage = await fleece({ seed, over: seed % 2 === 0 });
       await createImage(stage, { name: 'backup', size: SIZE });
       await openImage(stage, 'backup');
@@ -203,7 +203,7 @@ describe('a snapshot beside its guest', () => {
   }, 60_000);
 
   it('pieces that are deleted stay as long as others need them, then all is closed', async () => {
-    await forEachSeed(8, async (seed) => {
+    await forEachSeed(runs(3, 20), async (seed) => {
       const stage = await fleece({ seed });
       const { graph, guest, snapshot } = stage;
       const random = new SeededRandom(seed);
@@ -329,6 +329,6 @@ async function crowdedFleecing(seed: number): Promise<void> {
 describe('a snapshot in a crowd', () => {
   it('is never seen to change, however requests and drains cross', async () => {
     const seeds = fc.nat();
-    await fc.assert(fc.asyncProperty(seeds, crowdedFleecing), { numRuns: 30 });
+    await fc.assert(fc.asyncProperty(seeds, crowdedFleecing), { numRuns: runs(10, 60) });
   }, 60_000);
 });

@@ -12,6 +12,7 @@ import { MemoryHost } from '../../src/host/index.js';
 import type { HostOperation } from '../../src/host/index.js';
 import { graphOn, pattern, READ_WRITE } from '../helpers/graph.js';
 import { createOn } from '../helpers/qcow2-create.js';
+import { runs } from '../helpers/seeds.js';
 
 const MIB = 2 ** 20;
 const NAMES = ['a', 'b', 'c', 'd'] as const;
@@ -168,6 +169,6 @@ describe('random commands on a graph', () => {
         expect(await lockable(host)).toBe(true);
         if (!commands.some(({ kind }) => kind === 'fault')) await expectClean(host);
       }),
-      { numRuns: 150 },
+      { numRuns: runs(50, 500) },
     ));
 });

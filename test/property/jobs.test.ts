@@ -19,10 +19,11 @@ import {
   SUBCLUSTERED,
 } from '../helpers/job-stage.js';
 import type { Stage } from '../helpers/job-stage.js';
+import { runs } from '../helpers/seeds.js';
 import { startBackup } from '../helpers/start-backup.js';
 
 const SIZE = 3 * 2 ** 19;
-const RUNS = 20;
+const RUNS = runs(8, 100);
 
 interface Layout {
   readonly clusterSizes: readonly number[];

@@ -18,9 +18,10 @@ import {
   SUBCLUSTERED,
 } from '../helpers/job-stage.js';
 import type { Stage } from '../helpers/job-stage.js';
+import { runs } from '../helpers/seeds.js';
 
 const SIZE = 3 * 2 ** 19 + 512;
-const RUNS = 20;
+const RUNS = runs(8, 100);
 const WRITERS = 3;
 
 const cluster = fc.constantFrom(4096, SUBCLUSTERED, 65_536, 262_144);

@@ -15,6 +15,7 @@ import { checkOn } from '../helpers/qcow2-check.js';
 import { createOn } from '../helpers/qcow2-create.js';
 import { backingNode, openOn } from '../helpers/qcow2-node.js';
 import type { OpenedImage } from '../helpers/qcow2-node.js';
+import { runs } from '../helpers/seeds.js';
 
 type Kind = 'write' | 'zero' | 'unmap' | 'discard' | 'compress' | 'flush' | 'reserve' | 'reopen';
 
@@ -205,7 +206,7 @@ describe('qcow2 data path', () => {
         await model.open();
         expect(Buffer.compare(await model.image.read(0, model.size), model.bytes)).toBe(0);
       }),
-      { numRuns: 150 },
+      { numRuns: runs(50, 500) },
     );
   });
 
@@ -233,7 +234,7 @@ describe('qcow2 data path', () => {
         const result = await checkOn(model.host, '/image');
         expect(result).toMatchObject({ corruptions: 0, leaks: 0, checkErrors: 0 });
       }),
-      { numRuns: 150 },
+      { numRuns: runs(50, 500) },
     );
   });
 
@@ -257,7 +258,7 @@ describe('qcow2 data path', () => {
         const result = await checkOn(model.host, '/image');
         expect(result).toMatchObject({ corruptions: 0, leaks: 0, checkErrors: 0 });
       }),
-      { numRuns: 150 },
+      { numRuns: runs(50, 500) },
     );
   });
 });

@@ -8,6 +8,7 @@ import { describe, expect, it } from 'vitest';
 import { BlockError } from '../../src/base/index.js';
 import { FaultStage } from '../helpers/fault-stage.js';
 import type { Arguments, Command } from '../helpers/fault-stage.js';
+import { runs } from '../helpers/seeds.js';
 
 const NODES = ['top', 'base', 'other', 'spare', 'disk', 'snap1', 'snap2', 'nowhere'] as const;
 const BITMAPS = ['a', 'b', 'c', 'none'] as const;
@@ -148,7 +149,7 @@ describe('a transaction', () => {
             if (position > 0 && /using Abort/.test((failure as BlockError).message)) undone += 1;
           }),
       ),
-      { numRuns: 150 },
+      { numRuns: runs(150, 500) },
     );
     expect(undone, 'runs that undid something').toBeGreaterThan(0);
   }, 120_000);
@@ -170,7 +171,7 @@ describe('a transaction', () => {
           });
         }),
       ),
-      { numRuns: 60 },
+      { numRuns: runs(20, 200) },
     );
   }, 120_000);
 });

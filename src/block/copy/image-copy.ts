@@ -5,10 +5,10 @@
 
 import { COPY_LIMITS, InFlight, toBlockError } from '../../base/index.js';
 import type { Clock } from '../../base/index.js';
-import { viewStatus } from './chain.js';
 import type { CopyEngine, CopyFailure, CopySession, CopySpec } from './engine/index.js';
 import type { Span } from './lane-plan.js';
 import { RateLimiter } from './rate-limit.js';
+import { ViewRuns } from './view-runs.js';
 
 export interface ImageCopyOptions extends CopySpec {
   /** Bytes to copy from the start; the source's length unless given. */
@@ -23,8 +23,10 @@ export interface ImageCopyOptions extends CopySpec {
   cancelled?(): boolean;
 }
 
+/** What is done at once, of the range from `offset` on. */
 interface Step extends Span {
-  readonly zero: boolean;
+  readonly zeroes: readonly Span[];
+  readonly data: readonly Span[];
 }
 
 /** Null when everything was copied, else the first failure; nothing is in flight afterwards. */
@@ -65,7 +67,7 @@ export async function copyImage(
     }
     try {
       const step = await steps.next(offset, limiter.sliceBytes);
-      if (!step.zero) limiter.charge(step.length);
+      for (const { length: bytes } of step.data) limiter.charge(bytes);
       start(step);
       offset += step.length;
     } catch (error) {
@@ -78,62 +80,89 @@ export async function copyImage(
 }
 
 async function runStep(session: CopySession, step: Step): Promise<CopyFailure | null> {
-  return step.zero
-    ? session.zero(step.offset, step.length)
-    : session.copy(step.offset, step.length);
+  let failure: CopyFailure | null = null;
+  for (const { offset, length } of step.zeroes) failure ??= await session.zero(offset, length);
+  if (failure !== null || step.data.length === 0) return failure;
+  return session.copyAll(step.data);
 }
 
 /**
  * Cuts the view into steps: zeroes as far as they go, data in whole batches, however short the
- * runs are that a node tells of (a compressed cluster is one of its own).
+ * runs are that a node tells of (a compressed cluster is one of its own), and several of them
+ * where zeroes lie between that are worth leaving out.
  */
 class StepPlanner {
   readonly #spec: CopySpec;
   readonly #length: number;
-  /** Up to here the view is known to hold data, or zeroes too short for a step of their own. */
+  readonly #runs: ViewRuns;
+  /** Up to here the view is known to hold data, or zeroes too short to be left out. */
   #dataUntil = 0;
+  /** Zeroes that were found behind them. */
+  #zeroesFrom = 0;
+  #zeroesUntil = 0;
 
   constructor(spec: CopySpec, length: number) {
     this.#spec = spec;
     this.#length = length;
+    this.#runs = new ViewRuns(spec.source.node);
   }
 
   async next(offset: number, sliceBytes: number): Promise<Step> {
     const { unit, compress } = this.#spec;
-    if (offset >= this.#dataUntil) {
-      const zeroes = await this.#zeroesAt(offset);
-      if (zeroes > 0) return { offset, length: zeroes, zero: true };
-    }
     const most = compress === true ? COPY_LIMITS.compressedBatchBytes : COPY_LIMITS.batchBytes;
-    const limit = Math.min(this.#length - offset, batchBytes(unit, sliceBytes, most));
+    // Compressed clusters are stored in the order of the batches.
+    const runs = compress === true ? 1 : COPY_LIMITS.batchRuns;
+    const zeroes: Span[] = [];
+    const data: Span[] = [];
+    let at = offset;
+    let left = batchBytes(unit, sliceBytes, most);
+    while (at < this.#length && left >= unit && data.length < runs && zeroes.length < runs) {
+      const zero = at < this.#dataUntil ? 0 : await this.#zeroesAt(at);
+      const length = zero > 0 ? zero : await this.#dataAt(at, Math.min(left, this.#length - at));
+      (zero > 0 ? zeroes : data).push({ offset: at, length });
+      if (zero === 0) left -= length;
+      at += length;
+    }
+    return { offset, length: at - offset, zeroes, data };
+  }
+
+  /** Bytes of data at `offset`, where there are some, with zeroes between that are too short. */
+  async #dataAt(offset: number, limit: number): Promise<number> {
     while (this.#dataUntil < offset + limit) {
       const zeroes = await this.#zeroesAt(this.#dataUntil);
       if (zeroes >= COPY_LIMITS.batchMinBytes) break;
       this.#dataUntil += zeroes;
     }
-    return { offset, length: Math.min(limit, this.#dataUntil - offset), zero: false };
+    return Math.min(limit, this.#dataUntil - offset);
   }
 
   /** Whole units of zeroes at `offset`; 0 when there is data, which is then known. */
   async #zeroesAt(offset: number): Promise<number> {
-    const { unit, source } = this.#spec;
+    if (offset === this.#zeroesFrom && this.#zeroesUntil > offset) {
+      return this.#zeroesUntil - offset;
+    }
+    const { unit } = this.#spec;
+    const runs = this.#runs;
     const left = this.#length - offset;
     let length = 0;
     while (length < left) {
-      const asked = Math.min(left - length, COPY_LIMITS.zeroRangeBytes);
-      const status = await viewStatus(source.node, offset + length, asked);
-      const whole = length + status.length >= left ? left : floorTo(length + status.length, unit);
-      if (!status.zero) {
-        if (length === 0) this.#dataUntil = offset + Math.max(unit, whole);
+      const found = runs.find(offset + length);
+      if (found instanceof Promise) await found;
+      const end = Math.min(left, length + runs.lengthFrom(offset + length));
+      if (!runs.isZero) {
+        const whole = end === left ? left : floorTo(end, unit);
+        if (length === 0) this.#dataUntil = offset + Math.max(Math.min(unit, left), whole);
         break;
       }
-      length += status.length;
+      length = end;
     }
     const zeroes = length >= left ? left : floorTo(length, unit);
     if (zeroes === 0) {
       const end = Math.min(this.#length, offset + unit);
       this.#dataUntil = Math.max(this.#dataUntil, end);
     }
+    this.#zeroesFrom = offset;
+    this.#zeroesUntil = offset + zeroes;
     return zeroes;
   }
 }

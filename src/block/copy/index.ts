@@ -15,3 +15,4 @@ export * from './lane-task.js';
 export * from './point-in-time.js';
 export * from './range-locks.js';
 export * from './rate-limit.js';
+export * from './view-runs.js';

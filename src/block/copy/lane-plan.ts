@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // From planned source parts and reserved target pieces to the steps of a lane task. Pure.
 
+import { must } from '../../base/index.js';
 import type { HostFile } from '../../host/index.js';
 import type { ReservedPiece } from '../extent.js';
 import type { SourcePart } from './chain.js';
@@ -14,6 +15,18 @@ export interface Span {
 /** A range of a node and the parts that it is made of. */
 export interface PlannedRange extends Span {
   readonly parts: readonly SourcePart[];
+  /** Where each part begins. */
+  readonly starts: Float64Array;
+}
+
+export function plannedRange({ offset, length }: Span, parts: readonly SourcePart[]): PlannedRange {
+  const starts = new Float64Array(parts.length);
+  let start = offset;
+  for (let index = 0; index < parts.length; index += 1) {
+    starts[index] = start;
+    start += must(parts[index], 'a part of the range').length;
+  }
+  return { offset, length, parts, starts };
 }
 
 /** The files of a batch, each named once by its place. */
@@ -29,15 +42,28 @@ export class FileTable {
 /** The parts of a sub-range, cut to it. */
 export function cutParts(range: PlannedRange, offset: number, length: number): SourcePart[] {
   const parts: SourcePart[] = [];
-  let position = range.offset;
-  for (const part of range.parts) {
-    const start = Math.max(position, offset);
-    const end = Math.min(position + part.length, offset + length);
-    if (start < end) parts.push(cutPart(part, start - position, end - start));
-    position += part.length;
-    if (position >= offset + length) break;
+  const end = offset + length;
+  for (let index = partAt(range, offset); index < range.parts.length; index += 1) {
+    const part = must(range.parts[index], 'a part of the range');
+    const position = must(range.starts[index], 'its start');
+    if (position >= end) break;
+    const from = Math.max(position, offset);
+    const to = Math.min(position + part.length, end);
+    if (from < to) parts.push(cutPart(part, from - position, to - from));
   }
   return parts;
+}
+
+/** The last part that begins at or before `offset`: a batch may be made of a thousand. */
+function partAt({ starts }: PlannedRange, offset: number): number {
+  let low = 0;
+  let high = starts.length - 1;
+  while (low < high) {
+    const middle = (low + high + 1) >>> 1;
+    if (must(starts[middle], 'start of a part') <= offset) low = middle;
+    else high = middle - 1;
+  }
+  return low;
 }
 
 function cutPart(part: SourcePart, skip: number, length: number): SourcePart {
@@ -99,9 +125,9 @@ export function laneParts(parts: readonly SourcePart[], table: FileTable): LaneP
   });
 }
 
-/** Fills one reserved piece from the range's parts. */
+/** Fills one reserved piece from the parts cut to it. */
 export function pieceStep(
-  range: PlannedRange,
+  parts: readonly SourcePart[],
   piece: ReservedPiece,
   context: {
     readonly table: FileTable;
@@ -109,7 +135,6 @@ export function pieceStep(
     readonly hostCopies?: boolean;
   },
 ): LaneStep {
-  const parts = cutParts(range, piece.offset, piece.length);
   return {
     parts: laneParts(parts, context.table),
     length: piece.length,

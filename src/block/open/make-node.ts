@@ -52,11 +52,13 @@ export function openContextOf(graph: BlockGraph, node: BlockNode): OpenContext {
       });
     },
     throttleGroup: graph.throttleGroup,
+    secret: graph.secret,
     findNode: (name) => graph.find(name),
     freezeChain: (base) => graph.freezeChain(node, base, node.name),
     emit: graph.onEvent,
     permissionsChanged: () => graph.refreshNode(node),
     warn: (text) => graph.onWarning(text),
+    tellFinding: (line) => graph.onFinding(line),
     reportCorruption: (report) => graph.onCorruption(node, report),
   };
 }

@@ -4,8 +4,9 @@
 // compared in lanes, and the first difference in guest order is named, by its 512-byte sector.
 
 import { assert, BlockError, COPY_LIMITS, Permission } from '../../base/index.js';
+import { StatusFlag } from '../../block/index.js';
 import type { Backend, BlockStatus, Node } from '../../block/index.js';
-import { createLanes, ViewComparer } from '../../block/copy/index.js';
+import { createLanes, ViewComparer, ViewRuns } from '../../block/copy/index.js';
 import type { CompareOutcome, LaneExecutor, Span } from '../../block/copy/index.js';
 import { writeJson } from '../../wire/index.js';
 import type { OptionSpec } from '../getopt.js';
@@ -173,18 +174,23 @@ class Comparison {
   async #compareRange(start: number, end: number): Promise<string | null> {
     const { a, b } = this.#parts;
     const queue = new CompareQueue(this.#parts);
+    const sides = [new ViewRuns(a.node, this.#strict), new ViewRuns(b.node, this.#strict)] as const;
+    const [left, right] = sides;
     try {
       for (let offset = start; offset < end; ) {
-        const known = await this.#statusAt(queue, offset, end);
-        if (typeof known === 'string') return known;
-        const [left, right] = known;
-        const length = Math.min(left.length, right.length);
-        if (this.#strict && !sameStatus(left, right)) {
+        const found = this.#find(sides, offset);
+        if (found !== undefined) {
+          // A difference that was found before wins over a failure.
+          const failure = await found;
+          if (failure !== null) return (await queue.finish()) ?? raise(failure);
+        }
+        const length = Math.min(end - offset, left.lengthFrom(offset), right.lengthFrom(offset));
+        if (this.#strict && !isSameStatus(left, right)) {
           const earlier = await queue.finish();
           return earlier ?? `Strict mode: Offset ${offset} block status mismatch!`;
         }
         assert(length > 0, `a status at ${offset} of ${a.name} and ${b.name} holds somewhere`);
-        queue.add(offset, length, left.zero && right.zero);
+        queue.add(offset, length, left.isZero && right.isZero);
         offset += length;
         const difference = queue.isFull ? await queue.next() : null;
         if (difference !== null) return difference;
@@ -195,34 +201,61 @@ class Comparison {
     }
   }
 
-  /** What both sides are at `offset`; a difference that was found before wins over a failure. */
-  async #statusAt(
-    queue: CompareQueue,
+  /** Both at the run of `offset`; wait for a promise, which gives the failure if there was one. */
+  #find(
+    [left, right]: readonly [ViewRuns, ViewRuns],
     offset: number,
-    end: number,
-  ): Promise<readonly [BlockStatus, BlockStatus] | string> {
-    try {
-      const left = await statusOf(this.#parts.a, offset, end - offset);
-      return [left, await statusOf(this.#parts.b, offset, left.length)];
-    } catch (error) {
-      const earlier = await queue.finish();
-      if (earlier !== null) return earlier;
-      throw error;
+  ): Promise<CliError | null> | undefined {
+    const { a, b } = this.#parts;
+    const first = findRun(left, a, offset);
+    if (first !== undefined) {
+      return first.then((failure) => failure ?? this.#find([left, right], offset) ?? null);
     }
+    return findRun(right, b, offset);
   }
+}
+
+function findRun(
+  runs: ViewRuns,
+  { name }: Side,
+  offset: number,
+): Promise<CliError | null> | undefined {
+  try {
+    const found = runs.find(offset);
+    if (found === undefined) return undefined;
+    return found.then(
+      () => null,
+      (error: unknown) => statusFailure(name, error),
+    );
+  } catch (error) {
+    return Promise.resolve(statusFailure(name, error));
+  }
+}
+
+function statusFailure(name: string, error: unknown): CliError {
+  if (!(error instanceof BlockError)) throw error;
+  const text = `Sector allocation test failed for ${name}: ${error.message}`;
+  return new CliError(text, STATUS.status);
+}
+
+function raise(failure: CliError): never {
+  throw failure;
 }
 
 /**
  * Ranges in guest order, compared in whole batches however short they are, several at once; their
- * answers are taken in the same order. Zeroes too short for a batch of their own go along.
+ * answers are taken in the same order. Zeroes too short to be left out go along.
  */
 class CompareQueue {
   readonly #parts: ComparisonParts;
   readonly #comparer: ViewComparer;
-  readonly #running: { readonly span: Span; readonly outcome: Promise<CompareOutcome> }[] = [];
-  #start = 0;
-  /** End of the last data of the range that waits; nothing waits at #start. */
-  #end = 0;
+  readonly #running: {
+    readonly spans: readonly Span[];
+    readonly outcomes: Promise<readonly CompareOutcome[]>;
+  }[] = [];
+  /** Ranges that wait; the last of them may grow. */
+  #waiting: { offset: number; length: number }[] = [];
+  #waitingBytes = 0;
 
   constructor(parts: ComparisonParts) {
     this.#parts = parts;
@@ -235,47 +268,64 @@ class CompareQueue {
 
   /** What follows on the range added last. */
   add(offset: number, length: number, zero: boolean): void {
-    const waiting = this.#end > this.#start;
-    if (zero) {
-      if (waiting && offset + length - this.#end >= COPY_LIMITS.batchMinBytes) this.#cut(this.#end);
-      return;
+    if (zero) return;
+    const last = this.#waiting.at(-1);
+    const gap = last === undefined ? Infinity : offset - last.offset - last.length;
+    if (last === undefined || gap >= COPY_LIMITS.batchMinBytes) {
+      this.#waiting.push({ offset, length });
+      this.#waitingBytes += length;
+    } else {
+      last.length += gap + length;
+      this.#waitingBytes += gap + length;
     }
-    if (!waiting) this.#start = offset;
-    this.#end = offset + length;
-    while (this.#end - this.#start >= COPY_LIMITS.batchBytes && !this.isFull) {
-      this.#cut(this.#start + COPY_LIMITS.batchBytes);
-    }
+    while (!this.isFull && this.#isDue) this.#begin();
   }
 
-  #cut(end: number): void {
-    const span = { offset: this.#start, length: end - this.#start };
-    const outcome = this.#comparer.compare(span.offset, span.length);
-    // It is taken in its turn, or not at all.
-    outcome.catch(() => undefined);
-    this.#running.push({ span, outcome });
-    this.#start = end;
+  get #isDue(): boolean {
+    const { batchBytes, batchRuns } = COPY_LIMITS;
+    return this.#waitingBytes >= batchBytes || this.#waiting.length > batchRuns;
   }
 
-  /** The message of the earliest range in flight, or null. */
+  /** Begins a batch of what waits. */
+  #begin(): void {
+    const spans: Span[] = [];
+    let left: number = COPY_LIMITS.batchBytes;
+    for (const span of this.#waiting) {
+      if (left === 0 || spans.length === COPY_LIMITS.batchRuns) break;
+      const length = Math.min(left, span.length);
+      spans.push({ offset: span.offset, length });
+      span.offset += length;
+      span.length -= length;
+      left -= length;
+    }
+    this.#waiting = this.#waiting.filter(({ length }) => length > 0);
+    this.#waitingBytes -= COPY_LIMITS.batchBytes - left;
+    const outcomes = this.#comparer.compare(spans);
+    // They are taken in their turn, or not at all.
+    outcomes.catch(() => undefined);
+    this.#running.push({ spans, outcomes });
+  }
+
+  /** The message of the earliest batch in flight, or null. */
   async next(): Promise<string | null> {
     const earliest = this.#running.shift();
     if (earliest === undefined) return null;
-    const { offset, length } = earliest.span;
-    let found = await earliest.outcome.catch((): CompareOutcome => 'unknown');
-    if (found === 'unknown') found = await readAndCompare(this.#parts, offset, length);
-    if (typeof found === 'number') {
-      return `Content mismatch at offset ${found - (found % SECTOR_BYTES)}!`;
+    const outcomes = await earliest.outcomes.catch(() => null);
+    for (const [index, { offset, length }] of earliest.spans.entries()) {
+      let found = outcomes?.[index] ?? 'unknown';
+      if (found === 'unknown') found = await readAndCompare(this.#parts, offset, length);
+      if (typeof found === 'number') {
+        return `Content mismatch at offset ${found - (found % SECTOR_BYTES)}!`;
+      }
+      this.#parts.progress.update(offset + length);
     }
-    this.#parts.progress.update(offset + length);
     return null;
   }
 
   /** The first difference in all that was added, or null. */
   async finish(): Promise<string | null> {
     for (;;) {
-      while (!this.isFull && this.#end > this.#start) {
-        this.#cut(Math.min(this.#end, this.#start + COPY_LIMITS.batchBytes));
-      }
+      while (!this.isFull && this.#waitingBytes > 0) this.#begin();
       if (this.#running.length === 0) return null;
       const difference = await this.next();
       if (difference !== null) return difference;
@@ -285,7 +335,7 @@ class CompareQueue {
   /** Gives up what is in flight and waits for it. */
   async stop(): Promise<void> {
     this.#comparer.cancel();
-    await Promise.allSettled(this.#running.map(({ outcome }) => outcome));
+    await Promise.allSettled(this.#running.map(({ outcomes }) => outcomes));
   }
 }
 
@@ -316,14 +366,10 @@ function zeroes(side: Side, length: number): Uint8Array {
 }
 
 /** In strict mode: what the reference's flags say of a range. */
-function sameStatus(a: BlockStatus, b: BlockStatus): boolean {
-  const hasOffset = (status: BlockStatus): boolean => status.hostOffset !== undefined;
-  return (
-    a.allocated === b.allocated &&
-    a.data === b.data &&
-    a.zero === b.zero &&
-    hasOffset(a) === hasOffset(b)
-  );
+function isSameStatus(a: ViewRuns, b: ViewRuns): boolean {
+  const { allocated, data, zero } = StatusFlag;
+  const differing = (a.flags ^ b.flags) & (allocated | data | zero);
+  return differing === 0 && a.isStored === b.isStored;
 }
 
 /** Of the whole chain; beyond the last layer a range is not allocated and zero. */
@@ -339,9 +385,7 @@ async function statusOf(side: Side, offset: number, length: number): Promise<Blo
       remaining = status.length;
     }
   } catch (error) {
-    if (!(error instanceof BlockError)) throw error;
-    const text = `Sector allocation test failed for ${side.name}: ${error.message}`;
-    throw new CliError(text, STATUS.status);
+    throw statusFailure(side.name, error);
   }
   return { length: remaining, allocated: false, data: false, zero: true, compressed: false };
 }

@@ -5,7 +5,7 @@
 import { BlockError } from '../../base/index.js';
 import { bitmapsOf, keepsBitmaps } from '../../block/index.js';
 import type { DirtyBitmap, MeasuredSize, MeasureSource, Node } from '../../block/index.js';
-import { backingOf, skipFilters } from '../../block/copy/index.js';
+import { backingOf, LayerRuns, skipFilters } from '../../block/copy/index.js';
 import { driverOptions } from '../../drivers/options-catalog.js';
 import { writeJson } from '../../wire/index.js';
 import type { OptionSpec } from '../getopt.js';
@@ -17,7 +17,6 @@ import { openImage, withSession } from './session.js';
 import { showSnapshot, snapshotChoice } from './snapshot/view.js';
 import type { SnapshotChoice } from './snapshot/view.js';
 import type { ImageName, Session } from './session.js';
-import { LayerRuns } from './status/index.js';
 import {
   FORCE_SHARE,
   FORMAT,

@@ -5,7 +5,7 @@
 // is still to be sent, then sockets and the pid file.
 
 import { blockdevOptions, objectOptions } from '../../api/index.js';
-import { BlockError } from '../../base/index.js';
+import { BlockError, escapeControls } from '../../base/index.js';
 import { createEngine } from '../../engine/index.js';
 import type { Engine } from '../../engine/index.js';
 import { openDefaultHost } from '../../host/index.js';
@@ -72,8 +72,10 @@ export class Daemon {
     const host = openDefaultHost({ warn: (line) => program.err(`${program.name}: ${line}\n`) });
     const onWarning = (text: string): void =>
       program.err(`${program.name}: warning: ${text}\n`);
+    const onFinding = (line: string): void => program.err(`${escapeControls(line)}\n`);
     const onCorruption = (text: string): void => program.err(`${text}\n`);
-    const engine = await createEngine({ host, onWarning, onCorruption });
+    const told = { onWarning, onFinding, onCorruption };
+    const engine = await createEngine({ host, ...told });
     return new Daemon({ program, host, engine, detached });
   }
 
@@ -130,9 +132,8 @@ export class Daemon {
     await this.#engine.addNode(options);
   }
 
-  #addObject(text: string): Promise<void> {
-    this.#engine.objects.add(readOption(objectOptions, text, 'qom-type'));
-    return Promise.resolve();
+  async #addObject(text: string): Promise<void> {
+    await this.#engine.objects.add(readOption(objectOptions, text, 'qom-type'));
   }
 
   #trace(value: string, words: string): Promise<void> {

@@ -83,3 +83,27 @@ it('a batch that failed is tried again whole, after all else', async () => {
   if (again !== null) await play(again);
   expect([told.at(-1), copied.length]).toEqual([LENGTH, 24]);
 });
+
+it('progress is told however many batches have failed', async () => {
+  const count = 150_000;
+  const told: number[] = [];
+  const walk = new DueWalk({
+    job: { progressTo: (bytes: number) => void told.push(bytes) } as unknown as Job,
+    length: count * UNIT,
+    unit: UNIT,
+    retries: true,
+    statusAt: (offset) => Promise.resolve({ due: true, length: count * UNIT - offset }),
+    copy: () => Promise.resolve(null),
+  });
+  const failure: CopyFailure = { side: 'target', error: new BlockError('io', 'failed') };
+  for (let batch = 0; batch < count; ) {
+    const work = await walk.next(UNIT);
+    if (work === null) break;
+    if ('until' in work) await work.until;
+    else {
+      batch += 1;
+      work.over(batch === count ? null : failure);
+    }
+  }
+  expect(told).toEqual([0]);
+});

@@ -15,7 +15,15 @@ import { RequestFlag, zeroRequest } from '../../request.js';
 import { leastHole, nodesOfView, planView } from '../chain.js';
 import { copyThroughGraph, turnFlag, zeroFlags } from '../graph-copy.js';
 import type { LaneExecutor } from '../lane-executor.js';
-import { allZero, cutParts, dataSpans, FileTable, gapsBetween, pieceStep } from '../lane-plan.js';
+import {
+  allZero,
+  cutParts,
+  dataSpans,
+  FileTable,
+  gapsBetween,
+  pieceStep,
+  plannedRange,
+} from '../lane-plan.js';
 import type { PlannedRange, Span } from '../lane-plan.js';
 import type { LaneResult, LaneStep } from '../lane-task.js';
 import { Packing } from './packing.js';
@@ -114,7 +122,7 @@ export class CopySession {
     for (const { offset, length } of spans) {
       const parts = await planView(spec.source.node, offset, length);
       if (parts === null) unplanned.push({ offset, length });
-      else ranges.push({ offset, length, parts });
+      else ranges.push(plannedRange({ offset, length }, parts));
     }
     const planned = await (spec.compress === true
       ? this.#packing.copy(ranges, earlier)
@@ -190,8 +198,8 @@ export class CopySession {
       if (ofGuest.size > 0) lost.push(span);
       const stepOf = reservation.pieces.map((piece) => {
         if (ofGuest.has(piece)) return LOST;
-        if (allZero(cutParts(range, piece.offset, piece.length))) return ZERO;
-        return steps.push(pieceStep(range, piece, context)) - 1;
+        const parts = cutParts(range, piece.offset, piece.length);
+        return allZero(parts) ? ZERO : steps.push(pieceStep(parts, piece, context)) - 1;
       });
       stepsOf.push(stepOf);
     }

@@ -3,20 +3,21 @@
 // of which only the top layer is copied; and, for several sources or a fully written target, a
 // plain walk in steps that reads and writes through the graph. Each has several steps in flight.
 
-import { BlockError, InFlight, toBlockError } from '../../../base/index.js';
+import { BlockError, COPY_LIMITS, InFlight, toBlockError } from '../../../base/index.js';
 import type { Clock } from '../../../base/index.js';
 import { RequestFlag } from '../../../block/index.js';
-import type { Backend, BlockStatus, Node } from '../../../block/index.js';
+import type { Backend, Node } from '../../../block/index.js';
 import {
   CopyEngine,
   copyImage,
   createLanes,
+  LayerRuns,
   leastHole,
   RateLimiter,
   skipFilters,
   viewStatus,
 } from '../../../block/copy/index.js';
-import type { CopyFailure, CopySession, CopySpec } from '../../../block/copy/index.js';
+import type { CopyFailure, CopySession, CopySpec, Span } from '../../../block/copy/index.js';
 import { isZero } from '../../../codec/index.js';
 import { SECTOR_BYTES } from '../sectors.js';
 import type { Session } from '../session.js';
@@ -107,31 +108,72 @@ async function copyTopLayer(
   const zeroedTo = request.fresh ? (request.target.node.backing?.length ?? 0) : request.length;
   const lowerEnd = top.backing?.length ?? 0;
   const running = new Running(request.inFlight ?? DEFAULT_IN_FLIGHT, request);
+  const batch = new Batch(session, running);
+  const runs = new LayerRuns(top);
   let copiedTo = 0;
   for (let offset = 0; offset < request.length && (await running.mayGoOn()); ) {
-    const asked = Math.min(
+    const found = runs.find(offset);
+    if (found instanceof Promise) await found;
+    const length = Math.min(
       request.length - offset,
       STEP_BYTES - (offset % STEP_BYTES),
       // From there on the source reads as zeroes, whatever the target's backing file holds.
       offset < lowerEnd ? lowerEnd - offset : Infinity,
+      runs.lengthFrom(offset),
     );
-    const found = top.blockStatus(offset, asked, true);
-    const status: BlockStatus = found instanceof Promise ? await found : found;
-    const end = offset + status.length;
-    if (isCopied(status, top, offset)) {
+    const end = offset + length;
+    const isZero = readsAsZero(runs, offset);
+    if (runs.isAllocated && !isZero) {
       const start = Math.max(copiedTo, offset - (offset % unit));
       copiedTo = Math.min(request.length, Math.ceil(end / unit) * unit);
-      if (copiedTo > start) running.add(session.copy(start, copiedTo - start), status.length);
-    } else if (readsAsZero(status, top, offset) && offset < zeroedTo) {
+      if (copiedTo > start) batch.add({ offset: start, length: copiedTo - start }, length);
+    } else if (isZero && offset < zeroedTo) {
       // Part of a cluster only after what is being copied into it, and before what will be.
-      const isWhole = offset % unit === 0 && status.length % unit === 0;
-      if (!isWhole) await running.end();
-      running.add(session.zero(offset, status.length), status.length);
+      const isWhole = offset % unit === 0 && length % unit === 0;
+      if (!isWhole) await batch.end();
+      running.add(session.zero(offset, length), length);
       if (!isWhole) await running.end();
     }
     offset = end;
   }
-  return running.end();
+  return batch.end();
+}
+
+/** Ranges that are copied as one batch, since what costs is its turns and calls. */
+class Batch {
+  readonly #session: CopySession;
+  readonly #running: Running;
+  #spans: Span[] = [];
+  #bytes = 0;
+  #progress = 0;
+
+  constructor(session: CopySession, running: Running) {
+    this.#session = session;
+    this.#running = running;
+  }
+
+  /** `progress`: bytes that are settled with it. */
+  add(span: Span, progress: number): void {
+    this.#spans.push(span);
+    this.#bytes += span.length;
+    this.#progress += progress;
+    const { batchRuns } = COPY_LIMITS;
+    if (this.#spans.length >= batchRuns || this.#bytes >= STEP_BYTES) this.#begin();
+  }
+
+  #begin(): void {
+    if (this.#spans.length === 0) return;
+    this.#running.add(this.#session.copyAll(this.#spans), this.#progress);
+    this.#spans = [];
+    this.#bytes = 0;
+    this.#progress = 0;
+  }
+
+  /** All that was begun is over. */
+  end(): Promise<CopyFailure | null> {
+    this.#begin();
+    return this.#running.end();
+  }
 }
 
 /** What is in flight, and the first of its failures. */
@@ -168,13 +210,9 @@ class Running {
   }
 }
 
-function isCopied(status: BlockStatus, top: Node, offset: number): boolean {
-  return status.allocated && !readsAsZero(status, top, offset);
-}
-
-function readsAsZero(status: BlockStatus, top: Node, offset: number): boolean {
-  if (status.allocated) return status.zero;
-  return top.backing === null || offset >= top.backing.length;
+function readsAsZero({ node, isAllocated, isData }: LayerRuns, offset: number): boolean {
+  if (isAllocated) return !isData;
+  return node.backing === null || offset >= node.backing.length;
 }
 
 /**

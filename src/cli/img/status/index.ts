@@ -1,3 +1,2 @@
 // SPDX-License-Identifier: Apache-2.0
 export { ByteLines, lineText } from './byte-lines.js';
-export { LayerRuns } from './layer-runs.js';

@@ -67,6 +67,8 @@ export interface Qcow2Header {
   readonly bitmaps: BitmapsPlace | null;
   /** Says which top-level table the file ends before; null when all are there. */
   readonly truncated: string | null;
+  /** That is the refcount table and no other. */
+  readonly lacksRefcounts: boolean;
 }
 
 /** The bitmap directory. */
@@ -121,7 +123,7 @@ export function decodeHeader(head: Uint8Array, fileLength: number): Qcow2Header 
   checkBackingPlace(fields, geometry.clusterSize, head.length);
   const { extensions, end } = decodeExtensions(head, fields, geometry.clusterSize);
   checkFeatures(fields, extensions);
-  const truncated = checkTables(fields, geometry, fileLength);
+  const { truncated, lacksRefcounts } = checkTables(fields, geometry, fileLength);
   const format = extensions.find(({ type }) => type === ExtensionType.backingFormat);
   const dataFile = extensions.find(({ type }) => type === ExtensionType.dataFile);
   const { backingFileOffset: from, backingFileSize: size } = fields;
@@ -136,6 +138,7 @@ export function decodeHeader(head: Uint8Array, fileLength: number): Qcow2Header 
     dataFileRaw: hasBit(fields.autoclearFeatures, Autoclear.rawExternalData),
     bitmaps: bitmapsPlace(extensions, fields, geometry.clusterSize),
     truncated,
+    lacksRefcounts,
   };
 }
 
@@ -275,7 +278,7 @@ function checkTables(
   fields: HeaderFields,
   geometry: Geometry,
   fileLength: number,
-): string | null {
+): Pick<Qcow2Header, 'truncated' | 'lacksRefcounts'> {
   const { clusterSize } = geometry;
   const tableBytes = fields.refcountTableClusters * clusterSize;
   if (tableBytes > IMAGE_LIMITS.qcow2RefcountTableBytes) {
@@ -286,7 +289,7 @@ function checkTables(
   const table = { name: 'Reference count table', field: 'refcount_table_offset' };
   const offset = fields.refcountTableOffset;
   const place = { ...table, offset, bytes: tableBytes, alignment: clusterSize };
-  let truncated = checkPlace(place, fileLength);
+  const noRefcounts = checkPlace(place, fileLength);
 
   const entries = l1EntriesFor(fields.size, geometry);
   if (entries * 8 > IMAGE_LIMITS.qcow2L1Bytes) {
@@ -297,14 +300,13 @@ function checkTables(
   }
   const l1 = { name: 'Active L1 table', field: 'l1_table_offset', offset: fields.l1TableOffset };
   const l1Bytes = fields.l1Size * 8;
-  const l1Reason = checkPlace({ ...l1, bytes: l1Bytes, alignment: clusterSize }, fileLength);
-  truncated ??= l1Reason;
+  const noL1 = checkPlace({ ...l1, bytes: l1Bytes, alignment: clusterSize }, fileLength);
   const snapshots = { name: 'Snapshot table', field: 'snapshots_offset', alignment: clusterSize };
   // Each entry has at least its 40 fixed bytes.
   const bytes = fields.nbSnapshots * 40;
   const reason = checkPlace({ ...snapshots, offset: fields.snapshotsOffset, bytes }, fileLength);
   if (reason !== null) throw corrupt(reason);
-  return truncated;
+  return { truncated: noRefcounts ?? noL1, lacksRefcounts: noRefcounts !== null && noL1 === null };
 }
 
 /** Where the autoclear bit is unset, somebody wrote who did not keep the bitmaps. */

@@ -379,8 +379,8 @@ export class Qcow2Node implements DriverNode {
 
   async #flushOut(): Promise<void> {
     await this.image.marked;
-    // Without a way back nothing can be written; whoever flushed was told.
-    await this.image.doubt.regain().catch(() => undefined);
+    // Without a way back nothing can be written, and what is in memory is lost.
+    await this.image.doubt.regain();
     if (this.image.readOnly || this.image.corrupt) return;
     await this.#store.flusher.flushAll();
   }
@@ -390,9 +390,10 @@ export class Qcow2Node implements DriverNode {
   }
 
   /** Refcounts that a crash left behind are made anew. Kind `corrupt-image` where they cannot. */
-  async repairDirty(): Promise<void> {
+  async repairDirty(tell: (line: string) => void): Promise<void> {
     if (this.image.structures.info().dirty !== true) return;
-    const { checkErrors, failure } = await this.image.structures.check('all');
+    const { checkErrors, failure, messages } = await this.image.structures.check('all');
+    for (const line of messages) tell(line);
     await this.#store.reload();
     this.#forget();
     if (checkErrors === 0 && failure === undefined) return;

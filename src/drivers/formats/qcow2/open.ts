@@ -59,7 +59,7 @@ async function reopenQcow2(
     if (!stays || context.readOnly !== current.image.readOnly) {
       return await openImage(context, options, { path, current });
     }
-    checkCacheOptions(options, current.image.clusterSize);
+    checkCacheOptions(options, current.image);
     requireLazyRefcounts(current.image.version, options);
     const { headerIsLazy, lazyRefcounts } = current.image;
     if ((options['lazy-refcounts'] ?? headerIsLazy) !== lazyRefcounts) {
@@ -93,18 +93,19 @@ async function openImage(
     const bitmaps = await readBitmaps(file.node, header);
     return new InspectedQcow2(file, header, { snapshots, bitmaps });
   }
-  requireTables(header);
+  const repairs = context.repairs === true;
+  if (!repairs || !header.lacksRefcounts) requireTables(header);
   requireSupported(header, { path });
-  checkCacheOptions(options, header.geometry.clusterSize);
+  checkCacheOptions(options, { geometry: header.geometry, size: header.fields.size });
   requireLazyRefcounts(header.fields.version, options);
   const dataFile = await dataFileOf(context, header);
   if (current === null) warnOfBitmaps(context, header);
-  const structures = new Qcow2Structures(file, header);
+  const structures = new Qcow2Structures(file, header, { repairs });
   if (!context.readOnly) {
-    if (context.repairs !== true) requireWritable(header, { path });
+    if (!repairs) requireWritable(header, { path });
     else await structures.clearAutoclear();
   }
-  const tables = await readTopTables(file.node, header);
+  const tables = await readTopTables(file.node, header, repairs);
   await loadCodec(codecOf(header));
   const imageOptions: ImageOptions = {
     ...tables,
@@ -128,13 +129,13 @@ async function openImage(
       },
       change: (place) => structures.changeBitmaps(place),
     },
-    attach: context.repairs !== true,
+    attach: !repairs,
   });
-  if (context.readOnly || context.repairs === true) return node;
+  if (context.readOnly || repairs) return node;
   node.makeDue(async () => {
     await structures.clearAutoclear();
     if (hasStaleBitmaps(header)) await structures.dropStaleBitmaps();
-    await node.repairDirty();
+    await node.repairDirty((line) => context.tellFinding?.(line));
   });
   // All are writes, which are not due before the whole reopen is.
   if (current === null) await node.becameWritable();

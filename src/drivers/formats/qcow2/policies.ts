@@ -35,6 +35,7 @@ export function policiesOf(options: Qcow2Options, image: Image): Policies {
   const interval = options['cache-clean-interval'] ?? QCOW2_LIMITS.cleanIntervalSeconds;
   return {
     ...cacheSizes(options, image),
+    l2PieceBytes: options['l2-cache-entry-size'] ?? DEFAULT_POLICIES.l2PieceBytes,
     guarded: guardedBy(options['overlap-check']),
     passDiscardRequest: options['pass-discard-request'] ?? DEFAULT_POLICIES.passDiscardRequest,
     passDiscardSnapshot: options['pass-discard-snapshot'] ?? DEFAULT_POLICIES.passDiscardSnapshot,

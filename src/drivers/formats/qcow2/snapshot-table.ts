@@ -58,11 +58,27 @@ export interface SnapshotTable {
 
 export const NO_SNAPSHOTS: SnapshotTable = { snapshots: [], length: 0 };
 
+export interface SnapshotReading {
+  /** Extra data beyond the limit is skipped, where a repair is to drop it. */
+  readonly isLenient: boolean;
+}
+
+interface SnapshotVisiting extends SnapshotReading {
+  readonly visit: (snapshot: Snapshot) => void;
+}
+
+const STRICT: SnapshotReading = { isLenient: false };
+
 /** All entries in their order. Throws kind `corrupt-image` for an entry that cannot be. */
-export async function readSnapshotTable(file: Node, header: Qcow2Header): Promise<SnapshotTable> {
+export async function readSnapshotTable(
+  file: Node,
+  header: Qcow2Header,
+  { isLenient }: SnapshotReading = STRICT,
+): Promise<SnapshotTable> {
   const snapshots: Snapshot[] = [];
+  const visit = (snapshot: Snapshot): void => void snapshots.push(snapshot);
   const input = new Ahead(file, header.fields.snapshotsOffset, false);
-  const length = await visitEntries(input, header, (snapshot) => void snapshots.push(snapshot));
+  const length = await visitEntries(input, header, { isLenient, visit });
   return { snapshots, length };
 }
 
@@ -73,36 +89,46 @@ export async function readSnapshotTable(file: Node, header: Qcow2Header): Promis
 export function forEachSnapshot(
   file: Node,
   header: Qcow2Header,
-  visit: (snapshot: Snapshot) => void,
+  visiting: SnapshotVisiting,
 ): Promise<number> {
-  return visitEntries(new Ahead(file, header.fields.snapshotsOffset, true), header, visit);
+  return visitEntries(new Ahead(file, header.fields.snapshotsOffset, true), header, visiting);
 }
 
 async function visitEntries(
   input: Ahead,
   header: Qcow2Header,
-  visit: (snapshot: Snapshot) => void,
+  { visit, isLenient }: SnapshotVisiting,
 ): Promise<number> {
   const { nbSnapshots, snapshotsOffset, version } = header.fields;
   for (let index = 0; index < nbSnapshots; index += 1) {
     const start = input.position;
     const extent = { version, length: SNAPSHOT_ENTRY.size };
     const entry = decodeStruct(SNAPSHOT_ENTRY, await input.take(extent.length), extent);
-    if (entry.extraDataSize > IMAGE_LIMITS.qcow2SnapshotExtraBytes) {
+    const most = IMAGE_LIMITS.qcow2SnapshotExtraBytes;
+    if (entry.extraDataSize > most && !isLenient) {
       throw new BlockError(
         'corrupt-image',
         `Too much extra metadata in snapshot table entry ${index} ` +
           `(extra_data_size ${entry.extraDataSize})`,
       );
     }
-    const nameAt = entry.extraDataSize + entry.idSize;
-    const rest = await input.take(nameAt + entry.nameSize);
-    const extra = rest.subarray(0, entry.extraDataSize);
-    const id = rest.subarray(entry.extraDataSize, nameAt);
-    const name = rest.subarray(nameAt);
+    let extra: Uint8Array;
+    let names: Uint8Array;
+    const namesSize = entry.idSize + entry.nameSize;
+    if (entry.extraDataSize <= most) {
+      const rest = await input.take(entry.extraDataSize + namesSize);
+      extra = rest.subarray(0, entry.extraDataSize);
+      names = rest.subarray(entry.extraDataSize);
+    } else {
+      extra = (await input.take(most)).slice();
+      input.skip(entry.extraDataSize - most);
+      names = await input.take(namesSize);
+    }
+    const id = names.subarray(0, entry.idSize);
+    const name = names.subarray(entry.idSize);
     const spare = (8 - ((input.position - start) % 8)) % 8;
     // The last entry may end the file without its padding.
-    if (index + 1 < nbSnapshots) await input.take(spare);
+    if (index + 1 < nbSnapshots) input.skip(spare);
     visit({
       l1Offset: entry.l1TableOffset,
       l1Entries: entry.l1Size,
@@ -112,6 +138,7 @@ async function visitEntries(
       dateNanoseconds: entry.dateNanoseconds,
       vmClock: entry.vmClock,
       ...extraFacts(extra, entry.vmStateSize),
+      extraBytes: entry.extraDataSize,
     });
   }
   return input.position - snapshotsOffset;
@@ -120,13 +147,12 @@ async function visitEntries(
 function extraFacts(
   extra: Uint8Array,
   shortStateSize: number,
-): Pick<Snapshot, 'vmStateSize' | 'diskSize' | 'icount' | 'extraBytes' | 'unknownExtra'> {
+): Pick<Snapshot, 'vmStateSize' | 'diskSize' | 'icount' | 'unknownExtra'> {
   const known = decodeStruct(SNAPSHOT_EXTRA, extra, { version: 3, length: extra.length });
   return {
     vmStateSize: extra.length >= 8 ? known.vmStateSize : shortStateSize,
     diskSize: extra.length >= 16 ? known.diskSize : null,
     icount: extra.length >= 24 ? known.icount : NO_ICOUNT,
-    extraBytes: extra.length,
     unknownExtra:
       extra.length > SNAPSHOT_EXTRA.size ? extra.subarray(SNAPSHOT_EXTRA.size) : NO_BYTES,
   };
@@ -271,6 +297,15 @@ class Ahead {
     const bytes = this.#bytes.subarray(this.position - this.#from, end - this.#from);
     this.position = end;
     return bytes;
+  }
+
+  /** What is not read; the next bytes may be behind the end of the file. */
+  skip(length: number): void {
+    this.position += length;
+    if (this.position > this.#from + this.#bytes.length) {
+      this.#from = this.position;
+      this.#bytes = NO_BYTES;
+    }
   }
 
   async #fill(length: number): Promise<void> {

@@ -53,13 +53,16 @@ import { readSnapshotTable } from './snapshot-table.js';
 
 export class Qcow2Structures implements Structures {
   readonly #file: Pick<Child, 'node'>;
+  onUnsure: (wayBack: () => Promise<void>) => void = () => undefined;
+  readonly #repairs: boolean;
   #header: Qcow2Header;
   /** Writes of cluster 0. */
   readonly #turns = new Turns();
 
-  constructor(file: Pick<Child, 'node'>, header: Qcow2Header) {
+  constructor(file: Pick<Child, 'node'>, header: Qcow2Header, { repairs = false } = {}) {
     this.#file = file;
     this.#header = header;
+    this.#repairs = repairs;
   }
 
   get header(): Qcow2Header {
@@ -152,27 +155,28 @@ export class Qcow2Structures implements Structures {
       }
       await this.#file.node.flush();
       const sector = buildFirstSector(cluster0, change);
-      const before = this.#header;
-      await this.#file.node.write(writeRequest(0, sector));
-      this.#header = change.header;
       try {
-        await this.#file.node.flush();
+        await this.#writeSector(sector);
+        this.#header = change.header;
       } catch (error) {
-        this.#header = before;
-        await this.#putBack(cluster0.subarray(0, SECTOR_SIZE));
+        await this.#putBack(cluster0.slice(0, SECTOR_SIZE));
         throw error;
       }
     });
   }
 
-  /** The first sector as it was: as long as the file takes writes, it is what memory says. */
+  async #writeSector(sector: Uint8Array): Promise<void> {
+    await this.#file.node.write(writeRequest(0, sector));
+    await this.#file.node.flush();
+  }
+
+  /** The first sector as it was; where that fails as well, it is due before anything else. */
   async #putBack(sector: Uint8Array): Promise<void> {
-    const { node } = this.#file;
     try {
-      await node.write(writeRequest(0, sector));
-      await node.flush();
+      await this.#writeSector(sector);
     } catch (error) {
       if (!(error instanceof BlockError)) throw error;
+      this.onUnsure(() => this.#turns.run(() => this.#writeSector(sector)));
     }
   }
 
@@ -190,8 +194,9 @@ export class Qcow2Structures implements Structures {
   }
 
   async reload(): Promise<TopTables> {
-    this.#header = await readHeader(this.#file.node);
-    return readTopTables(this.#file.node, this.#header);
+    this.#header = await inspectHeader(this.#file.node);
+    if (!this.#repairs) requireTables(this.#header);
+    return readTopTables(this.#file.node, this.#header, this.#repairs);
   }
 }
 
@@ -260,15 +265,21 @@ export async function inspectHeader(file: Node): Promise<Qcow2Header> {
   return decodeHeader(head, length);
 }
 
-/** The L1, refcount and snapshot tables of a checked header. */
-export async function readTopTables(file: Node, header: Qcow2Header): Promise<TopTables> {
+/** The L1, refcount and snapshot tables of a checked header; to repair: what is there of them. */
+export async function readTopTables(
+  file: Node,
+  header: Qcow2Header,
+  repairs = false,
+): Promise<TopTables> {
   const { fields, geometry } = header;
   const l1 = new Uint8Array(fields.l1Size * 8);
   const refcountTable = new Uint8Array(fields.refcountTableClusters * geometry.clusterSize);
   if (l1.length > 0) await file.read(readRequest(fields.l1TableOffset, l1));
   await file.driverNode.debugEvent?.('reftable_load', true);
-  await file.read(readRequest(fields.refcountTableOffset, refcountTable));
-  const snapshots = await readSnapshotTable(file, header);
+  const there = Math.max(0, file.length - fields.refcountTableOffset);
+  const found = repairs ? refcountTable.subarray(0, there) : refcountTable;
+  if (found.length > 0) await file.read(readRequest(fields.refcountTableOffset, found));
+  const snapshots = await readSnapshotTable(file, header, { isLenient: repairs });
   return {
     l1Offset: fields.l1TableOffset,
     l1,

@@ -20,9 +20,11 @@ import type {
   Lease,
   NodeLimits,
   Request,
+  StatusRuns,
   TargetReservation,
   TruncateOptions,
 } from '../../../block/index.js';
+import { fillStatusRuns } from '../../../block/index.js';
 
 const SECTOR_BYTES = 512;
 
@@ -116,6 +118,15 @@ export class RawNode implements DriverNode {
     const inside = this.#inside(offset, length);
     if (inside === 0) return zeroStatus(length);
     return this.#file.node.blockStatus(offset + this.#offset, inside, exact);
+  }
+
+  statusRuns(offset: number, length: number, runs: StatusRuns): Eventually<void> {
+    const inside = this.#inside(offset, length);
+    if (inside === 0) {
+      runs.clear();
+      return runs.addStatus(zeroStatus(length));
+    }
+    return fillStatusRuns(this.#file.node, { offset: offset + this.#offset, length: inside }, runs);
   }
 
   truncate(size: number, options: TruncateOptions): Eventually<void> {

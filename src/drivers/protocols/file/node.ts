@@ -25,10 +25,11 @@ import type {
   OpenContext,
   PieceOutcome,
   Request,
+  StatusRuns,
   TargetReservation,
   TruncateOptions,
 } from '../../../block/index.js';
-import { RequestFlag } from '../../../block/index.js';
+import { RequestFlag, StatusFlag } from '../../../block/index.js';
 import type { HostExtent, HostFile, OpenFileOptions } from '../../../host/index.js';
 import { FileAccess } from './access.js';
 import { KnownExtents } from './known-extents.js';
@@ -175,6 +176,17 @@ export class FileNode implements DriverNode {
     };
   }
 
+  statusRuns(offset: number, length: number, runs: StatusRuns): void {
+    const { allocated, data, zero } = StatusFlag;
+    const end = offset + length;
+    runs.file = this.#node;
+    for (let at = offset; at < end && !runs.isFull; ) {
+      const span = this.dataSpan(at, end - at);
+      runs.add(Math.abs(span), allocated | (span < 0 ? zero : data), at);
+      at += Math.abs(span);
+    }
+  }
+
   dataSpan(offset: number, length: number): number {
     if (this.#known !== null) {
       const span = this.#known.at(offset);
@@ -216,13 +228,13 @@ export class FileNode implements DriverNode {
     const extents: Extent[] = [];
     const end = offset + length;
     for (let at = offset; at < end; ) {
-      const extent = this.#extent(at, end - at);
+      const span = this.dataSpan(at, end - at);
       extents.push(
-        extent.kind === 'hole'
-          ? { kind: 'zero', length: extent.length }
-          : { kind: 'data', length: extent.length, file: this.hostFile, hostOffset: at },
+        span < 0
+          ? { kind: 'zero', length: -span }
+          : { kind: 'data', length: span, file: this.hostFile, hostOffset: at },
       );
-      at += extent.length;
+      at += Math.abs(span);
     }
     return extents;
   }

@@ -5,11 +5,12 @@
 // point to; (2) count the refcount table and its blocks; (3) compare with the refcounts on disk;
 // (4) compare copied flags with those refcounts.
 //
-// Only a repair writes: refcounts are mended where they stand or, when one is missing, all made
-// anew (rebuild.ts); with that on disk, copied flags follow; last the header loses its marks. What
-// the image reads as is never changed.
+// Only a repair writes: entries that cannot be what they are (mendings.ts), then refcounts where
+// they stand or, when one is missing, all made anew (rebuild.ts); with that on disk, the snapshot
+// table and copied flags follow; last the header loses its marks. What could be read reads as
+// before.
 
-import { hasAny, orBits } from '../../../../base/index.js';
+import { BlockError, hasAny, orBits } from '../../../../base/index.js';
 import type { CheckResult, Child } from '../../../../block/index.js';
 import { virtualSizeOf } from '../header.js';
 import type { Qcow2Header } from '../header.js';
@@ -20,10 +21,12 @@ import { CopiedFlags } from './copied-flags.js';
 import { Findings } from './findings.js';
 import { L2Tables } from './l2-tables.js';
 import { MappingSweep } from './mappings.js';
+import { Mendings } from './mendings.js';
 import { rebuildRefcounts } from './rebuild.js';
 import { RefcountComparison } from './refcount-comparison.js';
 import { readWithin, RefcountsOnDisk } from './refcounts-on-disk.js';
 import { Regions } from './regions.js';
+import { renewSnapshotTable } from './snapshot-table.js';
 import { countSnapshots } from './snapshots.js';
 
 export interface RepairRequest {
@@ -44,8 +47,8 @@ export async function checkImage(
   const table = new Uint8Array(fields.refcountTableClusters * geometry.clusterSize);
   await readWithin(file, fields.refcountTableOffset, table);
   const tables = new L2Tables(file, header, new DataView(l1.buffer));
-  const check = new Check({ file, header, tables }, table);
-  return check.run(repair === 'none' ? null : repair);
+  const check = new Check({ file, header, tables }, table, repair === 'none' ? null : repair);
+  return check.run();
 }
 
 interface Subject {
@@ -55,51 +58,98 @@ interface Subject {
   readonly tables: L2Tables;
 }
 
+/** What was found before refcounts were looked at. */
+interface Before {
+  readonly corruptions: number;
+  readonly leaks: number;
+}
+
 class Check {
   readonly #subject: Subject;
   readonly #findings = new Findings();
   readonly #regions: Regions;
   readonly #mappings: MappingSweep;
   readonly #comparison: RefcountComparison;
+  readonly #repair: RepairRequest | null;
+  /** Where all is mended that can be. */
+  readonly #mendings: Mendings | null;
   #onDisk: RefcountsOnDisk;
+  /** Entries of the snapshot table that a new one is to mend. */
+  #shortSnapshots = 0;
+  /** Found wrong with the refcount table: only a rebuild settles it. */
+  #structureCorruptions = 0;
 
-  constructor(subject: Subject, refcountTable: Uint8Array) {
+  constructor(subject: Subject, refcountTable: Uint8Array, repair: RepairRequest | null) {
     this.#subject = subject;
+    this.#repair = repair;
+    this.#mendings = repair?.mode === 'all' ? new Mendings() : null;
     const { file, header } = subject;
     const { geometry } = header;
     const fileLength = file.node.length;
     const findings = this.#findings;
     this.#onDisk = new RefcountsOnDisk(file, header, refcountTable);
     this.#regions = new Regions({ findings, geometry, fileLength });
-    this.#mappings = new MappingSweep({ header, findings, regions: this.#regions, fileLength });
+    const [regions, mendings] = [this.#regions, this.#mendings];
+    const isRepair = repair !== null;
+    const context = { header, findings, regions, fileLength, mendings, isRepair };
+    this.#mappings = new MappingSweep(context);
     this.#comparison = new RefcountComparison({
       header,
       findings,
       regions: this.#regions,
       onDisk: this.#onDisk,
-      clusterCount: Math.ceil(fileLength / geometry.clusterSize),
+      fileClusters: Math.ceil(fileLength / geometry.clusterSize),
     });
   }
 
-  async run(repair: RepairRequest | null): Promise<CheckResult> {
+  async run(): Promise<CheckResult> {
     const { header, file, tables } = this.#subject;
-    const findings = this.#findings;
-    this.#regions.count(0, header.geometry.clusterSize);
+    const [findings, regions, mendings] = [this.#findings, this.#regions, this.#mendings];
+    const isRepair = this.#repair !== null;
+    const context = { file, header, findings, regions, mendings, isRepair };
+    regions.count(0, header.geometry.clusterSize);
     await this.#mappings.count(header.fields.l1TableOffset, tables);
-    await countSnapshots({ file, header, findings, regions: this.#regions });
-    await countBitmaps({ file, header, findings, regions: this.#regions });
+    const { mended } = await countSnapshots(context);
+    this.#shortSnapshots = mended;
+    await countBitmaps({ file, header, findings, regions });
     const before = { corruptions: findings.corruptions, leaks: findings.leaks };
-    this.#comparison.countStructures();
+    this.#comparison.countStructures(mendings !== null);
+    this.#structureCorruptions = findings.corruptions - before.corruptions;
+    if (await this.#writeMendings()) await this.#settleRefcounts(before);
+    return this.#result();
+  }
+
+  /** False where the repair ends. */
+  async #writeMendings(): Promise<boolean> {
+    const mendings = this.#mendings;
+    if (mendings === null || mendings.isEmpty) return true;
+    const { header, file } = this.#subject;
+    if (await mendings.apply(file, header, this.#regions)) return true;
+    this.#findings.say(() => 'ERROR: Overlap check failed');
+    this.#findings.failure = 'Input/output error';
+    return false;
+  }
+
+  async #settleRefcounts(before: Before): Promise<void> {
+    const { header, file, tables } = this.#subject;
+    const [findings, repair] = [this.#findings, this.#repair];
     await this.#comparison.compare(null);
     if (repair !== null) await this.#mendRefcounts(repair, before);
+    if (this.#shortSnapshots > 0 && repair !== null) await this.#renewSnapshots(repair);
     // Without usable refcounts nothing can be said about the flags.
     if (findings.checkErrors === 0 && findings.failure === null && !this.#flagsAreRight()) {
-      const isRepaired = repair !== null;
-      const flags = new CopiedFlags({ file, header, findings, onDisk: this.#onDisk, isRepaired });
+      const [regions, onDisk] = [this.#regions, this.#onDisk];
+      const isRepaired = this.#repairsFlags();
+      const flags = new CopiedFlags({ file, header, findings, onDisk, regions, isRepaired });
       await flags.compare(header.fields.l1TableOffset, tables);
     }
     if (repair !== null) await this.#clearMarks(repair);
-    return this.#result();
+  }
+
+  /** Where only leaks are mended, flags are as far as nothing else is wrong. */
+  #repairsFlags(): boolean {
+    const { corruptions, leaks } = this.#findings;
+    return this.#repair?.mode === 'all' || (this.#repair !== null && corruptions + leaks === 0);
   }
 
   /** Every flag is set and every refcount is one: the usual image, which needs no second sweep. */
@@ -125,14 +175,12 @@ class Check {
   }
 
   /** What a repair settles is taken back from the findings: those of `before` stay. */
-  async #mendRefcounts(
-    repair: RepairRequest,
-    before: { readonly corruptions: number; readonly leaks: number },
-  ): Promise<void> {
+  async #mendRefcounts(repair: RepairRequest, before: Before): Promise<void> {
     const findings = this.#findings;
     if (!this.#comparison.needsRebuild) {
-      if (findings.corruptions === before.corruptions && findings.leaks === before.leaks) return;
-      findings.corruptions = before.corruptions;
+      const stays = before.corruptions + this.#structureCorruptions;
+      if (findings.corruptions === stays && findings.leaks === before.leaks) return;
+      findings.corruptions = stays;
       findings.leaks = before.leaks;
       await this.#comparison.compare(repair.mode);
       await this.#subject.file.node.flush();
@@ -155,7 +203,11 @@ class Check {
     const findings = this.#findings;
     findings.say(() => 'Rebuilding refcount structure');
     const { file, header } = this.#subject;
-    const { references, beyond, refcountStructures: structures } = this.#regions;
+    const { references, beyond, refcountStructures: structures, overflows } = this.#regions;
+    if (overflows) {
+      const text = 'Some clusters have more references than refcounts can say';
+      throw new BlockError('corrupt-image', text);
+    }
     const patch = async (fields: HeaderPatch): Promise<void> => {
       await repair.patch(fields);
       await file.node.flush();
@@ -164,9 +216,26 @@ class Check {
     const { table } = await rebuildRefcounts(request);
     this.#onDisk = new RefcountsOnDisk(file, header, table);
     for (const cluster of [...structures.keys()].toSorted((a, b) => a - b)) {
-      const count = structures.get(cluster) ?? 0;
-      findings.say(() => `Repairing cluster ${cluster} refcount=${count} reference=0`);
+      const count = references.get(cluster);
+      const left = Math.max(0, count - (structures.get(cluster) ?? 0));
+      findings.say(() => `Repairing cluster ${cluster} refcount=${count} reference=${left}`);
     }
+  }
+
+  /** Without room for another table its entries stay what they are. */
+  async #renewSnapshots(repair: RepairRequest): Promise<void> {
+    const { file, header } = this.#subject;
+    const [findings, regions, onDisk] = [this.#findings, this.#regions, this.#onDisk];
+    const patch = async (fields: HeaderPatch): Promise<void> => {
+      await repair.patch(fields);
+      await file.node.flush();
+    };
+    const isSound = findings.failure === null && findings.checkErrors === 0;
+    const renewal = { file, header, regions, onDisk, patch };
+    if (isSound && (await renewSnapshotTable(renewal))) return;
+    findings.corruptionsFixed -= this.#shortSnapshots;
+    findings.corruptions += this.#shortSnapshots;
+    findings.say(() => 'ERROR failed to update snapshot table');
   }
 
   /** Nothing is wrong any more: the header need not say so. */

@@ -2,7 +2,8 @@
 // Compares the copied flags of the active L1 table and its L2 tables with the refcounts on disk.
 //
 // A flag says that the refcount of what an entry names is exactly one. A wrong one is turned where
-// it stands when the check repairs; nothing else of an entry changes.
+// it stands when the check repairs; nothing else of an entry changes. A table that lies on another
+// structure is not written, and the repair ends where that is the L1 table.
 
 import { hexBits, settle } from '../../../../base/index.js';
 import type { Eventually } from '../../../../base/index.js';
@@ -20,12 +21,14 @@ import type { Findings } from './findings.js';
 import type { L2Tables } from './l2-tables.js';
 import { refcountAt } from './refcounts-on-disk.js';
 import type { RefcountsOnDisk } from './refcounts-on-disk.js';
+import type { Regions } from './regions.js';
 
 export interface FlagsContext {
   readonly file: Pick<Child, 'node'>;
   readonly header: Qcow2Header;
   readonly findings: Findings;
   readonly onDisk: RefcountsOnDisk;
+  readonly regions: Regions;
   readonly isRepaired: boolean;
 }
 
@@ -34,20 +37,29 @@ export class CopiedFlags {
   /** The refcount block used last. */
   #blockIndex = -1;
   #block: Uint8Array | null = null;
+  /** The table that is compared may be written. */
+  #isWritable = false;
 
   constructor(context: FlagsContext) {
     this.#context = context;
   }
 
   async compare(l1Offset: number, tables: L2Tables): Promise<void> {
-    const { file } = this.#context;
+    const { file, findings, regions } = this.#context;
     const fileLength = file.node.length;
+    const isL1Alone = this.#isAlone(l1Offset, tables.entries * 8);
     tables.restart();
     for (let index = 0; index < tables.entries; index += 1) {
       const offset = tables.offset(index);
       if (offset === 0) continue;
+      this.#isWritable = true;
       const found = this.#compareL1Entry(tables, index);
       if (found instanceof Promise ? await found : found) {
+        if (!isL1Alone) {
+          findings.say(() => 'ERROR: Overlap check failed');
+          findings.failure = 'Input/output error';
+          return;
+        }
         await this.#turnL1Entry(l1Offset + index * 8, tables, index);
       }
       const times = offset >= fileLength ? 0 : tables.visits(offset);
@@ -55,9 +67,20 @@ export class CopiedFlags {
       const read = tables.read(index);
       const bytes = read instanceof Promise ? await read : read;
       if (bytes === null) continue;
+      this.#isWritable = regions.isFreeOfStructures(offset);
       const isTurned = await this.#compareTable(bytes, times);
       if (isTurned) await file.node.write(writeRequest(offset, bytes));
     }
+  }
+
+  /** One reference for each cluster of the table: nothing else lies there. */
+  #isAlone(offset: number, length: number): boolean {
+    const { clusterSize } = this.#context.header.geometry;
+    const { references } = this.#context.regions;
+    for (let at = offset; at < offset + length; at += clusterSize) {
+      if (references.get(at / clusterSize) !== 1) return false;
+    }
+    return true;
   }
 
   /** True when the flag is to be turned. */
@@ -126,7 +149,7 @@ export class CopiedFlags {
   /** A flag is wrong: it is to be turned if the answer is true. */
   #isTurned(facts: () => string, times: number): boolean {
     const { findings, isRepaired } = this.#context;
-    if (!isRepaired) {
+    if (!isRepaired || !this.#isWritable) {
       findings.corrupt(() => `ERROR OFLAG_COPIED ${facts()}`, times);
       return false;
     }

@@ -21,6 +21,8 @@ import {
 import type { Qcow2Header } from '../header.js';
 import type { Findings } from './findings.js';
 import type { L2Tables } from './l2-tables.js';
+import { isMisplacedZero } from './mendings.js';
+import type { Mendings } from './mendings.js';
 import type { Regions } from './regions.js';
 
 export interface MappingContext {
@@ -29,6 +31,18 @@ export interface MappingContext {
   readonly regions: Regions;
   /** Bytes. */
   readonly fileLength: number;
+  /** Takes the tables whose entries are to be mended; null: that is only told. */
+  readonly mendings: Mendings | null;
+  /** Refcounts will be mended: what cannot be read now keeps its clusters. */
+  readonly isRepair: boolean;
+}
+
+/** An L2 table as it is met. */
+export interface SweptTable {
+  readonly offset: number;
+  readonly bytes: Uint8Array;
+  /** L1 entries that name it. */
+  readonly times: number;
 }
 
 export class MappingSweep {
@@ -60,7 +74,7 @@ export class MappingSweep {
         findings.corrupt(() => `ERROR found L1 entry with reserved bits set: ${entry}`);
       }
       const offset = entryHostOffset(hi, lo);
-      regions.count(offset, clusterSize);
+      regions.countTable(offset, 1);
       if (offset % clusterSize !== 0) {
         findings.corrupt(
           () =>
@@ -74,16 +88,15 @@ export class MappingSweep {
       if (times === 0) continue;
       const read = tables.read(index);
       const bytes = read instanceof Promise ? await read : read;
-      if (bytes !== null) this.countTable(bytes, times);
+      if (bytes !== null) this.countTable({ offset, bytes, times });
     }
   }
 
   /** What the entries of one L2 table name, as often as `times` says. */
-  countTable(bytes: Uint8Array, times: number): void {
+  countTable({ offset: tableOffset, bytes, times }: SweptTable): void {
     const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
     const { header, findings, regions } = this.#context;
     const { clusterSize, l2EntryBytes, dataFile } = header.geometry;
-    const { version } = header.fields;
     let next = 0;
     for (let at = 0; at < bytes.length; at += l2EntryBytes) {
       const hi = view.getUint32(at);
@@ -96,19 +109,21 @@ export class MappingSweep {
         else this.#countCompressed(hi, lo, times);
         continue;
       }
-      if (hasReservedL2Bits(hi, lo, version)) {
+      // Version 2's zero bit is nothing that the reference's check tells.
+      if (hasReservedL2Bits(hi, lo, 3)) {
         const entry = hexBits({ hi, lo });
         findings.corrupt(() => `ERROR found l2 entry with reserved bits set: ${entry}`, times);
       }
       if (kind !== EntryKind.data && kind !== EntryKind.zeroAllocated) continue;
       const offset = entryHostOffset(hi, lo);
+      if (this.#isMended(view, at, tableOffset)) continue;
       this.allocated += times;
       this.allCopied &&= isCopied(hi);
       if (next !== 0 && offset !== next) this.fragmented += times;
       next = offset + clusterSize;
       if (!dataFile) {
         if (regions.countCluster(offset, times)) continue;
-        regions.count(offset, clusterSize, { times });
+        regions.count(offset, clusterSize, { times, isStructure: false });
       }
       if (offset % clusterSize === 0) continue;
       const isData = l2EntryBytes === 16 ? view.getUint32(at + 12) !== 0 : kind === EntryKind.data;
@@ -120,6 +135,23 @@ export class MappingSweep {
         times,
       );
     }
+  }
+
+  /** Whether the entry will say nothing but zeroes once its table is written. */
+  #isMended(view: DataView, at: number, tableOffset: number): boolean {
+    const { mendings, header, findings } = this.#context;
+    if (mendings === null || tableOffset % header.geometry.clusterSize !== 0) return false;
+    if (!isMisplacedZero(view, at, header)) return false;
+    mendings.note(tableOffset);
+    findings.corruptionsFixed += 1;
+    findings.say(() => {
+      const shown = entryHostOffset(view.getUint32(at), view.getUint32(at + 4)).toString(16);
+      return (
+        `Repairing offset=${shown}: Preallocated cluster is not properly aligned; ` +
+        'L2 entry corrupted.'
+      );
+    });
+    return true;
   }
 
   /** Whether nothing is to be counted for an entry whose subcluster bitmap cannot be. */
@@ -136,7 +168,7 @@ export class MappingSweep {
           `entry=0x${hexBits({ hi, lo })}`,
         times,
       );
-      return true;
+      return !this.#context.isRepair;
     }
     if (!isContradiction(entry)) return false;
     const offset = entryHostOffset(hi, lo);
@@ -180,7 +212,8 @@ export class MappingSweep {
     const shown = shownOffset({ hi, lo }, clusterBits);
     this.#refuseCopied({ hi, lo }, clusterBits, times);
     const offset = compressedHostOffset(hi, lo, clusterBits);
-    regions.count(offset, compressedLength(hi, lo, clusterBits), { times, shown });
+    const length = compressedLength(hi, lo, clusterBits);
+    regions.count(offset, length, { times, shown, isStructure: false });
     this.allocated += times;
     this.compressed += times;
     // Compressed data shares sectors with its neighbours, so it always counts as fragmented.

@@ -16,8 +16,8 @@ export interface ComparisonContext {
   readonly findings: Findings;
   readonly regions: Regions;
   readonly onDisk: RefcountsOnDisk;
-  /** Host clusters of the file. */
-  readonly clusterCount: number;
+  /** Host clusters of the file; what is counted may end a little behind it. */
+  readonly fileClusters: number;
 }
 
 export class RefcountComparison {
@@ -35,15 +35,19 @@ export class RefcountComparison {
     this.#references = context.regions.references;
   }
 
-  /** Counts the refcount table and its blocks; to be called when all else is counted. */
-  countStructures(): void {
-    const { header, findings, regions, onDisk, clusterCount } = this.#context;
+  /**
+   * Counts the refcount table and its blocks; to be called when all else is counted. A block behind
+   * the end is settled where all is mended: the new table does without it.
+   */
+  countStructures(mendsAll: boolean): void {
+    const { header, findings, regions, onDisk } = this.#context;
     const { clusterSize } = header.geometry;
     const { refcountTableOffset, refcountTableClusters } = header.fields;
     regions.countRefcounts(refcountTableOffset, refcountTableClusters * clusterSize);
     for (let index = 0; index < onDisk.tableEntries; index += 1) {
       const offset = onDisk.blockOffset(index);
       const found = findings.corruptions;
+      const isOutside = offset / clusterSize >= this.#clusterCount;
       if ((onDisk.entryLo(index) & 0x1ff) !== 0) {
         findings.corrupt(() => `ERROR refcount table entry ${index} has reserved bits set`);
       } else if (offset % clusterSize !== 0) {
@@ -51,8 +55,13 @@ export class RefcountComparison {
           () =>
             `ERROR refcount block ${index} is not cluster aligned; refcount table entry corrupted`,
         );
-      } else if (offset / clusterSize >= clusterCount) {
-        findings.corrupt(() => `ERROR refcount block ${index} is outside image`);
+      } else if (isOutside) {
+        const act = mendsAll ? 'Repairing' : 'ERROR';
+        findings.say(() => `${act} refcount block ${index} is outside image`);
+        if (mendsAll) findings.corruptionsFixed += 1;
+        else findings.corruptions += 1;
+        this.needsRebuild ||= mendsAll;
+        continue;
       } else if (offset !== 0) {
         regions.countRefcounts(offset, clusterSize);
         const count = this.#references.get(offset / clusterSize);
@@ -64,9 +73,14 @@ export class RefcountComparison {
     }
   }
 
+  get #clusterCount(): number {
+    return Math.max(this.#context.fileClusters, this.#references.end);
+  }
+
   async compare(repair: 'leaks' | 'all' | null): Promise<void> {
     this.#repair = repair;
-    const { header, onDisk, clusterCount } = this.#context;
+    const { header, onDisk } = this.#context;
+    const clusterCount = this.#clusterCount;
     const { refcountBlockEntries } = header.geometry;
     let cluster = 0;
     while (cluster < clusterCount) {
@@ -97,12 +111,29 @@ export class RefcountComparison {
   #compareBlock(block: Uint8Array, from: number, end: number): void {
     const { refcountBlockEntries, refcountBits } = this.#context.header.geometry;
     const first = from % refcountBlockEntries;
+    const counts = this.#references.counts(from, end - from);
+    if (counts !== null && refcountBits === 16) {
+      this.#compareCounts(block.subarray(first * 2), counts, from);
+      return;
+    }
     for (let at = from; at < end; at += 1) {
       const refcount = refcountAt(block, first + at - from, refcountBits);
       const references = this.#references.get(at);
       if (refcount === references && refcount > 0) this.endCluster = at + 1;
       else this.#compareCluster(at, refcount, references);
     }
+  }
+
+  /** The same for refcounts of 16 bits and references that lie together: nearly all there are. */
+  #compareCounts(block: Uint8Array, counts: Uint8Array | Uint32Array, from: number): void {
+    let used = 0;
+    for (let index = 0; index < counts.length; index += 1) {
+      const refcount = ((block[2 * index] ?? 0) << 8) | (block[2 * index + 1] ?? 0);
+      const references = counts[index] ?? 0;
+      if (refcount !== references) this.#compareCluster(from + index, refcount, references);
+      if (refcount !== 0 || references !== 0) used = index + 1;
+    }
+    if (used > 0) this.endCluster = from + used;
   }
 
   /** The block with those refcounts corrected that may be corrected in their place. */

@@ -22,6 +22,8 @@ interface Page {
 /** How often each host cluster is referred to. */
 export class ReferenceCounts {
   readonly #pages = new Map<number, Page>();
+  /** The first cluster behind all that were counted. */
+  end = 0;
   /** Page numbers in order; made when counting is over. */
   #sorted: readonly number[] | null = null;
   /** The page used last: neighbours mostly lie in it. */
@@ -30,6 +32,7 @@ export class ReferenceCounts {
 
   /** Counts `times` references, at least 1. */
   add(cluster: number, times = 1): void {
+    if (cluster >= this.end) this.end = cluster + 1;
     const number = Math.floor(cluster / PAGE_CLUSTERS);
     const index = cluster % PAGE_CLUSTERS;
     const page = this.#pageAt(number) ?? this.#newPage(number);
@@ -47,10 +50,21 @@ export class ReferenceCounts {
     return count;
   }
 
+  /**
+   * The counts of `clusters` clusters from `from` on, as far as they are counted one by one and lie
+   * together; else null: get() tells.
+   */
+  counts(from: number, clusters: number): Uint8Array | Uint32Array | null {
+    const index = from % PAGE_CLUSTERS;
+    if (index + clusters > PAGE_CLUSTERS) return null;
+    const counts = this.#pageAt((from - index) / PAGE_CLUSTERS)?.counts ?? null;
+    return counts === null ? null : counts.subarray(index, index + clusters);
+  }
+
   /** Some cluster is counted more than once. */
   hasShared(): boolean {
     for (const { list, length, counts } of this.#pages.values()) {
-      if (counts?.some((count) => count > 1) === true) return true;
+      if (counts !== null && holdsMoreThanOne(counts)) return true;
       if (new Set(list.subarray(0, length)).size < length) return true;
     }
     return false;
@@ -91,6 +105,13 @@ export class ReferenceCounts {
     this.#page = page;
     return page;
   }
+}
+
+function holdsMoreThanOne(counts: Uint8Array | Uint32Array): boolean {
+  for (let index = 0; index < counts.length; index += 1) {
+    if ((counts[index] ?? 0) > 1) return true;
+  }
+  return false;
 }
 
 function appendTo(page: Page, index: number, times: number): void {

@@ -15,6 +15,7 @@ import type { Snapshot } from '../snapshot-table.js';
 import type { Findings } from './findings.js';
 import { L2Tables } from './l2-tables.js';
 import { MappingSweep } from './mappings.js';
+import type { Mendings } from './mendings.js';
 import { ReferenceCounts } from './references.js';
 import { readWithin } from './refcounts-on-disk.js';
 import type { Regions } from './regions.js';
@@ -24,6 +25,8 @@ export interface SnapshotContext {
   readonly header: Qcow2Header;
   readonly findings: Findings;
   readonly regions: Regions;
+  readonly mendings: Mendings | null;
+  readonly isRepair: boolean;
 }
 
 /** Bytes [start, end) that `weight` L1 tables hold. */
@@ -37,24 +40,36 @@ const READ_BYTES = 1024 * 1024;
 /** Version 3 needs the size of the VM state and of the disk. */
 const NEEDED_EXTRA = 16;
 
-export async function countSnapshots(context: SnapshotContext): Promise<void> {
+/** What is to be done with the table where all is mended. */
+export interface SnapshotTableState {
+  /** Entries that were told to be repaired: by a new table. */
+  readonly mended: number;
+}
+
+/** Rejects where the table cannot be read, or only in a way that may be wrong. */
+export async function countSnapshots(context: SnapshotContext): Promise<SnapshotTableState> {
   const { file, header, findings, regions } = context;
   const { fields } = header;
-  if (fields.nbSnapshots === 0) return;
+  if (fields.nbSnapshots === 0) return { mended: 0 };
   const ranges: { start: number; end: number }[] = [];
   const unusable: string[] = [];
-  let index = 0;
-  const length = await forEachSnapshot(file.node, header, (snapshot) => {
-    const { l1Offset, l1Entries, extraBytes } = snapshot;
-    if (fields.version >= 3 && extraBytes < NEEDED_EXTRA) {
-      const entry = index;
-      findings.corrupt(() => `ERROR snapshot table entry ${entry} is incomplete`);
-    }
-    index += 1;
+  const entries = new TableEntries(context);
+  const visit = (snapshot: Snapshot): void => {
+    const { l1Offset, l1Entries } = snapshot;
+    entries.look(snapshot);
     const reason = unusableReason(header, snapshot);
     if (reason === null) ranges.push({ start: l1Offset, end: l1Offset + l1Entries * 8 });
     else unusable.push(unusable.length < findings.room ? reason() : '');
-  });
+  };
+  const isLenient = context.mendings !== null;
+  const length = await forEachSnapshot(file.node, header, { visit, isLenient });
+  const isDoubtful =
+    entries.doubtful || unusable.length > 0 || ranges.some(({ end }) => end > file.node.length);
+  // Whatever follows extra data that is no such thing would be taken for snapshots.
+  if (entries.dropped > 0 && isDoubtful) {
+    const text = `Snapshot table has too much extra metadata and no usable entries behind it`;
+    throw new BlockError('corrupt-image', text);
+  }
   for (const text of unusable) findings.corrupt(() => text);
   const segments = segmentsOf(ranges, file.node.length);
   countClusters(context, ranges);
@@ -62,6 +77,47 @@ export async function countSnapshots(context: SnapshotContext): Promise<void> {
   for (const segment of segments) await sweepSegment(context, segment, tables);
   await countTables(context, tables);
   regions.count(fields.snapshotsOffset, length);
+  return { mended: entries.mended };
+}
+
+/** What is wrong with entries that a new table would mend. */
+class TableEntries {
+  mended = 0;
+  /** Entries with more extra data than there may be. */
+  dropped = 0;
+  /** Some entry is one that nobody wrote. */
+  doubtful = false;
+  readonly #context: SnapshotContext;
+  #index = 0;
+
+  constructor(context: SnapshotContext) {
+    this.#context = context;
+  }
+
+  look({ extraBytes, l1Offset, l1Entries, id, name }: Snapshot): void {
+    const isText = id.length > 0 && !id.includes(0) && !name.includes(0);
+    this.doubtful ||= l1Offset === 0 || l1Entries === 0 || !isText;
+    const { findings, header, mendings } = this.#context;
+    const index = this.#index;
+    this.#index += 1;
+    const most = IMAGE_LIMITS.qcow2SnapshotExtraBytes;
+    const isLong = extraBytes > most;
+    if (isLong) {
+      this.dropped += 1;
+      const what = `snapshot table entry ${index} (${extraBytes} > ${most})`;
+      findings.say(() => `Discarding too much extra metadata in ${what}`);
+    }
+    const isShort = header.fields.version >= 3 && extraBytes < NEEDED_EXTRA;
+    if (isShort) {
+      const act = mendings === null ? 'ERROR' : 'Repairing';
+      findings.say(() => `${act} snapshot table entry ${index} is incomplete`);
+      if (mendings === null) findings.corruptions += 1;
+    }
+    if (!isLong && !isShort) return;
+    if (mendings === null) return;
+    this.mended += 1;
+    findings.corruptionsFixed += 1;
+  }
 }
 
 /** Words why the L1 table cannot be looked at; null when it can. */
@@ -169,7 +225,7 @@ function countWords(
       findings.corrupt(() => `ERROR found L1 entry with reserved bits set: ${entry}`, weight);
     }
     const offset = entryHostOffset(hi, lo);
-    regions.count(offset, clusterSize, { times: weight });
+    regions.countTable(offset, weight);
     if (offset % clusterSize !== 0) {
       findings.corrupt(
         () =>
@@ -183,7 +239,7 @@ function countWords(
 
 /** Each table once, in the order of the file. */
 async function countTables(context: SnapshotContext, found: ReferenceCounts): Promise<void> {
-  const { file, header, findings, regions } = context;
+  const { file, header } = context;
   const { clusterSize } = header.geometry;
   let count = 0;
   for (let at = found.next(0); at !== Infinity; at = found.next(at + 1)) count += 1;
@@ -196,10 +252,12 @@ async function countTables(context: SnapshotContext, found: ReferenceCounts): Pr
   }
   const tables = new L2Tables(file, header, l1);
   const fileLength = file.node.length;
-  const sweep = new MappingSweep({ header, findings, regions, fileLength });
+  const sweep = new MappingSweep({ ...context, fileLength });
   for (index = 0; index < count; index += 1) {
     const read = tables.read(index);
     const bytes = read instanceof Promise ? await read : read;
-    if (bytes !== null) sweep.countTable(bytes, found.get(tables.offset(index) / clusterSize));
+    if (bytes === null) continue;
+    const offset = tables.offset(index);
+    sweep.countTable({ offset, bytes, times: found.get(offset / clusterSize) });
   }
 }

@@ -19,11 +19,12 @@ export async function createQcow2(
 ): Promise<void> {
   // Opening the file may empty it: not for an image that cannot be.
   const checked = emptyImage(options);
+  const plain = layOut(checked);
   const file = await context.node(options.file);
   const data = checked.dataFile === null ? null : await context.node(options['data-file']);
   if (data === file) throw sameNode(file);
   const image = data === null ? checked : { ...checked, dataFile: data.filename };
-  const { header, tables, fileLength } = layOut(image);
+  const { header, tables, fileLength } = data === null ? plain : layOut(image);
   const isOutside = image.preallocation === 'metadata' || data !== null;
   await makeRoom(file, fileLength, isOutside ? 'off' : image.preallocation);
   if (file.length < fileLength) {

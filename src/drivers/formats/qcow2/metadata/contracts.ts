@@ -54,6 +54,8 @@ export interface DataFileChange {
 
 /** What the header side of the driver does for the data path. */
 export interface Structures {
+  /** Called where a failed change may be on disk, with what makes it undone. */
+  onUnsure: (wayBack: () => Promise<void>) => void;
   readonly header: Qcow2Header;
   /** Durable; the tables must hold nothing that the other version does not know. */
   changeVersion(version: 2 | 3): Promise<void>;

@@ -103,6 +103,7 @@ export class Qcow2Image {
     this.clusterSize = this.geometry.clusterSize;
     this.codec = options.codec ?? 'deflate';
     this.structures = options.structures;
+    this.structures.onUnsure = (wayBack) => this.doubt.raise(wayBack);
     this.size = options.size;
     this.#isMarked = options.corrupt;
     this.lazyRefcounts = options.lazyRefcounts === true;
@@ -128,6 +129,7 @@ export class Qcow2Image {
     this.l2 = new TableCache({
       tableBytes,
       cacheBytes: this.#policies.l2CacheBytes,
+      pieceBytes: () => this.#policies.l2PieceBytes,
       fill: (bytes, offset) => this.#loadTable('L2 table', bytes, offset),
     });
     this.refcountBlocks = new TableCache({
