@@ -124,6 +124,12 @@ export const SCRIPTS: readonly (readonly [string, string])[] = [
   ['a.qcow2', 'close; open -n b.qcow2; length; write 0 1k; read 3 5'],
   ['a.qcow2', 'close; open -k b.qcow2'],
   ['a.qcow2', 'close; open -o foo=bar b.qcow2'],
+  ['a.qcow2', 'close; open -o driver=qcow2,file.align=512 blkdebug::b.qcow2; write 513 9; length'],
+  [
+    'a.qcow2',
+    'close; open -o file.driver=blkdebug,file.inject-error.event=l2_load,' +
+      'file.inject-error.once=on b.qcow2; read 64k 512; read 64k 512',
+  ],
   ['a.qcow2', 'close; open -o foo b.qcow2'],
   [
     'a.qcow2',

@@ -66,6 +66,14 @@ describe.skipIf(qemuImg === '' || qemuIo === '')('beside the real qemu-io', () =
     expect(twins.shim('qemu-io', [], input)).toEqual(twins.real(qemuIo, [], input));
   });
 
+  it('a map tells of whole clusters where some were written in part', () => {
+    const writes = ['-c', 'write 0 1k', '-c', 'write 512k 4k', 'a.qcow2'];
+    twins.shim('qemu-io', writes);
+    twins.real(qemuIo, writes);
+    const map = ['map', '--output=json', 'a.qcow2'];
+    expect(twins.shim('qemu-img', map)).toEqual(twins.real(qemuImg, map));
+  });
+
   const signals = [9, 15, 11, 25, 64].map((signal) => `sigraise ${signal}`);
   const deadly = ['abort', ...signals];
   it.each(deadly)('%s ends it by the signal, and what was written is there', (command) => {

@@ -70,6 +70,8 @@ afterAll(() => {
 });
 
 const LINES = [
+  'map json:{"driver":"qcow2","file.filename":"a.qcow2"}',
+  'check -f raw json:{"driver":"qcow2","file.filename":"a.qcow2"}',
   '',
   'nothing',
   'create',

@@ -47,6 +47,16 @@ const MISSING: Readonly<Record<string, string>> = {
   children: 'Number of provided children must be 1 or more',
 };
 
+/** A single rule of blkdebug needs no number. */
+function withListedRules(tree: KeyvalTree): KeyvalTree {
+  if (tree['driver'] !== 'blkdebug') return tree;
+  const rules = ['inject-error', 'set-state'].flatMap((name) => {
+    const rule = tree[name];
+    return isTree(rule) ? [[name, [rule]] as const] : [];
+  });
+  return { ...tree, ...Object.fromEntries(rules) };
+}
+
 export class OptionFitter {
   readonly #session: Session;
   readonly #noBacking: boolean;
@@ -60,7 +70,8 @@ export class OptionFitter {
   }
 
   /** `found`: the driver of an image that names none, where it is known. */
-  async fit(tree: KeyvalTree, place: Place = 'image', found?: string): Promise<Options> {
+  async fit(options: KeyvalTree, place: Place = 'image', found?: string): Promise<Options> {
+    const tree = withListedRules(options);
     const given = await this.#driverOf(tree, place);
     const name = given ?? found;
     if (name === undefined) return this.#fitUnknown(tree);

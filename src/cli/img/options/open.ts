@@ -96,10 +96,23 @@ export async function withName(
   if (own['filename'] !== undefined) {
     throw mistake("Can't specify 'file' and 'filename' options at the same time");
   }
-  if (parsed.kind === 'path') return { ...options, file: { filename: parsed.path, ...own } };
+  if (parsed.kind === 'path') return { ...options, file: withPath(parsed.path, own) };
   const { driver: named, ...rest } = asTexts(parsed.options);
-  if (named === undefined) return { ...rest, ...options };
-  return { ...options, file: { ...rest, driver: named, ...own } };
+  if (named !== undefined) return { ...options, file: { ...rest, driver: named, ...own } };
+  const { file: below } = rest;
+  return { ...rest, ...options, file: { ...(isTree(below) ? below : {}), ...own } };
+}
+
+/** A path beside a test driver is that of the image below it. */
+function withPath(path: string, own: KeyvalTree): KeyvalTree {
+  const { driver, image, test } = own;
+  if (driver === 'blkdebug' && (image === undefined || isTree(image))) {
+    return { ...own, image: { filename: path, ...image } };
+  }
+  if (driver === 'blkverify' && (test === undefined || isTree(test))) {
+    return { ...own, test: { file: { filename: path }, ...test } };
+  }
+  return { filename: path, ...own };
 }
 
 /** The name is that of the image below, or of its file where a format is given for it. */

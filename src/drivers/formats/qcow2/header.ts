@@ -31,7 +31,7 @@ import {
   EXTENSION_HEADER_SIZE,
   ExtensionType,
   FEATURE_ENTRY_SIZE,
-  FEATURE_NAME_BYTES,
+  FEATURE_NAME_OFFSET,
   FEATURE_NAMES,
   FeatureType,
   geometryOf,
@@ -233,11 +233,13 @@ export function featureNames(
   let rest = bits;
   const table = extensions.find((extension) => extension.type === ExtensionType.featureNames);
   const data = table?.data ?? new Uint8Array(0);
-  for (let at = 0; at + FEATURE_ENTRY_SIZE <= data.length; at += FEATURE_ENTRY_SIZE) {
+  // The last entry may be cut short: what is there of its name counts, as in the reference.
+  for (let at = 0; at + FEATURE_NAME_OFFSET < data.length; at += FEATURE_ENTRY_SIZE) {
     const number = data[at + 1] ?? 0;
     if (data[at] !== type || number > 63 || !hasBit(rest, number)) continue;
     const bit = withoutBits(rest, andBits(rest, bitOf(number)));
-    const name = escapeControls(text(data.subarray(at + 2, at + 2 + FEATURE_NAME_BYTES)));
+    const stored = data.subarray(at + FEATURE_NAME_OFFSET, at + FEATURE_ENTRY_SIZE);
+    const name = escapeControls(text(stored));
     if (name === '') continue;
     names.push(name);
     rest = bit;
@@ -370,7 +372,7 @@ export function featureNamesExtension(): HeaderExtension {
     const at = index * FEATURE_ENTRY_SIZE;
     data[at] = type;
     data[at + 1] = bit;
-    data.set(Buffer.from(name, 'latin1'), at + 2);
+    data.set(Buffer.from(name, 'latin1'), at + FEATURE_NAME_OFFSET);
   });
   return { type: ExtensionType.featureNames, data };
 }
