@@ -176,8 +176,7 @@ function decodeField(structName: string, field: PlacedField, view: DataView): nu
       const lo = view.getUint32(field.offset + 4);
       if (hi > 0x1f_ffff) {
         const text = field.rules.tooLarge ?? `${structName}: must be at most 2^53 - 1`;
-        const exact = `0x${hexBits({ hi, lo })}`;
-        throw new BlockError('corrupt-image', `${text} (${field.json} ${exact})`);
+        throw detailed(text, `${field.json} 0x${hexBits({ hi, lo })}`);
       }
       return hi * 0x1_0000_0000 + lo;
     }
@@ -233,19 +232,25 @@ export function validateStruct<V>(
     if (typeof number !== 'number') continue;
     const broken = brokenRule(field.rules, number);
     if (broken === null) continue;
-    throw new BlockError('corrupt-image', brokenText(table, field, { number, broken }));
+    throw brokenField(table, field, { number, broken });
   }
 }
 
 /** A field of one possible value needs no telling what else it holds. */
-function brokenText(
+function brokenField(
   table: Struct<unknown>,
   { rules, json }: PlacedField,
   found: { readonly number: number; readonly broken: string },
-): string {
+): BlockError {
   const text = rules.says?.(found.number);
-  if (text !== undefined && rules.equals !== undefined) return text;
-  return `${text ?? `${table.name}: ${found.broken}`} (${json} ${found.number})`;
+  if (text !== undefined && rules.equals !== undefined) {
+    return new BlockError('corrupt-image', text);
+  }
+  return detailed(text ?? `${table.name}: ${found.broken}`, `${json} ${found.number}`);
+}
+
+function detailed(text: string, detail: string): BlockError {
+  return new BlockError('corrupt-image', `${text} (${detail})`, { detail });
 }
 
 function brokenRule(rules: FieldRules, value: number): string | null {

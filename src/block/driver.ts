@@ -492,6 +492,14 @@ export interface Driver<Options = Record<string, unknown>> {
   readonly plainFilename?: string;
   /** Own options that a reopen may change or reset; absent: nodes cannot be reopened. */
   readonly reopenOptions?: readonly string[];
+  /**
+   * What a change of single options makes of those in force, `given` put over `kept`; undefined
+   * members count as not given. Absent: each option stands for itself.
+   */
+  joinOptions?(
+    kept: Readonly<Record<string, unknown>>,
+    given: Readonly<Record<string, unknown>>,
+  ): Readonly<Record<string, unknown>>;
   /** Its name is that of the node it filters or shows, whatever that is. */
   readonly namedAfterFile?: boolean;
   /** Those that a reopen may change but not leave out; `reopenOptions` must be there as well. */

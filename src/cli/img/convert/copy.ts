@@ -60,7 +60,8 @@ export async function copyAll(
   const [source] = request.sources;
   if (source === undefined || request.length === 0) return null;
   if (request.sources.length > 1 || request.sparse === 0 || request.salvage !== null) {
-    return walk(request, session.graph.clock);
+    const own = request.overlay ? ownUnits(request, source.node) : null;
+    return walk(request, own, session.graph.clock);
   }
   const engine = new CopyEngine({ lanes: createLanes(session.host) });
   try {
@@ -104,8 +105,7 @@ async function copyTopLayer(
 ): Promise<CopyFailure | null> {
   const top = skipFilters(source);
   const { unit } = session.spec;
-  // Past the end of its backing file a new overlay reads as zeroes, an older one as what it holds.
-  const zeroedTo = request.fresh ? (request.target.node.backing?.length ?? 0) : request.length;
+  const zeroedTo = zeroedEnd(request);
   const lowerEnd = top.backing?.length ?? 0;
   const running = new Running(request.inFlight ?? DEFAULT_IN_FLIGHT, request);
   const batch = new Batch(session, running);
@@ -215,11 +215,58 @@ function readsAsZero({ node, isAllocated, isData }: LayerRuns, offset: number): 
   return node.backing === null || offset >= node.backing.length;
 }
 
+/** Within a step, in order. */
+interface Range {
+  readonly start: number;
+  readonly end: number;
+}
+
+/** Which whole units of the target hold something of an overlay's own layer. */
+type OwnUnits = (offset: number, length: number) => Promise<readonly Range[]>;
+
+function ownUnits(request: CopyRequest, source: Node): OwnUnits {
+  const top = skipFilters(source);
+  const unit = unitOf(request.target.node);
+  const zeroedTo = zeroedEnd(request);
+  const lowerEnd = top.backing?.length ?? 0;
+  return async (offset, length) => {
+    const ranges: Range[] = [];
+    let start = 0;
+    let end = 0;
+    for (let at = 0; at < length; ) {
+      const place = offset + at;
+      const below = place < lowerEnd ? lowerEnd - place : Infinity;
+      const status = await top.blockStatus(place, Math.min(length - at, below), true);
+      const isBelow = !status.allocated && (place < lowerEnd || place >= zeroedTo);
+      if (!isBelow) {
+        const from = at - (at % unit);
+        if (from > end) {
+          if (end > start) ranges.push({ start, end });
+          start = from;
+        }
+        end = Math.min(length, Math.ceil((at + status.length) / unit) * unit);
+      }
+      at += status.length;
+    }
+    if (end > start) ranges.push({ start, end });
+    return ranges;
+  };
+}
+
+/** Past the end of its backing file a new overlay reads as zeroes, an older one as it is. */
+function zeroedEnd({ fresh, target, length }: CopyRequest): number {
+  return fresh ? (target.node.backing?.length ?? 0) : length;
+}
+
 /**
  * Step by step: every source byte is read, and written unless it may stay a hole. Later steps are
  * read while earlier ones are written; the target is written in order unless told otherwise.
  */
-async function walk(request: CopyRequest, clock: Clock): Promise<CopyFailure | null> {
+async function walk(
+  request: CopyRequest,
+  own: OwnUnits | null,
+  clock: Clock,
+): Promise<CopyFailure | null> {
   const stepBytes = Math.max(STEP_BYTES, unitOf(request.target.node));
   const most = request.inFlight ?? DEFAULT_IN_FLIGHT;
   const running = new Running(most, request);
@@ -232,7 +279,7 @@ async function walk(request: CopyRequest, clock: Clock): Promise<CopyFailure | n
     if (delay > 0) await new Promise<void>((resolve) => void clock.after(delay, resolve));
     const buffer = free.pop() ?? new Uint8Array(stepBytes);
     const step = buffer.subarray(0, Math.min(stepBytes, request.length - offset));
-    const work = walkStep({ request, offset, step }, turn).finally(() => free.push(buffer));
+    const work = walkStep({ request, own, offset, step }, turn).finally(() => free.push(buffer));
     if (request.ordered) turn = work.then((failure) => failure === null);
     running.add(work, step.length);
     limiter.charge(step.length);
@@ -243,13 +290,20 @@ async function walk(request: CopyRequest, clock: Clock): Promise<CopyFailure | n
 
 /** `turn` ends when the steps before are written: false when one of them failed. */
 async function walkStep(
-  work: { readonly request: CopyRequest; readonly offset: number; readonly step: Uint8Array },
+  work: {
+    readonly request: CopyRequest;
+    readonly own: OwnUnits | null;
+    readonly offset: number;
+    readonly step: Uint8Array;
+  },
   turn: Promise<boolean>,
 ): Promise<CopyFailure | null> {
-  const { request, offset, step } = work;
+  const { request, own, offset, step } = work;
+  let ranges: readonly Range[] = [{ start: 0, end: step.length }];
   let failure: CopyFailure | null = null;
   try {
-    await readSources(request, offset, step);
+    if (own !== null) ranges = await own(offset, step.length);
+    if (ranges.length > 0) await readSources(request, offset, step);
   } catch (error) {
     failure = { side: 'source', error: at(error, offset) };
   }
@@ -257,7 +311,9 @@ async function walkStep(
   if (!(await turn)) return CANCELLED;
   if (failure !== null) return failure;
   try {
-    await writeStep(request, offset, step);
+    for (const { start, end } of ranges) {
+      await writeStep(request, offset + start, step.subarray(start, end));
+    }
     return null;
   } catch (error) {
     return { side: 'target', error: at(error, offset) };

@@ -10,14 +10,21 @@ import type { Qcow2Options } from './options.js';
 const MAX_TABLES = 2 ** 31 - 1;
 const MAX_INTERVAL_SECONDS = 2 ** 32 - 1;
 
+interface Image {
+  readonly geometry: Geometry;
+  /** Virtual size in bytes. */
+  readonly size: number;
+}
+
+/** Bytes of all L2 tables: a larger cache for them is one of that size. */
+export function l2TableBytes({ geometry, size }: Image): number {
+  return Math.ceil(size / geometry.l2Coverage) * geometry.clusterSize;
+}
+
 /** Throws kind `invalid-option`. */
-export function checkCacheOptions(
-  options: Qcow2Options,
-  { geometry, size }: { readonly geometry: Geometry; readonly size: number },
-): void {
-  const { clusterSize, l2Coverage } = geometry;
-  // More than all L2 tables have is no more than they have.
-  const l2Bytes = Math.ceil(size / l2Coverage) * clusterSize;
+export function checkCacheOptions(options: Qcow2Options, image: Image): void {
+  const { clusterSize } = image.geometry;
+  const l2Bytes = l2TableBytes(image);
   const refuse = (text: string): never => {
     throw new BlockError('invalid-option', text);
   };

@@ -5,8 +5,8 @@
 // must grow first, a promise is returned instead of a result: the caller waits and asks again.
 // The refcount of what is handed out is already counted in memory. A missing refcount block is
 // made in the first cluster of the range that it describes, so that it counts itself and making
-// one never needs another. Nothing that lies on known metadata is ever handed out, whatever the
-// refcounts say.
+// one never needs another; those that a long run needs stand right before it. Nothing that lies on
+// known metadata is ever handed out, whatever the refcounts say.
 
 import { BlockError } from '../../../../base/index.js';
 import type { Qcow2Image } from './image.js';
@@ -76,24 +76,44 @@ export class Allocator {
     }
   }
 
-  /** Exactly `count` contiguous clusters, across refcount blocks when needed (an L1 table). */
+  /**
+   * Exactly `count` contiguous clusters, across refcount blocks when needed (an L1 table). Missing
+   * blocks are made right before the run: within it, there would be none of more than one range.
+   */
   takeAll(count: number): ClusterRun | Promise<void> {
     this.#image.event('cluster_alloc');
     this.#image.event('refblock_alloc');
     const entries = this.#refcounts.blockEntries;
     let start = this.#hint;
-    for (let cluster = start; cluster < start + count; cluster += 1) {
-      const block = this.#blockFor(cluster);
-      if (block instanceof Promise) return block;
-      if (this.#refcounts.get(block, cluster % entries) !== 0) start = cluster + 1;
+    let missing: number[] = [];
+    for (let cluster = start; cluster < start + missing.length + count; ) {
+      const blockIndex = Math.floor(cluster / entries);
+      if (blockIndex >= this.#refcounts.tableEntries) return this.growTable(blockIndex + 1);
+      let block = this.#refcounts.peek(blockIndex);
+      if (block === undefined) {
+        const loaded = this.#loadBlock(cluster);
+        if (loaded instanceof Promise) return loaded;
+        block = loaded;
+      }
+      if (block === null) {
+        missing.push(blockIndex);
+        cluster = (blockIndex + 1) * entries;
+        continue;
+      }
+      if (this.#refcounts.get(block, cluster % entries) !== 0) {
+        start = cluster + 1;
+        missing = [];
+      }
+      cluster += 1;
     }
-    for (let cluster = start; cluster < start + count; cluster += 1) this.#present(cluster);
     const { clusterSize } = this.#image;
-    this.#checkPlace(start * clusterSize, count * clusterSize);
-    for (let cluster = start; cluster < start + count; cluster += 1) {
+    const first = start + missing.length;
+    this.#checkPlace(start * clusterSize, (missing.length + count) * clusterSize);
+    missing.forEach((blockIndex, at) => this.#addBlock(blockIndex, (start + at) * clusterSize));
+    for (let cluster = start; cluster < first + count; cluster += 1) {
       this.#refcounts.set(this.#present(cluster), cluster % entries, 1);
     }
-    return { offset: start * clusterSize, clusters: count };
+    return { offset: first * clusterSize, clusters: count };
   }
 
   /**
@@ -196,12 +216,17 @@ export class Allocator {
   }
 
   #makeBlock(blockIndex: number): Table {
-    const image = this.#image;
-    const offset = blockIndex * this.#refcounts.blockEntries * image.clusterSize;
-    this.#checkPlace(offset, image.clusterSize);
-    const block = image.refcountBlocks.add(offset);
+    const { clusterSize } = this.#image;
+    const offset = blockIndex * this.#refcounts.blockEntries * clusterSize;
+    this.#checkPlace(offset, clusterSize);
+    const block = this.#addBlock(blockIndex, offset);
     this.#refcounts.set(block, 0, 1);
-    image.setRefcountBlock(blockIndex, offset);
+    return block;
+  }
+
+  #addBlock(blockIndex: number, offset: number): Table {
+    const block = this.#image.refcountBlocks.add(offset);
+    this.#image.setRefcountBlock(blockIndex, offset);
     return block;
   }
 
