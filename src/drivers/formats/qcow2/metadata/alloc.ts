@@ -5,8 +5,8 @@
 // must grow first, a promise is returned instead of a result: the caller waits and asks again.
 // The refcount of what is handed out is already counted in memory. A missing refcount block is
 // made in the first cluster of the range that it describes, so that it counts itself and making
-// one never needs another. Nothing that lies on known metadata is ever handed out, whatever the
-// refcounts say.
+// one never needs another; within a long run it goes before the run.
+// Nothing that lies on known metadata is ever handed out, whatever the refcounts say.
 
 import { BlockError } from '../../../../base/index.js';
 import type { Qcow2Image } from './image.js';
@@ -25,6 +25,18 @@ export interface ByteRun {
   readonly length: number;
 }
 
+/**
+ * Where takeAll() has got to, kept until it is asked again: its blocks stay in memory, since a run
+ * may reach over more of them than the cache holds.
+ */
+interface RunSearch {
+  readonly count: number;
+  /** No run begins before this cluster. */
+  start: number;
+  /** By the number of the block, which rise. */
+  readonly pinned: Map<number, Table>;
+}
+
 /** Host offsets have 56 bits on disk and 53 here. */
 const MAX_HOST_OFFSET = Number.MAX_SAFE_INTEGER;
 
@@ -35,6 +47,7 @@ export class Allocator {
   #hint = 0;
   /** Next free byte behind the last compressed cluster, 0 = start a new host cluster. */
   #compressedEnd = 0;
+  #search: RunSearch | null = null;
   /** Makes the refcount table reach at least this many blocks. */
   growTable: (blockCount: number) => Promise<void> = () =>
     Promise.reject(new BlockError('no-space', 'refcount table cannot grow'));
@@ -47,6 +60,7 @@ export class Allocator {
 
   /** Forgets what was learned of the image (after a repair). */
   reset(): void {
+    this.#search = null;
     this.#hint = 0;
     this.#compressedEnd = 0;
   }
@@ -80,20 +94,73 @@ export class Allocator {
   takeAll(count: number): ClusterRun | Promise<void> {
     this.#image.event('cluster_alloc');
     this.#image.event('refblock_alloc');
-    const entries = this.#refcounts.blockEntries;
-    let start = this.#hint;
-    for (let cluster = start; cluster < start + count; cluster += 1) {
-      const block = this.#blockFor(cluster);
-      if (block instanceof Promise) return block;
-      if (this.#refcounts.get(block, cluster % entries) !== 0) start = cluster + 1;
+    if (this.#search?.count !== count) this.#endSearch();
+    const search = (this.#search ??= { count, start: this.#hint, pinned: new Map() });
+    let isWaiting = false;
+    try {
+      const waiting = this.#advance(search);
+      isWaiting = waiting !== undefined;
+      return waiting ?? this.#takeFound(search);
+    } finally {
+      if (!isWaiting) this.#endSearch();
     }
-    for (let cluster = start; cluster < start + count; cluster += 1) this.#present(cluster);
+  }
+
+  /** Looks on for a run; a promise where a block is missing, with what was found remembered. */
+  #advance(search: RunSearch): Promise<void> | undefined {
+    const entries = this.#refcounts.blockEntries;
+    for (let cluster = search.start; cluster < search.start + search.count; cluster += 1) {
+      const block = this.#blockWithin(search, cluster);
+      if (block instanceof Promise) {
+        return block.catch((error: unknown) => {
+          this.#endSearch();
+          throw error;
+        });
+      }
+      const index = Math.floor(cluster / entries);
+      if (!search.pinned.has(index)) {
+        this.#image.refcountBlocks.pin(block);
+        search.pinned.set(index, block);
+      }
+      if (this.#refcounts.get(block, cluster % entries) === 0) continue;
+      search.start = cluster + 1;
+      for (const [at, table] of search.pinned) {
+        if (at >= Math.floor(search.start / entries)) break;
+        this.#image.refcountBlocks.unpin(table);
+        search.pinned.delete(at);
+      }
+    }
+    return undefined;
+  }
+
+  /** The block that describes `cluster`; made when missing, but not in the midst of the run. */
+  #blockWithin(search: RunSearch, cluster: number): Table | Promise<void> {
+    const index = Math.floor(cluster / this.#refcounts.blockEntries);
+    const isMissing = index < this.#refcounts.tableEntries && this.#refcounts.peek(index) === null;
+    if (!isMissing || cluster === search.start) return this.#blockFor(cluster);
+    const place = this.#take(1);
+    if (place instanceof Promise) return place;
+    const taken = place.offset / this.#image.clusterSize;
+    search.start = Math.max(search.start, taken + 1);
+    const block = this.#image.refcountBlocks.add(place.offset);
+    this.#image.setRefcountBlock(index, place.offset);
+    return block;
+  }
+
+  #takeFound({ start, count }: RunSearch): ClusterRun {
     const { clusterSize } = this.#image;
     this.#checkPlace(start * clusterSize, count * clusterSize);
     for (let cluster = start; cluster < start + count; cluster += 1) {
-      this.#refcounts.set(this.#present(cluster), cluster % entries, 1);
+      this.#refcounts.set(this.#present(cluster), cluster % this.#refcounts.blockEntries, 1);
     }
     return { offset: start * clusterSize, clusters: count };
+  }
+
+  #endSearch(): void {
+    for (const table of this.#search?.pinned.values() ?? []) {
+      this.#image.refcountBlocks.unpin(table);
+    }
+    this.#search = null;
   }
 
   /**
