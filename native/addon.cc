@@ -86,7 +86,8 @@ bool Export(napi_env env, napi_value exports, const char* name, napi_callback ca
 NAPI_MODULE_INIT() {
   using namespace blockwright;
   bool registered = RegisterFileIo(env, exports) && RegisterLocks(env, exports) &&
-                    RegisterScan(env, exports) && RegisterCopy(env, exports);
+                    RegisterScan(env, exports) && RegisterCopy(env, exports) &&
+                    RegisterCrypt(env, exports) && RegisterDerive(env, exports);
   if (!registered) napi_throw_error(env, nullptr, "blockwright.node could not be registered");
   return exports;
 }

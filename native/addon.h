@@ -53,6 +53,8 @@ napi_value MakeNumber(napi_env env, int64_t value);
 bool Export(napi_env env, napi_value exports, const char* name, napi_callback callback);
 
 bool RegisterCopy(napi_env env, napi_value exports);
+bool RegisterCrypt(napi_env env, napi_value exports);
+bool RegisterDerive(napi_env env, napi_value exports);
 bool RegisterFileIo(napi_env env, napi_value exports);
 bool RegisterLocks(napi_env env, napi_value exports);
 bool RegisterScan(napi_env env, napi_value exports);

@@ -14,7 +14,17 @@ const path = require('node:path');
 
 const BUILD = path.join(__dirname, 'build');
 const ADDON = path.join(BUILD, 'blockwright.node');
-const SOURCES = ['addon.cc', 'copy.cc', 'file-io.cc', 'locks.cc', 'scan.cc'];
+const SOURCES = [
+  'addon.cc',
+  'aes.cc',
+  'copy.cc',
+  'crypt.cc',
+  'derive.cc',
+  'file-io.cc',
+  'locks.cc',
+  'pbkdf2.cc',
+  'scan.cc',
+];
 const FLAGS = ['-std=c++17', '-O3', '-fPIC', '-shared', '-fvisibility=hidden', '-fno-exceptions'];
 const COMPILE_LIMIT_MS = 120_000;
 

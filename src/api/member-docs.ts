@@ -178,7 +178,10 @@ export const memberDocs: Readonly<Record<string, MemberText>> = {
   'lazy-refcounts': { doc: 'Counts of references come late.', default: 'as the header says' },
   'cache-size': { doc: 'Bytes for all tables in memory.' },
   'l2-cache-size': { doc: 'Bytes for L2 tables in memory.' },
-  'l2-cache-entry-size': { doc: 'Bytes that are loaded together.', default: 'the cluster size' },
+  'l2-cache-entry-size': {
+    doc: 'Bytes of an L2 table that are written together where one of them changed.',
+    default: '64 KiB, or the cluster size where that is less',
+  },
   'refcount-cache-size': { doc: 'Bytes for refcount blocks in memory.' },
   'cache-clean-interval': { doc: 'Seconds after which unused tables are dropped; 0: never.' },
   'throttle-group': { doc: 'Id of a throttle-group object.' },

@@ -111,7 +111,10 @@ const qcow2Specific = struct('ImageInfoSpecificQCow2', {
 export const imageInfoSpecific = union('ImageInfoSpecific', {
   discriminator: 'type',
   tagName: 'ImageInfoSpecificKind',
-  branches: { qcow2: struct('ImageInfoSpecificQCow2Wrapper', { data: qcow2Specific }) },
+  branches: {
+    qcow2: struct('ImageInfoSpecificQCow2Wrapper', { data: qcow2Specific }),
+    luks: struct('ImageInfoSpecificLUKSWrapper', { data: luksInfo }),
+  },
 });
 
 export interface ImageInfoValue {

@@ -1,10 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
 // Commands for objects beside the graph, and for looking at and changing their properties.
 //
-// Types that are not here (`secret`, `tls-creds-x509`, …) are refused by their name.
+// Types that are not here (`tls-creds-x509`, …) are refused by their name.
 
 import { throttleGroupProperties } from '../block/throttle/options.js';
-import { any, bool, command, int, list, optional, str, struct, union } from '../schema/index.js';
+import {
+  any,
+  bool,
+  command,
+  enumeration,
+  int,
+  list,
+  optional,
+  str,
+  struct,
+  union,
+} from '../schema/index.js';
 
 const eventLoop = {
   'aio-max-batch': optional(int),
@@ -23,6 +34,14 @@ export const objectOptions = union('ObjectOptions', {
       'poll-max-ns': optional(int),
       'poll-grow': optional(int),
       'poll-shrink': optional(int),
+    }),
+    secret: struct('SecretProperties', {
+      data: optional(str),
+      file: optional(str),
+      format: optional(enumeration('QCryptoSecretFormat', ['raw', 'base64'])),
+      keyid: optional(str),
+      iv: optional(str),
+      loaded: optional(bool, { features: ['deprecated'] }),
     }),
     'main-loop': struct('MainLoopProperties', eventLoop),
   },

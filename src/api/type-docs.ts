@@ -56,6 +56,7 @@ export const typeDocs: Readonly<Record<string, string>> = {
   BlockdevOptionsNull: 'A node that stores nothing.',
   BlockdevOptionsRaw: 'A raw image, or a part of one.',
   BlockdevOptionsQcow2: 'A qcow2 image.',
+  BlockdevOptionsLUKS: 'A LUKS image.',
   BlockdevQcow2Encryption: 'How an encrypted qcow2 image is opened, by its format.',
   QCryptoBlockOptionsLUKS: 'What LUKS needs for opening.',
   Qcow2OverlapChecks: 'What is checked before metadata is overwritten.',
@@ -82,6 +83,7 @@ export const typeDocs: Readonly<Record<string, string>> = {
   // Creating
   BlockdevCreateOptions: 'What image to create; drivers that create none are refused.',
   BlockdevCreateOptionsFile: 'A new file of the host.',
+  BlockdevCreateOptionsLUKS: 'A new LUKS image in a node that is open.',
   BlockdevCreateOptionsQcow2: 'A new qcow2 image in a node that is open.',
   Qcow2BackingFormat: 'What a header can name as the format of a backing file: any driver of QEMU.',
   BlockdevQcow2Version: 'Versions of qcow2 by their names here: `v2` is compat 0.10, `v3` 1.1.',
@@ -163,6 +165,8 @@ export const typeDocs: Readonly<Record<string, string>> = {
   // Objects
   ObjectOptions: 'An object: its type, its id and its properties.',
   ThrottleGroupProperties: 'Properties of a throttle group; either `limits` or the `x-` ones.',
+  SecretProperties: 'A secret: given here or in a file, and perhaps wrapped by another one.',
+  QCryptoSecretFormat: 'How the data of a secret is written.',
   ThrottleLimits: 'Limits of I/O; 0 means none.',
   ObjectTypeInfo: 'A type of objects.',
   IothreadProperties:

@@ -55,6 +55,8 @@ export interface ErrorContext {
   readonly hint?: string;
   /** Who holds what was refused, where that is known: `node 'x'`, `process 1 (name)`. */
   readonly holder?: string;
+  /** The message ends with ` (detail)`, which command lines under foreign names leave out. */
+  readonly detail?: string;
   readonly cause?: unknown;
 }
 

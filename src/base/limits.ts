@@ -109,6 +109,8 @@ export const QCOW2_LIMITS = {
    */
   l2CacheBytes: 32 * MIB,
   refcountCacheBytes: 8 * MIB,
+  /** What is written at once of an L2 table that changed. */
+  l2PieceBytes: 64 * 1024,
   /** Tables that nobody used for so long are given up; options change it. */
   cleanIntervalSeconds: 600,
   /** L1 tables of snapshots that are read to know their L2 tables. */

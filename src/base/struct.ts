@@ -30,12 +30,14 @@ export interface FieldRules {
   readonly tooLarge?: string;
 }
 
-type FieldType = 'u8' | 'u16' | 'u32' | 'u64' | 'bits64';
+type FieldType = 'u8' | 'u16' | 'u32' | 'u64' | 'bits64' | 'bytes';
 
 export interface Field<Name extends string = string, Value = unknown> {
   readonly name: Name;
   readonly type: FieldType;
   readonly rules: FieldRules;
+  /** Of a string of bytes. */
+  readonly length?: number;
   /** Never set; carries the decoded type. */
   readonly value?: Value;
 }
@@ -66,7 +68,13 @@ export interface StructExtent {
   readonly length: number;
 }
 
-const SIZES: Readonly<Record<FieldType, number>> = { u8: 1, u16: 2, u32: 4, u64: 8, bits64: 8 };
+const SIZES: Readonly<Record<Exclude<FieldType, 'bytes'>, number>> = {
+  u8: 1,
+  u16: 2,
+  u32: 4,
+  u64: 8,
+  bits64: 8,
+};
 
 function numberField(type: FieldType) {
   return <const N extends string>(name: N, rules: FieldRules = {}): Field<N, number> => ({
@@ -89,6 +97,11 @@ export function bits64<const N extends string>(
   return { name, type: 'bits64', rules };
 }
 
+/** So many bytes as they are: a name, a digest, a salt. */
+export function bytes<const N extends string>(name: N, length: number): Field<N, Uint8Array> {
+  return { name, type: 'bytes', rules: {}, length };
+}
+
 /** Places the fields one after another without gaps. */
 export function struct<const F extends readonly Field[]>(
   name: string,
@@ -96,7 +109,7 @@ export function struct<const F extends readonly Field[]>(
 ): Struct<Decoded<F>> {
   let offset = 0;
   const placed = fields.map((field): PlacedField => {
-    const size = SIZES[field.type];
+    const size = field.type === 'bytes' ? (field.length ?? 0) : SIZES[field.type];
     const json = field.rules.json ?? snakeCase(field.name);
     const result = { ...field, offset, size, json };
     offset += size;
@@ -130,8 +143,12 @@ function isPresent(field: PlacedField, extent: StructExtent): boolean {
 /** Reads the fields at the start of `bytes`, unchecked but for numbers above 2^53 − 1. */
 export function decodeStruct<V>(table: Struct<V>, bytes: Uint8Array, extent: StructExtent): V {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-  const value: Record<string, number | Bits64> = {};
+  const value: Record<string, number | Bits64 | Uint8Array> = {};
   for (const field of table.fields) {
+    if (field.type === 'bytes') {
+      value[field.name] = bytes.slice(field.offset, field.offset + field.size);
+      continue;
+    }
     if (!isPresent(field, extent)) {
       value[field.name] = field.type === 'bits64' ? NO_BITS : (field.rules.otherwise ?? 0);
       continue;
@@ -144,6 +161,8 @@ export function decodeStruct<V>(table: Struct<V>, bytes: Uint8Array, extent: Str
 
 function decodeField(structName: string, field: PlacedField, view: DataView): number | Bits64 {
   switch (field.type) {
+    case 'bytes':
+      assert(false, `${structName}: ${field.name} is no number`);
     case 'u8':
       return view.getUint8(field.offset);
     case 'u16':
@@ -157,8 +176,7 @@ function decodeField(structName: string, field: PlacedField, view: DataView): nu
       const lo = view.getUint32(field.offset + 4);
       if (hi > 0x1f_ffff) {
         const text = field.rules.tooLarge ?? `${structName}: must be at most 2^53 - 1`;
-        const exact = `0x${hexBits({ hi, lo })}`;
-        throw new BlockError('corrupt-image', `${text} (${field.json} ${exact})`);
+        throw detailed(text, `${field.json} 0x${hexBits({ hi, lo })}`);
       }
       return hi * 0x1_0000_0000 + lo;
     }
@@ -175,7 +193,11 @@ export function encodeStruct<V>(
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   for (const field of table.fields) {
     if (!isPresent(field, target)) continue;
-    encodeField(field, view, (value as Record<string, number | Bits64>)[field.name] ?? 0);
+    const member = (value as Record<string, number | Bits64 | Uint8Array>)[field.name] ?? 0;
+    if (member instanceof Uint8Array) {
+      assert(member.length === field.size, `${field.name} is not ${field.size} bytes long`);
+      bytes.set(member, field.offset);
+    } else encodeField(field, view, member);
   }
 }
 
@@ -210,19 +232,25 @@ export function validateStruct<V>(
     if (typeof number !== 'number') continue;
     const broken = brokenRule(field.rules, number);
     if (broken === null) continue;
-    throw new BlockError('corrupt-image', brokenText(table, field, { number, broken }));
+    throw brokenField(table, field, { number, broken });
   }
 }
 
 /** A field of one possible value needs no telling what else it holds. */
-function brokenText(
+function brokenField(
   table: Struct<unknown>,
   { rules, json }: PlacedField,
   found: { readonly number: number; readonly broken: string },
-): string {
+): BlockError {
   const text = rules.says?.(found.number);
-  if (text !== undefined && rules.equals !== undefined) return text;
-  return `${text ?? `${table.name}: ${found.broken}`} (${json} ${found.number})`;
+  if (text !== undefined && rules.equals !== undefined) {
+    return new BlockError('corrupt-image', text);
+  }
+  return detailed(text ?? `${table.name}: ${found.broken}`, `${json} ${found.number}`);
+}
+
+function detailed(text: string, detail: string): BlockError {
+  return new BlockError('corrupt-image', `${text} (${detail})`, { detail });
 }
 
 function brokenRule(rules: FieldRules, value: number): string | null {

@@ -14,6 +14,7 @@ import type { Child } from './child.js';
 import type { Extent, Lease, TargetReservation } from './extent.js';
 import type { Node } from './node.js';
 import type { Request } from './request.js';
+import type { SecretSource } from './open/secret.js';
 import type { SnapshotView } from './snapshot-view.js';
 import type { ThrottleGroup } from './throttle/index.js';
 
@@ -398,6 +399,7 @@ export interface OpenContext {
   openPlainChild?(name: string, path: string): Promise<Child>;
   /** The throttle-group object of that id, or null. */
   throttleGroup?(name: string): ThrottleGroup | null;
+  readonly secret?: SecretSource;
   findNode?(name: string): Node | null;
   /**
    * Keeps every link from this node down to `base` as it is until the result is
@@ -441,6 +443,7 @@ export interface CreateContext {
   readonly host: Host;
   /** A node opened read-write by name or by inline options; closed by the caller afterwards. */
   node(reference: unknown): Promise<Node>;
+  readonly secret?: SecretSource;
 }
 
 export interface MeasuredBitmap {
@@ -489,6 +492,14 @@ export interface Driver<Options = Record<string, unknown>> {
   readonly plainFilename?: string;
   /** Own options that a reopen may change or reset; absent: nodes cannot be reopened. */
   readonly reopenOptions?: readonly string[];
+  /**
+   * What a change of single options makes of those in force, `given` put over `kept`; undefined
+   * members count as not given. Absent: each option stands for itself.
+   */
+  joinOptions?(
+    kept: Readonly<Record<string, unknown>>,
+    given: Readonly<Record<string, unknown>>,
+  ): Readonly<Record<string, unknown>>;
   /** Its name is that of the node it filters or shows, whatever that is. */
   readonly namedAfterFile?: boolean;
   /** Those that a reopen may change but not leave out; `reopenOptions` must be there as well. */

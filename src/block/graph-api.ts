@@ -7,6 +7,7 @@ import type { BlockStatus } from './block-status.js';
 import type { Child, EdgeUser } from './child.js';
 import type { BackingLink, Driver, DriverNode } from './driver.js';
 import type { Node } from './node.js';
+import type { SecretSource } from './open/secret.js';
 
 /**
  * Options of one node in the shape of `blockdev-add`, already validated: `driver`, `node-name`,
@@ -38,6 +39,7 @@ export interface Graph {
   readonly host: Host;
   readonly clock: Clock;
   readonly random: Random;
+  readonly secret: SecretSource;
 
   /** Opens a node with its children; on failure everything opened on the way is closed again. */
   open(options: NodeOptions, policy?: OpenPolicy): Promise<Node>;

@@ -48,6 +48,7 @@ import { appendOverlay, sealBelow } from './reopen/overlay.js';
 import { LeavingFilters } from './reopen/leaving-filters.js';
 import { NO_PERMISSIONS, refreshPermissions } from './permissions.js';
 import type { DriverRegistry } from './registry.js';
+import { noSecrets, type SecretSource } from './open/secret.js';
 import { changeOptions, reopenNodes, setReadOnly } from './reopen/reopen.js';
 import { replaceNode } from './reopen/replace-node.js';
 import type { ThrottleGroup } from './throttle/index.js';
@@ -63,6 +64,7 @@ export interface GraphParts {
   readonly onEvent?: (event: string, data: Readonly<Record<string, unknown>>) => void;
   /** Finds a throttle-group object by its id. */
   readonly throttleGroup?: (name: string) => ThrottleGroup | null;
+  readonly secret?: SecretSource;
   readonly host: Host;
   readonly registry: DriverRegistry;
   readonly clock: Clock;
@@ -96,6 +98,7 @@ export class BlockGraph implements Graph, BackendOwner {
   readonly onWarning: NonNullable<GraphParts['onWarning']>;
   readonly onFinding: NonNullable<GraphParts['onFinding']>;
   readonly throttleGroup: NonNullable<GraphParts['throttleGroup']>;
+  readonly secret: SecretSource;
   readonly onEvent: NonNullable<GraphParts['onEvent']>;
   readonly drains = new DrainControl();
   readonly #nodes = new Map<string, BlockNode>();
@@ -117,6 +120,7 @@ export class BlockGraph implements Graph, BackendOwner {
     this.onWarning = parts.onWarning ?? (() => undefined);
     this.onFinding = parts.onFinding ?? (() => undefined);
     this.throttleGroup = parts.throttleGroup ?? (() => null);
+    this.secret = parts.secret ?? noSecrets;
     this.onEvent = parts.onEvent ?? (() => undefined);
   }
 

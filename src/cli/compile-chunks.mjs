@@ -27,6 +27,9 @@ const LINES = {
     'snapshot -l a.qcow2',
     'map --output=json b.qcow2',
     'measure -O qcow2 a.qcow2',
+    'convert -f raw -O qcow2 data.raw c.qcow2',
+    'convert -O raw c.qcow2 c.raw',
+    'compare -q -f raw data.raw c.qcow2',
     'resize -q -f raw a.raw 2M',
   ],
   runIo: ['-c|write -q 0 64k|-c|read -q 0 64k|a.qcow2'],
@@ -61,6 +64,7 @@ function store(path, contents) {
 const folder = mkdtempSync(join(tmpdir(), 'blockwright-compile-'));
 process.chdir(folder);
 try {
+  writeFileSync('data.raw', Buffer.alloc(1_048_576, 'data'));
   for (const [chunk] of readFileSync(PROGRAM, 'utf8').matchAll(COMPILED)) {
     const path = join(PROGRAM, '..', chunk);
     const { exports, script } = startChunk(path);

@@ -7,7 +7,7 @@
 import { isUtf8 } from 'node:buffer';
 import { readFileSync } from 'node:fs';
 
-import { processProgram, report } from './program.js';
+import { flushStreams, processProgram, report } from './program.js';
 import { USAGE } from './usage.js';
 
 async function main(args: readonly string[]): Promise<number> {
@@ -118,6 +118,7 @@ process.on('uncaughtException', crash);
 
 async function run(): Promise<void> {
   const status = await main(process.argv.slice(2));
+  flushStreams();
   process.stdout.write('', (error) => {
     noteLoss(error);
     process.exit(status === 0 && isOutputLost ? 1 : status);

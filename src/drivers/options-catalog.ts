@@ -13,6 +13,7 @@ import { preallocateOptions } from './filters/preallocate/options.js';
 import { quorumOptions } from './filters/quorum/options.js';
 import { snapshotAccessOptions } from './filters/snapshot-access/options.js';
 import { throttleOptions } from './filters/throttle/options.js';
+import { luksCreateOptions, luksOptions } from './formats/luks/options.js';
 import { qcow2CreateOptions, qcow2Options } from './formats/qcow2/options.js';
 import { rawOptions } from './formats/raw/options.js';
 import { fileCreateOptions, fileOptions } from './protocols/file/options.js';
@@ -24,6 +25,7 @@ export const driverOptions = {
   'null-co': nullOptions,
   'null-aio': nullOptions,
   raw: rawOptions,
+  luks: luksOptions,
   qcow2: qcow2Options,
   'copy-before-write': copyBeforeWriteOptions,
   'copy-on-read': copyOnReadOptions,
@@ -41,4 +43,5 @@ export const driverOptions = {
 export const driverCreateOptions = {
   file: fileCreateOptions,
   qcow2: qcow2CreateOptions,
+  luks: luksCreateOptions,
 } as const;

@@ -26,6 +26,7 @@ export const DRIVER_LOADERS: {
   'null-aio': async () =>
     erased((await import('../drivers/protocols/null-co/index.js')).nullAioDriver),
   raw: async () => erased((await import('../drivers/formats/raw/index.js')).rawDriver),
+  luks: async () => erased((await import('../drivers/formats/luks/index.js')).luksDriver),
   qcow2: async () => erased((await import('../drivers/formats/qcow2/index.js')).qcow2Driver),
   'copy-before-write': async () =>
     erased((await import('../drivers/filters/copy-before-write/index.js')).copyBeforeWrite),

@@ -38,7 +38,10 @@ export function createEngine(options: EngineOptions): Promise<Engine> {
   const { host } = options;
   const clock = options.clock ?? host.clock;
   const random = options.random ?? host.random;
-  const registry = createRegistry({ drivers: checkedDrivers(DRIVER_LOADERS), probed: ['qcow2'] });
+  const registry = createRegistry({
+    drivers: checkedDrivers(DRIVER_LOADERS),
+    probed: ['qcow2', 'luks'],
+  });
   const events = new EventBus(clock);
   const objects = new ObjectRegistry(clock, () => graph);
   const graph: Graph = createGraph({
@@ -50,6 +53,7 @@ export function createEngine(options: EngineOptions): Promise<Engine> {
     ...(options.onFinding !== undefined && { onFinding: options.onFinding }),
     onEvent: (name, data) => events.emit(name, data),
     throttleGroup: (name) => objects.throttleGroup(name),
+    secret: (id) => objects.secret(id),
     onCorruption: (node, report) => {
       options.onCorruption?.(corruptionText(report));
       const { message, ...place } = report;

@@ -42,6 +42,30 @@ const TYPES: ReadonlyMap<string, ObjectType> = new Map<string, ObjectType>([
     'event-loop-base',
     { parent: 'object', abstract: true, ...creatable, properties: integers(loopNames) },
   ],
+  [
+    'secret_common',
+    {
+      parent: 'object',
+      abstract: true,
+      ...creatable,
+      properties: [
+        { name: 'iv', type: 'string' },
+        { name: 'keyid', type: 'string' },
+        { name: 'loaded', type: 'bool' },
+        { name: 'format', type: 'QCryptoSecretFormat' },
+      ],
+    },
+  ],
+  [
+    'secret',
+    {
+      parent: 'secret_common',
+      properties: [
+        { name: 'file', type: 'string' },
+        { name: 'data', type: 'string' },
+      ],
+    },
+  ],
   ['iothread', { parent: 'event-loop-base', properties: integers(pollNames) }],
   ['main-loop', { parent: 'event-loop-base' }],
   ['chardev', { parent: 'object', abstract: true }],

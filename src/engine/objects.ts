@@ -5,13 +5,15 @@
 // `chardevs`), and its leaves. A path is absolute, or the end of a path that only one object has.
 // The container `objects` is there from the first object on.
 
-import { BlockError } from '../base/index.js';
-import type { Clock } from '../base/index.js';
+import { BlockError, settle } from '../base/index.js';
+import type { Clock, Eventually } from '../base/index.js';
 import type { ThrottleGroup } from '../block/throttle/index.js';
 import type { Graph, Node } from '../block/index.js';
 import type { LaneExecutor } from '../block/copy/index.js';
 import type { Host } from '../host/index.js';
 import { IoThread, makeMainLoop, Placement } from './iothread.js';
+import { makeSecret } from './secret-object.js';
+import type { SecretObject, SecretObjectOptions } from './secret-object.js';
 import { makeThrottleGroup } from './throttle-object.js';
 import type { ThrottleGroupOptions } from './throttle-object.js';
 
@@ -36,6 +38,7 @@ export interface ThrottleGroupObject extends ManagedObject {
 /** Arguments of `object-add`, validated. */
 export type ObjectOptions =
   | ThrottleGroupOptions
+  | SecretObjectOptions
   | (Readonly<Record<string, unknown>> & {
       readonly 'qom-type': 'iothread' | 'main-loop';
       readonly id: string;
@@ -62,6 +65,7 @@ export class ObjectRegistry {
   readonly #objects = new Map<string, ManagedObject>();
   readonly #groups = new Map<string, ThrottleGroupObject>();
   readonly #threads = new Map<string, IoThread>();
+  readonly #secrets = new Map<string, SecretObject>();
   readonly #branches = new Map<string, ObjectBranch>();
   readonly #graph: () => Graph;
 
@@ -75,10 +79,13 @@ export class ObjectRegistry {
   }
 
   /** Throws kind `invalid-option` or `exists`, with nothing added. */
-  add(options: ObjectOptions): void {
+  add(options: ObjectOptions): Eventually<void> {
     const { id } = options;
     this.requireIdentifier(id);
-    const register = this.#make(options);
+    return settle(this.#make(options), (register) => this.#adopt(id, register));
+  }
+
+  #adopt(id: string, register: () => ManagedObject): void {
     // Every container has the property `type`.
     if (id === 'type' || this.#objects.has(id)) {
       throw new BlockError(
@@ -103,12 +110,24 @@ export class ObjectRegistry {
     if (object === undefined) throw new BlockError('not-found', `object '${id}' not found`);
     if (object.inUse) throw new BlockError('busy', `object '${id}' is in use, can not be deleted`);
     const thread = this.#threads.get(id);
-    for (const map of [this.#objects, this.#groups, this.#threads]) map.delete(id);
+    this.#secrets.get(id)?.wipe();
+    const maps = [this.#objects, this.#groups, this.#threads, this.#secrets];
+    for (const map of maps) map.delete(id);
     await thread?.close();
   }
 
   throttleGroup(id: string): ThrottleGroup | null {
     return this.#groups.get(id)?.group ?? null;
+  }
+
+  /** A copy of the data, which the caller wipes. Throws kind `not-found`. */
+  secret(id: string): Uint8Array {
+    const found = this.#secrets.get(id);
+    if (found !== undefined) return found.data();
+    const text = this.#objects.has(id)
+      ? `Object with id '${id}' is not a secret`
+      : `No secret with id '${id}'`;
+    throw new BlockError('not-found', text);
   }
 
   iothread(id: string): IoThread | null {
@@ -120,13 +139,15 @@ export class ObjectRegistry {
     return this.placement.of(node)?.lanes(host) ?? null;
   }
 
-  /** Ends the threads. */
+  /** Ends the threads and wipes the secrets. */
   async close(): Promise<void> {
+    for (const secret of this.#secrets.values()) secret.wipe();
     for (const thread of this.#threads.values()) await thread.close();
   }
 
-  #make(options: ObjectOptions): () => ManagedObject {
+  #make(options: ObjectOptions): Eventually<() => ManagedObject> {
     const { id } = options;
+    if (options['qom-type'] === 'secret') return this.#makeSecret(options as SecretObjectOptions);
     if (options['qom-type'] === 'throttle-group') {
       const group = makeThrottleGroup(options as ThrottleGroupOptions, this.#clock);
       return () => {
@@ -146,6 +167,15 @@ export class ObjectRegistry {
     return () => {
       this.#threads.set(id, thread);
       return thread;
+    };
+  }
+
+  async #makeSecret(options: SecretObjectOptions): Promise<() => ManagedObject> {
+    const { host } = this.#graph();
+    const made = await makeSecret(options, { host, secret: (id) => this.secret(id) });
+    return () => {
+      this.#secrets.set(options.id, made);
+      return made;
     };
   }
 

@@ -29,6 +29,9 @@ import { bufferPool, isAlignedBuffer, SLAB_BYTES } from './buffer-pool.js';
 import { FileBase, type FileBaseOptions } from './file-base.js';
 import type { CreateFileOptions, HostExtent } from './host.js';
 
+const FIRST_BLOCK = 4096;
+const FIRST_SECTOR = 512;
+
 export interface DescriptorFileOptions extends FileBaseOptions {
   readonly descriptor: number;
   readonly direct: boolean;
@@ -274,6 +277,7 @@ export abstract class DescriptorFile extends FileBase {
       });
     }
     await this.#setSize(size);
+    if (old === 0 && size > 0 && preallocation !== 'full') await this.#allocateFirst(size);
     if (size === old || preallocation === 'off') return;
     try {
       const reserved = preallocation === 'falloc' && (await this.reserve(old, size - old));
@@ -282,6 +286,12 @@ export abstract class DescriptorFile extends FileBase {
       await this.#setSize(old);
       throw this.failure(error, 'truncate', old);
     }
+  }
+
+  /** A block of data at the start lets others find out the alignment of direct access; a hint. */
+  async #allocateFirst(size: number): Promise<void> {
+    const end = size < FIRST_BLOCK ? Math.min(size, FIRST_SECTOR) : FIRST_BLOCK;
+    await this.#fill(0, end).catch(() => undefined);
   }
 
   #setSize(size: number): Promise<void> {

@@ -22,6 +22,7 @@ import { bufferPool, SLAB_ALIGNMENT } from './buffer-pool.js';
 import type { DescriptorFileOptions } from './descriptor-file.js';
 import type { FileStat, Host, HostFile, OpenFileOptions } from './host.js';
 import { processLocks } from './locks/lock-table.js';
+import { readWhole } from './read-whole.js';
 
 /** The smallest unit of O_DIRECT, in bytes. */
 const SECTOR_BYTES = 512;
@@ -46,6 +47,15 @@ export abstract class DescriptorHost implements Host {
   }
 
   protected abstract makeFile(options: DescriptorFileOptions): HostFile;
+
+  readWhole(path: string, most: number): Promise<Uint8Array> {
+    return readWhole(path, most);
+  }
+
+  fillSecret(buffer: Uint8Array): void {
+    // Not imported above: it takes 4 ms to load, which few runs need.
+    process.getBuiltinModule('node:crypto').randomFillSync(buffer);
+  }
 
   async openFile(path: string, options: OpenFileOptions): Promise<HostFile> {
     return this.openFileNow(path, options);

@@ -115,6 +115,8 @@ export interface Host {
   readonly name: 'native' | 'node' | 'simulated';
   readonly clock: Clock;
   readonly random: Random;
+  /** Bytes that nobody can guess, for keys and salts; simulated hosts replay theirs. */
+  fillSecret(buffer: Uint8Array): void;
   /** Refuses directories, FIFOs and character devices at once, without blocking. */
   openFile(path: string, options: OpenFileOptions): Promise<HostFile>;
   /** The same in this turn; for files that were opened before, since it may block. */
@@ -124,4 +126,9 @@ export interface Host {
   /** Null when nothing is there. */
   stat(path: string): Promise<FileStat | null>;
   removeFile(path: string): Promise<void>;
+  /**
+   * All of a file or pipe of at most `most` bytes, the event loop going on meanwhile. Throws kind
+   * `too-large` for more.
+   */
+  readWhole(path: string, most: number): Promise<Uint8Array>;
 }

@@ -85,7 +85,8 @@ async function createFile(
   const { host } = registry.graph;
   const noNode = (): Promise<Node> => Promise.reject(new BlockError('invalid-state', 'no node'));
   const fileDriver = await registry.driver('file');
-  await fileDriver.create?.({ host, node: noNode }, { filename, size });
+  const context = { host, node: noNode, secret: registry.graph.secret };
+  await fileDriver.create?.(context, { filename, size });
 }
 
 /** A device is not made: it has to be there. */
@@ -152,7 +153,7 @@ async function writeHeader(
     });
     try {
       await driver.create?.(
-        { host: graph.host, node: () => Promise.resolve(backend.node) },
+        { host: graph.host, node: () => Promise.resolve(backend.node), secret: graph.secret },
         { driver: driver.name, file: file.name, size, ...backingLink(image, filename) },
       );
     } finally {

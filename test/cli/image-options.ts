@@ -24,6 +24,8 @@ export const IMAGE_OPTIONS: readonly string[] = [
   'driver=qcow2,file.filename=a.qcow2,cache-size=1M,l2-cache-size=1M,refcount-cache-size=1M',
   'driver=qcow2,file.filename=a.qcow2,cache-size=1M,l2-cache-size=2M',
   'driver=qcow2,file.filename=a.qcow2,cache-size=1M,refcount-cache-size=2M',
+  'driver=qcow2,file.filename=a.qcow2,l2-cache-size=9E',
+  'driver=qcow2,file.filename=a.qcow2,cache-size=9E',
   'driver=qcow2,file.filename=a.qcow2,l2-cache-entry-size=3',
   'driver=qcow2,file.filename=a.qcow2,l2-cache-entry-size=512',
   'driver=qcow2,file.filename=a.qcow2,l2-cache-entry-size=128k',

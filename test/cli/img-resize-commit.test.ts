@@ -50,6 +50,9 @@ const RESIZE_LINES = [
   'resize --shrink o 2M',
   'resize o 8M',
   'resize --preallocation=metadata o 9M',
+  'resize tiny 1G',
+  'resize tiny 3G',
+  'resize wide 100T',
 ];
 
 const COMMIT_LINES = [
@@ -75,7 +78,17 @@ const COMMIT_LINES = [
   'commit rt',
   'commit longer',
   'commit v2',
+  'commit full',
 ];
+
+const FULL = {
+  driver: 'raw',
+  file: {
+    driver: 'blkdebug',
+    'inject-error': [{ event: 'pwritev', errno: 28 }],
+    image: { driver: 'file', filename: 'base.raw' },
+  },
+};
 
 let twins: TwinFolders;
 
@@ -104,6 +117,10 @@ describe.skipIf(isMissing)('beside the real qemu-img', () => {
       'qemu-img create -q -f qcow2 -b b -F qcow2 sub/t',
       "qemu-io -c 'write -P 3 0 1M' sub/t",
       'qemu-img create -q -f raw base.raw 1M',
+      `qemu-img create -q -f qcow2 -b 'json:${JSON.stringify(FULL)}' -F raw full`,
+      "qemu-io -c 'write 0 64k' full",
+      'qemu-img create -q -f qcow2 -o cluster_size=512 tiny 64M',
+      'qemu-img create -q -f qcow2 -o cluster_size=4096 wide 1T',
       'qemu-img create -q -f qcow2 -b base.raw -F raw rt 3M',
       "qemu-io -c 'write -P 9 100k 2M' rt",
       'qemu-img create -q -f raw long.raw 2M',
@@ -123,7 +140,8 @@ describe.skipIf(isMissing)('beside the real qemu-img', () => {
   });
 
   const images = ['a', 'o', 't1', 'm1', 't2', 'm2', 'b3', 't3', 't4', 'b4', 't5', 't6', 'm6'];
-  it.each([...images, 'v2', 'sub/t', 'sub/b', 'rt', 'longer'])('leaves %s alike', (name) => {
+  const others = ['tiny', 'v2', 'sub/t', 'sub/b', 'rt', 'longer'];
+  it.each([...images, ...others])('leaves %s alike', (name) => {
     const describe_ = (cwd: string): unknown => {
       const { out } = twins.real(`qemu-img info --output=json ${name}`, cwd);
       const { 'actual-size': _actual, ...facts } = JSON.parse(out) as Record<string, unknown>;

@@ -66,6 +66,7 @@ describe('blockwright io', () => {
   it('its own help names what stands in the table of options', () => {
     const { out, status } = blockwright(['io', '--help']);
     expect(status).toBe(0);
+    expect(blockwright(['io', 'raw', 'image'])).toEqual({ out, err: '', status: 1 });
     for (const option of ['--cmd', '--snapshot', '--image-opts', '--no-timing', '--force-share']) {
       expect(out).toContain(option);
     }

@@ -124,6 +124,12 @@ export const SCRIPTS: readonly (readonly [string, string])[] = [
   ['a.qcow2', 'close; open -n b.qcow2; length; write 0 1k; read 3 5'],
   ['a.qcow2', 'close; open -k b.qcow2'],
   ['a.qcow2', 'close; open -o foo=bar b.qcow2'],
+  ['a.qcow2', 'close; open -o driver=qcow2,file.align=512 blkdebug::b.qcow2; write 513 9; length'],
+  [
+    'a.qcow2',
+    'close; open -o file.driver=blkdebug,file.inject-error.event=l2_load,' +
+      'file.inject-error.once=on b.qcow2; read 64k 512; read 64k 512',
+  ],
   ['a.qcow2', 'close; open -o foo b.qcow2'],
   [
     'a.qcow2',
@@ -170,6 +176,29 @@ export const SCRIPTS: readonly (readonly [string, string])[] = [
   ['a.qcow2', 'reopen a; reopen -x; reopen -r -w; reopen -w -w; reopen -o'],
   ['a.qcow2', 'reopen -o file.locking=off'],
   ['a.qcow2', 'reopen -o driver=raw'],
+  [
+    'a.qcow2',
+    'reopen -o cache-size=1M; reopen -o l2-cache-size=512k; reopen -o refcount-cache-size=128k; ' +
+      'reopen -o cache-size=1M,l2-cache-size=64k,refcount-cache-size=64k; ' +
+      'reopen -o l2-cache-size=256T; reopen -o overlap-check=all; ' +
+      'reopen -o overlap-check.main-header=off; reopen -o overlap-check=blubb; ' +
+      'reopen -o overlap-check=constant,overlap-check.template=all; ' +
+      'reopen -o overlap-check.template=blubb; reopen -o detect-zeroes=foo; ' +
+      'reopen -o cache.writeback=on; write 0 64k',
+  ],
+  [
+    '',
+    'open -o overlap-check=constant,overlap-check.template=all a.qcow2; ' +
+      'open -o overlap-check=blubb a.qcow2; open -o file.filename=x a.qcow2; ' +
+      'open -r -U -o driver=null-co,force-share=off; ' +
+      'open -o overlap-check=none,overlap-check.template=none a.qcow2; length',
+  ],
+  [
+    '',
+    'open -o driver=blkdebug,image.driver=qcow2,align=4k,max-transfer=64k blkdebug::b.qcow2; ' +
+      'write -P 1 1000 128k; read -P 1 1000 128k; close; ' +
+      'open -o driver=blkdebug,image.driver=qcow2 b.qcow2; read -P 1 1000 128k',
+  ],
   ['a.qcow2', 'reopen -o read-only=on; write 0 1'],
   ['a.qcow2', 'reopen -o detect-zeroes=on; write -P 0 0 64k; map'],
   ['a.qcow2', 'reopen -o file=x'],
@@ -244,6 +273,7 @@ export const SCRIPTS: readonly (readonly [string, string])[] = [
       'file.inject-error.0.event=read_aio,file.inject-error.0.errno=28,file.inject-error.0.once=on',
     'read 64k 1k; read 64k 1k',
   ],
+  ['o.qcow2', 'write -z 250k 20k; write -z 60k 8k; map; read 0 320k'],
   ['o.qcow2', 'write -zn 1M 4k; map; write -zn 126k 4k; write -z 1090k 8k; write -zun 10k 3k; map'],
   [
     '-f raw a.raw',

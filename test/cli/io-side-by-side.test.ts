@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The same commands through the shim's qemu-io and through the real one, in twin folders: output,
 // complaints, exit status and what is left in the files must be the same. Times are masked.
+import { spawnSync } from 'node:child_process';
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 
@@ -64,6 +65,14 @@ describe.skipIf(qemuImg === '' || qemuIo === '')('beside the real qemu-io', () =
     expect(twins.shim('qemu-io', [], input)).toEqual(twins.real(qemuIo, [], input));
   });
 
+  it('a map tells of whole clusters where some were written in part', () => {
+    const writes = ['-c', 'write 0 1k', '-c', 'write 512k 4k', 'a.qcow2'];
+    twins.shim('qemu-io', writes);
+    twins.real(qemuIo, writes);
+    const map = ['map', '--output=json', 'a.qcow2'];
+    expect(twins.shim('qemu-img', map)).toEqual(twins.real(qemuImg, map));
+  });
+
   const signals = [9, 15, 11, 25, 64].map((signal) => `sigraise ${signal}`);
   const deadly = ['abort', ...signals];
   it.each(deadly)('%s ends it by the signal, and what was written is there', (command) => {
@@ -72,6 +81,17 @@ describe.skipIf(qemuImg === '' || qemuIo === '')('beside the real qemu-io', () =
     const { status, signal } = twins.real(qemuIo, args);
     expect(ours).toMatchObject({ status, signal });
     expect(twins.differences(qemuImg)).toEqual([]);
+  });
+
+  it('prints complaints before results where both go to one file', () => {
+    const line = 'qemu-io -c "write 0 1k" -c foo -c "read 0 x" -c length a.qcow2 2>&1';
+    const both = (bin: string, cwd: string): string =>
+      spawnSync('sh', ['-c', line], { cwd, env: { PATH: bin }, encoding: 'utf8' })
+        .stdout.replaceAll(/ops; .*/g, 'ops');
+    const path = process.env['PATH'] ?? '';
+    const mine = both(`${join(twins.root, 'bin')}:${path}`, twins.ours);
+    expect(mine).toBe(both(path, twins.theirs));
+    expect(mine).toMatch(/^command "foo" not found\n/);
   });
 
   it('goes on after signals that have no effect', () => {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Every command that changes the graph, with the Nth host call of each kind failing, for all that
-// the command makes when nothing fails. Refused, it leaves nodes, edges, options, contents, locks
-// and open files as they were, and works once the fault is gone.
+// Every command that changes the graph, with the Nth host call of each kind failing, for half of
+// those that the command makes when nothing fails (in campaigns for all). Refused, it leaves nodes,
+// edges, options, contents, locks and open files as they were, and works once the fault is gone.
 // Commands that make no host call of their own have no place here.
 
 import { describe, expect, it } from 'vitest';
@@ -10,6 +10,7 @@ import { BlockError } from '../../src/base/index.js';
 import type { HostOperation } from '../../src/host/index.js';
 import { FaultStage, MIB } from '../helpers/fault-stage.js';
 import type { Arguments, Command } from '../helpers/fault-stage.js';
+import { someOf } from '../helpers/seeds.js';
 
 const OPERATIONS: readonly HostOperation[] = [
   'open', 'create', 'read', 'write', 'write-zeroes', 'discard', 'truncate', 'sync', 'lock',
@@ -278,10 +279,10 @@ async function attemptsOf(each: Case): Promise<readonly Attempt[]> {
     await stage.run(each.command);
     const calls = counts().map((count, index) => count - (before[index] ?? 0));
     return OPERATIONS.flatMap((operation, index) =>
-      Array.from({ length: calls[index] ?? 0 }, (_, at) => at + 1).flatMap((nth) =>
-        (each.reopens === true ? [false] : [false, true]).map((lasting) => ({
+      (each.reopens === true ? [false] : [false, true]).flatMap((lasting) =>
+        Array.from({ length: calls[index] ?? 0 }, (_, at) => ({
           operation,
-          nth,
+          nth: at + 1,
           lasting,
         })),
       ),
@@ -328,7 +329,7 @@ describe('a fault anywhere in a command leaves everything as it was', () => {
   it.each(CASES)('$title', async (each) => {
     const attempts = await attemptsOf(each);
     expect(attempts).not.toHaveLength(0);
-    for (const fault of attempts) {
+    for (const fault of someOf(attempts, 2, CASES.indexOf(each))) {
       try {
         await attempt(each, fault);
       } catch (error) {

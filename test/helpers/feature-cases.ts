@@ -46,6 +46,11 @@ export const FEATURES: Readonly<Record<string, Features>> = {
     lazy: true,
   },
   'version 2 and a snapshot': { options: 'compat=0.10,cluster_size=4k', snapshot: true },
+  'L2 tables in pieces and a snapshot': {
+    options: 'cluster_size=1k',
+    snapshot: true,
+    opening: { 'l2-cache-entry-size': 512 },
+  },
 };
 
 /** Command lines, and which features they are refused with. */

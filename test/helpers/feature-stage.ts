@@ -23,6 +23,8 @@ export interface Features {
   readonly bitmap?: boolean;
   readonly dataFile?: boolean;
   readonly lazy?: boolean;
+  /** Options for opening it. */
+  readonly opening?: Readonly<Record<string, unknown>>;
   /** Has no backing file. */
   readonly alone?: boolean;
 }
@@ -52,6 +54,7 @@ export class FeatureStage {
   openOn(graph: Graph, name: string, readOnly: boolean): Promise<Node> {
     return graph.open({
       driver: 'qcow2',
+      ...this.features.opening,
       'read-only': readOnly,
       discard: 'unmap',
       file: { driver: 'file', filename: name, discard: 'unmap' },

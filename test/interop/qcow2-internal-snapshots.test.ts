@@ -32,6 +32,26 @@ const SETTINGS = [
   'cluster_size=4096',
 ];
 
+type OpenImage = Awaited<ReturnType<typeof openOn>>;
+
+async function withImage(path: string, act: (image: OpenImage) => Promise<void>): Promise<void> {
+  const host = new MemoryHost();
+  host.putFile('/image', readFileSync(path));
+  const image = await openOn(host, '/image');
+  await act(image);
+  await image.node.close();
+  writeFileSync(path, host.fileContents('/image'));
+}
+
+/** In the first record of the snapshot table, as a running machine would. */
+function sayStateSize(path: string, size: number): void {
+  const bytes = readFileSync(path);
+  const entry = Number(bytes.readBigUInt64BE(64));
+  bytes.writeUInt32BE(size, entry + 32);
+  bytes.writeBigUInt64BE(BigInt(size), entry + 40);
+  writeFileSync(path, bytes);
+}
+
 class Turns {
   readonly #path: string;
   readonly #random: SeededRandom;
@@ -104,13 +124,8 @@ class Turns {
     });
   }
 
-  async #open(act: (image: Awaited<ReturnType<typeof openOn>>) => Promise<void>): Promise<void> {
-    const host = new MemoryHost();
-    host.putFile('/image', readFileSync(this.#path));
-    const image = await openOn(host, '/image');
-    await act(image);
-    await image.node.close();
-    writeFileSync(this.#path, host.fileContents('/image'));
+  async #open(act: (image: OpenImage) => Promise<void>): Promise<void> {
+    await withImage(this.#path, act);
   }
 
   /** By this program; with `theirs` by the real one as well. */
@@ -147,6 +162,30 @@ class Turns {
 describe.skipIf(img === '' || io === '')('an image with snapshots in turns', () => {
   const folder = mkdtempSync(join(tmpdir(), 'snapshot-turns-'));
   afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
+  it('keeps the size and the bytes of a VM state, whoever wrote them', async () => {
+    const path = join(folder, 'state.qcow2');
+    execFileSync(img, ['create', '-q', '-f', 'qcow2', path, String(SIZE)]);
+    await withImage(path, ({ node }) => node.vmState.write(0, new Uint8Array(65_536).fill(5)));
+    execFileSync(img, ['snapshot', '-c', 's1', path]);
+    sayStateSize(path, 65_536);
+    execFileSync(io, ['-c', 'read -b -P 5 0 64k', '-c', 'write -b -P 6 0 64k', path]);
+    await withImage(path, async ({ node }) => {
+      await node.internalSnapshots.create({ name: 's2', ...DATE });
+      const state = new Uint8Array(65_536);
+      await node.vmState.read(0, state);
+      expect(Buffer.compare(state, Buffer.alloc(65_536, 6))).toBe(0);
+    });
+    const list = execFileSync(img, ['snapshot', '-l', path], { encoding: 'utf8' });
+    expect(list).toMatch(/s1 +64 KiB[^]*s2 +0 B/);
+    await withImage(path, async ({ node }) => {
+      const [first] = node.internalSnapshots.list();
+      if (first !== undefined) await node.internalSnapshots.apply(first);
+    });
+    const read = spawnSync(io, ['-c', 'read -b -P 5 0 64k', path], { encoding: 'utf8' });
+    expect([read.status, read.stdout]).toEqual([0, expect.not.stringContaining('failed')]);
+    expect(spawnSync(img, ['check', path]).status).toBe(0);
+  });
 
   for (const [index, options] of someOf([...SETTINGS.entries()], 2)) {
     it(`is clean and right on both sides: ${options}`, async () => {

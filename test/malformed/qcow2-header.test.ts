@@ -174,6 +174,18 @@ const CROSS: readonly Cross[] = [
     says: 'Snapshot table is beyond the end of the file',
   },
   {
+    name: 'an unknown bit whose name is cut short by the end of the table',
+    pokes: [
+      [72, 4, 1n << 31n],
+      [100, 4, 104n],
+      [104, 4, 0x6803_f857n],
+      [108, 4, 5n],
+      [112, 8, 0x003f_6269_7400_0000n],
+      [120, 8, 0n],
+    ],
+    says: 'Unsupported qcow2 feature(s): bit (',
+  },
+  {
     name: 'unknown incompatible bits',
     pokes: [[72, 4, 1n << 31n], [76, 4, 96n]],
     says: 'Unsupported qcow2 feature(s): Unknown incompatible feature: 8000000000000060',

@@ -13,10 +13,10 @@ import type { LaneMessage } from './lane-worker.js';
 import { isPlain, runNatively } from './native-lanes.js';
 
 /**
- * Plain batches after which threads are worth their start (256 MiB): until then this thread, whose
+ * Plain batches after which threads are worth their start (1 GiB): until then this thread, whose
  * transfers run in the host's pool anyway, is as fast. Work for the processor wants them at once.
  */
-const WARM_UP_AFTER = 64;
+const WARM_UP_AFTER = 256;
 
 /** Moving fewer plain bytes costs less than telling a thread of them. */
 const SMALL_BYTES = 65_536;

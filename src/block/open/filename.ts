@@ -103,8 +103,10 @@ function fileOptions(name: string): Readonly<Record<string, unknown>> {
   throw new BlockError('invalid-option', "The 'file' block driver requires a file name");
 }
 
+/** A path that would itself look like a protocol and a name is made to be a path. */
 function fileUrlPath(name: string): string {
-  return name.slice('file:'.length);
+  const path = name.slice('file:'.length);
+  return PREFIX.test(path) ? `./${path}` : path;
 }
 
 function jsonOptions(name: string): Readonly<Record<string, unknown>> {

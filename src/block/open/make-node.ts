@@ -23,6 +23,8 @@ export interface OpenInheritance {
   /** The format of this layer was guessed through a header that names none. */
   readonly guessedBacking: boolean;
   readonly writeThrough: boolean;
+  /** A file name alone stands for a host file here: no format is looked for above it. */
+  readonly isProtocol: boolean;
 }
 
 export function rootContext(policy: OpenPolicy): OpenInheritance {
@@ -34,6 +36,7 @@ export function rootContext(policy: OpenPolicy): OpenInheritance {
     chain: [],
     guessedBacking: false,
     writeThrough: policy.writeThrough === true,
+    isProtocol: false,
   };
 }
 
@@ -52,6 +55,7 @@ export function openContextOf(graph: BlockGraph, node: BlockNode): OpenContext {
       });
     },
     throttleGroup: graph.throttleGroup,
+    secret: graph.secret,
     findNode: (name) => graph.find(name),
     freezeChain: (base) => graph.freezeChain(node, base, node.name),
     emit: graph.onEvent,
@@ -186,7 +190,7 @@ export function withPrefix(prefix: string, thrown: unknown): BlockError {
 /** What a backing file gets from its overlay. */
 export function inheritedByOverlay(flags: NodeFlags, inherited: OpenInheritance): OpenInheritance {
   const below = inheritedByChild(flags, inherited);
-  return { ...below, readOnly: true, autoReadOnly: false };
+  return { ...below, readOnly: true, autoReadOnly: false, isProtocol: false };
 }
 
 export function flagsOf(node: BlockNode): NodeFlags {

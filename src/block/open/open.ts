@@ -74,7 +74,7 @@ async function openFileChild(
   const value = options[FILE];
   if (driver.children[FILE] === undefined || value === undefined || value === null) return null;
   const flags = nodeFlags(options, inherited);
-  return await openReference(graph, value, inheritedByChild(flags, inherited));
+  return await openReference(graph, value, belowDriver(driver, flags, inherited));
 }
 
 async function openWith(
@@ -124,7 +124,7 @@ async function openChildren(
     }
     const child = name === FILE && file !== undefined
       ? file
-      : await openReference(graph, value, inheritedByChild(flagsOf(node), inherited));
+      : await openReference(graph, value, belowDriver(node.driver, flagsOf(node), inherited));
     await attachChild(graph, { parent: node, name, role: declaration.role, child });
     if (typeof value !== 'string') child.inheritsFrom = node;
   }
@@ -205,6 +205,15 @@ async function attachChild(
 }
 
 /** A node name, or options of a node that dies with its parent. */
+function belowDriver(
+  { kind }: Driver,
+  flags: ReturnType<typeof nodeFlags>,
+  inherited: OpenInheritance,
+): OpenInheritance {
+  const isProtocol = kind === 'format' || (kind === 'filter' && inherited.isProtocol);
+  return { ...inheritedByChild(flags, inherited), isProtocol };
+}
+
 async function openReference(
   graph: BlockGraph,
   value: unknown,
@@ -267,17 +276,19 @@ export async function openNamed(
     const kind = (await graph.registry.load(driver)).kind;
     const complete = { ...options, driver };
     if (kind !== 'protocol' || 'options' in reference) {
-      if (format !== null && format !== driver) {
-        throw new BlockError(
-          'invalid-option',
-          `Format '${format}' contradicts the driver '${driver}' that the image's options give`,
-        );
-      }
-      return await openNode(graph, complete, inherited);
+      // A format that was asked for counts more than that of a name.
+      return await openNode(graph, { ...options, driver: format ?? driver }, inherited);
     }
     return await openOver(graph, { file: complete, format, rest: {} }, inherited);
   }
   const { file, ...rest } = options;
+  if (typeof options['filename'] === 'string' && file === undefined) {
+    // Below a format it is a host file; a backing file's format is found.
+    const named = { driver: await protocolOf(graph.host, options['filename']), ...options };
+    const below = named as NodeOptions;
+    if (inherited.isProtocol) return openNode(graph, below, inherited);
+    return await openOver(graph, { file: below, format, rest: {} }, inherited);
+  }
   if (typeof file === 'object' && file !== null) {
     // Without a driver a file name is that of a host file.
     const { filename } = file as Options;

@@ -105,7 +105,8 @@ interface PlanRequest {
 function addPlan(plans: ReopenPlans, request: PlanRequest): void {
   const { node, inherited, keeps } = request;
   const kept = plans.get(node)?.given ?? (keeps ? node.given : {});
-  const given: Record<string, unknown> = { ...kept, ...request.given };
+  const joined = keeps ? node.driver.joinOptions?.(kept, request.given) : undefined;
+  const given: Record<string, unknown> = { ...(joined ?? { ...kept, ...request.given }) };
   const flags = nodeFlags(given, inherited);
   const says = keeps || request.saysReadOnly === true || given['read-only'] !== undefined;
   const below: PlanRequest[] = [];

@@ -19,6 +19,7 @@ import {
   QUIET,
   readVerbOptions,
   refuseFormatWithOptions,
+  requireOptionList,
   usageError,
 } from './verb.js';
 import type { Verb } from './verb.js';
@@ -44,10 +45,9 @@ export const amend: Verb = {
     const given = new Map<string, string>();
     const lists: string[] = [];
     const operands = readVerbOptions(program, { args, specs: OPTIONS }, (name, value) => {
-      if (name === 'options') lists.push(value);
-      else given.set(name, value);
+      if (name !== 'options') given.set(name, value);
+      else lists.push(requireOptionList(value));
     });
-    for (const list of lists) requireList(list);
     if (lists.length === 0) throw usageError(program, 'Must specify options (-o)');
     const format = given.get('format') ?? null;
     if (format !== null && lists.some(isHelp)) return printHelp(program, format);
@@ -96,10 +96,6 @@ export const amend: Verb = {
     });
   },
 };
-
-function requireList(list: string): void {
-  if (list === '' || /^,|(?<!,),$/.test(list)) throw new CliError(`Invalid option list: ${list}`);
-}
 
 function printHelp(program: Program, format: string): number {
   if (!Object.hasOwn(driverOptions, format)) throw new CliError(`Unknown file format '${format}'`);

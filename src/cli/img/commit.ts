@@ -6,7 +6,7 @@
 // power cut at any time leaves its view as it was. SIGINT cancels the job: what was copied stays
 // in the base, hidden by the image.
 
-import { BlockError, Permission } from '../../base/index.js';
+import { BlockError, errnoText, Permission } from '../../base/index.js';
 import type { CancelTimer } from '../../base/index.js';
 import type { Node } from '../../block/index.js';
 import { resolveBackingName } from '../../block/index.js';
@@ -173,7 +173,7 @@ async function runCommit(session: Session, run: CommitRun): Promise<void> {
     await job.ended;
     const failure = job.info().error;
     if (interrupted) throw new CliError('interrupted, the image is as it was', INTERRUPTED);
-    if (failure !== undefined) throw new CliError(failure);
+    if (failure !== undefined) throw new CliError(`Block job failed: ${failure}`);
     progress.complete();
   } finally {
     stopTimer();
@@ -199,5 +199,11 @@ async function empty(top: Node): Promise<void> {
   const { driverNode } = image;
   if (driverNode.makeEmpty === undefined) return;
   const run = driverNode.makeEmpty.bind(driverNode);
-  await image.exclusive(0, image.length, run);
+  try {
+    await image.exclusive(0, image.length, run);
+  } catch (error) {
+    if (!(error instanceof BlockError)) throw error;
+    const text = `Failed to empty ${image.filename}: ${errnoText(error.errno)}`;
+    throw new CliError(text, 1, error);
+  }
 }

@@ -2,7 +2,7 @@
 // `img measure`: how large a new image becomes that has a given size (--size) or the contents of
 // another image. Reads block status alone, never data.
 
-import { BlockError } from '../../base/index.js';
+import { BlockError, MAX_OFFSET } from '../../base/index.js';
 import { bitmapsOf, keepsBitmaps } from '../../block/index.js';
 import type { DirtyBitmap, MeasuredSize, MeasureSource, Node } from '../../block/index.js';
 import { backingOf, LayerRuns, skipFilters } from '../../block/copy/index.js';
@@ -26,6 +26,7 @@ import {
   outputFormat,
   readVerbOptions,
   refuseFormatWithOptions,
+  requireOptionList,
 } from './verb.js';
 import type { OutputFormat, Verb } from './verb.js';
 
@@ -65,15 +66,21 @@ function parse(args: readonly string[], program: Program): MeasureArguments {
   const given = new Map<string, string>();
   const lists: string[] = [];
   let size: number | null = null;
+  let tooLarge: CliError | null = null;
   let shape: OutputFormat = 'human';
   let snapshot: SnapshotChoice | null = null;
   const operands = readVerbOptions(program, { args, specs: OPTIONS }, (name, value) => {
-    if (name === 'options') lists.push(value);
-    else if (name === 'size') size = sizeArgument('image size', value);
+    if (name === 'options') lists.push(requireOptionList(value));
+    else if (name === 'size') {
+      const found = sizeOrHuge(value);
+      if (typeof found === 'number') size = found;
+      else tooLarge = found;
+    }
     else if (name === 'output') shape = outputFormat(value);
     else if (name === 'snapshot') snapshot = snapshotChoice(value, program);
     else given.set(name, value);
   });
+  if (tooLarge !== null) throw hugeError(given, tooLarge);
   const [text] = operands;
   const format = given.get('format') ?? null;
   const imageOptions = given.has('image-opts');
@@ -97,6 +104,21 @@ function parse(args: readonly string[], program: Program): MeasureArguments {
     shape,
     share: given.has('share'),
   };
+}
+
+/** What is beyond all numbers here is for the format to refuse. */
+function sizeOrHuge(text: string): number | CliError {
+  try {
+    return sizeArgument('image size', text);
+  } catch (error) {
+    if (error instanceof CliError && error.message.endsWith(` ${MAX_OFFSET}.`)) return error;
+    throw error;
+  }
+}
+
+function hugeError(given: ReadonlyMap<string, string>, error: CliError): CliError {
+  if (given.get('output-format') !== 'qcow2') return error;
+  return new CliError('The image size is too large (try using a larger cluster size)');
 }
 
 async function runMeasure(

@@ -53,9 +53,6 @@ export async function makeObjects(program: Program, graph: () => Graph): Promise
 async function makeObject(registry: ObjectRegistry, text: string): Promise<void> {
   const tree = text.startsWith('{') ? readJson(text) : parseKeyval(text, 'qom-type');
   const type = (tree as Readonly<Record<string, unknown>>)['qom-type'];
-  if (type === 'secret') {
-    throw new CliError('--object secret is not supported: there is no LUKS driver');
-  }
   if (typeof type === 'string' && type.startsWith('memory-backend-')) throw notHere(type);
   const { objectOptions } = await import('../../api/index.js');
   const form = text.startsWith('{') ? 'json' : 'keyval';
@@ -64,7 +61,7 @@ async function makeObject(registry: ObjectRegistry, text: string): Promise<void>
     registry.requireIdentifier(options.id);
     throw notHere(type);
   }
-  registry.add(options);
+  await registry.add(options);
 }
 
 function notHere(type: string): CliError {

@@ -35,6 +35,7 @@ export class Progress {
 
   readonly #onSignal = (): void => {
     this.#program.out(`    (${this.#percent().toFixed(2)}/100%)\n`);
+    this.#program.flush?.();
   };
 
   #percent(): number {
@@ -56,10 +57,12 @@ export class Progress {
     this.#printed = percent;
     if (this.#mode === 'percent') {
       this.#program.out(`    (${percent.toFixed(2)}/100%)\r`);
+      this.#program.flush?.();
       return;
     }
     const line = { done: this.#done, total: this.#total, percent: Number(percent.toFixed(2)) };
     this.#program.out(`${JSON.stringify(line)}\n`);
+    this.#program.flush?.();
   }
 
   /** Everything is done: says 100 once more. */
@@ -71,6 +74,8 @@ export class Progress {
   /** Ends the line; call once, however the verb ended. */
   end(): void {
     process.off('SIGUSR1', this.#onSignal);
-    if (this.#mode === 'percent') this.#program.out('\n');
+    if (this.#mode !== 'percent') return;
+    this.#program.out('\n');
+    this.#program.flush?.();
   }
 }

@@ -3,7 +3,7 @@
 // of the command line. Everything opened is closed when the run ends, whichever way.
 
 import { BlockError, escapeControls, Permission, systemClock } from '../../base/index.js';
-import { corruptionText, createGraph, createRegistry } from '../../block/index.js';
+import { corruptionText, createGraph, createRegistry, noSecrets } from '../../block/index.js';
 import type { Backend, DriverRegistry, Graph, Node, OpenPolicy } from '../../block/index.js';
 import { checkedDrivers, DRIVER_LOADERS } from '../../engine/index.js';
 import { openDefaultHost } from '../../host/index.js';
@@ -37,7 +37,10 @@ export async function withSession(
 ): Promise<number> {
   const warnLine = (line: string): void => program.err(`${program.name}: ${line}\n`);
   const host = program.host ?? openDefaultHost({ warn: warnLine });
-  const registry = createRegistry({ drivers: checkedDrivers(DRIVER_LOADERS), probed: ['qcow2'] });
+  const registry = createRegistry({
+    drivers: checkedDrivers(DRIVER_LOADERS),
+    probed: ['qcow2', 'luks'],
+  });
   let objects: ObjectRegistry | null = null;
   const graph: Graph = createGraph({
     host,
@@ -45,6 +48,7 @@ export async function withSession(
     clock: systemClock,
     random: host.random,
     throttleGroup: (name) => objects?.throttleGroup(name) ?? null,
+    secret: (id) => (objects === null ? noSecrets(id) : objects.secret(id)),
     // The program's name is not put in front, whoever is asked.
     onCorruption: (_node, report) => program.err(`${corruptionText(report)}\n`),
     onWarning: (text) => program.err(`${program.name}: warning: ${text}\n`),

@@ -67,6 +67,12 @@ export function readVerbOptions(
   }
 }
 
+/** The list of an -o, if it is one. */
+export function requireOptionList(list: string): string {
+  if (list === '' || /^,|(?<!,),$/.test(list)) throw new CliError(`Invalid option list: ${list}`);
+  return list;
+}
+
 export type OutputFormat = 'human' | 'json';
 
 export function outputFormat(value: string): OutputFormat {

@@ -81,7 +81,10 @@ function parse(args: readonly string[], program: Program): CommandLine | string 
     if (name === 'trace') warnOfTrace(program, value);
   });
   if (text !== null) return text;
-  if (operands.length > 1) throw new CliError('', 1, helpText(program));
+  if (operands.length > 1) {
+    program.out(helpText(program));
+    throw new CliError('');
+  }
   const [file = null] = operands;
   const hasOptions = given.has('image-opts');
   const format = given.get('format');
@@ -159,6 +162,7 @@ async function runInput(shell: Shell): Promise<boolean> {
   try {
     while (!shell.done) {
       shell.program.out(PROMPT);
+      shell.program.flush?.();
       const { value, done } = await shell.wait(reader.next());
       if (done === true) break;
       if (!(await shell.run(value))) isWell = false;

@@ -97,6 +97,9 @@ async function openAttached(session: Session, request: FileRequest): Promise<Ope
   if (request.copyOnRead && request.readOnly) {
     throw new BlockError('invalid-option', "Can't use copy-on-read on read-only device");
   }
+  if (request.forceShare && (request.options['force-share'] ?? 'on') !== 'on') {
+    throw new CliError('-U conflicts with image options');
+  }
   const held: Node[] = [];
   try {
     const image = await openImage(session, request);

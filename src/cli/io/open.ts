@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // `open`, `close` and `reopen`: which file the commands work on, and in which modes.
 
+import { BlockError } from '../../base/index.js';
 import { CliError } from '../program.js';
+import type { Program } from '../program.js';
 import { validate } from '../../schema/index.js';
 import type { KeyvalTree } from '../../schema/index.js';
 import { optionTree } from '../img/options/list.js';
@@ -47,6 +49,7 @@ export const open: Command = {
     let cache = DEFAULT_CACHE;
     let unmap = true;
     let nativeAio = false;
+    const lists: string[] = [];
     let options: KeyvalTree = {};
     const operands = given.read([0, 1], (letter, value) => {
       if (letter === 'n') cache = 'none';
@@ -54,12 +57,11 @@ export const open: Command = {
       if (letter === 'd') unmap = discardMode(value);
       if (letter === 'k') nativeAio = true;
       if (letter === 'i') nativeAio = aioMode(value);
-      if (letter === 'o') {
-        options = joinedOptions(options, optionTree(value, shell.program));
-      }
+      if (letter === 'o') lists.push(value);
     });
     if (shell.isOpen) throw new CliError("file open already, try 'help close'");
     const [name = null] = operands;
+    for (const list of lists) options = joinedOptions(options, listed(list, name, shell.program));
     const request = {
       name,
       options,
@@ -75,6 +77,17 @@ export const open: Command = {
     warnOfProbing(shell, name);
   },
 };
+
+/** What contradicts itself is found when the file is opened. */
+function listed(list: string, name: string | null, program: Program): KeyvalTree {
+  try {
+    return optionTree(list, program);
+  } catch (error) {
+    if (!(error instanceof BlockError) || !error.message.startsWith('Conflicting')) throw error;
+    const start = name === null ? "can't open" : `can't open device ${name}`;
+    throw new CliError(`${start}: ${error.message}`, 1, error);
+  }
+}
 
 export const close: Command = {
   name: 'close',
@@ -159,10 +172,27 @@ async function reopenFile(shell: Shell, request: ReopenRequest): Promise<void> {
   const change = {
     'read-only': modes.readOnly,
     cache: { direct, 'no-flush': noFlush },
-    ...(await typedOptions(file, options)),
+    ...(await typedOptions(file, checkedCommon(options))),
   };
   await shell.wait(shell.session.graph.changeOptions(file.image, change, { writeThrough }));
   shell.file = { ...file, modes: { ...modes, readOnly: file.image.readOnly } };
+}
+
+const DETECT_ZEROES = ['off', 'on', 'unmap'];
+
+/** What no driver declares. */
+function checkedCommon(options: KeyvalTree): KeyvalTree {
+  const { 'detect-zeroes': mode, cache } = options;
+  const text = typeof mode === 'string' ? mode : '';
+  if (mode !== undefined && !DETECT_ZEROES.includes(text)) {
+    throw new BlockError('invalid-option', `invalid parameter value: ${text}`);
+  }
+  const modes = Object.keys(cache ?? {});
+  const unknown = modes.find((name) => name !== 'direct' && name !== 'no-flush');
+  if (unknown !== undefined) {
+    throw new BlockError('invalid-option', `Cannot change the option 'cache.${unknown}'`);
+  }
+  return options;
 }
 
 /** Values as the driver's declaration has them; names that it has not are refused by the reopen. */
@@ -179,7 +209,9 @@ async function typedOptions(
       .filter(([, { required }]) => required)
       .map(([name]) => [name, 'child']),
   );
-  const given = { ...children, ...own, driver: image.driver.name };
+  const { fitOwn } = await import('../img/options/fit.js');
+  const fitted = fitOwn(image.driver.name, own);
+  const given = { ...children, ...fitted, driver: image.driver.name };
   const typed = validate(blockdevOptions, given, '', 'keyval') as Record<string, unknown>;
   const values = Object.fromEntries(Object.keys(own).map((name) => [name, typed[name]]));
   return { ...options, ...values };

@@ -38,7 +38,8 @@ export const abort: Command = {
   about: 'simulates a crash of the program (SIGABRT)',
   words: [0, 0],
   standsAlone: true,
-  run() {
+  run(shell) {
+    shell.program.forget?.();
     process.kill(process.pid, 'SIGABRT');
   },
 };
@@ -50,12 +51,13 @@ export const sigraise: Command = {
   words: [1, 1],
   standsAlone: true,
   manual: ["The signal is a number: 'sigraise 9' ends the program as SIGKILL does."],
-  run(_shell, given) {
+  run(shell, given) {
     const [text = ''] = given.words;
     const signal = sizeOf(text);
     if (signal > LAST_SIGNAL) {
       throw new CommandFailure(`signal argument '${text}' is too large to be a valid signal`);
     }
+    shell.program.flush?.();
     raise(signal);
   },
 };

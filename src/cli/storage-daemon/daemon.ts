@@ -132,9 +132,8 @@ export class Daemon {
     await this.#engine.addNode(options);
   }
 
-  #addObject(text: string): Promise<void> {
-    this.#engine.objects.add(readOption(objectOptions, text, 'qom-type'));
-    return Promise.resolve();
+  async #addObject(text: string): Promise<void> {
+    await this.#engine.objects.add(readOption(objectOptions, text, 'qom-type'));
   }
 
   #trace(value: string, words: string): Promise<void> {

@@ -33,6 +33,28 @@ export interface NativeAddon {
   testLock(descriptor: number, start: number, length: number): number;
   /** How many leading bytes are zero. */
   zeroPrefix(buffer: Uint8Array): number;
+  /**
+   * Encrypts (`way` + 4) or decrypts whole sectors in place: `way` 0 ECB, 1 CBC, 2 XTS; 16 bytes of
+   * vector for each sector. -ENOTSUP where the processor has no AES.
+   */
+  cryptSectors(
+    way: number,
+    key: Uint8Array,
+    data: Uint8Array,
+    vectors: Uint8Array,
+    sectorBytes: number,
+  ): number;
+  /**
+   * PBKDF2 with HMAC-SHA-256 on a thread of the pool: the key, or nothing once `cancel[0]` is not
+   * 0. Null where the processor has no SHA-256.
+   */
+  deriveLater(
+    password: Uint8Array,
+    salt: Uint8Array,
+    iterations: number,
+    length: number,
+    cancel: Int32Array,
+  ): Promise<Uint8Array> | null;
 }
 
 const ENTRY_POINTS = [
@@ -48,6 +70,8 @@ const ENTRY_POINTS = [
   'unlock',
   'testLock',
   'zeroPrefix',
+  'cryptSectors',
+  'deriveLater',
 ] as const satisfies readonly (keyof NativeAddon)[];
 
 let loaded: NativeAddon | null | undefined;

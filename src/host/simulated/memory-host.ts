@@ -13,6 +13,7 @@ import {
 } from '../../base/index.js';
 import type { FileStat, Host, HostFile, OpenFileOptions } from '../host.js';
 import { LockTable } from '../locks/lock-table.js';
+import { tooLong } from '../read-whole.js';
 import { FaultPlan, type HostFault } from './fault-plan.js';
 import { MemoryFile, type SimulatedContext } from './memory-file.js';
 import { SimulatedScheduler } from './scheduler.js';
@@ -40,11 +41,13 @@ export class MemoryHost implements Host {
   protected readonly volume = new SimulatedVolume();
   readonly #locks = new LockTable();
   readonly #context: SimulatedContext;
+  readonly #secrets: Random;
 
   constructor(options: MemoryHostOptions = {}) {
     const seed = options.seed ?? 0;
     this.clock = options.clock ?? new ManualClock();
     this.random = new SeededRandom(seed);
+    this.#secrets = new SeededRandom(seed ^ 0x5ec2e7);
     this.faults = new FaultPlan(options.faults);
     const laterChance = options.laterChance ?? (options.seed === undefined ? 0 : 0.25);
     this.#context = {
@@ -54,6 +57,22 @@ export class MemoryHost implements Host {
       changed: (node, change) => this.recordChange(node, change),
       beginSync: (node) => this.beginSync(node),
     };
+  }
+
+  async readWhole(path: string, most: number): Promise<Uint8Array> {
+    const file = this.openFileNow(path, { readOnly: true });
+    try {
+      if (file.size() > most) throw tooLong(path, most);
+      const bytes = new Uint8Array(file.size());
+      await file.read(bytes, 0);
+      return bytes;
+    } finally {
+      await file.close();
+    }
+  }
+
+  fillSecret(buffer: Uint8Array): void {
+    this.#secrets.fill(buffer);
   }
 
   async openFile(path: string, options: OpenFileOptions): Promise<HostFile> {

@@ -48,7 +48,11 @@ class CreateWork implements JobWork {
       // A node that is not there is named before any mistake of the format.
       if (typeof this.#options['file'] === 'string') this.#registry.node(this.#options['file']);
       await this.#driver.create?.(
-        { host: graph.host, node: (reference) => this.#node(reference) },
+        {
+          host: graph.host,
+          node: (reference) => this.#node(reference),
+          secret: graph.secret,
+        },
         this.#options,
       );
     } catch (error) {

@@ -2,11 +2,13 @@
 // Numbers, JSON and human texts as the reference prints them.
 import { expect, test } from 'vitest';
 
+import { BlockError } from '../../../src/base/index.js';
 import type { CheckResult } from '../../../src/block/index.js';
 import { checkJson, checkText } from '../../../src/cli/img/check.js';
 import { createFormat, OptionValues } from '../../../src/cli/img/create/options.js';
 import { infoText } from '../../../src/cli/img/info/text.js';
 import { percent, sizeArgument } from '../../../src/cli/img/numbers.js';
+import { CliError, reportFailure } from '../../../src/cli/program.js';
 import { writeJson } from '../../../src/wire/index.js';
 
 test('JSON is indented by four and escapes everything but plain ASCII', () => {
@@ -62,13 +64,14 @@ test('a check prints its counters and leaves out those that are zero', () => {
 });
 
 test('control bytes of names are escaped in human output', () => {
-  const text = infoText({
+  const lines = infoText({
     'virtual-size': 512,
     filename: 'a\u001b[2J',
     format: 'raw',
     'backing-filename': 'b\nc',
     'dirty-flag': false,
   });
+  const text = [...lines].join('');
   expect(text).toContain('image: a\\x1b[2J\n');
   expect(text).toContain('backing file: b\\x0ac (cannot determine actual path)\n');
 });
@@ -91,4 +94,18 @@ test('create options are printed in one order whatever order they came in', () =
 
 test('an option without support is refused by its name', () => {
   expect(() => qcow2Values('encrypt.format=luks').members()).toThrow("'encrypt.format'");
+});
+
+test('field and value are left out under a name that scripts know', () => {
+  const error = new BlockError('corrupt-image', 'Image is too big (size 7)', { detail: 'size 7' });
+  const wrapped = new CliError(`Could not open 'x': ${error.message}`, 1, error);
+  const said = (name: string, thrown: unknown): string => {
+    let text = '';
+    const err = (more: string): void => void (text += more);
+    reportFailure({ name, err, out: err, terminal: false }, thrown);
+    return text;
+  };
+  expect(said('qemu-img', error)).toBe('qemu-img: Image is too big\n');
+  expect(said('qemu-img', wrapped)).toBe("qemu-img: Could not open 'x': Image is too big\n");
+  expect(said('blockwright img', error)).toBe('blockwright img: Image is too big (size 7)\n');
 });

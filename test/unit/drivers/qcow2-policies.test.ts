@@ -57,6 +57,44 @@ describe('cache sizes', () => {
     expect(cache.dirtyTables()).toEqual([dirty]);
   });
 
+  it('tables go out in the pieces that changed since they were written', () => {
+    const options = { tableBytes: 4096, cacheBytes: 65_536, pieceBytes: () => 1024 };
+    const cache = new TableCache({ ...options, fill: () => undefined });
+    const table = cache.load(0) as Table;
+    const changed = (): boolean[] =>
+      [...(table.pieces ?? [])].map((version) => version > table.written);
+    cache.touch(table, 1020, 8);
+    expect(changed()).toEqual([true, true, false, false]);
+    const { version } = table;
+    cache.touch(table, 1024, 8);
+    cache.cleaned(table, version);
+    expect([table.dirty, changed()]).toEqual([true, [false, true, false, false]]);
+    cache.cleaned(table, table.version);
+    cache.touch(table, 4088, 8);
+    expect(changed()).toEqual([false, false, false, true]);
+  });
+
+  it('a change writes one piece of a table, and nothing else of it', async () => {
+    const host = new MemoryHost();
+    await createOn(host, '/image', { size: 512 * MIB });
+    const { node } = await openOn(host, '/image', null);
+    node.reopened({ file: 'f', 'l2-cache-entry-size': 4 * KIB });
+    await node.write(writeRequest(0, new Uint8Array(512).fill(1)));
+    await node.flush();
+    const written: number[] = [];
+    const write = node.image.writeFileAt.bind(node.image);
+    node.image.writeFileAt = (point, offset, buffer) => {
+      if (point === 'l2_update') written.push(buffer.length);
+      return write(point, offset, buffer);
+    };
+    for (const at of [1, 2, 4000, 4001]) {
+      await node.write(writeRequest(at * 64 * KIB, new Uint8Array(512).fill(1)));
+    }
+    await node.flush();
+    expect(written).toEqual([4 * KIB, 4 * KIB]);
+    await node.close();
+  });
+
   it('a table in use at a place that is given away is not waited for', () => {
     const cache = new TableCache({ tableBytes: 512, cacheBytes: 4096, fill: () => undefined });
     cache.touch(cache.load(512) as Table);

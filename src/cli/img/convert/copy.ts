@@ -3,20 +3,21 @@
 // of which only the top layer is copied; and, for several sources or a fully written target, a
 // plain walk in steps that reads and writes through the graph. Each has several steps in flight.
 
-import { BlockError, InFlight, toBlockError } from '../../../base/index.js';
+import { BlockError, COPY_LIMITS, InFlight, toBlockError } from '../../../base/index.js';
 import type { Clock } from '../../../base/index.js';
 import { RequestFlag } from '../../../block/index.js';
-import type { Backend, BlockStatus, Node } from '../../../block/index.js';
+import type { Backend, Node } from '../../../block/index.js';
 import {
   CopyEngine,
   copyImage,
   createLanes,
+  LayerRuns,
   leastHole,
   RateLimiter,
   skipFilters,
   viewStatus,
 } from '../../../block/copy/index.js';
-import type { CopyFailure, CopySession, CopySpec } from '../../../block/copy/index.js';
+import type { CopyFailure, CopySession, CopySpec, Span } from '../../../block/copy/index.js';
 import { isZero } from '../../../codec/index.js';
 import { SECTOR_BYTES } from '../sectors.js';
 import type { Session } from '../session.js';
@@ -59,7 +60,8 @@ export async function copyAll(
   const [source] = request.sources;
   if (source === undefined || request.length === 0) return null;
   if (request.sources.length > 1 || request.sparse === 0 || request.salvage !== null) {
-    return walk(request, session.graph.clock);
+    const own = request.overlay ? ownUnits(request, source.node) : null;
+    return walk(request, own, session.graph.clock);
   }
   const engine = new CopyEngine({ lanes: createLanes(session.host) });
   try {
@@ -103,35 +105,75 @@ async function copyTopLayer(
 ): Promise<CopyFailure | null> {
   const top = skipFilters(source);
   const { unit } = session.spec;
-  // Past the end of its backing file a new overlay reads as zeroes, an older one as what it holds.
-  const zeroedTo = request.fresh ? (request.target.node.backing?.length ?? 0) : request.length;
+  const zeroedTo = zeroedEnd(request);
   const lowerEnd = top.backing?.length ?? 0;
   const running = new Running(request.inFlight ?? DEFAULT_IN_FLIGHT, request);
+  const batch = new Batch(session, running);
+  const runs = new LayerRuns(top);
   let copiedTo = 0;
   for (let offset = 0; offset < request.length && (await running.mayGoOn()); ) {
-    const asked = Math.min(
+    const found = runs.find(offset);
+    if (found instanceof Promise) await found;
+    const length = Math.min(
       request.length - offset,
       STEP_BYTES - (offset % STEP_BYTES),
       // From there on the source reads as zeroes, whatever the target's backing file holds.
       offset < lowerEnd ? lowerEnd - offset : Infinity,
+      runs.lengthFrom(offset),
     );
-    const found = top.blockStatus(offset, asked, true);
-    const status: BlockStatus = found instanceof Promise ? await found : found;
-    const end = offset + status.length;
-    if (isCopied(status, top, offset)) {
+    const end = offset + length;
+    const isZero = readsAsZero(runs, offset);
+    if (runs.isAllocated && !isZero) {
       const start = Math.max(copiedTo, offset - (offset % unit));
       copiedTo = Math.min(request.length, Math.ceil(end / unit) * unit);
-      if (copiedTo > start) running.add(session.copy(start, copiedTo - start), status.length);
-    } else if (readsAsZero(status, top, offset) && offset < zeroedTo) {
+      if (copiedTo > start) batch.add({ offset: start, length: copiedTo - start }, length);
+    } else if (isZero && offset < zeroedTo) {
       // Part of a cluster only after what is being copied into it, and before what will be.
-      const isWhole = offset % unit === 0 && status.length % unit === 0;
-      if (!isWhole) await running.end();
-      running.add(session.zero(offset, status.length), status.length);
+      const isWhole = offset % unit === 0 && length % unit === 0;
+      if (!isWhole) await batch.end();
+      running.add(session.zero(offset, length), length);
       if (!isWhole) await running.end();
     }
     offset = end;
   }
-  return running.end();
+  return batch.end();
+}
+
+/** Ranges that are copied as one batch, since what costs is its turns and calls. */
+class Batch {
+  readonly #session: CopySession;
+  readonly #running: Running;
+  #spans: Span[] = [];
+  #bytes = 0;
+  #progress = 0;
+
+  constructor(session: CopySession, running: Running) {
+    this.#session = session;
+    this.#running = running;
+  }
+
+  /** `progress`: bytes that are settled with it. */
+  add(span: Span, progress: number): void {
+    this.#spans.push(span);
+    this.#bytes += span.length;
+    this.#progress += progress;
+    const { batchRuns } = COPY_LIMITS;
+    if (this.#spans.length >= batchRuns || this.#bytes >= STEP_BYTES) this.#begin();
+  }
+
+  #begin(): void {
+    if (this.#spans.length === 0) return;
+    this.#running.add(this.#session.copyAll(this.#spans), this.#progress);
+    this.#spans = [];
+    this.#bytes = 0;
+    this.#progress = 0;
+  }
+
+  /** All that was begun is over. */
+  end(): Promise<CopyFailure | null> {
+    this.#begin();
+    return this.#running.end();
+  }
 }
 
 /** What is in flight, and the first of its failures. */
@@ -168,20 +210,63 @@ class Running {
   }
 }
 
-function isCopied(status: BlockStatus, top: Node, offset: number): boolean {
-  return status.allocated && !readsAsZero(status, top, offset);
+function readsAsZero({ node, isAllocated, isData }: LayerRuns, offset: number): boolean {
+  if (isAllocated) return !isData;
+  return node.backing === null || offset >= node.backing.length;
 }
 
-function readsAsZero(status: BlockStatus, top: Node, offset: number): boolean {
-  if (status.allocated) return status.zero;
-  return top.backing === null || offset >= top.backing.length;
+/** Within a step, in order. */
+interface Range {
+  readonly start: number;
+  readonly end: number;
+}
+
+/** Which whole units of the target hold something of an overlay's own layer. */
+type OwnUnits = (offset: number, length: number) => Promise<readonly Range[]>;
+
+function ownUnits(request: CopyRequest, source: Node): OwnUnits {
+  const top = skipFilters(source);
+  const unit = unitOf(request.target.node);
+  const zeroedTo = zeroedEnd(request);
+  const lowerEnd = top.backing?.length ?? 0;
+  return async (offset, length) => {
+    const ranges: Range[] = [];
+    let start = 0;
+    let end = 0;
+    for (let at = 0; at < length; ) {
+      const place = offset + at;
+      const below = place < lowerEnd ? lowerEnd - place : Infinity;
+      const status = await top.blockStatus(place, Math.min(length - at, below), true);
+      const isBelow = !status.allocated && (place < lowerEnd || place >= zeroedTo);
+      if (!isBelow) {
+        const from = at - (at % unit);
+        if (from > end) {
+          if (end > start) ranges.push({ start, end });
+          start = from;
+        }
+        end = Math.min(length, Math.ceil((at + status.length) / unit) * unit);
+      }
+      at += status.length;
+    }
+    if (end > start) ranges.push({ start, end });
+    return ranges;
+  };
+}
+
+/** Past the end of its backing file a new overlay reads as zeroes, an older one as it is. */
+function zeroedEnd({ fresh, target, length }: CopyRequest): number {
+  return fresh ? (target.node.backing?.length ?? 0) : length;
 }
 
 /**
  * Step by step: every source byte is read, and written unless it may stay a hole. Later steps are
  * read while earlier ones are written; the target is written in order unless told otherwise.
  */
-async function walk(request: CopyRequest, clock: Clock): Promise<CopyFailure | null> {
+async function walk(
+  request: CopyRequest,
+  own: OwnUnits | null,
+  clock: Clock,
+): Promise<CopyFailure | null> {
   const stepBytes = Math.max(STEP_BYTES, unitOf(request.target.node));
   const most = request.inFlight ?? DEFAULT_IN_FLIGHT;
   const running = new Running(most, request);
@@ -194,7 +279,7 @@ async function walk(request: CopyRequest, clock: Clock): Promise<CopyFailure | n
     if (delay > 0) await new Promise<void>((resolve) => void clock.after(delay, resolve));
     const buffer = free.pop() ?? new Uint8Array(stepBytes);
     const step = buffer.subarray(0, Math.min(stepBytes, request.length - offset));
-    const work = walkStep({ request, offset, step }, turn).finally(() => free.push(buffer));
+    const work = walkStep({ request, own, offset, step }, turn).finally(() => free.push(buffer));
     if (request.ordered) turn = work.then((failure) => failure === null);
     running.add(work, step.length);
     limiter.charge(step.length);
@@ -205,13 +290,20 @@ async function walk(request: CopyRequest, clock: Clock): Promise<CopyFailure | n
 
 /** `turn` ends when the steps before are written: false when one of them failed. */
 async function walkStep(
-  work: { readonly request: CopyRequest; readonly offset: number; readonly step: Uint8Array },
+  work: {
+    readonly request: CopyRequest;
+    readonly own: OwnUnits | null;
+    readonly offset: number;
+    readonly step: Uint8Array;
+  },
   turn: Promise<boolean>,
 ): Promise<CopyFailure | null> {
-  const { request, offset, step } = work;
+  const { request, own, offset, step } = work;
+  let ranges: readonly Range[] = [{ start: 0, end: step.length }];
   let failure: CopyFailure | null = null;
   try {
-    await readSources(request, offset, step);
+    if (own !== null) ranges = await own(offset, step.length);
+    if (ranges.length > 0) await readSources(request, offset, step);
   } catch (error) {
     failure = { side: 'source', error: at(error, offset) };
   }
@@ -219,7 +311,9 @@ async function walkStep(
   if (!(await turn)) return CANCELLED;
   if (failure !== null) return failure;
   try {
-    await writeStep(request, offset, step);
+    for (const { start, end } of ranges) {
+      await writeStep(request, offset + start, step.subarray(start, end));
+    }
     return null;
   } catch (error) {
     return { side: 'target', error: at(error, offset) };

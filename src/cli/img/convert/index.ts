@@ -7,6 +7,7 @@
 
 import { BlockError, Permission } from '../../../base/index.js';
 import type { CopyFailure } from '../../../block/copy/index.js';
+import { creationPath } from '../../../block/index.js';
 import type { Backend, Node, OpenPolicy } from '../../../block/index.js';
 import { CliError } from '../../program.js';
 import type { Program } from '../../program.js';
@@ -178,6 +179,7 @@ async function openTarget(session: Session, request: TargetRequest): Promise<Bac
   const { command, values, total, cache } = request;
   if (values !== null) {
     values.set('size', String(total));
+    creationPath(command.target);
     try {
       await createImage(session, { path: command.target, values, size: total });
     } catch (error) {

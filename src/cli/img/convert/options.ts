@@ -19,6 +19,7 @@ import {
   QUIET,
   readVerbOptions,
   refuseFormatWithOptions,
+  requireOptionList,
   SOURCE_CACHE,
 } from '../verb.js';
 
@@ -103,7 +104,7 @@ export function parseConvert(args: readonly string[], program: Program): Convert
   let parallel: number | null = null;
   let snapshot: SnapshotChoice | null = null;
   const operands = readVerbOptions(program, { args, specs: CONVERT_OPTIONS }, (name, value) => {
-    if (name === 'options') optionLists.push(value);
+    if (name === 'options') optionLists.push(requireOptionList(value));
     else if (name === 'sparse') {
       sparse = sparseSize(value);
       given.set(name, value);

@@ -44,6 +44,7 @@ export async function createImage(session: Session, request: CreateRequest): Pro
       const data = dataFile === undefined ? {} : { 'data-file': { filename: dataFile } };
       const context: CreateContext = {
         host: session.host,
+        secret: session.graph.secret,
         node: (reference) =>
           files.open(typeof reference === 'string' ? path : creationPath(String(dataFile))),
       };
@@ -71,12 +72,13 @@ class NewFiles {
   }
 
   async make(path: string, members: Record<string, unknown>): Promise<void> {
-    const { host, registry } = this.#session;
+    const { host, graph, registry } = this.#session;
     const existed = (await host.stat(path).catch(() => null)) !== null;
     const driver = await registry.load('file');
     this.#newest = existed ? null : path;
     if (!existed) this.#made.push(path);
-    await driver.create?.({ host, node: noNode }, { filename: path, ...members });
+    const context = { host, node: noNode, secret: graph.secret };
+    await driver.create?.(context, { filename: path, ...members });
   }
 
   async open(path: string): Promise<Node> {

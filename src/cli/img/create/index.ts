@@ -58,6 +58,7 @@ export const create: Verb = {
           const name = escapeControls(path);
           const described = escapeControls(values.describe());
           program.out(`Formatting '${name}', fmt=${values.format.name}${described}\n`);
+          program.flush?.();
         }
         await createImage(session, { path, values, size });
       } catch (error) {

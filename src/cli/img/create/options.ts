@@ -294,6 +294,8 @@ function normalize(option: CreateOption, text: string): string {
 function wholeNumber({ name }: CreateOption, text: string): string {
   if (/^0[0-7]+$/.test(text)) return String(Number.parseInt(text, 8));
   if (/^(0|[1-9]\d*|0x[\da-f]+)$/i.test(text)) return String(Number(text));
+  // A huge one to the reference: whoever uses it refuses it.
+  if (/^-[1-9]\d*$/.test(text)) return String(Number(text));
   throw invalid(`Parameter '${name}' expects a number`);
 }
 

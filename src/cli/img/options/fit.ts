@@ -19,6 +19,19 @@ import type { Program } from '../../program.js';
 import type { Session } from '../session.js';
 import { CHECKED_AS_COMMANDS, fitValue, isTree, mistake } from './values.js';
 
+/** Own options of a driver as its declaration's check takes them; others are left out. */
+export function fitOwn(driver: string, options: KeyvalTree): KeyvalTree {
+  const known = (driverOptions as Readonly<Record<string, { members: Members }>>)[driver];
+  const fitted: Record<string, unknown> = {};
+  for (const [name, value] of Object.entries(options)) {
+    const member = known?.members[name];
+    if (member === undefined) continue;
+    const note = (): void => undefined;
+    fitted[name] = fitValue(resolveType(memberOf(member).type), value, { name, driver, note });
+  }
+  return fitted as KeyvalTree;
+}
+
 export type Options = Readonly<Record<string, unknown>>;
 
 /** Where options stand: a file of bytes, or an image whose format may be looked for. */
@@ -34,6 +47,16 @@ const MISSING: Readonly<Record<string, string>> = {
   children: 'Number of provided children must be 1 or more',
 };
 
+/** A single rule of blkdebug needs no number. */
+function withListedRules(tree: KeyvalTree): KeyvalTree {
+  if (tree['driver'] !== 'blkdebug') return tree;
+  const rules = ['inject-error', 'set-state'].flatMap((name) => {
+    const rule = tree[name];
+    return isTree(rule) ? [[name, [rule]] as const] : [];
+  });
+  return { ...tree, ...Object.fromEntries(rules) };
+}
+
 export class OptionFitter {
   readonly #session: Session;
   readonly #noBacking: boolean;
@@ -47,7 +70,8 @@ export class OptionFitter {
   }
 
   /** `found`: the driver of an image that names none, where it is known. */
-  async fit(tree: KeyvalTree, place: Place = 'image', found?: string): Promise<Options> {
+  async fit(options: KeyvalTree, place: Place = 'image', found?: string): Promise<Options> {
+    const tree = withListedRules(options);
     const given = await this.#driverOf(tree, place);
     const name = given ?? found;
     if (name === undefined) return this.#fitUnknown(tree);

@@ -7,6 +7,7 @@ import { parseFilename } from '../../../block/index.js';
 import type { Node, OpenPolicy } from '../../../block/index.js';
 import { driverOptions } from '../../../drivers/options-catalog.js';
 import type { KeyvalTree } from '../../../schema/index.js';
+import { CliError } from '../../program.js';
 import type { Session } from '../session.js';
 import { OptionFitter } from './fit.js';
 import type { Options } from './fit.js';
@@ -23,7 +24,7 @@ export async function openByOptions(session: Session, request: OptionRequest): P
   const { tree, policy, readOnly } = request;
   const shared = tree['force-share'];
   if (policy.forceShare === true && shared !== undefined && shared !== 'on') {
-    throw mistake('--force-share/-U conflicts with image options');
+    throw new CliError('--force-share/-U conflicts with image options');
   }
   const fitter = new OptionFitter(session, policy.noBacking === true);
   const options = await fitter.fit(tree, 'image', await foundDriver(session, tree));
@@ -84,6 +85,7 @@ export async function withName(
   options: KeyvalTree,
 ): Promise<KeyvalTree> {
   const { driver, file } = options;
+  if (driver === 'blkdebug') return withDebuggedName(session, name, options);
   if (typeof driver === 'string' && Object.hasOwn(driverOptions, driver)) {
     const { kind } = await session.registry.load(driver);
     if (kind === 'protocol') return { filename: name, ...options };
@@ -91,10 +93,47 @@ export async function withName(
   if (typeof file === 'string') return options;
   const parsed = parseFilename(name);
   const own = isTree(file) ? file : {};
-  if (parsed.kind === 'path') return { ...options, file: { filename: parsed.path, ...own } };
+  if (own['filename'] !== undefined) {
+    throw mistake("Can't specify 'file' and 'filename' options at the same time");
+  }
+  if (parsed.kind === 'path') return { ...options, file: withPath(parsed.path, own) };
   const { driver: named, ...rest } = asTexts(parsed.options);
-  if (named === undefined) return { ...rest, ...options };
-  return { ...options, file: { ...rest, driver: named, ...own } };
+  if (named !== undefined) return { ...options, file: { ...rest, driver: named, ...own } };
+  const { file: below } = rest;
+  return { ...rest, ...options, file: { ...(isTree(below) ? below : {}), ...own } };
+}
+
+/** A path beside a test driver is that of the image below it. */
+function withPath(path: string, own: KeyvalTree): KeyvalTree {
+  const { driver, image, test } = own;
+  if (driver === 'blkdebug' && (image === undefined || isTree(image))) {
+    return { ...own, image: { filename: path, ...image } };
+  }
+  if (driver === 'blkverify' && (test === undefined || isTree(test))) {
+    return { ...own, test: { file: { filename: path }, ...test } };
+  }
+  return { filename: path, ...own };
+}
+
+/** The name is that of the image below, or of its file where a format is given for it. */
+async function withDebuggedName(
+  session: Session,
+  name: string,
+  options: KeyvalTree,
+): Promise<KeyvalTree> {
+  const parsed = parseFilename(name.startsWith('blkdebug:') ? name : `blkdebug::${name}`);
+  const all = parsed.kind === 'options' ? asTexts(parsed.options) : {};
+  const { image: named, ...rules } = isTree(all['file']) ? all['file'] : {};
+  const file = isTree(named) ? named : {};
+  const own = isTree(options['image']) ? options['image'] : {};
+  const format =
+    typeof own['driver'] === 'string' && Object.hasOwn(driverOptions, own['driver'])
+      ? await session.registry.load(own['driver'])
+      : null;
+  const below = isTree(own['file']) ? own['file'] : {};
+  const image =
+    format?.kind === 'format' ? { ...own, file: { ...file, ...below } } : { ...file, ...own };
+  return { ...rules, ...options, image };
 }
 
 /** As a command line would give them. */

@@ -5,7 +5,7 @@
 import { BlockError } from '../../../base/index.js';
 import { internalSnapshotsOf } from '../../../block/index.js';
 import type { Node, SnapshotFacts } from '../../../block/index.js';
-import { CliError } from '../../program.js';
+import { CliError, report } from '../../program.js';
 import type { Program } from '../../program.js';
 import { splitCommas } from '../create/options.js';
 
@@ -24,6 +24,10 @@ export function snapshotChoice(text: string, program: Program): SnapshotChoice {
     if (name === 'snapshot.id') choice.id = value.join('=');
     else if (name === 'snapshot.name') choice.name = value.join('=');
     else {
+      if (value.length === 0) {
+        const hint = `Please use ${name}=on instead\n`;
+        report(program, `warning: short-form boolean option '${name}' deprecated`, hint);
+      }
       const second = `${program.name}: Failed in parsing snapshot param '${text}'\n`;
       throw new CliError(`Invalid parameter '${name}'`, 1, second);
     }

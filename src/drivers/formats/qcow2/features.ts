@@ -24,12 +24,12 @@ export function requireSupported(header: Qcow2Header, context: { path: string })
 /** Refuses read-write on images marked corrupt. */
 export function requireWritable(header: Qcow2Header, context: { path: string }): void {
   const bits = header.fields.incompatibleFeatures;
-  const word = `incompatible_features 0x${bits.lo.toString(16)}`;
+  const detail = `incompatible_features 0x${bits.lo.toString(16)}`;
   if (hasBit(bits, Incompatible.corrupt)) {
     throw new BlockError(
       'access-denied',
-      `qcow2: Image is corrupt; cannot be opened read/write (${word})`,
-      context,
+      `qcow2: Image is corrupt; cannot be opened read/write (${detail})`,
+      { ...context, detail },
     );
   }
 }

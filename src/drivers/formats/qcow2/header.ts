@@ -31,7 +31,7 @@ import {
   EXTENSION_HEADER_SIZE,
   ExtensionType,
   FEATURE_ENTRY_SIZE,
-  FEATURE_NAME_BYTES,
+  FEATURE_NAME_OFFSET,
   FEATURE_NAMES,
   FeatureType,
   geometryOf,
@@ -82,8 +82,10 @@ export interface BitmapsPlace {
 /** Bytes that peekClusterSize and the fixed header need; a shorter file is padded with zeroes. */
 export const HEADER_PEEK_BYTES = 112;
 
-function corrupt(message: string): BlockError {
-  return new BlockError('corrupt-image', message);
+/** `detail`: field and value, which the reference does not print. */
+function corrupt(text: string, detail?: string): BlockError {
+  if (detail === undefined) return new BlockError('corrupt-image', text);
+  return new BlockError('corrupt-image', `${text} (${detail})`, { detail });
 }
 
 interface Peek {
@@ -96,8 +98,10 @@ export function decodeHeaderFields(head: Uint8Array): Peek {
   const view = new DataView(head.buffer, head.byteOffset, head.byteLength);
   const version = view.getUint32(4);
   const extent = { version, length: HEADER_PEEK_BYTES };
-  // Magic and version decide whether the other bytes mean anything at all.
-  validateStruct(HEADER, { magic: view.getUint32(0), version }, extent);
+  // Magic and version decide whether the other bytes mean anything at all, and a cluster size that
+  // cannot be is told before an offset that cannot.
+  const clusterBits = view.getUint32(20);
+  validateStruct(HEADER, { magic: view.getUint32(0), version, clusterBits }, extent);
   const decoded = decodeStruct(HEADER, head, extent);
   validateStruct(HEADER, decoded, extent);
   const covered = version >= 3 && decoded.headerLength > COMPRESSION_TYPE_OFFSET;
@@ -118,7 +122,7 @@ export function decodeHeaderFields(head: Uint8Array): Peek {
 export function decodeHeader(head: Uint8Array, fileLength: number): Qcow2Header {
   const { fields, geometry } = decodeHeaderFields(head);
   if (fields.headerLength > geometry.clusterSize) {
-    throw corrupt(`qcow2 header exceeds cluster size (header_length ${fields.headerLength})`);
+    throw corrupt('qcow2 header exceeds cluster size', `header_length ${fields.headerLength}`);
   }
   checkBackingPlace(fields, geometry.clusterSize, head.length);
   const { extensions, end } = decodeExtensions(head, fields, geometry.clusterSize);
@@ -152,15 +156,14 @@ function checkBackingPlace(fields: HeaderFields, clusterSize: number, available:
   if (offset === 0) return;
   const first = Math.max(V2_HEADER_LENGTH, fields.headerLength);
   if (offset < first || offset > clusterSize) {
-    throw corrupt(`Invalid backing file offset (backing_file_offset ${offset})`);
+    throw corrupt('Invalid backing file offset', `backing_file_offset ${offset}`);
   }
   if (size > Math.min(IMAGE_LIMITS.backingNameBytes, clusterSize - offset)) {
-    throw corrupt(`Backing file name too long (backing_file_size ${size})`);
+    throw corrupt('Backing file name too long', `backing_file_size ${size}`);
   }
   if (offset + size > available) {
-    throw corrupt(
-      `Backing file name is beyond the end of the file (backing_file_offset ${offset})`,
-    );
+    const text = 'Backing file name is beyond the end of the file';
+    throw corrupt(text, `backing_file_offset ${offset}`);
   }
 }
 
@@ -180,7 +183,7 @@ function decodeExtensions(
     if (type === ExtensionType.end) return { extensions, end: offset };
     if (length > limit - offset || length > head.length - offset) {
       const name = `0x${type.toString(16).padStart(8, '0')}`;
-      throw corrupt(`Header extension too large (extension ${name} length ${length})`);
+      throw corrupt('Header extension too large', `extension ${name} length ${length}`);
     }
     if (extensions.length >= IMAGE_LIMITS.qcow2HeaderExtensions) {
       throw corrupt(`Too many header extensions (more than ${extensions.length})`);
@@ -215,8 +218,8 @@ function checkFeatures(fields: HeaderFields, extensions: readonly HeaderExtensio
   if (bit !== (compressionType !== 0)) {
     const wish = bit ? 'must not be set' : 'must be set';
     throw corrupt(
-      `qcow2: Compression type incompatible feature bit ${wish} ` +
-        `(compression_type ${compressionType})`,
+      `qcow2: Compression type incompatible feature bit ${wish}`,
+      `compression_type ${compressionType}`,
     );
   }
 }
@@ -231,11 +234,13 @@ export function featureNames(
   let rest = bits;
   const table = extensions.find((extension) => extension.type === ExtensionType.featureNames);
   const data = table?.data ?? new Uint8Array(0);
-  for (let at = 0; at + FEATURE_ENTRY_SIZE <= data.length; at += FEATURE_ENTRY_SIZE) {
+  // The last entry may be cut short: what is there of its name counts, as in the reference.
+  for (let at = 0; at + FEATURE_NAME_OFFSET < data.length; at += FEATURE_ENTRY_SIZE) {
     const number = data[at + 1] ?? 0;
     if (data[at] !== type || number > 63 || !hasBit(rest, number)) continue;
     const bit = withoutBits(rest, andBits(rest, bitOf(number)));
-    const name = escapeControls(text(data.subarray(at + 2, at + 2 + FEATURE_NAME_BYTES)));
+    const stored = data.subarray(at + FEATURE_NAME_OFFSET, at + FEATURE_ENTRY_SIZE);
+    const name = escapeControls(text(stored));
     if (name === '') continue;
     names.push(name);
     rest = bit;
@@ -262,7 +267,7 @@ interface TablePlace {
 function checkPlace(place: TablePlace, fileLength: number): string | null {
   const { name, field, offset, bytes, alignment } = place;
   if (offset === 0 || offset % alignment !== 0 || offset > MAX_OFFSET - bytes) {
-    throw corrupt(`${name} offset invalid (${field} ${offset})`);
+    throw corrupt(`${name} offset invalid`, `${field} ${offset}`);
   }
   if (offset + bytes <= fileLength) return null;
   return (
@@ -279,9 +284,8 @@ function checkTables(
   const { clusterSize } = geometry;
   const tableBytes = fields.refcountTableClusters * clusterSize;
   if (tableBytes > IMAGE_LIMITS.qcow2RefcountTableBytes) {
-    throw corrupt(
-      `Reference count table too large (refcount_table_clusters ${fields.refcountTableClusters})`,
-    );
+    const detail = `refcount_table_clusters ${fields.refcountTableClusters}`;
+    throw corrupt('Reference count table too large', detail);
   }
   const table = { name: 'Reference count table', field: 'refcount_table_offset' };
   const offset = fields.refcountTableOffset;
@@ -291,10 +295,10 @@ function checkTables(
 
   const entries = l1EntriesFor(fields.size, geometry);
   if (entries * 8 > IMAGE_LIMITS.qcow2L1Bytes) {
-    throw corrupt(`Image is too big (size ${fields.size})`);
+    throw corrupt('Image is too big', `size ${fields.size}`);
   }
   if (fields.l1Size < entries) {
-    throw corrupt(`L1 table is too small (l1_size ${fields.l1Size}, size ${fields.size})`);
+    throw corrupt('L1 table is too small', `l1_size ${fields.l1Size}, size ${fields.size}`);
   }
   if (fields.l1Size > 0) {
     const l1 = { name: 'Active L1 table', field: 'l1_table_offset', offset: fields.l1TableOffset };
@@ -320,7 +324,7 @@ function bitmapsPlace(
   const found = extensions.find(({ type }) => type === ExtensionType.bitmaps);
   if (found === undefined) return null;
   if (found.data.length !== BITMAPS_EXTENSION.size) {
-    throw corrupt(`bitmaps_ext: Invalid extension length (length ${found.data.length})`);
+    throw corrupt('bitmaps_ext: Invalid extension length', `length ${found.data.length}`);
   }
   if (!hasBit(fields.autoclearFeatures, Autoclear.bitmaps)) return null;
   const extent = { version: 3, length: found.data.length };
@@ -328,7 +332,7 @@ function bitmapsPlace(
   validateStruct(BITMAPS_EXTENSION, value, extent);
   const { nbBitmaps: count, directoryOffset: offset, directorySize: size } = value;
   if (offset % clusterSize !== 0 || offset > MAX_OFFSET - size) {
-    throw corrupt(`bitmaps_ext: invalid bitmap directory offset (directory_offset ${offset})`);
+    throw corrupt('bitmaps_ext: invalid bitmap directory offset', `directory_offset ${offset}`);
   }
   return { count, offset, size };
 }
@@ -369,7 +373,7 @@ export function featureNamesExtension(): HeaderExtension {
     const at = index * FEATURE_ENTRY_SIZE;
     data[at] = type;
     data[at + 1] = bit;
-    data.set(Buffer.from(name, 'latin1'), at + 2);
+    data.set(Buffer.from(name, 'latin1'), at + FEATURE_NAME_OFFSET);
   });
   return { type: ExtensionType.featureNames, data };
 }

@@ -8,6 +8,7 @@ import { measureQcow2 } from './measure.js';
 import type { MeasureOptions } from './measure.js';
 import { openQcow2 } from './open.js';
 import type { Qcow2CreateOptions, Qcow2Options } from './options.js';
+import { joinOptions } from './policies.js';
 
 export const qcow2Driver = defineDriver<Qcow2Options>({
   name: 'qcow2',
@@ -34,6 +35,7 @@ export const qcow2Driver = defineDriver<Qcow2Options>({
     'data-file': { role: ChildRole.data, required: false },
     backing: { role: ChildRole.cow, required: false },
   },
+  joinOptions,
   reopenOptions: [
     'lazy-refcounts',
     'pass-discard-request',

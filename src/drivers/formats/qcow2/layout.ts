@@ -76,8 +76,11 @@ export const HEADER = struct('qcow2 header', [
     otherwise: V2_HEADER_LENGTH,
     min: V3_MIN_HEADER_LENGTH,
     multipleOf: 8,
-    says: (value) =>
-      value < V3_MIN_HEADER_LENGTH ? 'qcow2 header too short' : 'Invalid qcow2 header length',
+    says: (value) => {
+      if (value < V3_MIN_HEADER_LENGTH) return 'qcow2 header too short';
+      const fits = value <= 2 ** MAX_CLUSTER_BITS;
+      return fits ? 'Invalid qcow2 header length' : 'qcow2 header exceeds cluster size';
+    },
   }),
 ]);
 assertLayout(HEADER, { 2: V2_HEADER_LENGTH, 3: V3_MIN_HEADER_LENGTH });
@@ -196,7 +199,8 @@ export const RAW_DATA_FILE_BIT = bit64(Autoclear.rawExternalData);
 /** Type codes of the feature name table, with the header word each belongs to. */
 export const FeatureType = { incompatible: 0, compatible: 1, autoclear: 2 } as const;
 export const FEATURE_ENTRY_SIZE = 48;
-export const FEATURE_NAME_BYTES = 46;
+/** Of an entry, behind the type and the number of its bit: the name. */
+export const FEATURE_NAME_OFFSET = 2;
 
 /** Smaller clusters are left to the backing name: the reference gives them no feature names. */
 export const FEATURE_NAMES_MIN_CLUSTER = 8192;

@@ -258,7 +258,12 @@ export class Qcow2Node implements DriverNode {
     await growL1(this.#store, tables);
     if (image.hasDataFile) {
       const growth = { ...options, preallocation };
-      await growDataFile(image, { from: image.size, end: size, options: growth });
+      await growDataFile(image, {
+        from: image.size,
+        end: size,
+        options: growth,
+        shows: isRaw,
+      });
     }
     await this.#hideNewRange(size);
     if (preallocation !== 'off') {

@@ -59,7 +59,7 @@ async function reopenQcow2(
     if (!stays || context.readOnly !== current.image.readOnly) {
       return await openImage(context, options, { path, current });
     }
-    checkCacheOptions(options, current.image.clusterSize);
+    checkCacheOptions(options, current.image);
     requireLazyRefcounts(current.image.version, options);
     const { headerIsLazy, lazyRefcounts } = current.image;
     if ((options['lazy-refcounts'] ?? headerIsLazy) !== lazyRefcounts) {
@@ -96,7 +96,7 @@ async function openImage(
   const repairs = context.repairs === true;
   if (!repairs || !header.lacksRefcounts) requireTables(header);
   requireSupported(header, { path });
-  checkCacheOptions(options, header.geometry.clusterSize);
+  checkCacheOptions(options, { geometry: header.geometry, size: header.fields.size });
   requireLazyRefcounts(header.fields.version, options);
   const dataFile = await dataFileOf(context, header);
   if (current === null) warnOfBitmaps(context, header);

@@ -5,6 +5,7 @@
 // tables all they can use and the refcount blocks the rest, those never less than four clusters.
 
 import { QCOW2_LIMITS } from '../../../base/index.js';
+import { l2TableBytes } from './cache-options.js';
 import type { Geometry } from './layout.js';
 import { DEFAULT_POLICIES, Guarded, OVERLAP_MODES } from './metadata/index.js';
 import type { Policies } from './metadata/index.js';
@@ -24,6 +25,32 @@ const FLAGS = {
 
 const MIN_REFCOUNT_CLUSTERS = 4;
 
+type Options = Readonly<Record<string, unknown>>;
+
+/**
+ * Single options over those in force: a template of overlap checks over all flags before it, flags
+ * over what there is; one cache size for both over two, and a second one over that for both.
+ */
+export function joinOptions(kept: Options, given: Options): Options {
+  const { 'overlap-check': checks } = given;
+  const sizes = ['cache-size', 'l2-cache-size', 'refcount-cache-size'] as const;
+  const [both, ...parts] = sizes;
+  const joined: Record<string, unknown> = { ...kept, ...given };
+  if (typeof checks === 'object' && checks !== null && !('template' in checks)) {
+    const old = kept['overlap-check'];
+    joined['overlap-check'] = {
+      ...(typeof old === 'string' ? { template: old } : (old as Options | undefined)),
+      ...checks,
+    };
+  }
+  if (given[both] !== undefined) {
+    for (const part of parts) joined[part] = given[part];
+  } else if (sizes.every((name) => joined[name] !== undefined)) {
+    joined[both] = undefined;
+  }
+  return joined;
+}
+
 interface Image {
   readonly geometry: Geometry;
   /** Virtual size in bytes. */
@@ -35,6 +62,7 @@ export function policiesOf(options: Qcow2Options, image: Image): Policies {
   const interval = options['cache-clean-interval'] ?? QCOW2_LIMITS.cleanIntervalSeconds;
   return {
     ...cacheSizes(options, image),
+    l2PieceBytes: options['l2-cache-entry-size'] ?? DEFAULT_POLICIES.l2PieceBytes,
     guarded: guardedBy(options['overlap-check']),
     passDiscardRequest: options['pass-discard-request'] ?? DEFAULT_POLICIES.passDiscardRequest,
     passDiscardSnapshot: options['pass-discard-snapshot'] ?? DEFAULT_POLICIES.passDiscardSnapshot,
@@ -73,7 +101,6 @@ function cacheSizes(
     return { l2CacheBytes: both - refcount, refcountCacheBytes: refcount };
   }
   const least = Math.min(both, MIN_REFCOUNT_CLUSTERS * geometry.clusterSize);
-  const wanted = Math.ceil(size / geometry.l2Coverage) * geometry.clusterSize;
-  const l2CacheBytes = Math.min(wanted, both - least);
+  const l2CacheBytes = Math.min(l2TableBytes({ geometry, size }), both - least);
   return { l2CacheBytes, refcountCacheBytes: both - l2CacheBytes };
 }

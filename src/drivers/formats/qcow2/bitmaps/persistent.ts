@@ -327,7 +327,7 @@ export class PersistentBitmaps implements BitmapStore {
       IMAGE_LIMITS.qcow2BitmapBytes,
       IMAGE_LIMITS.qcow2BitmapTableEntries * image.clusterSize,
     );
-    if (size > most * granularity) {
+    if (size > most * 8 * granularity) {
       return 'Too much space will be occupied by the bitmap. Use larger granularity';
     }
     let count = 1;

@@ -65,16 +65,18 @@ export interface DataFileGrowth {
   readonly from: number;
   readonly end: number;
   readonly options: TruncateOptions;
+  /** What the file holds there already is what the image shows. */
+  readonly shows: boolean;
 }
 
 /** Before the image grows: the file gets its length, and zeroes where it held something. */
 export async function growDataFile(
   { data }: Qcow2Image,
-  { from, end, options }: DataFileGrowth,
+  { from, end, options, shows }: DataFileGrowth,
 ): Promise<void> {
   const { exact, preallocation } = options;
   const stale = Math.min(data.length, end) - from;
-  if (preallocation !== 'off' && stale > 0) {
+  if (preallocation !== 'off' && stale > 0 && !shows) {
     const flags = preallocation === 'metadata' ? RequestFlag.mayUnmap : 0;
     await data.writeZeroes(zeroRequest(from, stale, flags));
   }

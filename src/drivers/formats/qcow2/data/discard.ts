@@ -292,7 +292,7 @@ export class Eraser implements Stepper<Change> {
     });
   }
 
-  /** A cluster that shows zeroes of the backing file all over can say so as well. */
+  /** A cluster that shows zeroes of the backing file beside the edge can say so all over. */
   #edgeOverBacking(unit: Span, edge: Edge): Eventually<void> {
     const { backing, version } = this.#image;
     if (backing === null || version < 3) return this.#writeEdge(edge);
@@ -303,9 +303,14 @@ export class Eraser implements Stepper<Change> {
     unit: Span,
     { edge, backing }: { readonly edge: Edge; readonly backing: Node },
   ): Promise<void> {
-    const length = Math.min(this.#image.size, unit.end) - unit.start;
-    const isOurs = await this.#readsAsZeroes(unit.start, length, true);
-    if (isOurs && (await showsZeroes(backing, unit.start, length))) {
+    const end = Math.min(this.#image.size, unit.end);
+    const edgeEnd = edge.offset + edge.length;
+    const isOurs = await this.#readsAsZeroes(unit.start, end - unit.start, true);
+    if (
+      isOurs &&
+      (await showsZeroes(backing, unit.start, edge.offset - unit.start)) &&
+      (await showsZeroes(backing, edgeEnd, end - edgeEnd))
+    ) {
       await this.#claimHoles(unit);
       // Another write may have come in between: its data stayed as it is.
       if (await this.#readsAsZeroes(edge.offset, edge.length)) return;

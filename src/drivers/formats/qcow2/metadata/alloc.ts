@@ -5,8 +5,8 @@
 // must grow first, a promise is returned instead of a result: the caller waits and asks again.
 // The refcount of what is handed out is already counted in memory. A missing refcount block is
 // made in the first cluster of the range that it describes, so that it counts itself and making
-// one never needs another; within a long run it goes before the run.
-// Nothing that lies on known metadata is ever handed out, whatever the refcounts say.
+// one never needs another; those that a long run needs stand right before it. Nothing that lies on
+// known metadata is ever handed out, whatever the refcounts say.
 
 import { BlockError } from '../../../../base/index.js';
 import type { Qcow2Image } from './image.js';
@@ -90,7 +90,10 @@ export class Allocator {
     }
   }
 
-  /** Exactly `count` contiguous clusters, across refcount blocks when needed (an L1 table). */
+  /**
+   * Exactly `count` contiguous clusters, across refcount blocks when needed (an L1 table). Missing
+   * blocks are made right before the run: within it, there would be none of more than one range.
+   */
   takeAll(count: number): ClusterRun | Promise<void> {
     this.#image.event('cluster_alloc');
     this.#image.event('refblock_alloc');
@@ -142,9 +145,7 @@ export class Allocator {
     if (place instanceof Promise) return place;
     const taken = place.offset / this.#image.clusterSize;
     search.start = Math.max(search.start, taken + 1);
-    const block = this.#image.refcountBlocks.add(place.offset);
-    this.#image.setRefcountBlock(index, place.offset);
-    return block;
+    return this.#addBlock(index, place.offset);
   }
 
   #takeFound({ start, count }: RunSearch): ClusterRun {
@@ -263,12 +264,17 @@ export class Allocator {
   }
 
   #makeBlock(blockIndex: number): Table {
-    const image = this.#image;
-    const offset = blockIndex * this.#refcounts.blockEntries * image.clusterSize;
-    this.#checkPlace(offset, image.clusterSize);
-    const block = image.refcountBlocks.add(offset);
+    const { clusterSize } = this.#image;
+    const offset = blockIndex * this.#refcounts.blockEntries * clusterSize;
+    this.#checkPlace(offset, clusterSize);
+    const block = this.#addBlock(blockIndex, offset);
     this.#refcounts.set(block, 0, 1);
-    image.setRefcountBlock(blockIndex, offset);
+    return block;
+  }
+
+  #addBlock(blockIndex: number, offset: number): Table {
+    const block = this.#image.refcountBlocks.add(offset);
+    this.#image.setRefcountBlock(blockIndex, offset);
     return block;
   }
 

@@ -28,7 +28,12 @@ import type { Table, TableCache } from './table-cache.js';
 interface CutWrite {
   readonly offset: number;
   readonly bytes: Uint8Array;
-  readonly tables: readonly { readonly table: Table; readonly version: number }[];
+  readonly tables: readonly {
+    readonly table: Table;
+    readonly version: number;
+    /** Nothing of the table is left to write afterwards. */
+    readonly isLast: boolean;
+  }[];
 }
 
 interface Cut {
@@ -228,40 +233,65 @@ export class Flusher {
       }
       const point = kind === 'L2 table' ? 'l2_update' : 'refblock_update_part';
       await image.writeFileAt(point, write.offset, write.bytes);
-      for (const { table, version } of write.tables) cache.cleaned(table, version);
+      for (const { table, version, isLast } of write.tables) {
+        if (isLast) cache.cleaned(table, version);
+      }
     }
   }
 
   #cutTables(kind: 'L2 table' | 'refcount block'): CutWrite[] {
     const image = this.#image;
     const cache = kind === 'L2 table' ? image.l2 : image.refcountBlocks;
-    const dirty = cache.dirtyTables();
-    const most = Math.max(1, Math.floor(QCOW2_LIMITS.tableWriteBytes / image.clusterSize));
+    const parts = cache.dirtyTables().flatMap(changedParts);
     const writes: CutWrite[] = [];
-    for (let first = 0; first < dirty.length; ) {
-      const start = dirty[first] as Table;
-      let count = 1;
-      while (
-        count < most &&
-        dirty[first + count]?.offset === start.offset + count * image.clusterSize
-      ) {
-        count += 1;
+    for (let first = 0; first < parts.length; ) {
+      let end = first + 1;
+      let length = parts[first]?.length ?? 0;
+      for (let next = parts[end]; next !== undefined; next = parts[end]) {
+        const follows = next.offset === (parts[first]?.offset ?? 0) + length;
+        if (!follows || length + next.length > QCOW2_LIMITS.tableWriteBytes) break;
+        length += next.length;
+        end += 1;
       }
-      writes.push(copyTables(dirty.slice(first, first + count), image.clusterSize));
-      first += count;
+      writes.push(copyParts(parts.slice(first, end), length));
+      first = end;
     }
     return writes;
   }
 }
 
-function copyTables(tables: readonly Table[], clusterSize: number): CutWrite {
-  const bytes = new Uint8Array(tables.length * clusterSize);
-  tables.forEach((table, index) => bytes.set(table.bytes, index * clusterSize));
-  return {
-    offset: tables[0]?.offset ?? 0,
-    bytes,
-    tables: tables.map((table) => ({ table, version: table.version })),
-  };
+/** Bytes of a table in a row that go out. */
+interface Part {
+  /** In the file. */
+  readonly offset: number;
+  readonly length: number;
+  readonly table: Table;
+  /** The table has no part behind this one. */
+  readonly isLast: boolean;
+}
+
+/** What of a dirty table is not on disk, in its order; at least one part. */
+function changedParts(table: Table): Part[] {
+  const { pieces, bytes, offset, written } = table;
+  const size = pieces === null ? bytes.length : bytes.length / pieces.length;
+  const parts: Part[] = [];
+  for (let index = 0; index < (pieces?.length ?? 1); index += 1) {
+    if (pieces !== null && (pieces[index] ?? 0) <= written) continue;
+    parts.push({ offset: offset + index * size, length: size, table, isLast: false });
+  }
+  return parts.map((part, index) => ({ ...part, isLast: index === parts.length - 1 }));
+}
+
+function copyParts(parts: readonly Part[], length: number): CutWrite {
+  const bytes = new Uint8Array(length);
+  const [first] = parts;
+  const offset = first?.offset ?? 0;
+  for (const part of parts) {
+    const start = part.offset - part.table.offset;
+    bytes.set(part.table.bytes.subarray(start, start + part.length), part.offset - offset);
+  }
+  const tables = parts.map(({ table, isLast }) => ({ table, version: table.version, isLast }));
+  return { offset, bytes, tables };
 }
 
 function cutSectors(

@@ -129,6 +129,7 @@ export class Qcow2Image {
     this.l2 = new TableCache({
       tableBytes,
       cacheBytes: this.#policies.l2CacheBytes,
+      pieceBytes: () => this.#policies.l2PieceBytes,
       fill: (bytes, offset) => this.#loadTable('L2 table', bytes, offset),
     });
     this.refcountBlocks = new TableCache({

@@ -47,6 +47,8 @@ export interface Policies {
   readonly passDiscardOther: boolean;
   /** Bytes of clean tables that are kept. */
   readonly l2CacheBytes: number;
+  /** Of an L2 table so much is written at once where something in it changed; a power of two. */
+  readonly l2PieceBytes: number;
   readonly refcountCacheBytes: number;
   /** Tables that nobody used for so long are given up; 0: they are kept. */
   readonly cleanIntervalMs: number;
@@ -58,6 +60,7 @@ export const DEFAULT_POLICIES: Policies = {
   passDiscardSnapshot: true,
   passDiscardOther: false,
   l2CacheBytes: QCOW2_LIMITS.l2CacheBytes,
+  l2PieceBytes: QCOW2_LIMITS.l2PieceBytes,
   refcountCacheBytes: QCOW2_LIMITS.refcountCacheBytes,
   cleanIntervalMs: 0,
 };

@@ -102,7 +102,7 @@ export class MetadataStore {
   setEntry(table: Table, guestCluster: number, entry: L2Entry): void {
     const { image } = this;
     this.#put(table, this.entryAt(guestCluster), entry);
-    image.l2.touch(table);
+    image.l2.touch(table, this.entryAt(guestCluster), image.geometry.l2EntryBytes);
     if (image.watchers.size > 0) image.entriesChanged(guestCluster, guestCluster + 1);
   }
 
@@ -134,7 +134,7 @@ export class MetadataStore {
         this.#put(table, to, ownedEntry(host));
       }
     }
-    image.l2.touch(table);
+    image.l2.touch(table, at, until - at);
     if (image.watchers.size > 0) image.entriesChanged(first, end);
   }
 

@@ -14,6 +14,11 @@ export class Table {
   readonly offset: number;
   readonly bytes: Uint8Array;
   readonly view: DataView;
+  /**
+   * Of each piece of the table the version that changed it last; null: no piece by itself, the
+   * table is written as a whole.
+   */
+  pieces: Float64Array | null = null;
   /** Counts changes; the table is dirty while `written` is behind it. */
   version = 0;
   written = 0;
@@ -35,6 +40,8 @@ export class Table {
 export interface TableCacheOptions {
   readonly tableBytes: number;
   readonly cacheBytes: number;
+  /** Tables are written in pieces of so many bytes, as far as they changed; absent: whole. */
+  readonly pieceBytes?: () => number;
   /** Checks the offset and reads the table; a throw leaves nothing in the cache. */
   readonly fill: (bytes: Uint8Array, offset: number) => Eventually<void>;
 }
@@ -136,13 +143,27 @@ export class TableCache {
     this.#keep(table);
   }
 
-  /** The table was changed. */
-  touch(table: Table): void {
+  /** The table was changed: `length` bytes from `at` on, or anywhere in it. */
+  touch(table: Table, at = 0, length = table.bytes.length): void {
     if (!table.dirty) {
       this.#dirtyCount += 1;
       this.#hold(table);
+      this.#cutUp(table);
     }
     table.version += 1;
+    const { pieces } = table;
+    if (pieces === null) return;
+    const size = table.bytes.length / pieces.length;
+    pieces.fill(table.version, Math.floor(at / size), Math.ceil((at + length) / size));
+  }
+
+  /** A clean table has pieces of the size that is in force now, none of them changed. */
+  #cutUp(table: Table): void {
+    const { tableBytes, pieceBytes } = this.#options;
+    const count = tableBytes / Math.min(tableBytes, pieceBytes?.() ?? tableBytes);
+    if (count === 1) table.pieces = null;
+    else if (table.pieces?.length === count) table.pieces.fill(0);
+    else table.pieces = new Float64Array(count);
   }
 
   /** `version` of the table is on its way to stable storage. */

@@ -156,11 +156,11 @@ export class Qcow2Snapshots implements InternalSnapshots {
     const image = this.#image;
     const length = l1Entries * 8;
     if (length > IMAGE_LIMITS.qcow2L1Bytes) {
-      const text = `${image.label}: Snapshot L1 table too large (l1_size ${l1Entries})`;
+      const text = `Snapshot L1 table too large (l1_size ${l1Entries})`;
       throw new BlockError('corrupt-image', text, { errno: 'EFBIG' });
     }
     if (l1Offset % image.clusterSize !== 0 || l1Offset + length > image.file.length) {
-      const text = `${image.label}: Snapshot L1 table offset invalid (l1_table_offset ${l1Offset})`;
+      const text = `Snapshot L1 table offset invalid (l1_table_offset ${l1Offset})`;
       throw new BlockError('corrupt-image', text, { errno: 'EINVAL' });
     }
     const bytes = new Uint8Array(length);

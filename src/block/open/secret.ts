@@ -1,0 +1,20 @@
+// SPDX-License-Identifier: Apache-2.0
+// Secrets by their id, as those who open and make images are given them.
+
+import { BlockError } from '../../base/index.js';
+
+/** Gives a copy of a secret's data, which the caller wipes; throws kind `not-found`. */
+export type SecretSource = (id: string) => Uint8Array;
+
+export const noSecrets: SecretSource = (id) => {
+  throw new BlockError('not-found', `No secret with id '${id}'`);
+};
+
+/** Bytes of the password that key-secret names; the caller wipes them. */
+export function passwordOf(
+  { secret = noSecrets }: { readonly secret?: SecretSource },
+  id: string | undefined,
+): Uint8Array {
+  if (id !== undefined) return secret(id);
+  throw new BlockError('invalid-option', "Parameter 'key-secret' is required for cipher");
+}

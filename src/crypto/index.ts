@@ -1,0 +1,6 @@
+// SPDX-License-Identifier: Apache-2.0
+export * from './calibration.js';
+export * from './derivation.js';
+export * from './names.js';
+export * from './secret.js';
+export * from './sector-cipher.js';

@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: Apache-2.0
+// Keyslots of a header that is in use: one more, or one less.
+//
+// A power cut at any write leaves every keyslot that was valid either valid or inactive, and never
+// an image without its last key. So a keyslot becomes valid by one write of four bytes, when its
+// salt and key material are on disk; and invalid by one as well, before salt and material go. (The
+// 592 bytes of a header are two sectors, and keyslot 6 lies in both.) The only active keyslot is
+// overwritten while its key is kept in another.
+
+import { assert, BlockError } from '../../base/index.js';
+import { encodeLuksHeader, materialBytes } from './header.js';
+import type { Keyslot, LuksHeader } from './header.js';
+import { makeMaterial } from './keyslots.js';
+import type { LuksArea } from './keyslots.js';
+import type { LuksTools } from './format.js';
+import { KEYSLOT, KEYSLOT_COUNT, KEYSLOTS_AT, SALT_BYTES } from './layout.js';
+
+/** So often erased key material is overwritten, as disks of the time of the format asked for. */
+const OVERWRITES = 40;
+const STATE_BYTES = 4;
+
+export interface NewKeyslot {
+  readonly masterKey: Uint8Array;
+  readonly password: Uint8Array;
+  readonly iterations: number;
+}
+
+/** A header and the area that it lies in; `header` is what is on disk. */
+export class KeyslotEditor {
+  readonly #area: LuksArea;
+  readonly #tools: LuksTools;
+  #header: LuksHeader;
+
+  constructor(area: LuksArea, header: LuksHeader, tools: LuksTools) {
+    this.#area = area;
+    this.#header = header;
+    this.#tools = tools;
+  }
+
+  get header(): LuksHeader {
+    return this.#header;
+  }
+
+  /** The first inactive keyslot, or null. */
+  get freeSlot(): number | null {
+    const slot = this.#header.keyslots.findIndex(({ active }) => !active);
+    return slot < 0 ? null : slot;
+  }
+
+  /** Durable when it resolves; an active keyslot is replaced. */
+  async add(slot: number, wish: NewKeyslot): Promise<void> {
+    const keyslot = this.#keyslot(slot);
+    if (!keyslot.active) return this.#activate(slot, wish);
+    const isOnly = this.#header.keyslots.filter(({ active }) => active).length === 1;
+    const spare = isOnly ? this.freeSlot : null;
+    if (spare !== null) await this.#activate(spare, wish);
+    await this.erase(slot);
+    await this.#activate(slot, wish);
+    if (spare !== null) await this.erase(spare);
+  }
+
+  /** Durable when it resolves, its key material overwritten. */
+  async erase(slot: number): Promise<void> {
+    const { active, materialOffset } = this.#keyslot(slot);
+    if (active) await this.#store(slot, { ...this.#keyslot(slot), active: false }, STATE_BYTES);
+    const empty = { active: false, iterations: 0, salt: new Uint8Array(SALT_BYTES) };
+    await this.#store(slot, { ...empty, materialOffset }, KEYSLOT.size);
+    const noise = new Uint8Array(materialBytes(this.#header.spec));
+    for (let pass = 0; pass < OVERWRITES; pass += 1) {
+      this.#tools.fill(noise);
+      await this.#area.write(materialOffset, noise);
+      await this.#area.flush();
+    }
+  }
+
+  async #activate(slot: number, { masterKey, password, iterations }: NewKeyslot): Promise<void> {
+    const { materialOffset } = this.#keyslot(slot);
+    const salt = new Uint8Array(SALT_BYTES);
+    this.#tools.fill(salt);
+    const keyslot: Keyslot = { active: false, iterations, salt, materialOffset };
+    const place = { header: this.#header, keyslot };
+    const material = await makeMaterial(place, { masterKey, password }, this.#tools);
+    await this.#area.write(materialOffset, material);
+    await this.#store(slot, keyslot, KEYSLOT.size);
+    await this.#store(slot, { ...keyslot, active: true }, STATE_BYTES);
+  }
+
+  /** Writes the first `length` bytes of the keyslot, and flushes. */
+  async #store(slot: number, keyslot: Keyslot, length: number): Promise<void> {
+    const keyslots = this.#header.keyslots.with(slot, keyslot);
+    const header = { ...this.#header, keyslots };
+    const at = KEYSLOTS_AT + slot * KEYSLOT.size;
+    await this.#area.write(at, encodeLuksHeader(header).subarray(at, at + length));
+    await this.#area.flush();
+    this.#header = header;
+  }
+
+  #keyslot(slot: number): Keyslot {
+    const keyslot = this.#header.keyslots[slot];
+    assert(keyslot !== undefined, `there is no keyslot ${slot}`);
+    return keyslot;
+  }
+}
+
+/** Throws kind `invalid-option` for a number that no keyslot has. */
+export function requireSlotNumber(slot: number): void {
+  if (Number.isInteger(slot) && slot >= 0 && slot < KEYSLOT_COUNT) return;
+  throw new BlockError(
+    'invalid-option',
+    `Invalid keyslot ${slot} specified, must be between 0 and ${KEYSLOT_COUNT - 1}`,
+  );
+}

@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: Apache-2.0
+// Option types of encryption that more than one format has. Pure data.
+
+import { enumeration, int, optional, str, struct } from '../schema/index.js';
+import type { Infer } from '../schema/index.js';
+
+export const cipherAlgorithm = enumeration('QCryptoCipherAlgorithm', [
+  'aes-128',
+  'aes-192',
+  'aes-256',
+  'des',
+  '3des',
+  'cast5-128',
+  'serpent-128',
+  'serpent-192',
+  'serpent-256',
+  'twofish-128',
+  'twofish-192',
+  'twofish-256',
+]);
+export const cipherMode = enumeration('QCryptoCipherMode', ['ecb', 'cbc', 'xts', 'ctr']);
+export const ivGeneratorAlgorithm = enumeration('QCryptoIVGenAlgorithm', [
+  'plain',
+  'plain64',
+  'essiv',
+]);
+export const hashAlgorithm = enumeration('QCryptoHashAlgorithm', [
+  'md5',
+  'sha1',
+  'sha224',
+  'sha256',
+  'sha384',
+  'sha512',
+  'ripemd160',
+]);
+
+/** How a new LUKS header is made, in qcow2 or alone. */
+export const LUKS_CREATE_MEMBERS = {
+  /** Id of the secret that becomes the password of keyslot 0. */
+  'key-secret': optional(str),
+  'cipher-alg': optional(cipherAlgorithm),
+  'cipher-mode': optional(cipherMode),
+  'ivgen-alg': optional(ivGeneratorAlgorithm),
+  'ivgen-hash-alg': optional(hashAlgorithm),
+  'hash-alg': optional(hashAlgorithm),
+  /** Milliseconds that trying one password may take; 2000 by default. */
+  'iter-time': optional(int),
+} as const;
+
+export const luksCreateMembers = struct('QCryptoBlockCreateOptionsLUKS', LUKS_CREATE_MEMBERS);
+export type LuksCreateMembers = Infer<typeof luksCreateMembers>;

@@ -1,0 +1,218 @@
+// SPDX-License-Identifier: Apache-2.0
+// Encrypts and decrypts whole sectors in place, many in one call: the twin in TypeScript.
+//
+// One cipher object per sector would be the price of everything, so there is none: XTS takes two
+// passes of ECB over all blocks (tweaks, then data) and doubles the tweaks in between; CBC
+// decrypts in one pass of ECB and encrypts through one chain whose end is taken out of the next
+// sector's first block. Sources: IEEE 1619 (XTS), LUKS on-disk format 1.2.3.
+
+import { createCipheriv, createDecipheriv } from 'node:crypto';
+
+import { assert } from '../base/index.js';
+import { nativeAddon } from '../host/index.js';
+import { InitialVectors } from './initial-vector.js';
+import type { CipherSpec } from './names.js';
+import { keyBytesOf } from './names.js';
+import { canCryptNatively, NativeSectors } from './native-sectors.js';
+
+export const BLOCK_BYTES = 16;
+/** What LUKS version 1 and qcow2 encrypt at a time. */
+export const SECTOR_BYTES = 512;
+
+/** A spec and its key: all that a lane needs. The holder wipes the key. */
+export interface CipherKey {
+  readonly spec: CipherSpec;
+  readonly key: Uint8Array;
+  /** 512 to 4,096, a power of two. */
+  readonly sectorBytes: number;
+}
+
+/** One key, ready for use; not shared between threads. */
+export interface SectorCipher {
+  readonly sectorBytes: number;
+  /** Whole sectors, in place; `sector` is the number of the first, up to 2^53 − 1. */
+  encrypt(data: Uint8Array, sector: number): void;
+  decrypt(data: Uint8Array, sector: number): void;
+}
+
+/** The two directions of one block cipher, over any number of blocks. */
+interface Blocks {
+  encrypt(blocks: Uint8Array): Buffer;
+  decrypt(blocks: Uint8Array): Buffer;
+}
+
+/** By the addon where that is to be had. The key is not copied: it has to stay until the end. */
+export function makeSectorCipher(cipher: CipherKey): SectorCipher {
+  requireFitting(cipher);
+  const addon = nativeAddon();
+  if (addon === null || !canCryptNatively(addon)) return makeTwin(cipher);
+  const { spec, key } = cipher;
+  const vectors = spec.mode === 'ecb' ? null : new InitialVectors(spec, key);
+  return new NativeSectors(addon, cipher, vectors);
+}
+
+function requireFitting({ spec, key, sectorBytes }: CipherKey): void {
+  assert(key.length === keyBytesOf(spec), 'the key fits the cipher');
+  assert(sectorBytes % BLOCK_BYTES === 0 && sectorBytes > 0, 'sectors are whole blocks');
+}
+
+/** The same without the addon. */
+export function makeTwin(cipher: CipherKey): SectorCipher {
+  requireFitting(cipher);
+  const { spec, key, sectorBytes } = cipher;
+  if (spec.mode === 'ecb') return new EcbSectors(ecbBlocks(spec, key), sectorBytes);
+  const vectors = new InitialVectors(spec, key);
+  if (spec.mode === 'cbc') return new CbcSectors({ spec, key, sectorBytes }, vectors);
+  return new XtsSectors({ spec, key, sectorBytes }, vectors);
+}
+
+function ecbBlocks({ cipher }: CipherSpec, key: Uint8Array): Blocks {
+  const encryption = createCipheriv(`${cipher}-ecb`, key, null).setAutoPadding(false);
+  const decryption = createDecipheriv(`${cipher}-ecb`, key, null).setAutoPadding(false);
+  return {
+    encrypt: (blocks) => encryption.update(blocks),
+    decrypt: (blocks) => decryption.update(blocks),
+  };
+}
+
+class EcbSectors implements SectorCipher {
+  readonly sectorBytes: number;
+  readonly #blocks: Blocks;
+
+  constructor(blocks: Blocks, sectorBytes: number) {
+    this.#blocks = blocks;
+    this.sectorBytes = sectorBytes;
+  }
+
+  encrypt(data: Uint8Array): void {
+    requireWhole(data, this.sectorBytes);
+    data.set(this.#blocks.encrypt(data));
+  }
+
+  decrypt(data: Uint8Array): void {
+    requireWhole(data, this.sectorBytes);
+    data.set(this.#blocks.decrypt(data));
+  }
+}
+
+class CbcSectors implements SectorCipher {
+  readonly sectorBytes: number;
+  readonly #vectors: InitialVectors;
+  readonly #blocks: Blocks;
+  readonly #chain: (sector: Uint8Array) => Buffer;
+  /** The last block that went out of the chain; it is mixed into what comes next. */
+  readonly #last = new Uint8Array(BLOCK_BYTES);
+
+  constructor({ spec, key, sectorBytes }: CipherKey, vectors: InitialVectors) {
+    this.sectorBytes = sectorBytes;
+    this.#vectors = vectors;
+    this.#blocks = ecbBlocks(spec, key);
+    const zero = new Uint8Array(BLOCK_BYTES);
+    const chain = createCipheriv(`${spec.cipher}-cbc`, key, zero).setAutoPadding(false);
+    this.#chain = (sector) => chain.update(sector);
+  }
+
+  encrypt(data: Uint8Array, sector: number): void {
+    const { sectorBytes } = this;
+    requireWhole(data, sectorBytes);
+    const vectors = this.#vectors.of(sector, data.length / sectorBytes);
+    for (let start = 0; start < data.length; start += sectorBytes) {
+      const part = data.subarray(start, start + sectorBytes);
+      const vector = (start / sectorBytes) * BLOCK_BYTES;
+      for (let at = 0; at < BLOCK_BYTES; at += 1) {
+        part[at] = (part[at] ?? 0) ^ (vectors[vector + at] ?? 0) ^ (this.#last[at] ?? 0);
+      }
+      const out = this.#chain(part);
+      part.set(out);
+      this.#last.set(out.subarray(sectorBytes - BLOCK_BYTES));
+    }
+  }
+
+  decrypt(data: Uint8Array, sector: number): void {
+    const { sectorBytes } = this;
+    requireWhole(data, sectorBytes);
+    const vectors = this.#vectors.of(sector, data.length / sectorBytes);
+    const before = new Uint8Array(data.length);
+    before.set(data.subarray(0, data.length - BLOCK_BYTES), BLOCK_BYTES);
+    for (let start = 0, vector = 0; start < data.length; start += sectorBytes) {
+      before.set(vectors.subarray(vector, vector + BLOCK_BYTES), start);
+      vector += BLOCK_BYTES;
+    }
+    mix(data, this.#blocks.decrypt(data), before);
+  }
+}
+
+class XtsSectors implements SectorCipher {
+  readonly sectorBytes: number;
+  readonly #vectors: InitialVectors;
+  readonly #data: Blocks;
+  readonly #tweak: Blocks;
+
+  constructor({ spec, key, sectorBytes }: CipherKey, vectors: InitialVectors) {
+    this.sectorBytes = sectorBytes;
+    this.#vectors = vectors;
+    const half = key.length / 2;
+    this.#data = ecbBlocks(spec, key.subarray(0, half));
+    this.#tweak = ecbBlocks(spec, key.subarray(half));
+  }
+
+  encrypt(data: Uint8Array, sector: number): void {
+    const tweaks = this.#tweaks(data, sector);
+    mix(data, data, tweaks);
+    mix(data, this.#data.encrypt(data), tweaks);
+  }
+
+  decrypt(data: Uint8Array, sector: number): void {
+    const tweaks = this.#tweaks(data, sector);
+    mix(data, data, tweaks);
+    mix(data, this.#data.decrypt(data), tweaks);
+  }
+
+  /** One tweak for each block: that of the sector, then each the double of the one before. */
+  #tweaks(data: Uint8Array, sector: number): Uint8Array {
+    const { sectorBytes } = this;
+    requireWhole(data, sectorBytes);
+    const count = data.length / sectorBytes;
+    const first = this.#tweak.encrypt(this.#vectors.of(sector, count));
+    const words = new Uint32Array(data.length / 4);
+    const source = new DataView(first.buffer, first.byteOffset, first.byteLength);
+    const perSector = sectorBytes / 4;
+    for (let index = 0; index < count; index += 1) {
+      const at = index * BLOCK_BYTES;
+      let a = source.getUint32(at, true);
+      let b = source.getUint32(at + 4, true);
+      let c = source.getUint32(at + 8, true);
+      let d = source.getUint32(at + 12, true);
+      const end = (index + 1) * perSector;
+      for (let word = index * perSector; word < end; word += 4) {
+        words[word] = a;
+        words[word + 1] = b;
+        words[word + 2] = c;
+        words[word + 3] = d;
+        const carry = d >>> 31 === 0 ? 0 : 0x87;
+        d = (d << 1) | (c >>> 31);
+        c = (c << 1) | (b >>> 31);
+        b = (b << 1) | (a >>> 31);
+        a = (a << 1) ^ carry;
+      }
+    }
+    return new Uint8Array(words.buffer);
+  }
+}
+
+/** `target` becomes `left` xor `right`, four bytes at a time where memory lies so. */
+function mix(target: Uint8Array, left: Uint8Array, right: Uint8Array): void {
+  if (target.byteOffset % 4 !== 0 || left.byteOffset % 4 !== 0 || right.byteOffset % 4 !== 0) {
+    for (let at = 0; at < target.length; at += 1) target[at] = (left[at] ?? 0) ^ (right[at] ?? 0);
+    return;
+  }
+  const words = target.length / 4;
+  const out = new Uint32Array(target.buffer, target.byteOffset, words);
+  const one = new Uint32Array(left.buffer, left.byteOffset, words);
+  const two = new Uint32Array(right.buffer, right.byteOffset, words);
+  for (let at = 0; at < words; at += 1) out[at] = (one[at] ?? 0) ^ (two[at] ?? 0);
+}
+
+function requireWhole(data: Uint8Array, sectorBytes: number): void {
+  assert(data.length % sectorBytes === 0, 'whole sectors are encrypted');
+}

@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: Apache-2.0
+// Driver `luks`: the encrypted payload behind a LUKS version 1 header.
+
+import { ChildRole, defineDriver } from '../../../block/index.js';
+import { hasLuksMagic } from '../../../crypto/luks/index.js';
+import { createLuks } from './create.js';
+import { openLuks } from './open.js';
+import type { LuksCreateOptions, LuksOptions } from './options.js';
+
+export const luksDriver = defineDriver<LuksOptions>({
+  name: 'luks',
+  kind: 'format',
+  supports: {
+    read: 'native',
+    write: 'native',
+    writeZeroes: 'emulate',
+    discard: 'none',
+    flush: 'pass',
+    blockStatus: 'native',
+    truncate: 'native',
+    planExtents: 'none',
+    reserve: 'none',
+    compressedWrite: 'none',
+    changeBacking: 'none',
+    check: 'none',
+  },
+  children: {
+    file: {
+      role: ChildRole.data | ChildRole.metadata | ChildRole.primary,
+      required: true,
+      permissions: 'format',
+    },
+  },
+  strongOptions: ['key-secret'],
+  probe: (head) => (hasLuksMagic(head) && head[6] === 0 && head[7] === 1 ? 100 : 0),
+  open: openLuks,
+  create: (context, options) => createLuks(context, options as LuksCreateOptions),
+});

@@ -1,0 +1,22 @@
+// SPDX-License-Identifier: Apache-2.0
+// Options of the driver `luks`: opening and creating. Pure data.
+
+import { blockdevRef, preallocMode } from '../../../block/options.js';
+import { LUKS_CREATE_MEMBERS } from '../../../crypto/options.js';
+import { optional, size, str, struct } from '../../../schema/index.js';
+import type { Infer } from '../../../schema/index.js';
+
+export const luksOptions = struct('BlockdevOptionsLUKS', {
+  file: blockdevRef,
+  /** Id of the secret whose data is the password; needed for all but looking at the header. */
+  'key-secret': optional(str),
+});
+export type LuksOptions = Infer<typeof luksOptions>;
+
+export const luksCreateOptions = struct('BlockdevCreateOptionsLUKS', {
+  ...LUKS_CREATE_MEMBERS,
+  file: blockdevRef,
+  size,
+  preallocation: optional(preallocMode),
+});
+export type LuksCreateOptions = Infer<typeof luksCreateOptions>;

@@ -1,0 +1,194 @@
+// SPDX-License-Identifier: Apache-2.0
+// The power is cut at every write while keyslots change: what was valid is valid or erased.
+import { beforeAll, describe, expect, it } from 'vitest';
+import { SeededRandom } from '../../src/base/index.js';
+import { deriveKey } from '../../src/crypto/index.js';
+import type { CipherSpec } from '../../src/crypto/index.js';
+import type { LuksArea, LuksHeader, NewKeyslot } from '../../src/crypto/luks/index.js';
+import {
+  encodeLuksHeader,
+  formatLuks,
+  headerAreaBytes,
+  HEADER_BYTES,
+  KeyslotEditor,
+  parseLuksHeader,
+  unlockSlot,
+} from '../../src/crypto/luks/index.js';
+
+const SPEC: CipherSpec = { cipher: 'aes-128', mode: 'ecb', ivGenerator: null, ivHash: null };
+const SECTOR = 512;
+const random = new SeededRandom(5);
+/** Long buffers are noise enough as one byte each. */
+const fill = (buffer: Uint8Array): void => {
+  if (buffer.length > 1024) buffer.fill(random.below(256));
+  else random.fill(buffer);
+};
+const tools = { derive: deriveKey, fill };
+
+class PowerCut extends Error {}
+
+/** A disk that keeps, of what was not flushed, any sectors when its power is cut. */
+class CutArea implements LuksArea {
+  bytes: Uint8Array;
+  /** Bytes of each write. */
+  readonly lengths: number[] = [];
+  #durable: Uint8Array;
+  #writesLeft: number;
+
+  constructor(bytes: Uint8Array, writesLeft: number) {
+    this.bytes = bytes.slice();
+    this.#durable = bytes.slice();
+    this.#writesLeft = writesLeft;
+  }
+
+  read(offset: number, length: number): Promise<Uint8Array> {
+    return Promise.resolve(this.bytes.slice(offset, offset + length));
+  }
+
+  async write(offset: number, bytes: Uint8Array): Promise<void> {
+    this.bytes.set(bytes, offset);
+    this.lengths.push(bytes.length);
+    if (this.#writesLeft === 0) throw new PowerCut();
+    this.#writesLeft -= 1;
+  }
+
+  async flush(): Promise<void> {
+    this.#durable = this.bytes.slice();
+  }
+
+  /** What a disk holds afterwards: each sector as it was flushed, or as it was written last. */
+  afterCut(): Uint8Array {
+    const disk = this.#durable.slice();
+    for (let start = 0; start < disk.length; start += SECTOR) {
+      if (random.chance(0.5)) disk.set(this.bytes.subarray(start, start + SECTOR), start);
+    }
+    return disk;
+  }
+}
+
+interface Volume {
+  readonly bytes: Uint8Array;
+  readonly masterKey: Uint8Array;
+}
+
+const password = (slot: number): Uint8Array => Buffer.from(`password ${slot}`);
+
+/** A volume with these keyslots active. */
+async function volumeOf(slots: readonly number[]): Promise<Volume> {
+  const made = await formatLuks(
+    {
+      spec: SPEC,
+      hash: 'sha1',
+      password: password(0),
+      slotIterations: 1,
+      digestIterations: 1,
+      detached: false,
+    },
+    tools,
+  );
+  const bytes = new Uint8Array(headerAreaBytes(SPEC));
+  bytes.set(encodeLuksHeader(made.header));
+  bytes.set(made.material, 4096);
+  const area = new CutArea(bytes, Infinity);
+  const editor = new KeyslotEditor(area, made.header, tools);
+  for (const slot of slots) if (slot !== 0) await editor.add(slot, keyOf(made.masterKey, slot));
+  if (!slots.includes(0)) await editor.erase(0);
+  return { bytes: area.bytes, masterKey: made.masterKey };
+}
+
+function keyOf(masterKey: Uint8Array, slot: number): NewKeyslot {
+  return { masterKey, password: password(slot), iterations: 1 };
+}
+
+type State = 'erased' | 'old' | 'new' | 'broken';
+
+/** What each keyslot is good for. */
+async function statesOf(disk: Uint8Array, masterKey: Uint8Array): Promise<State[]> {
+  const header = parseLuksHeader(disk.subarray(0, HEADER_BYTES), { detached: false });
+  const area = new CutArea(disk, 0);
+  const states: State[] = [];
+  for (const [slot, keyslot] of header.keyslots.entries()) {
+    const opens = async (word: Uint8Array): Promise<boolean> => {
+      const key = await unlockSlot({ area, header, keyslot }, word, deriveKey);
+      return key !== null && Buffer.compare(key, masterKey) === 0;
+    };
+    if (!keyslot.active) states.push('erased');
+    else if (await opens(password(slot))) states.push('old');
+    else states.push((await opens(password(99))) ? 'new' : 'broken');
+  }
+  return states;
+}
+
+const CHANGES = [
+  { name: 'one more, in the last sector', slots: [0], act: 'add', slot: 7 },
+  { name: 'one more, across the sector border', slots: [0], act: 'add', slot: 6 },
+  { name: 'one of two erased', slots: [0, 6], act: 'erase', slot: 6 },
+  { name: 'one of two replaced', slots: [0, 6], act: 'add', slot: 6 },
+  { name: 'the only one replaced', slots: [6], act: 'add', slot: 6 },
+] as const;
+
+describe('keyslots under power cuts', () => {
+  let volumes: Volume[];
+  beforeAll(async () => {
+    volumes = [];
+    for (const { slots } of CHANGES) volumes.push(await volumeOf(slots));
+  });
+
+  it.each(CHANGES.map((change, index) => ({ ...change, index })))('$name', async (change) => {
+    const { bytes, masterKey } = volumes[change.index] as Volume;
+    const header = headerOf(bytes);
+    const run = async (area: CutArea): Promise<boolean> => {
+      const editor = new KeyslotEditor(area, header, tools);
+      const wish = { ...keyOf(masterKey, change.slot), password: password(99) };
+      try {
+        if (change.act === 'add') await editor.add(change.slot, wish);
+        else await editor.erase(change.slot);
+        return true;
+      } catch (error) {
+        if (!(error instanceof PowerCut)) throw error;
+        return false;
+      }
+    };
+    const whole = new CutArea(bytes, Infinity);
+    await run(whole);
+    for (const writes of [...turningPoints(whole.lengths), Infinity]) {
+      const area = new CutArea(bytes, writes);
+      const ended = await run(area);
+      expect(ended).toBe(writes === Infinity);
+      const states = await statesOf(area.afterCut(), masterKey);
+      expect(states, `after ${writes} writes`).not.toContain('broken');
+      expect(states.some((state) => state !== 'erased')).toBe(true);
+      for (const [slot, { active }] of header.keyslots.entries()) {
+        if (active && slot !== change.slot) expect(states[slot]).toBe('old');
+      }
+      if (!ended) continue;
+      expect(states[change.slot]).toBe(change.act === 'add' ? 'new' : 'erased');
+      expect(states.filter((state) => state === 'new').length).toBe(change.act === 'add' ? 1 : 0);
+    }
+  });
+
+  it('leave nothing of the erased key material', async () => {
+    const { bytes } = volumes[2] as Volume;
+    const header = headerOf(bytes);
+    const area = new CutArea(bytes, Infinity);
+    await new KeyslotEditor(area, header, tools).erase(6);
+    const { materialOffset } = header.keyslots[6] as LuksHeader['keyslots'][number];
+    const range = [materialOffset, materialOffset + 64_000] as const;
+    const before = bytes.subarray(...range);
+    const after = area.bytes.subarray(...range);
+    const same = before.reduce((count, byte, at) => count + (byte === after[at] ? 1 : 0), 0);
+    expect(same).toBeLessThan(64_000 / 64);
+    expect(headerOf(area.bytes).keyslots[6]?.salt.every((byte) => byte === 0)).toBe(true);
+  });
+});
+
+/** Every write but those amidst overwriting, which are all alike. */
+function turningPoints(lengths: readonly number[]): number[] {
+  return lengths.flatMap((length, index) =>
+    lengths[index - 1] === length && lengths[index + 1] === length ? [] : [index],
+  );
+}
+
+function headerOf(bytes: Uint8Array): LuksHeader {
+  return parseLuksHeader(bytes.subarray(0, HEADER_BYTES), { detached: false });
+}

@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+// Keys from passwords, by whichever way, are those of OpenSSL.
+import { pbkdf2Sync } from 'node:crypto';
+import fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+import { deriveKey, HASH_NAMES } from '../../../src/crypto/index.js';
+import { nativeAddon } from '../../../src/host/index.js';
+
+const bytes = (maxLength: number): fc.Arbitrary<Uint8Array> => fc.uint8Array({ maxLength });
+const native = nativeAddon()?.deriveLater(
+  new Uint8Array(1),
+  new Uint8Array(1),
+  1,
+  1,
+  new Int32Array(1),
+);
+
+describe('keys from passwords', () => {
+  it('are those of OpenSSL, whatever the lengths', async () => {
+    await fc.assert(
+      fc.asyncProperty(
+        fc.constantFrom(...HASH_NAMES),
+        bytes(200),
+        bytes(200),
+        fc.integer({ min: 1, max: 9 }),
+        fc.integer({ min: 1, max: 200 }),
+        async (hash, password, salt, iterations, length) => {
+          const key = await deriveKey({ hash, password, salt, iterations, length });
+          const wanted = pbkdf2Sync(password, salt, iterations, length, hash);
+          expect(Buffer.compare(key, wanted)).toBe(0);
+        },
+      ),
+    );
+  });
+
+  it.skipIf(native === undefined || native === null)('can be given up', async () => {
+    const cancel = new Int32Array(1);
+    const [password, salt] = [new Uint8Array(4), new Uint8Array(32)];
+    const wish = { hash: 'sha256', password, salt, iterations: 2 ** 31 - 1, length: 64 } as const;
+    const derived = deriveKey(wish, cancel);
+    cancel[0] = 1;
+    await expect(derived).rejects.toMatchObject({ kind: 'cancelled' });
+  });
+});
