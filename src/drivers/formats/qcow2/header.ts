@@ -201,11 +201,9 @@ function checkFeatures(fields: HeaderFields, extensions: readonly HeaderExtensio
   const unknown = withoutBits(fields.incompatibleFeatures, KNOWN_INCOMPATIBLE);
   if (hasAny(unknown, unknown)) {
     const names = featureNames(FeatureType.incompatible, unknown, extensions);
-    throw new BlockError(
-      'unsupported',
-      `Unsupported qcow2 feature(s): ${names} (incompatible_features ` +
-        `0x${hexBits(fields.incompatibleFeatures)})`,
-    );
+    const detail = `incompatible_features 0x${hexBits(fields.incompatibleFeatures)}`;
+    const text = `Unsupported qcow2 feature(s): ${names} (${detail})`;
+    throw new BlockError('unsupported', text, { detail });
   }
   const bit = hasBit(fields.incompatibleFeatures, Incompatible.compressionType);
   const { compressionType } = fields;
@@ -213,6 +211,7 @@ function checkFeatures(fields: HeaderFields, extensions: readonly HeaderExtensio
     throw new BlockError(
       'unsupported',
       `qcow2: unknown compression type: ${compressionType} (compression_type ${compressionType})`,
+      { detail: `compression_type ${compressionType}` },
     );
   }
   if (bit !== (compressionType !== 0)) {
