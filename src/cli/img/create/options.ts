@@ -322,10 +322,15 @@ function normalize(option: CreateOption, text: string): string {
   }
 }
 
+const MOST_NUMBER = 2n ** 64n - 1n;
+
 /** Decimal, hexadecimal (0x1f) or octal (017). */
 function wholeNumber({ name }: CreateOption, text: string): string {
   if (/^0[0-7]+$/.test(text)) return String(Number.parseInt(text, 8));
-  if (/^(0|[1-9]\d*|0x[\da-f]+)$/i.test(text)) return String(Number(text));
+  if (/^(0|[1-9]\d*|0x[\da-f]+)$/i.test(text)) {
+    if (BigInt(text) <= MOST_NUMBER) return String(Number(text));
+    throw invalid(`Value '${text}' is too large for parameter '${name}'`);
+  }
   // A huge one to the reference: whoever uses it refuses it.
   if (/^-[1-9]\d*$/.test(text)) return String(Number(text));
   throw invalid(`Parameter '${name}' expects a number`);

@@ -21,6 +21,7 @@ export async function openLuks(context: OpenContext, options: LuksOptions): Prom
   const apart = context.node.children.get('header');
   const holder = apart ?? file;
   const header = await readLuksHeader(holder.node, apart !== undefined);
+  if (apart === undefined) requireWhole(file.node, header);
   if (context.inspectOnly) return new InspectedLuks(file, header);
   const password = passwordOf(context, options['key-secret']);
   try {
@@ -37,6 +38,13 @@ async function readLuksHeader(holder: Node, detached: boolean): Promise<LuksHead
   await holder.read(readRequest(0, bytes));
   if (!detached) requirePayload(holder, bytes);
   return parseLuksHeader(bytes, { detached });
+}
+
+/** Where the file ends before its payload, it is not the file that it was. */
+function requireWhole({ filename, length }: Node, { payloadOffset }: LuksHeader): void {
+  if (length >= payloadOffset) return;
+  const text = `'${filename}' ends at ${length}, before its payload at ${payloadOffset}`;
+  throw new BlockError('corrupt-image', `LUKS header: ${text}`);
 }
 
 /** A header that was made to lie apart from its payload is no image without it. */
