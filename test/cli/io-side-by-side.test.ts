@@ -7,6 +7,7 @@ import { join } from 'node:path';
 
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 
+import { complaintsOf } from '../helpers/command-line.js';
 import { peer } from '../helpers/peers.js';
 import { someOf } from '../helpers/seeds.js';
 import { IoTwins } from '../helpers/io-twins.js';
@@ -86,8 +87,9 @@ describe.skipIf(qemuImg === '' || qemuIo === '')('beside the real qemu-io', () =
   it('prints complaints before results where both go to one file', () => {
     const line = 'qemu-io -c "write 0 1k" -c foo -c "read 0 x" -c length a.qcow2 2>&1';
     const both = (bin: string, cwd: string): string =>
-      spawnSync('sh', ['-c', line], { cwd, env: { PATH: bin }, encoding: 'utf8' })
-        .stdout.replaceAll(/ops; .*/g, 'ops');
+      complaintsOf(
+        spawnSync('sh', ['-c', line], { cwd, env: { PATH: bin }, encoding: 'utf8' }).stdout,
+      ).replaceAll(/ops; .*/g, 'ops');
     const path = process.env['PATH'] ?? '';
     const mine = both(`${join(twins.root, 'bin')}:${path}`, twins.ours);
     expect(mine).toBe(both(path, twins.theirs));
