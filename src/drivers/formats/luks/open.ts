@@ -7,7 +7,12 @@ import { BlockError } from '../../../base/index.js';
 import { passwordOf, readRequest } from '../../../block/index.js';
 import type { DriverNode, Node, OpenContext } from '../../../block/index.js';
 import { deriveKey } from '../../../crypto/index.js';
-import { HEADER_BYTES, hasLuksMagic, parseLuksHeader, unlockAny } from '../../../crypto/luks/index.js';
+import {
+  HEADER_BYTES,
+  hasLuksMagic,
+  parseLuksHeader,
+  unlockAny,
+} from '../../../crypto/luks/index.js';
 import type { LuksHeader } from '../../../crypto/luks/index.js';
 import { nodeArea } from './area.js';
 import { InspectedLuks, LuksNode } from './node.js';
