@@ -5,6 +5,7 @@
 // but not supported; opening and creating refuse them by name when they ask for something.
 
 import { blockdevRef, blockdevRefOrNull, preallocMode } from '../../../block/options.js';
+import { encryptionAmendOptions } from '../../../crypto/options.js';
 import {
   alternate,
   any,
@@ -135,3 +136,8 @@ export const qcow2CreateOptions = struct('BlockdevCreateOptionsQcow2', {
 export type Qcow2CreateOptions = Omit<Infer<typeof qcow2CreateOptions>, 'backing-fmt'> & {
   readonly 'backing-fmt'?: string | undefined;
 };
+
+/** What a running program may amend; `img amend` goes further. */
+export const qcow2AmendOptions = struct('BlockdevAmendOptionsQcow2', {
+  encrypt: optional(encryptionAmendOptions),
+});
