@@ -28,6 +28,8 @@ import {
   BITMAPS_EXTENSION,
   COMPRESSION_TYPE_OFFSET,
   CompressionType,
+  CRYPT_EXTENSION,
+  CryptMethod,
   EXTENSION_HEADER_SIZE,
   ExtensionType,
   FEATURE_ENTRY_SIZE,
@@ -65,10 +67,18 @@ export interface Qcow2Header {
   readonly dataFileRaw: boolean;
   /** Null where there are no persistent bitmaps, or none that can be trusted. */
   readonly bitmaps: BitmapsPlace | null;
+  /** The clusters with the LUKS header; null where there is none. */
+  readonly cryptHeader: CryptHeaderPlace | null;
   /** Says which top-level table the file ends before; null when all are there. */
   readonly truncated: string | null;
   /** That is the refcount table and no other. */
   readonly lacksRefcounts: boolean;
+}
+
+/** Bytes of the file, from the start of a cluster on. */
+export interface CryptHeaderPlace {
+  readonly offset: number;
+  readonly length: number;
 }
 
 /** The bitmap directory. */
@@ -141,6 +151,7 @@ export function decodeHeader(head: Uint8Array, fileLength: number): Qcow2Header 
     dataFile: dataFile === undefined ? null : text(dataFile.data),
     dataFileRaw: hasBit(fields.autoclearFeatures, Autoclear.rawExternalData),
     bitmaps: bitmapsPlace(extensions, fields, geometry.clusterSize),
+    cryptHeader: cryptHeaderPlace(extensions, fields, { geometry, fileLength }),
     truncated,
     lacksRefcounts,
   };
@@ -262,13 +273,16 @@ interface TablePlace {
   readonly alignment: number;
 }
 
-/** Throws for a place that no file can have; says when this file ends before it. */
+/**
+ * Throws for a place that no file can have; says when this file ends before it. A table without
+ * entries may lie anywhere, but not inside a cluster.
+ */
 function checkPlace(place: TablePlace, fileLength: number): string | null {
   const { name, field, offset, bytes, alignment } = place;
-  if (offset === 0 || offset % alignment !== 0 || offset > MAX_OFFSET - bytes) {
+  if ((offset === 0 && bytes > 0) || offset % alignment !== 0 || offset > MAX_OFFSET - bytes) {
     throw corrupt(`${name} offset invalid`, `${field} ${offset}`);
   }
-  if (offset + bytes <= fileLength) return null;
+  if (bytes === 0 || offset + bytes <= fileLength) return null;
   return (
     `${name} is beyond the end of the file (${field} ${offset}, ${bytes} bytes, ` +
     `file length ${fileLength})`
@@ -290,7 +304,6 @@ function checkTables(
   const offset = fields.refcountTableOffset;
   const place = { ...table, offset, bytes: tableBytes, alignment: clusterSize };
   const noRefcounts = checkPlace(place, fileLength);
-  let noL1: string | null = null;
 
   const entries = l1EntriesFor(fields.size, geometry);
   if (entries * 8 > IMAGE_LIMITS.qcow2L1Bytes) {
@@ -299,19 +312,60 @@ function checkTables(
   if (fields.l1Size < entries) {
     throw corrupt('L1 table is too small', `l1_size ${fields.l1Size}, size ${fields.size}`);
   }
-  if (fields.l1Size > 0) {
-    const l1 = { name: 'Active L1 table', field: 'l1_table_offset', offset: fields.l1TableOffset };
-    const bytes = fields.l1Size * 8;
-    noL1 = checkPlace({ ...l1, bytes, alignment: clusterSize }, fileLength);
-  }
-  if (fields.nbSnapshots > 0) {
-    const snapshots = { name: 'Snapshot table', field: 'snapshots_offset', alignment: clusterSize };
-    // Each entry has at least its 40 fixed bytes.
-    const bytes = fields.nbSnapshots * 40;
-    const reason = checkPlace({ ...snapshots, offset: fields.snapshotsOffset, bytes }, fileLength);
-    if (reason !== null) throw corrupt(reason);
-  }
+  const l1 = { name: 'Active L1 table', field: 'l1_table_offset', offset: fields.l1TableOffset };
+  const l1Bytes = fields.l1Size * 8;
+  const noL1 = checkPlace({ ...l1, bytes: l1Bytes, alignment: clusterSize }, fileLength);
+  const snapshots = { name: 'Snapshot table', field: 'snapshots_offset', alignment: clusterSize };
+  // Each entry has at least its 40 fixed bytes.
+  const bytes = fields.nbSnapshots * 40;
+  const reason = checkPlace({ ...snapshots, offset: fields.snapshotsOffset, bytes }, fileLength);
+  if (reason !== null) throw corrupt(reason);
   return { truncated: noRefcounts ?? noL1, lacksRefcounts: noRefcounts !== null && noL1 === null };
+}
+
+/** Its length is bounded, and so is what is looked at of it. */
+function cryptHeaderPlace(
+  extensions: readonly HeaderExtension[],
+  { cryptMethod }: HeaderFields,
+  { geometry, fileLength }: { readonly geometry: Geometry; readonly fileLength: number },
+): CryptHeaderPlace | null {
+  const found = extensions.filter(({ type }) => type === ExtensionType.luksHeader);
+  const data = found[0]?.data;
+  if (data === undefined) {
+    if (cryptMethod !== CryptMethod.luks) return null;
+    throw corrupt(`Missing CRYPTO header for crypt method ${cryptMethod}`);
+  }
+  if (found.length > 1) throw corrupt(`${found.length} CRYPTO header extensions`);
+  if (cryptMethod !== CryptMethod.luks) {
+    const text = 'CRYPTO header extension only expected with LUKS encryption method';
+    throw corrupt(text, `crypt_method ${cryptMethod}`);
+  }
+  const { size } = CRYPT_EXTENSION;
+  if (data.length !== size) {
+    throw corrupt(`CRYPTO header extension size ${data.length}, but expected size ${size}`);
+  }
+  const extent = { version: 3, length: size };
+  const place = decodeStruct(CRYPT_EXTENSION, data, extent);
+  const { offset, length } = place;
+  if (offset % geometry.clusterSize !== 0) {
+    throw corrupt(
+      `Encryption header offset '${offset}' is not a multiple of cluster size ` +
+        `'${geometry.clusterSize}'`,
+    );
+  }
+  if (offset === 0 || length === 0 || length > IMAGE_LIMITS.qcow2CryptHeaderBytes) {
+    throw corrupt(`Encryption header of ${length} bytes at offset ${offset} cannot be`);
+  }
+  if (offset + length <= fileLength) return { offset, length };
+  const text = 'Encryption header is beyond the end of the file';
+  throw corrupt(`${text} (offset ${offset}, length ${length}, file length ${fileLength})`);
+}
+
+export function encodeCryptHeaderPlace(place: CryptHeaderPlace): Uint8Array {
+  const length = CRYPT_EXTENSION.size;
+  const bytes = new Uint8Array(length);
+  encodeStruct(CRYPT_EXTENSION, place, { bytes, version: 3, length });
+  return bytes;
 }
 
 /** Where the autoclear bit is unset, somebody wrote who did not keep the bitmaps. */
