@@ -2,7 +2,11 @@
 // The unions of all drivers' options, put together from the drivers' own declarations.
 
 import { BLOCKDEV_BASE, blockdevOptions } from '../block/options.js';
-import { driverAmendOptions, driverCreateOptions, driverOptions } from '../drivers/options-catalog.js';
+import {
+  driverAmendOptions,
+  driverCreateOptions,
+  driverOptions,
+} from '../drivers/options-catalog.js';
 import { union } from '../schema/index.js';
 import type { StructType, Type } from '../schema/index.js';
 

@@ -44,7 +44,8 @@ function mirrorTo(target: string, size: number): Step[] {
 }
 
 function amend(options: Line, more: Line = {}): Step[] {
-  const args = { 'job-id': 'j', 'node-name': 'l', options: { driver: 'luks', ...options }, ...more };
+  const all = { driver: 'luks', ...options };
+  const args = { 'job-id': 'j', 'node-name': 'l', options: all, ...more };
   return [
     untilEvent('concluded j or null j', 'x-blockdev-amend', args),
     command('query-jobs'),

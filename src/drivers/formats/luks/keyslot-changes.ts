@@ -50,7 +50,7 @@ export class KeyslotChanges {
     return this.#inUse.header;
   }
 
-  /** Keeps others out; the result, called once, lets them in. Throws kind `permission`, `locked`. */
+  /** Keeps others out until the result is called, once. Throws kind `permission` or `locked`. */
   begin(): () => void {
     this.#changes += 1;
     try {
