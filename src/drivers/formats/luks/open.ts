@@ -15,6 +15,7 @@ import {
 } from '../../../crypto/luks/index.js';
 import type { LuksHeader } from '../../../crypto/luks/index.js';
 import { nodeArea } from './area.js';
+import { KeyslotChanges } from './keyslot-changes.js';
 import { InspectedLuks, LuksNode } from './node.js';
 import type { LuksOptions } from './options.js';
 
@@ -31,7 +32,11 @@ export async function openLuks(context: OpenContext, options: LuksOptions): Prom
   const password = passwordOf(context, options['key-secret']);
   try {
     const unlocked = await unlockAny({ area: nodeArea(holder), header }, password, deriveKey);
-    if (unlocked !== null) return new LuksNode(file, header, unlocked.masterKey);
+    if (unlocked !== null) {
+      const openedWith = options['key-secret'] ?? '';
+      const keyslots = new KeyslotChanges(context, { holder, header, openedWith });
+      return new LuksNode(file, keyslots, unlocked.masterKey);
+    }
   } finally {
     password.fill(0);
   }
