@@ -4,6 +4,8 @@
 // `refusal` is a word (any case) that the one line of a refusal contains. `readOnlyWorks` marks
 // images that open read-only and are refused read-write.
 
+import { deflateRawSync } from 'node:zlib';
+
 const io = (file, ...commands) =>
   `qemu-io -f qcow2 ${commands.map((command) => `-c '${command}'`).join(' ')} ${file}`;
 const create = (file, options, size) => `qemu-img create -q -f qcow2 -o ${options} ${file} ${size}`;
@@ -321,6 +323,65 @@ export const HOSTILE = [
     [60, '00010001'],
     [64, '0000000000001000'],
   ]),
+  hostile('snapshot-l1-huge', 'a snapshot with a larger L1 table than the image', [
+    [90120, '00400000'],
+  ], 'snapshot.qcow2'),
+  hostile('snapshot-l1-unaligned', 'a snapshot with an L1 table inside a cluster', [
+    [90112, '0000000000015008'],
+  ], 'snapshot.qcow2'),
+  hostile('snapshot-extra-huge', 'a snapshot with 4 GiB of extra data', [
+    [90148, 'ffffffff'],
+  ], 'snapshot.qcow2'),
+  hostile('snapshot-escape', 'an escape in the name of a snapshot that is broken', [
+    [90112, '0000000000015008'],
+    [90177, '1b5b33316d'],
+  ], 'snapshot.qcow2'),
+  {
+    ...hostile('snapshots-empty', '2,048 snapshots of zeroes', [
+      [60, '00000800'],
+      [64, '0000000000039000'],
+    ]),
+    commands: ['cp v3-4k.qcow2 hostile-snapshots-empty.qcow2',
+      'poke hostile-snapshots-empty.qcow2 60 00000800',
+      'poke hostile-snapshots-empty.qcow2 64 0000000000039000',
+      'truncate hostile-snapshots-empty.qcow2 315392'],
+  },
+  hostile('bitmap-escape', 'an escape in the name of a bitmap that is broken', [
+    [53256, '7fffffff'],
+    [53272, '1b5b33316d0a'],
+  ], 'bitmap.qcow2'),
+  hostile('bitmap-table-huge', 'a bitmap with more bits than may be', [
+    [53256, '7fffffff'],
+  ], 'bitmap.qcow2'),
+  hostile('bitmap-directory-huge', 'a bitmap directory of 2^63 bytes', [
+    [128, '8000000000000000'],
+  ], 'bitmap.qcow2'),
+  hostile('refcounts-zero', 'metadata that is free by its refcounts', [
+    [8192, '00'.repeat(4096)],
+  ]),
+  hostile('refcount-block-unaligned', 'a refcount block inside a cluster', [
+    [4096, '0000000000002200'],
+  ]),
+  hostile('l2-is-header', 'an L1 entry that names the header, marked as its own', [
+    [12288, '8000000000000000'],
+  ]),
+  hostile('l2-is-l1', 'an L1 table that is its own L2 table', [[12288, '8000000000003000']]),
+  hostile('subcluster-contradiction', 'a subcluster both allocated and zero', [
+    [262152, '0000000200000002'],
+  ], 'extended-l2.qcow2'),
+  hostile('data-file-json', 'a data file whose name looks like JSON', [
+    [120, Buffer.from('json:{"a": 1}').toString('hex')],
+  ], 'data-file.qcow2'),
+  hostile('deflate-bomb', 'a compressed cluster of 4 KiB that holds 64 KiB', [
+    [16384, '4000000000005000'],
+    [20480, deflateRawSync(Buffer.alloc(65_536)).toString('hex')],
+  ], 'compressed.qcow2'),
+  hostile('zstd-window', 'a compressed cluster with a window of 2 TiB', [
+    [327680, '28b52ffd00f80100000000000000'],
+  ], 'zstd.qcow2'),
+  hostile('zstd-empty-frames', 'a compressed cluster of empty frames only', [
+    [327680, '28b52ffd2000010000'.repeat(50)],
+  ], 'zstd.qcow2'),
   hostile('crypt-method-3', 'an unknown encryption method', [[32, '00000003']]),
   hostile('compressed-garbage', 'a compressed cluster that is no deflate stream', [
     [16384, '4000000000005000'],

@@ -156,6 +156,9 @@ export const JOB_CASES: Readonly<Record<string, JobCase>> = {
   'backup by one worker': backup({
     sync: 'full', mode: 'always', extra: { 'x-perf': { 'max-workers': 1, 'max-chunk': 65_536 } },
   }),
+  'backup in larger units': backup({
+    sync: 'full', mode: 'always', extra: { 'x-perf': { 'min-cluster-size': 131_072 } },
+  }),
   'drive-backup': driveBackup({ sync: 'full', mode: 'always' }),
   'drive-backup of the top': driveBackup({ sync: 'top', mode: 'always' }),
   'drive-backup of what goes': driveBackup({ sync: 'none' }),

@@ -169,6 +169,11 @@ const CROSS: readonly Cross[] = [
     says: 'Snapshot table offset invalid (snapshots_offset 196616)',
   },
   {
+    name: 'an unaligned snapshot table without snapshots',
+    pokes: [[64, 8, 8n]],
+    says: 'Snapshot table offset invalid (snapshots_offset 8)',
+  },
+  {
     name: 'a snapshot table beyond the end',
     pokes: [[60, 4, 1n], [64, 8, 1n << 40n]],
     says: 'Snapshot table is beyond the end of the file',

@@ -117,6 +117,9 @@ class Walk {
     for (let offset = start; offset < last; ) {
       const filled = fillStatusRuns(node, { offset, length: last - offset }, runs);
       if (filled instanceof Promise) await filled;
+      // Who reads slowly is not written to faster: an image may have millions of ranges.
+      const unread = this.#printer.drained();
+      if (unread !== undefined) await unread;
       const file = runs.file?.filename ?? '';
       for (let index = 0; index < runs.count; index += 1) {
         const length = must(runs.lengths[index], 'length of a run');
@@ -174,6 +177,7 @@ const END = lineText(']\n');
 class MapPrinter {
   readonly #lines: ByteLines;
   readonly #shape: OutputFormat;
+  readonly #drained: Program['drained'];
   #first = true;
   #start = 0;
   /** What is not printed yet. */
@@ -186,11 +190,17 @@ class MapPrinter {
 
   constructor(program: Program, shape: OutputFormat) {
     this.#lines = new ByteLines(program);
+    this.#drained = program.drained?.bind(program);
     this.#shape = shape;
     if (shape === 'human') {
       const columns = ['Offset', 'Length', 'Mapped to'].map((name) => name.padEnd(16));
       this.#lines.text(lineText(`${columns.join('')}File\n`));
     }
+  }
+
+  /** What is printed is read, or a promise of it. */
+  drained(): Promise<void> | undefined {
+    return this.#drained?.();
   }
 
   add(start: number, piece: Readonly<Piece>): void {

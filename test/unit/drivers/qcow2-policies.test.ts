@@ -11,6 +11,7 @@ import { TableCache } from '../../../src/drivers/formats/qcow2/metadata/table-ca
 import type { Table } from '../../../src/drivers/formats/qcow2/metadata/table-cache.js';
 import { policiesOf } from '../../../src/drivers/formats/qcow2/policies.js';
 import { MemoryHost } from '../../../src/host/index.js';
+import { checkOn } from '../../helpers/qcow2-check.js';
 import { createOn } from '../../helpers/qcow2-create.js';
 import { openOn } from '../../helpers/qcow2-node.js';
 
@@ -159,5 +160,25 @@ describe('the clean interval', () => {
     node.reopened({ file: 'f', 'cache-clean-interval': 0 });
     expect(clock.pendingTimers).toBe(0);
     await node.close();
+  });
+});
+
+describe('a run of clusters longer than the cache of refcounts', () => {
+  const CLUSTER = 512;
+
+  it('is found behind and across more refcount blocks than stay in memory', async () => {
+    const host = new MemoryHost();
+    await createOn(host, '/image', { size: 4 * MIB, 'cluster-size': CLUSTER });
+    const first = await openOn(host, '/image');
+    await first.node.write(writeRequest(0, new Uint8Array(2 * MIB).fill(7)));
+    // Refcount blocks that are there, clean and all zero: those of an L1 table that was given up.
+    await first.node.truncate(4096 * MIB, { preallocation: 'off', exact: false });
+    await first.node.truncate(4 * MIB, { preallocation: 'off', exact: false });
+    await first.node.close();
+    const { node } = await openOn(host, '/image');
+    node.image.setPolicies({ ...node.image.policies, refcountCacheBytes: 0 });
+    await node.truncate(8192 * MIB, { preallocation: 'off', exact: false });
+    await node.close();
+    expect(await checkOn(host, '/image')).toMatchObject({ corruptions: 0, leaks: 0 });
   });
 });

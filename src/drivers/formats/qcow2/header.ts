@@ -262,13 +262,16 @@ interface TablePlace {
   readonly alignment: number;
 }
 
-/** Throws for a place that no file can have; says when this file ends before it. */
+/**
+ * Throws for a place that no file can have; says when this file ends before it. A table without
+ * entries may lie anywhere, but not inside a cluster.
+ */
 function checkPlace(place: TablePlace, fileLength: number): string | null {
   const { name, field, offset, bytes, alignment } = place;
-  if (offset === 0 || offset % alignment !== 0 || offset > MAX_OFFSET - bytes) {
+  if ((offset === 0 && bytes > 0) || offset % alignment !== 0 || offset > MAX_OFFSET - bytes) {
     throw corrupt(`${name} offset invalid`, `${field} ${offset}`);
   }
-  if (offset + bytes <= fileLength) return null;
+  if (bytes === 0 || offset + bytes <= fileLength) return null;
   return (
     `${name} is beyond the end of the file (${field} ${offset}, ${bytes} bytes, ` +
     `file length ${fileLength})`
@@ -290,7 +293,6 @@ function checkTables(
   const offset = fields.refcountTableOffset;
   const place = { ...table, offset, bytes: tableBytes, alignment: clusterSize };
   const noRefcounts = checkPlace(place, fileLength);
-  let noL1: string | null = null;
 
   const entries = l1EntriesFor(fields.size, geometry);
   if (entries * 8 > IMAGE_LIMITS.qcow2L1Bytes) {
@@ -299,18 +301,14 @@ function checkTables(
   if (fields.l1Size < entries) {
     throw corrupt('L1 table is too small', `l1_size ${fields.l1Size}, size ${fields.size}`);
   }
-  if (fields.l1Size > 0) {
-    const l1 = { name: 'Active L1 table', field: 'l1_table_offset', offset: fields.l1TableOffset };
-    const bytes = fields.l1Size * 8;
-    noL1 = checkPlace({ ...l1, bytes, alignment: clusterSize }, fileLength);
-  }
-  if (fields.nbSnapshots > 0) {
-    const snapshots = { name: 'Snapshot table', field: 'snapshots_offset', alignment: clusterSize };
-    // Each entry has at least its 40 fixed bytes.
-    const bytes = fields.nbSnapshots * 40;
-    const reason = checkPlace({ ...snapshots, offset: fields.snapshotsOffset, bytes }, fileLength);
-    if (reason !== null) throw corrupt(reason);
-  }
+  const l1 = { name: 'Active L1 table', field: 'l1_table_offset', offset: fields.l1TableOffset };
+  const l1Bytes = fields.l1Size * 8;
+  const noL1 = checkPlace({ ...l1, bytes: l1Bytes, alignment: clusterSize }, fileLength);
+  const snapshots = { name: 'Snapshot table', field: 'snapshots_offset', alignment: clusterSize };
+  // Each entry has at least its 40 fixed bytes.
+  const bytes = fields.nbSnapshots * 40;
+  const reason = checkPlace({ ...snapshots, offset: fields.snapshotsOffset, bytes }, fileLength);
+  if (reason !== null) throw corrupt(reason);
   return { truncated: noRefcounts ?? noL1, lacksRefcounts: noRefcounts !== null && noL1 === null };
 }
 

@@ -262,7 +262,8 @@ export class Qcow2Node implements DriverNode {
         from: image.size,
         end: size,
         options: growth,
-        shows: isRaw,
+        // Clusters with subclusters get a place only: they read as zeroes.
+        shows: isRaw && image.geometry.subclustersPerCluster === 1,
       });
     }
     await this.#hideNewRange(size);

@@ -25,6 +25,18 @@ export interface ByteRun {
   readonly length: number;
 }
 
+/**
+ * Where takeAll() has got to, kept until it is asked again: its blocks stay in memory, since a run
+ * may reach over more of them than the cache holds.
+ */
+interface RunSearch {
+  readonly count: number;
+  /** No run begins before this cluster. */
+  start: number;
+  /** By the number of the block, which rise. */
+  readonly pinned: Map<number, Table>;
+}
+
 /** Host offsets have 56 bits on disk and 53 here. */
 const MAX_HOST_OFFSET = Number.MAX_SAFE_INTEGER;
 
@@ -35,6 +47,7 @@ export class Allocator {
   #hint = 0;
   /** Next free byte behind the last compressed cluster, 0 = start a new host cluster. */
   #compressedEnd = 0;
+  #search: RunSearch | null = null;
   /** Makes the refcount table reach at least this many blocks. */
   growTable: (blockCount: number) => Promise<void> = () =>
     Promise.reject(new BlockError('no-space', 'refcount table cannot grow'));
@@ -47,6 +60,7 @@ export class Allocator {
 
   /** Forgets what was learned of the image (after a repair). */
   reset(): void {
+    this.#search = null;
     this.#hint = 0;
     this.#compressedEnd = 0;
   }
@@ -83,37 +97,71 @@ export class Allocator {
   takeAll(count: number): ClusterRun | Promise<void> {
     this.#image.event('cluster_alloc');
     this.#image.event('refblock_alloc');
+    if (this.#search?.count !== count) this.#endSearch();
+    const search = (this.#search ??= { count, start: this.#hint, pinned: new Map() });
+    let isWaiting = false;
+    try {
+      const waiting = this.#advance(search);
+      isWaiting = waiting !== undefined;
+      return waiting ?? this.#takeFound(search);
+    } finally {
+      if (!isWaiting) this.#endSearch();
+    }
+  }
+
+  /** Looks on for a run; a promise where a block is missing, with what was found remembered. */
+  #advance(search: RunSearch): Promise<void> | undefined {
     const entries = this.#refcounts.blockEntries;
-    let start = this.#hint;
-    let missing: number[] = [];
-    for (let cluster = start; cluster < start + missing.length + count; ) {
-      const blockIndex = Math.floor(cluster / entries);
-      if (blockIndex >= this.#refcounts.tableEntries) return this.growTable(blockIndex + 1);
-      let block = this.#refcounts.peek(blockIndex);
-      if (block === undefined) {
-        const loaded = this.#loadBlock(cluster);
-        if (loaded instanceof Promise) return loaded;
-        block = loaded;
+    for (let cluster = search.start; cluster < search.start + search.count; cluster += 1) {
+      const block = this.#blockWithin(search, cluster);
+      if (block instanceof Promise) {
+        return block.catch((error: unknown) => {
+          this.#endSearch();
+          throw error;
+        });
       }
-      if (block === null) {
-        missing.push(blockIndex);
-        cluster = (blockIndex + 1) * entries;
-        continue;
+      const index = Math.floor(cluster / entries);
+      if (!search.pinned.has(index)) {
+        this.#image.refcountBlocks.pin(block);
+        search.pinned.set(index, block);
       }
-      if (this.#refcounts.get(block, cluster % entries) !== 0) {
-        start = cluster + 1;
-        missing = [];
+      if (this.#refcounts.get(block, cluster % entries) === 0) continue;
+      search.start = cluster + 1;
+      for (const [at, table] of search.pinned) {
+        if (at >= Math.floor(search.start / entries)) break;
+        this.#image.refcountBlocks.unpin(table);
+        search.pinned.delete(at);
       }
-      cluster += 1;
     }
+    return undefined;
+  }
+
+  /** The block that describes `cluster`; made when missing, but not in the midst of the run. */
+  #blockWithin(search: RunSearch, cluster: number): Table | Promise<void> {
+    const index = Math.floor(cluster / this.#refcounts.blockEntries);
+    const isMissing = index < this.#refcounts.tableEntries && this.#refcounts.peek(index) === null;
+    if (!isMissing || cluster === search.start) return this.#blockFor(cluster);
+    const place = this.#take(1);
+    if (place instanceof Promise) return place;
+    const taken = place.offset / this.#image.clusterSize;
+    search.start = Math.max(search.start, taken + 1);
+    return this.#addBlock(index, place.offset);
+  }
+
+  #takeFound({ start, count }: RunSearch): ClusterRun {
     const { clusterSize } = this.#image;
-    const first = start + missing.length;
-    this.#checkPlace(start * clusterSize, (missing.length + count) * clusterSize);
-    missing.forEach((blockIndex, at) => this.#addBlock(blockIndex, (start + at) * clusterSize));
-    for (let cluster = start; cluster < first + count; cluster += 1) {
-      this.#refcounts.set(this.#present(cluster), cluster % entries, 1);
+    this.#checkPlace(start * clusterSize, count * clusterSize);
+    for (let cluster = start; cluster < start + count; cluster += 1) {
+      this.#refcounts.set(this.#present(cluster), cluster % this.#refcounts.blockEntries, 1);
     }
-    return { offset: first * clusterSize, clusters: count };
+    return { offset: start * clusterSize, clusters: count };
+  }
+
+  #endSearch(): void {
+    for (const table of this.#search?.pinned.values() ?? []) {
+      this.#image.refcountBlocks.unpin(table);
+    }
+    this.#search = null;
   }
 
   /**
