@@ -9,13 +9,13 @@
 // storage where its file system does), the target's cipher (-1: none) and what the first byte is to
 // it, and the number of parts; then of each part its descriptor (-1: zeroes), offset, length,
 // cipher and offset in that. Ranges with a cipher are whole sectors, and so is every part and every
-// unit of zeroes beside one. The result has four numbers for each
-// step: outcome, errno, bytes written, count of zero ranges; then offset and length of each of
-// these. Zero ranges are left out of the target. The cancel flag is looked at between steps. What
-// will be flushed soon anyway may be sent on its way to the disk step by step: the flush then waits
-// for the rest only, and copying and writing back overlap. That is no flush: nothing waits for it,
-// and what fails on the way is reported by the flush. Nothing is kept between two calls; the caller
-// holds the descriptors open until the answer.
+// unit of zeroes beside one. The result has four numbers for each step: outcome, errno, bytes
+// written, count of zero ranges; then offset and length of each of these. Zero ranges are left out
+// of the target. The cancel flag is looked at between steps. What will be flushed soon anyway may
+// be sent on its way to the disk step by step: the flush then waits for the rest only, and copying
+// and writing back overlap. That is no flush: nothing waits for it, and what fails on the way is
+// reported by the flush. Nothing is kept between two calls; the caller holds the descriptors open
+// until the answer.
 
 #include "addon.h"
 #include "aes.h"
@@ -381,8 +381,7 @@ bool IsWhole(const CopyTask& task) {
   return at == program.size();
 }
 
-// (program, cancel, writeBack, keys): runs the steps on a thread of the pool; a promise of the results.
-// With writeBack 1 the host starts to write back what each step wrote.
+// (program, cancel, writeBack, keys): runs the steps on a thread; a promise of the results. With writeBack 1 the host starts to write back what each step wrote.
 napi_value CopyLater(napi_env env, napi_callback_info info) {
   Arguments arguments(env, info);
   std::unique_ptr<CopyTask> task(new CopyTask());

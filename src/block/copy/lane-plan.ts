@@ -2,11 +2,10 @@
 // From planned source parts and reserved target pieces to the steps of a lane task. Pure.
 
 import { must } from '../../base/index.js';
-import type { CipherKey } from '../../crypto/index.js';
+import type { CipherKey, CipherPlace } from '../../crypto/index.js';
 import type { HostFile } from '../../host/index.js';
 import type { RangeCipher, ReservedPiece } from '../extent.js';
 import type { SourcePart } from './chain.js';
-import type { LaneCipher } from './lane-ciphers.js';
 import type { LanePart, LaneStep } from './lane-task.js';
 
 export interface Span {
@@ -41,7 +40,7 @@ export class FileTable {
     return known >= 0 ? known : this.files.push(file) - 1;
   }
 
-  cipherOf({ key, offset }: RangeCipher): LaneCipher {
+  cipherOf({ key, offset }: RangeCipher): CipherPlace {
     const known = this.ciphers.indexOf(key);
     return { index: known >= 0 ? known : this.ciphers.push(key) - 1, offset };
   }

@@ -3,17 +3,16 @@
 //
 // A step collects its parts (file ranges, deflated clusters, slab ranges, zeroes), decrypts what is
 // encrypted, optionally finds out what of it is zero, optionally deflates it, and puts it into the
-// slab or, encrypted where that is asked for, into a host file; large steps go chunk by chunk. A step fails alone: the others of the batch go on. The cancel flag
-// is looked at between steps; steps not begun are reported as `cancelled`. Nothing here knows
-// nodes, jobs or clusters.
+// slab or, encrypted where that is asked for, into a host file; large steps go chunk by chunk. A
+// step fails alone: the others of the batch go on. The cancel flag is looked at between steps;
+// steps not begun are reported as `cancelled`. Nothing here knows nodes, jobs or clusters.
 
 import { COPY_LIMITS, kindOfErrno, settle, toBlockError } from '../../base/index.js';
 import type { ErrorKind, Eventually } from '../../base/index.js';
 import { isZero, loadCodec, packCluster, unpackCluster } from '../../codec/index.js';
 import type { ClusterCodec } from '../../codec/index.js';
-import type { CipherKey } from '../../crypto/index.js';
-import { LaneCiphers } from './lane-ciphers.js';
-import type { LaneCipher } from './lane-ciphers.js';
+import { CipherTable } from '../../crypto/index.js';
+import type { CipherKey, CipherPlace } from '../../crypto/index.js';
 
 /** Files by their index in the batch; offsets and lengths in bytes. */
 export type LanePart =
@@ -22,11 +21,11 @@ export type LanePart =
       readonly length: number;
       readonly file: number;
       readonly offset: number;
-      readonly cipher?: LaneCipher;
+      readonly cipher?: CipherPlace;
     }
   | { readonly kind: 'zero'; readonly length: number }
   /** Zeroes, decrypted. */
-  | { readonly kind: 'unwritten'; readonly length: number; readonly cipher: LaneCipher }
+  | { readonly kind: 'unwritten'; readonly length: number; readonly cipher: CipherPlace }
   | { readonly kind: 'slab'; readonly length: number; readonly offset: number }
   | {
       readonly kind: 'compressed';
@@ -46,7 +45,7 @@ export type LaneTarget =
       readonly file: number;
       readonly offset: number;
       /** Whole sectors are encrypted. */
-      readonly cipher?: LaneCipher;
+      readonly cipher?: CipherPlace;
     }
   | { readonly kind: 'slab'; readonly offset: number }
   /** Nothing is written: the step is compared with these parts, of the same length. */
@@ -131,7 +130,7 @@ export async function runLaneTask(
   scratch: ScratchBuffer,
 ): Promise<LaneResult[]> {
   const results: LaneResult[] = [];
-  const tools = { files, scratch, ciphers: new LaneCiphers(task.ciphers ?? []) };
+  const tools = { files, scratch, ciphers: new CipherTable(task.ciphers ?? []) };
   for (const step of task.steps) {
     if (Atomics.load(task.cancel, 0) !== 0) {
       results.push(CANCELLED);
@@ -155,7 +154,7 @@ export class ScratchBuffer {
 interface Tools {
   readonly files: readonly LaneFile[];
   readonly scratch: ScratchBuffer;
-  readonly ciphers: LaneCiphers;
+  readonly ciphers: CipherTable;
 }
 
 async function runStep(task: LaneTask, step: LaneStep, tools: Tools): Promise<LaneResult> {

@@ -2,15 +2,15 @@
 // Runs plain batches in the addon: read, look for zeroes and write on a thread of the host's pool,
 // without a thread of JavaScript to start and to tell.
 //
-// Plain: host files on both sides, nothing deflated, encrypted in whole sectors only. The results are those of runLaneTask(). The
-// batch is turned into numbers, and so is the answer (native/copy.cc has their order).
+// Plain: host files on both sides, nothing deflated, encrypted in whole sectors only. The results
+// are those of runLaneTask(). The batch is turned into numbers, and so is the answer
+// (native/copy.cc has their order).
 
 import { constants } from 'node:os';
 import { COPY_LIMITS, errnoText, kindOfErrno, must } from '../../base/index.js';
 import { canCryptNatively, HASH_BYTES, nativeWayOf, vectorKeyOf } from '../../crypto/index.js';
-import type { CipherKey } from '../../crypto/index.js';
+import type { CipherKey, CipherPlace } from '../../crypto/index.js';
 import type { NativeAddon } from '../../host/index.js';
-import type { LaneCipher } from './lane-ciphers.js';
 import type { LanePart, LaneResult, LaneStep, LaneTask } from './lane-task.js';
 import type { LaneMessage } from './lane-worker.js';
 
@@ -50,11 +50,11 @@ function isPlainPart(part: LanePart, sectorBytes: number): boolean {
 }
 
 /** Sectors of all ciphers are powers of two. */
-function isWholeSectors(cipher: LaneCipher | null | undefined, sectorBytes: number): boolean {
+function isWholeSectors(cipher: CipherPlace | null | undefined, sectorBytes: number): boolean {
   return (cipher?.offset ?? 0) % sectorBytes === 0;
 }
 
-function cipherOf(part: LanePart): LaneCipher | null {
+function cipherOf(part: LanePart): CipherPlace | null {
   return part.kind === 'data' || part.kind === 'unwritten' ? (part.cipher ?? null) : null;
 }
 

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// Runs lane tasks on threads: plain and encrypted copies in the addon, on the host's own threads; everything
-// else, and without the addon all, on worker threads. A batch with a file that has no descriptor,
-// and every batch once threads cannot be started or have died, runs on this thread instead:
-// slower, with the same results.
+// Runs lane tasks on threads: plain and encrypted copies in the addon, on the host's own threads;
+// everything else, and without the addon all, on worker threads. A batch with a file that has no
+// descriptor, and every batch once threads cannot be started or have died, runs on this thread
+// instead: slower, with the same results.
 
 import { createWorkerPool, nativeAddon } from '../../host/index.js';
 import type { NativeAddon, WorkerPool } from '../../host/index.js';

@@ -37,7 +37,7 @@ export function encryptedReservation(
     readonly key: CipherKey;
     /** Where in the file the payload begins. */
     readonly payloadOffset: number;
-    writeZeroes(offset: number, length: number): Promise<void>;
+    readonly writeZeroes: (offset: number, length: number) => Promise<void>;
   },
 ): TargetReservation | null {
   if (below === null) return null;

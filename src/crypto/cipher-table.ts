@@ -4,12 +4,12 @@
 // Targets are encrypted in whole sectors. What is read may be any bytes of a sector: the sectors
 // around them are read and decrypted then.
 
-import { assert, must } from '../../base/index.js';
-import { makeSectorCipher } from '../../crypto/index.js';
-import type { CipherKey, SectorCipher } from '../../crypto/index.js';
+import { assert, must } from '../base/index.js';
+import { makeSectorCipher } from './sector-cipher.js';
+import type { CipherKey, SectorCipher } from './sector-cipher.js';
 
 /** Names a cipher of the task. */
-export interface LaneCipher {
+export interface CipherPlace {
   readonly index: number;
   /** What the first byte of the range is to the cipher. */
   readonly offset: number;
@@ -24,7 +24,7 @@ export interface SectorCover {
   decrypt(): void;
 }
 
-export class LaneCiphers {
+export class CipherTable {
   readonly #keys: readonly CipherKey[];
   readonly #made: SectorCipher[] = [];
 
@@ -33,7 +33,7 @@ export class LaneCiphers {
   }
 
   /** Whole sectors, in place, from `skip` bytes into the range on. */
-  encrypt({ index, offset }: LaneCipher, piece: Uint8Array, skip: number): void {
+  encrypt({ index, offset }: CipherPlace, piece: Uint8Array, skip: number): void {
     const cipher = this.#at(index);
     const sector = (offset + skip) / cipher.sectorBytes;
     assert(Number.isInteger(sector), 'whole sectors are encrypted');
@@ -41,7 +41,7 @@ export class LaneCiphers {
   }
 
   /** What has to be read for the piece, which is `skip` bytes into the range. */
-  cover({ index, offset }: LaneCipher, piece: Uint8Array, skip: number): SectorCover {
+  cover({ index, offset }: CipherPlace, piece: Uint8Array, skip: number): SectorCover {
     const cipher = this.#at(index);
     const { sectorBytes } = cipher;
     const start = offset + skip;
