@@ -381,7 +381,8 @@ bool IsWhole(const CopyTask& task) {
   return at == program.size();
 }
 
-// (program, cancel, writeBack, keys): runs the steps on a thread; a promise of the results. With writeBack 1 the host starts to write back what each step wrote.
+// (program, cancel, writeBack, keys): runs the steps on a thread of the pool; a promise of the
+// results. With writeBack 1 the host starts to write back what each step wrote.
 napi_value CopyLater(napi_env env, napi_callback_info info) {
   Arguments arguments(env, info);
   std::unique_ptr<CopyTask> task(new CopyTask());
