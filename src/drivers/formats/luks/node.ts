@@ -6,10 +6,12 @@
 // key lies in shared memory, where lanes find it, until the node is closed.
 
 import { BlockError, MAX_OFFSET, settle } from '../../../base/index.js';
-import type { Eventually } from '../../../base/index.js';
+import type { Eventually, PermissionPair } from '../../../base/index.js';
 import { yieldToLoop } from '../../../block/copy/index.js';
 import { writeRequest } from '../../../block/index.js';
 import type {
+  AmendContext,
+  AmendOptions,
   BlockStatus,
   Child,
   DriverInfo,
@@ -25,6 +27,7 @@ import { makeSectorCipher, SECTOR_BYTES, sharedCipherKey } from '../../../crypto
 import type { CipherKey, SectorCipher } from '../../../crypto/index.js';
 import type { LuksHeader } from '../../../crypto/luks/index.js';
 import { luksInfo } from './info.js';
+import type { KeyslotChanges } from './keyslot-changes.js';
 import { encryptedExtents, encryptedReservation } from './lanes.js';
 
 /** Bytes that are encrypted or decrypted in one turn of the event loop. */
@@ -45,22 +48,38 @@ function payloadLength(file: Pick<Child, 'node'>, { payloadOffset }: LuksHeader)
 export class LuksNode implements DriverNode {
   readonly limits = LIMITS;
   readonly #file: Child;
-  readonly #header: LuksHeader;
+  readonly #keyslots: KeyslotChanges;
   readonly #key: CipherKey;
   readonly #cipher: SectorCipher;
 
   /** Takes the key: wiped at once, and the copy when the node is closed. */
-  constructor(file: Child, header: LuksHeader, masterKey: Uint8Array) {
+  constructor(file: Child, keyslots: KeyslotChanges, masterKey: Uint8Array) {
     this.#file = file;
-    this.#header = header;
-    const { spec } = header;
+    this.#keyslots = keyslots;
+    const { spec } = keyslots.header;
     this.#key = sharedCipherKey({ spec, key: masterKey, sectorBytes: SECTOR_BYTES });
     masterKey.fill(0);
     this.#cipher = makeSectorCipher(this.#key);
   }
 
+  get #header(): LuksHeader {
+    return this.#keyslots.header;
+  }
+
   get length(): number {
     return payloadLength(this.#file, this.#header);
+  }
+
+  childPermissions(_child: Child, parents: PermissionPair): PermissionPair {
+    return this.#keyslots.permissions(parents);
+  }
+
+  beginAmend(): () => void {
+    return this.#keyslots.begin();
+  }
+
+  amend(options: AmendOptions, context: AmendContext): Promise<void> {
+    return this.#keyslots.amend(options, context);
   }
 
   read(request: Request): Eventually<void> {
@@ -183,6 +202,11 @@ export class InspectedLuks implements DriverNode {
 
   blockStatus(offset: number, length: number): BlockStatus {
     return statusOf(this.length - offset, length);
+  }
+
+  /** As its users need it: nothing for itself. */
+  childPermissions(_child: Child, parents: PermissionPair): PermissionPair {
+    return parents;
   }
 
   info(): DriverInfo {
