@@ -178,7 +178,7 @@ export class LuksNode implements DriverNode {
 
   /** The key stays what it is, whatever becomes of the secret; the new instance gets a copy. */
   reopen(context: OpenContext): Promise<DriverNode> {
-    const key = Uint8Array.from(this.#masterKey);
+    const key = Uint8Array.from(this.#key.key);
     return Promise.resolve(new LuksNode(context.child('file'), this.#keyslots, key));
   }
 
