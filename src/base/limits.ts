@@ -189,6 +189,11 @@ export const QMP_LIMITS = {
   farewellMs: 1000,
 } as const;
 
+export const CRYPTO_LIMITS = {
+  /** Of one encryption header with all its key material, where it is held in memory. */
+  headerAreaBytes: 64 * MIB,
+} as const;
+
 export const CHARDEV_LIMITS = {
   /** Clients of a socket that may wait until somebody speaks to them. */
   waitingClients: 16,

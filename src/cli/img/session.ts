@@ -122,11 +122,17 @@ async function openNamed(session: Session, request: OpenRequest): Promise<Node> 
 /** The command line as a user of an image that it opened; a lock refuses it as opening does. */
 export async function attachUser(
   session: Session,
-  user: { readonly node: Node; readonly name: string; readonly taken: number },
+  user: {
+    readonly node: Node;
+    readonly name: string;
+    readonly taken: number;
+    /** All of them unless given. */
+    readonly shared?: number;
+  },
 ): Promise<Backend> {
-  const { node, name, taken } = user;
+  const { node, name, taken, shared = Permission.all } = user;
   try {
-    const user = await session.graph.attach(node, 'img', { taken, shared: Permission.all });
+    const user = await session.graph.attach(node, 'img', { taken, shared });
     session.users.push(user);
     return user;
   } catch (error) {
