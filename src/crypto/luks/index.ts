@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 export * from './amend.js';
 export * from './backup.js';
+export * from './facts.js';
 export * from './format.js';
 export * from './header.js';
 export * from './keyslots.js';
