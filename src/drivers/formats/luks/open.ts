@@ -10,6 +10,7 @@ import { deriveKey } from '../../../crypto/index.js';
 import { HEADER_BYTES, parseLuksHeader, unlockAny } from '../../../crypto/luks/index.js';
 import type { LuksHeader } from '../../../crypto/luks/index.js';
 import { nodeArea } from './area.js';
+import { KeyslotChanges } from './keyslot-changes.js';
 import { InspectedLuks, LuksNode } from './node.js';
 import type { LuksOptions } from './options.js';
 
@@ -20,7 +21,11 @@ export async function openLuks(context: OpenContext, options: LuksOptions): Prom
   const password = passwordOf(context, options['key-secret']);
   try {
     const unlocked = await unlockAny({ area: nodeArea(file), header }, password, deriveKey);
-    if (unlocked !== null) return new LuksNode(file, header, unlocked.masterKey);
+    if (unlocked !== null) {
+      const openedWith = options['key-secret'] ?? '';
+      const keyslots = new KeyslotChanges(context, { file, header, openedWith });
+      return new LuksNode(file, keyslots, unlocked.masterKey);
+    }
   } finally {
     password.fill(0);
   }
