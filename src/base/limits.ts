@@ -64,6 +64,8 @@ export const IMAGE_LIMITS = {
   qcow2Snapshots: 65_536,
   /** Bytes of a snapshot table entry that are not fixed fields, ID or name. */
   qcow2SnapshotExtraBytes: 1024,
+  /** Bytes of the LUKS header of an encrypted image with its key material. */
+  qcow2CryptHeaderBytes: 16 * MIB,
   qcow2Bitmaps: 65_535,
   /** Bytes of the bitmap directory: 1024 for each bitmap. */
   qcow2BitmapDirectoryBytes: 1024 * 65_535,

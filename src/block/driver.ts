@@ -492,7 +492,10 @@ export interface Driver<Options = Record<string, unknown>> {
    * format.
    */
   probe?(head: Uint8Array): number;
-  /** Options that change what is read; with one of them the file name alone does not open it. */
+  /**
+   * Options (`a.b`: members of one) that change what is read; with one of them the file name alone
+   * does not open it.
+   */
   readonly strongOptions?: readonly string[];
   /** A file name that opens a node of this driver without any option. */
   readonly plainFilename?: string;

@@ -38,7 +38,7 @@ function plainName(node: BlockNode): string | null {
   if (driver.namedAfterFile === true) return (node.filtered ?? node.primary)?.filename ?? null;
   const { strongOptions = [], nameOptions = [] } = driver;
   const unsaid = strongOptions.filter((option) => !nameOptions.includes(option));
-  if (unsaid.some((option) => options[option] !== undefined)) return null;
+  if (unsaid.some((option) => optionAt(options, option) !== undefined)) return null;
   if (hasOtherBacking(node)) return null;
   const own = options['filename'];
   if (typeof own === 'string') return own;
@@ -101,7 +101,7 @@ function contentOptions(node: BlockNode): Record<string, unknown> {
   const { driver, options } = node;
   const own: Record<string, unknown> = { driver: driver.name };
   for (const name of ['filename', ...(driver.strongOptions ?? [])]) {
-    const value = options[name];
+    const value = optionAt(options, name);
     if (Array.isArray(value)) flattenList(own, name, value);
     else if (value !== undefined) own[name] = value;
   }
@@ -114,6 +114,16 @@ function contentOptions(node: BlockNode): Record<string, unknown> {
   const cow = cowName(node);
   if (cow !== null && node.backing === null && hasOtherBacking(node)) own[cow] = null;
   return inMemberOrder(own);
+}
+
+/** `name` may be dotted: that of a member. */
+function optionAt(options: Readonly<Record<string, unknown>>, name: string): unknown {
+  let value: unknown = options;
+  for (const step of name.split('.')) {
+    if (typeof value !== 'object' || value === null) return undefined;
+    value = (value as Readonly<Record<string, unknown>>)[step];
+  }
+  return value;
 }
 
 /** Lists are spelled `name.0.member`, as names of images have them. */

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 export * from './amend.js';
+export * from './facts.js';
 export * from './format.js';
 export * from './header.js';
 export * from './keyslots.js';

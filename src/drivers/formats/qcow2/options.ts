@@ -1,8 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // Options of the qcow2 driver: blockdev-add and blockdev-create. Pure data.
-//
-// Members in `QCOW2_REFUSED_OPTIONS` and `QCOW2_REFUSED_CREATE_OPTIONS` are part of the command
-// but not supported; opening and creating refuse them by name when they ask for something.
 
 import { blockdevRef, blockdevRefOrNull, preallocMode } from '../../../block/options.js';
 import {
@@ -60,11 +57,6 @@ export const qcow2Options = struct('BlockdevOptionsQcow2', {
   'data-file': optional(blockdevRef),
 });
 export type Qcow2Options = Infer<typeof qcow2Options>;
-
-/** Of what this program does not do. */
-export const QCOW2_REFUSED_OPTIONS = [
-  'encrypt',
-] as const;
 
 export const qcow2Version = enumeration('BlockdevQcow2Version', ['v2', 'v3']);
 export const qcow2CompressionType = enumeration('Qcow2CompressionType', ['zlib', 'zstd']);

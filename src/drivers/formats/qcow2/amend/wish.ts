@@ -29,7 +29,12 @@ export function wishOf(image: Qcow2Image, options: AmendOptions): Wish {
   const version = versionOf(options.compat) ?? present;
   for (const name of Object.keys(options)) {
     if (name.startsWith('encrypt.')) {
-      throw invalid("Can't amend encryption options - encryption not present");
+      const { cipher } = image;
+      throw invalid(
+        cipher === null
+          ? "Can't amend encryption options - encryption not present"
+          : 'Only LUKS encryption options can be amended',
+      );
     }
   }
   const { refcount_bits: bits } = options;

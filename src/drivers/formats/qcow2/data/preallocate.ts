@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Host clusters for a range of guest clusters that holds nothing yet, linked as data of zeroes.
+// Host clusters for a range of guest clusters that holds nothing yet, linked as data of zeroes; in
+// encrypted images, where zeroes of the file are none to the guest, as zeroes with a place.
 //
 // A cluster is made to read as zeroes before its entry names it: one that was in use before holds
 // old bytes. `full` writes the zeroes out, `falloc` asks the host for the space at the file's end.
@@ -99,6 +100,6 @@ function linkOne(
     // As the reference leaves them: a place, and what the bitmap said before.
     const { zeroes } = entryIn(table.view, store.entryAt(cluster), geometry);
     entry = { ...entry, zeroes, allocated: 0 };
-  }
+  } else if (store.image.cipher !== null) entry = { ...entry, lo: (entry.lo | 1) >>> 0 };
   store.replaceEntry(table, cluster, { entry, punch: false });
 }
