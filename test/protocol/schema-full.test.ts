@@ -43,6 +43,7 @@ const DIFFERENCES: readonly { readonly at: RegExp; readonly reason: string }[] =
 
 /** Names of versions before the reference's, and of later ones. */
 const OWN_NAMES = [
+  'blockdev-amend',
   'block-job-change',
   'x-blockdev-reopen',
   'x-block-dirty-bitmap-enable',

@@ -57,6 +57,23 @@ function unsupported(name: string): BlockError {
   return new BlockError('unsupported', `Algorithm '${name}' not supported`);
 }
 
+/** Iterations of one more keyslot; null: the usual time. Measured, unless the least will do. */
+export async function keyslotIterations(
+  { spec, hash, iterTimeMs }: Pick<LuksWish, 'spec' | 'hash'> & {
+    readonly iterTimeMs: number | null;
+  },
+  derive: DeriveKey,
+  { iterationsPerMs }: Rated,
+): Promise<number> {
+  const ms = timeOf(iterTimeMs ?? DEFAULT_ITER_TIME_MS);
+  if (ms === 0) return LEAST_ITERATIONS;
+  const wish = { hash, length: keyBytesOf(spec), ms, least: LEAST_ITERATIONS };
+  return calibrated(wish, derive, iterationsPerMs);
+}
+
+/** A host that may have a rate of its own. */
+type Rated = Pick<Host, 'iterationsPerMs'>;
+
 export interface LuksIterations {
   readonly slotIterations: number;
   readonly digestIterations: number;
@@ -69,14 +86,13 @@ export interface LuksIterations {
 export async function luksIterations(
   { spec, hash, iterTimeMs }: LuksWish,
   derive: DeriveKey,
-  { iterationsPerMs }: Pick<Host, 'iterationsPerMs'>,
+  host: Rated,
 ): Promise<LuksIterations> {
-  const slot = { hash, length: keyBytesOf(spec), ms: timeOf(iterTimeMs), least: LEAST_ITERATIONS };
-  const digest = { ...slot, length: DIGEST_BYTES, ms: slot.ms * DIGEST_SHARE };
-  return {
-    slotIterations: await calibrated(slot, derive, iterationsPerMs),
-    digestIterations: await calibrated(digest, derive, iterationsPerMs),
-  };
+  const slotIterations = await keyslotIterations({ spec, hash, iterTimeMs }, derive, host);
+  const ms = timeOf(iterTimeMs) * DIGEST_SHARE;
+  const digest = { hash, length: DIGEST_BYTES, ms, least: LEAST_ITERATIONS };
+  const digestIterations = await calibrated(digest, derive, host.iterationsPerMs);
+  return { slotIterations, digestIterations };
 }
 
 /** A negative number is taken for the 64 bits that it has. */

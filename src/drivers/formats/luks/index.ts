@@ -28,7 +28,7 @@ export const luksDriver = defineDriver<LuksOptions>({
     file: {
       role: ChildRole.data | ChildRole.metadata | ChildRole.primary,
       required: true,
-      permissions: 'format',
+      permissions: 'own',
     },
   },
   strongOptions: ['key-secret'],

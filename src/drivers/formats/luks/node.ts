@@ -5,8 +5,10 @@
 // place. The master key lives in the cipher until the node is closed.
 
 import { BlockError, MAX_OFFSET, settle } from '../../../base/index.js';
-import type { Eventually } from '../../../base/index.js';
+import type { Eventually, PermissionPair } from '../../../base/index.js';
 import type {
+  AmendContext,
+  AmendOptions,
   BlockStatus,
   Child,
   DriverInfo,
@@ -19,6 +21,7 @@ import { makeSectorCipher, SECTOR_BYTES } from '../../../crypto/index.js';
 import type { SectorCipher } from '../../../crypto/index.js';
 import type { LuksHeader } from '../../../crypto/luks/index.js';
 import { luksInfo } from './info.js';
+import type { KeyslotChanges } from './keyslot-changes.js';
 
 /** Bytes that are encrypted and written at a time. */
 const PIECE_BYTES = 1024 * 1024;
@@ -38,21 +41,37 @@ function payloadLength(file: Pick<Child, 'node'>, { payloadOffset }: LuksHeader)
 export class LuksNode implements DriverNode {
   readonly limits = LIMITS;
   readonly #file: Child;
-  readonly #header: LuksHeader;
+  readonly #keyslots: KeyslotChanges;
   readonly #masterKey: Uint8Array;
   readonly #cipher: SectorCipher;
 
   /** Takes the key, which it wipes when it is closed. */
-  constructor(file: Child, header: LuksHeader, masterKey: Uint8Array) {
+  constructor(file: Child, keyslots: KeyslotChanges, masterKey: Uint8Array) {
     this.#file = file;
-    this.#header = header;
+    this.#keyslots = keyslots;
     this.#masterKey = masterKey;
-    const { spec } = header;
+    const { spec } = keyslots.header;
     this.#cipher = makeSectorCipher({ spec, key: masterKey, sectorBytes: SECTOR_BYTES });
+  }
+
+  get #header(): LuksHeader {
+    return this.#keyslots.header;
   }
 
   get length(): number {
     return payloadLength(this.#file, this.#header);
+  }
+
+  childPermissions(_child: Child, parents: PermissionPair): PermissionPair {
+    return this.#keyslots.permissions(parents);
+  }
+
+  beginAmend(): () => void {
+    return this.#keyslots.begin();
+  }
+
+  amend(options: AmendOptions, context: AmendContext): Promise<void> {
+    return this.#keyslots.amend(options, context);
   }
 
   read(request: Request): Eventually<void> {
@@ -128,6 +147,11 @@ export class InspectedLuks implements DriverNode {
 
   blockStatus(offset: number, length: number): BlockStatus {
     return statusOf(this.length - offset, length);
+  }
+
+  /** As its users need it: nothing for itself. */
+  childPermissions(_child: Child, parents: PermissionPair): PermissionPair {
+    return parents;
   }
 
   info(): DriverInfo {

@@ -10,6 +10,7 @@ import { limitedDerive } from '../../../crypto/index.js';
 import { HEADER_BYTES, parseLuksHeader, unlockAny } from '../../../crypto/luks/index.js';
 import type { LuksHeader } from '../../../crypto/luks/index.js';
 import { nodeArea } from './area.js';
+import { KeyslotChanges } from './keyslot-changes.js';
 import { InspectedLuks, LuksNode } from './node.js';
 import type { LuksOptions } from './options.js';
 
@@ -17,15 +18,17 @@ export async function openLuks(context: OpenContext, options: LuksOptions): Prom
   const file = context.child('file');
   const header = await readLuksHeader(file.node);
   if (context.inspectOnly) return new InspectedLuks(file, header);
-  const derive = limitedDerive({
-    image: file.node.filename,
-    limitSeconds: options['key-derivation-limit'],
-    signal: context.signal,
-  });
+  const limitSeconds = options['key-derivation-limit'];
+  const limit = { image: file.node.filename, limitSeconds, signal: context.signal };
+  const derive = limitedDerive(limit);
   const password = passwordOf(context, options['key-secret']);
   try {
     const unlocked = await unlockAny({ area: nodeArea(file), header }, password, derive);
-    if (unlocked !== null) return new LuksNode(file, header, unlocked.masterKey);
+    if (unlocked !== null) {
+      const openedWith = options['key-secret'] ?? '';
+      const keyslots = new KeyslotChanges(context, { file, header, openedWith, limit });
+      return new LuksNode(file, keyslots, unlocked.masterKey);
+    }
   } finally {
     password.fill(0);
   }
