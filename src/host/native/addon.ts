@@ -21,8 +21,14 @@ export interface NativeAddon {
    * Copies between descriptors on a thread of the pool: a program of numbers, and numbers in
    * answer (native/copy.cc has their order). Steps not begun when `cancel[0]` is not 0 are skipped.
    * With `writeBack` 1 the host begins to write back what was written, and nobody waits for it.
+   * `keys` holds those that the program names, and is copied.
    */
-  copyLater(program: Float64Array, cancel: Int32Array, writeBack: 0 | 1): Promise<Float64Array>;
+  copyLater(
+    program: Float64Array,
+    cancel: Int32Array,
+    writeBack: 0 | 1,
+    keys: Uint8Array,
+  ): Promise<Float64Array>;
   fileSize(descriptor: number): number;
   seekData(descriptor: number, offset: number): number;
   seekHole(descriptor: number, offset: number): number;
@@ -34,14 +40,16 @@ export interface NativeAddon {
   /** How many leading bytes are zero. */
   zeroPrefix(buffer: Uint8Array): number;
   /**
-   * Encrypts (`way` + 4) or decrypts whole sectors in place: `way` 0 ECB, 1 CBC, 2 XTS; 16 bytes of
-   * vector for each sector. -ENOTSUP where the processor has no AES.
+   * Encrypts (`way` + 4) or decrypts whole sectors in place, `sector` the number of the first:
+   * `way` 0 ECB, 1 CBC, 2 XTS, + 8 with vectors of 32 bits, + 16 without the widest instructions;
+   * `vectorKey` is that of essiv, else empty. -ENOTSUP where the processor has no AES.
    */
-  cryptSectors(
+  cryptRange(
     way: number,
     key: Uint8Array,
+    vectorKey: Uint8Array,
     data: Uint8Array,
-    vectors: Uint8Array,
+    sector: number,
     sectorBytes: number,
   ): number;
   /**
@@ -77,7 +85,7 @@ const ENTRY_POINTS = [
   'unlock',
   'testLock',
   'zeroPrefix',
-  'cryptSectors',
+  'cryptRange',
   'deriveLater',
   'mixStripes',
 ] as const satisfies readonly (keyof NativeAddon)[];
