@@ -99,6 +99,8 @@ export const IMAGE_LIMITS = {
 } as const;
 
 export const CRYPTO_LIMITS = {
+  /** Of one encryption header with all its key material, where it is held in memory. */
+  headerAreaBytes: 64 * MIB,
   /** What unlocking one image may take unless its user says otherwise. */
   derivationSeconds: 60,
   /** Derivations that run at the same time: most threads of the pool are for files. */
@@ -200,11 +202,6 @@ export const QMP_LIMITS = {
   clientJobStates: 1024,
   /** How long a closing server waits for a client to take what it was sent. */
   farewellMs: 1000,
-} as const;
-
-export const CRYPTO_LIMITS = {
-  /** Of one encryption header with all its key material, where it is held in memory. */
-  headerAreaBytes: 64 * MIB,
 } as const;
 
 export const CHARDEV_LIMITS = {
