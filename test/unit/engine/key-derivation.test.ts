@@ -94,9 +94,8 @@ describe('a key that takes minutes to derive', () => {
   it('is not begun where the image asks for it', async () => {
     await addHostileImage();
     const error = await errorOf(() => engine.addNode(hostile));
-    expect(error.message).toMatch(
-      /^Unlocking 'hostile.luks' would take about \d+ s with the 2147483647 iterations of keyslot 0/,
-    );
+    expect(error.message).toMatch(/^Unlocking 'hostile.luks' would take about \d+ s with the /);
+    expect(error.message).toContain('the 2147483647 iterations of keyslot 0');
     const wrong = await errorOf(() => engine.addNode({ ...hostile, 'key-derivation-limit': 0 }));
     expect(wrong.message).toContain('at least 1 second');
   });
