@@ -132,7 +132,7 @@ export class Allocator {
     }
   }
 
-  /** Looks from the cursor on, which moves past what was seen; null when none begins before `end`. */
+  /** Looks from the cursor on and moves it past what was seen; null: none begins before `end`. */
   #searchRun(
     max: number,
     cursor: { at: number },
