@@ -9,7 +9,7 @@ import { errorOf, MemoryHost, READ_WRITE } from '../../helpers/graph.js';
 
 async function stage(): Promise<Engine> {
   const engine = await createEngine({ host: new MemoryHost(), lanes: 0 });
-  engine.objects.add({ 'qom-type': 'iothread', id: 'i' });
+  await engine.objects.add({ 'qom-type': 'iothread', id: 'i' });
   const size = 65_536;
   for (const name of ['n', 'm']) {
     await engine.addNode({ driver: 'null-co', 'node-name': name, size });

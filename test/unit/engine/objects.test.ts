@@ -14,7 +14,7 @@ async function stage(): Promise<{ engine: Engine; user: Backend; waiting: Promis
     clock: new ManualClock(),
     lanes: 0,
   });
-  engine.objects.add({ 'qom-type': 'throttle-group', id: 'g', limits: { 'bps-total': 1 } });
+  await engine.objects.add({ 'qom-type': 'throttle-group', id: 'g', limits: { 'bps-total': 1 } });
   const node = await engine.addNode({
     driver: 'throttle',
     'node-name': 't',

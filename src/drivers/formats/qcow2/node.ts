@@ -60,6 +60,8 @@ import { Qcow2Snapshots } from './snapshots/index.js';
 
 /** Smallest unit of a request, in bytes. */
 const REQUEST_ALIGNMENT = 1;
+/** The same of encrypted data. */
+const CRYPT_ALIGNMENT = 512;
 
 /** Gives the instance for other options (see DriverNode.reopen). */
 export type Qcow2Reopen = (
@@ -102,9 +104,10 @@ export class Qcow2Node implements DriverNode {
     });
     this.vmState = new Qcow2VmState(this.#store, () => this.#requireWritable());
     this.image.doubt.onWayBack = () => this.#makeDue();
-    const { clusterSize } = this.image;
+    const { clusterSize, cipher } = this.image;
+    cipher?.hold();
     this.limits = {
-      requestAlignment: REQUEST_ALIGNMENT,
+      requestAlignment: cipher === null ? REQUEST_ALIGNMENT : CRYPT_ALIGNMENT,
       maxTransfer: 0,
       optimalZeroes: this.image.geometry.subclusterSize,
       optimalDiscard: clusterSize,
@@ -203,7 +206,8 @@ export class Qcow2Node implements DriverNode {
   }
 
   planExtents(offset: number, length: number): Eventually<readonly Extent[] | null> {
-    return this.#mapper.planExtents(offset, length);
+    // What lies in the file is not what the guest sees.
+    return this.image.cipher === null ? this.#mapper.planExtents(offset, length) : null;
   }
 
   lease(): Lease {
@@ -221,6 +225,7 @@ export class Qcow2Node implements DriverNode {
   }
 
   reserve(offset: number, length: number): Eventually<TargetReservation | null> {
+    if (this.image.cipher !== null) return null;
     if (this.#beforeChange !== null) return this.#afterReady(() => this.reserve(offset, length));
     return reserve({ store: this.#store, eraser: this.#eraser }, offset, length);
   }
@@ -262,7 +267,8 @@ export class Qcow2Node implements DriverNode {
         from: image.size,
         end: size,
         options: growth,
-        shows: isRaw,
+        // Clusters with subclusters get a place only: they read as zeroes.
+        shows: isRaw && image.geometry.subclustersPerCluster === 1,
       });
     }
     await this.#hideNewRange(size);
@@ -378,6 +384,7 @@ export class Qcow2Node implements DriverNode {
       await this.#flushOut();
       await this.#markClean();
     } finally {
+      this.image.cipher?.release();
       this.image.stopCleaning();
     }
   }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Host clusters for a range of guest clusters that holds nothing yet, linked as data of zeroes.
+// Host clusters for a range of guest clusters that holds nothing yet, linked as data of zeroes; in
+// encrypted images, where zeroes of the file are none to the guest, as zeroes with a place.
 //
 // A cluster is made to read as zeroes before its entry names it: one that was in use before holds
 // old bytes. `full` writes the zeroes out, `falloc` asks the host for the space at the file's end.
@@ -115,8 +116,10 @@ function linkOne(
   let entry = ownedEntry(hostOffset);
   if (geometry.subclustersPerCluster > 1) {
     entry = { ...entry, zeroes: before.zeroes, allocated: 0 };
-  } else if (keepsZero && store.image.entryKind(before.hi, before.lo) === EntryKind.zero) {
-    entry = { ...entry, lo: entryLo(hostOffset, true) };
+  } else {
+    const isZero = store.image.entryKind(before.hi, before.lo) === EntryKind.zero;
+    const says = store.image.cipher !== null || (keepsZero && isZero);
+    if (says) entry = { ...entry, lo: entryLo(hostOffset, true) };
   }
   store.replaceEntry(table, cluster, { entry, punch: false });
 }
