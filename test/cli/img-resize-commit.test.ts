@@ -165,10 +165,11 @@ describe.skipIf(isMissing)('beside the real qemu-img', () => {
 
   it.each(['off', 'metadata', 'falloc'])('grown over a longer file, %s, maps alike', (mode) => {
     const maps = [twins.ours, twins.theirs].map((folder) => {
-      const run = folder === twins.ours ? twins.shim : twins.real;
+      const run = (line: string) =>
+        folder === twins.ours ? twins.shim(line) : twins.real(line, folder);
       const grown = `resize --preallocation=${mode} below.${mode} 9M`;
-      expect(run.call(twins, `qemu-img ${grown}`, folder).status).toBe(0);
-      const { out } = run.call(twins, `qemu-img map --output=json below.${mode}`, folder);
+      expect(run(`qemu-img ${grown}`).status).toBe(0);
+      const { out } = run(`qemu-img map --output=json below.${mode}`);
       return out.replaceAll(/, "offset": \d+/g, '');
     });
     expect(maps[0]).toBe(maps[1]);
