@@ -105,7 +105,7 @@ describe('keyslots of an open image', () => {
     ),
   );
 
-  it('are in memory as on disk when a write or a flush fails, and can be changed again', async () => {
+  it('are in memory as on disk when a write or a flush fails, and change again', async () => {
     for (const { change, operation, nth } of someOf(FAULTS, 11)) {
       const host = new MemoryHost({ seed: nth });
       const stage = await new KeyslotStage(host).start(imageOf(change));

@@ -123,8 +123,10 @@ async function openImage(
     reportCorruption: (report) => context.reportCorruption?.(report),
   };
   const node = new Qcow2Node(imageOptions, reopenQcow2);
-  const openedWith = options.encrypt?.['key-secret'] ?? '';
-  if (crypt !== null) node.amendKeyslots = keyslotsOf(context, crypt, openedWith);
+  const { encrypt } = options;
+  if (crypt !== null && encrypt !== undefined) {
+    node.amendKeyslots = keyslotsOf(context, crypt, encrypt);
+  }
   await guardInactiveL2(node.image, node.image.policies.guarded);
   await node.loadBitmaps(context.node, {
     header: {

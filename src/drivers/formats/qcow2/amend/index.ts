@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// Amending an image: version, width of refcounts, lazy refcounts, size, name of the data file.
+// Amending an image: keyslots, version, width of refcounts, lazy refcounts, size, name of the data
+// file.
 //
-// All refusals come first. Then, each durable before the next: keyslots, the newer version, the width, the
-// data file, lazy refcounts, the size, and last the older version. A power cut between them or
-// within one leaves the view as it was, and an image that is amended in part.
+// All refusals come first. Then, each durable before the next: keyslots, the newer version, the
+// width, the data file, lazy refcounts, the size, and last the older version. A power cut between
+// them or within one leaves the view as it was, and an image that is amended in part.
 
 import { must } from '../../../../base/index.js';
 import type { AmendContext, AmendOptions } from '../../../../block/index.js';

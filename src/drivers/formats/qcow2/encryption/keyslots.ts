@@ -4,31 +4,37 @@
 
 import { noSecrets } from '../../../../block/index.js';
 import type { OpenContext } from '../../../../block/index.js';
-import { deriveKey } from '../../../../crypto/index.js';
+import { limitedDerive } from '../../../../crypto/index.js';
 import { HeaderInUse, keyslotIterations } from '../../../../crypto/luks/index.js';
 import type { KeyslotChange } from '../../../../crypto/luks/index.js';
 import type { LuksAmendMembers } from '../../../../crypto/options.js';
+import type { Qcow2Options } from '../options.js';
 import type { CryptHeader } from './area.js';
 
 export type AmendKeyslots = (options: LuksAmendMembers, change: KeyslotChange) => Promise<void>;
 
-/** `openedWith` is the id of the secret that opened the image. */
 export function keyslotsOf(
-  { host, secret = noSecrets }: OpenContext,
+  context: OpenContext,
   crypt: CryptHeader,
-  openedWith: string,
+  options: NonNullable<Qcow2Options['encrypt']>,
 ): AmendKeyslots {
+  const { host, secret = noSecrets } = context;
+  const image = context.child('file').node.filename;
+  const limitSeconds = options.format === 'luks' ? options['key-derivation-limit'] : undefined;
   const inUse = new HeaderInUse({
     area: crypt.area,
     header: crypt.header,
     detached: true,
-    openedWith,
+    openedWith: options['key-secret'] ?? '',
     secret,
-    tools: {
-      derive: deriveKey,
-      fill: (buffer) => host.fillSecret(buffer),
-      iterations: ({ spec, hash }, iterTimeMs) =>
-        keyslotIterations({ spec, hash, iterTimeMs }, deriveKey, host.clock),
+    tools: (signal) => {
+      const derive = limitedDerive({ image, limitSeconds, signal });
+      return {
+        derive,
+        fill: (buffer) => host.fillSecret(buffer),
+        iterations: ({ spec, hash }, iterTimeMs) =>
+          keyslotIterations({ spec, hash, iterTimeMs }, derive, host),
+      };
     },
   });
   return async (options, change) => {
