@@ -433,10 +433,12 @@ export class Qcow2Node implements DriverNode {
     const partial = image.size % clusterSize;
     const start = image.size + (partial === 0 ? 0 : clusterSize - partial);
     const old = image.size;
-    const covered = backing === null ? start : Math.min(size, backing.length);
-    if (covered > start) {
-      if (image.version < 3) await this.#writer.writeZeroData(start, covered - start);
-      else await this.#eraser.zeroClusters(start, covered - start);
+    const behind = backing === null ? 0 : Math.min(size, backing.length);
+    if (image.version < 3) {
+      if (behind > start) await this.#writer.writeZeroData(start, behind - start);
+    } else if (behind > old && size > start) {
+      // All that is new, as the reference does: a backing file that grows shows nothing either.
+      await this.#eraser.zeroClusters(start, size - start);
     }
     // The rest of the last cluster may hold what a lane left there or what the backing file shows.
     if (partial !== 0) await this.#eraser.hide(old, Math.min(size, start) - old);
