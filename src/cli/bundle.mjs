@@ -109,7 +109,8 @@ const lateCrypto = {
       const lines = [...CRYPTO, 'timingSafeEqual'].map(
         (name) => `export const ${name} = (...all) => crypto().${name}(...all);`,
       );
-      return { contents: `const crypto = () => process.getBuiltinModule('${path}');\n${lines.join('\n')}` };
+      lines.unshift(`const crypto = () => process.getBuiltinModule('${path}');`);
+      return { contents: lines.join('\n') };
     });
   },
 };
