@@ -64,6 +64,8 @@ export const IMAGE_LIMITS = {
   qcow2Snapshots: 65_536,
   /** Bytes of a snapshot table entry that are not fixed fields, ID or name. */
   qcow2SnapshotExtraBytes: 1024,
+  /** Bytes of the LUKS header of an encrypted image with its key material. */
+  qcow2CryptHeaderBytes: 16 * MIB,
   qcow2Bitmaps: 65_535,
   /** Bytes of the bitmap directory: 1024 for each bitmap. */
   qcow2BitmapDirectoryBytes: 1024 * 65_535,
@@ -100,6 +102,19 @@ export const IMAGE_LIMITS = {
   probeBytes: 2048,
   /** Nesting of objects in a `json:` name. */
   jsonNameDepth: 16,
+} as const;
+
+export const CRYPTO_LIMITS = {
+  /** Of one encryption header with all its key material, where it is held in memory. */
+  headerAreaBytes: 64 * MIB,
+  /** What unlocking one image may take unless its user says otherwise. */
+  derivationSeconds: 60,
+  /** Derivations that run at the same time: most threads of the pool are for files. */
+  parallelDerivations: 2,
+  /** Digests of a derivation, in pairs, that take less than a second on any machine. */
+  shortDerivation: 200_000,
+  /** A derivation that cannot be stopped takes no longer, as far as can be told before. */
+  uncancellableMs: 1000,
 } as const;
 
 export const CODEC_LIMITS = {

@@ -299,6 +299,11 @@ export interface DriverNode {
    */
   amend?(options: AmendOptions, context: AmendContext): Promise<void>;
   /**
+   * Takes what amend() will need of other users, before anybody waits for it; the result, called
+   * once after amend(), gives it back. Throws kind `permission` or `locked` with nothing taken.
+   */
+  beginAmend?(): () => void;
+  /**
    * Drops everything that this layer holds, durably, so that the backing file shows. Called while
    * no other request runs; absent where a layer cannot be empty.
    */
@@ -365,6 +370,14 @@ export interface AmendOptions {
   readonly refcount_bits?: number;
   readonly data_file?: string;
   readonly data_file_raw?: boolean;
+  /** Keyslots of LUKS, and below `encrypt.` those of an encrypted image. */
+  readonly state?: string;
+  readonly keyslot?: number;
+  /** Ids of secrets. */
+  readonly 'new-secret'?: string;
+  readonly 'old-secret'?: string;
+  readonly secret?: string;
+  readonly 'iter-time'?: number;
   readonly [encryption: `encrypt.${string}`]: unknown;
 }
 
@@ -377,6 +390,8 @@ export interface AmendContext {
   progress?(done: number, total: number): void;
   /** Looked at between steps; then amend() ends with kind `cancelled`. */
   isCancelled?(): boolean;
+  /** Ends a derivation of a key that runs. */
+  readonly signal?: AbortSignal;
 }
 
 /** What open() may use. Children that `children` declares are attached before open() is called. */
@@ -400,6 +415,8 @@ export interface OpenContext {
   /** The throttle-group object of that id, or null. */
   throttleGroup?(name: string): ThrottleGroup | null;
   readonly secret?: SecretSource;
+  /** Ends a derivation of a key that runs, and with it the open. */
+  readonly signal?: AbortSignal;
   findNode?(name: string): Node | null;
   /**
    * Keeps every link from this node down to `base` as it is until the result is
@@ -408,7 +425,10 @@ export interface OpenContext {
   freezeChain?(base: Node): () => void;
   /** Sends an event of src/api/events.ts to whoever runs the graph. */
   emit?(event: string, data: Readonly<Record<string, unknown>>): void;
-  /** What childPermissions() answers is another now; what it asks for may only be less. */
+  /**
+   * What childPermissions() answers is another now. Asked for more it may throw kind `permission`
+   * or `locked`, with everything as it was.
+   */
   permissionsChanged?(): void;
   /** Lines for people, what is wrong with the image and no reason to refuse it. */
   warn?(text: string): void;
@@ -444,6 +464,8 @@ export interface CreateContext {
   /** A node opened read-write by name or by inline options; closed by the caller afterwards. */
   node(reference: unknown): Promise<Node>;
   readonly secret?: SecretSource;
+  /** Ends a derivation of a key that runs, and with it the creation. */
+  readonly signal?: AbortSignal;
 }
 
 export interface MeasuredBitmap {
@@ -486,7 +508,10 @@ export interface Driver<Options = Record<string, unknown>> {
    * format.
    */
   probe?(head: Uint8Array): number;
-  /** Options that change what is read; with one of them the file name alone does not open it. */
+  /**
+   * Options (`a.b`: members of one) that change what is read; with one of them the file name alone
+   * does not open it.
+   */
   readonly strongOptions?: readonly string[];
   /** A file name that opens a node of this driver without any option. */
   readonly plainFilename?: string;
@@ -526,6 +551,7 @@ export interface Driver<Options = Record<string, unknown>> {
   measure?(
     options: Readonly<Record<string, unknown>>,
     source: MeasureSource | null,
+    context?: { readonly secret?: SecretSource },
   ): Promise<MeasuredSize>;
 }
 

@@ -5,6 +5,7 @@
 // file in an image of a stranger, may be `json:` with anything in it. By then the children are open
 // and go by their names. Options without a driver are a job's own, and typed.
 
+import { BlockError } from '../base/index.js';
 import type { Driver, DriverLoader } from '../block/index.js';
 import { ChildRole } from '../block/index.js';
 import { validate } from '../schema/index.js';
@@ -29,6 +30,9 @@ function checked(driver: Driver): Driver {
         // Opened later, and checked then.
         if ((role & ChildRole.cow) !== 0) delete given[name];
       }
+      // Of its encryption an image says the format itself.
+      const encryption = given['encrypt'];
+      if (isTextTree(encryption)) delete given['encrypt'];
       const own = validate(blockdevOptions, asTexts(given), '', 'keyval');
       return driver.open(context, { ...options, ...own });
     },
@@ -42,6 +46,21 @@ function isPlain({ children }: Driver, options: Readonly<Record<string, unknown>
   return Object.entries(options).every(([name, value]) => {
     if (OWN.includes(name) || value === undefined) return true;
     return Object.hasOwn(children, name) || (name === 'filename' && typeof value === 'string');
+  });
+}
+
+const LIMIT = 'key-derivation-limit';
+const ENCRYPTION = ['format', 'key-secret', LIMIT];
+
+/** Throws kind `invalid-option` for a member that there is not. */
+function isTextTree(value: unknown): boolean {
+  if (typeof value !== 'object' || value === null) return false;
+  const unknown = Object.keys(value).find((name) => !ENCRYPTION.includes(name));
+  if (unknown !== undefined) {
+    throw new BlockError('invalid-option', `Parameter '${unknown}' is unexpected`);
+  }
+  return Object.entries(value).every(([name, member]) => {
+    return typeof member === 'string' || (name === LIMIT && typeof member === 'number');
   });
 }
 

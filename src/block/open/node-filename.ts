@@ -4,12 +4,14 @@
 // A path is enough unless an option changes what is read or the backing file is not the one that
 // the image header names. Only options that matter for the content are part of the text.
 
+import { BlockError } from '../../base/index.js';
 import { writeJson } from '../../wire/index.js';
 import type { BlockNode } from '../block-node.js';
 import { ChildRole } from '../driver.js';
 import { withAncestors } from '../drain.js';
 import type { Node } from '../node.js';
 import { topologicalOrder } from '../permissions.js';
+import { flatOptions } from '../reopen/flat-options.js';
 import { inMemberOrder } from './member-order.js';
 import { parseFilename, resolveBackingName } from './filename.js';
 
@@ -38,7 +40,7 @@ function plainName(node: BlockNode): string | null {
   if (driver.namedAfterFile === true) return (node.filtered ?? node.primary)?.filename ?? null;
   const { strongOptions = [], nameOptions = [] } = driver;
   const unsaid = strongOptions.filter((option) => !nameOptions.includes(option));
-  if (unsaid.some((option) => options[option] !== undefined)) return null;
+  if (unsaid.some((option) => optionAt(options, option) !== undefined)) return null;
   if (hasOtherBacking(node)) return null;
   const own = options['filename'];
   if (typeof own === 'string') return own;
@@ -57,12 +59,12 @@ function childName(node: BlockNode, name: string): string | null {
   return child === undefined ? null : plainName(seenNode(child));
 }
 
-/** The backing file was given and is another than a plain open would find. */
 /** Whether the backing file is the one that the header names. */
 export function hasNamedBacking(node: Node): boolean {
   return !hasOtherBacking(node as BlockNode);
 }
 
+/** The backing file was given and is another than a plain open would find. */
 function hasOtherBacking(node: BlockNode): boolean {
   const name = cowName(node);
   if (name === null || node.options[name] === undefined) return false;
@@ -70,7 +72,25 @@ function hasOtherBacking(node: BlockNode): boolean {
   const { backing } = node;
   if (link === null || backing === null) return (link === null) !== (backing === null);
   const found = node.given[name] === undefined ? headerName(node, link.file) : link.file;
-  return backing.filename !== found;
+  return backing.filename !== found && !opensSame(link.file, backing);
+}
+
+/** The name gives options, and the node is made of them. */
+function opensSame(name: string, node: BlockNode): boolean {
+  if (!name.startsWith('json:')) return false;
+  try {
+    const parsed = parseFilename(name);
+    if (parsed.kind !== 'options') return false;
+    const given = flatOptions(parsed.options);
+    const found = flatOptions(contentOptions(seenNode(node)));
+    return [...found].every(([option, value]) => {
+      const text = given.get(option);
+      return String(text) === String(value) || (text === undefined && /(^|\.)driver$/.test(option));
+    });
+  } catch (error) {
+    if (error instanceof BlockError) return false;
+    throw error;
+  }
 }
 
 /** The name in the header of an image, made relative to where the image is; null if it cannot. */
@@ -101,7 +121,7 @@ function contentOptions(node: BlockNode): Record<string, unknown> {
   const { driver, options } = node;
   const own: Record<string, unknown> = { driver: driver.name };
   for (const name of ['filename', ...(driver.strongOptions ?? [])]) {
-    const value = options[name];
+    const value = optionAt(options, name);
     if (Array.isArray(value)) flattenList(own, name, value);
     else if (value !== undefined) own[name] = value;
   }
@@ -114,6 +134,16 @@ function contentOptions(node: BlockNode): Record<string, unknown> {
   const cow = cowName(node);
   if (cow !== null && node.backing === null && hasOtherBacking(node)) own[cow] = null;
   return inMemberOrder(own);
+}
+
+/** `name` may be dotted: that of a member. */
+function optionAt(options: Readonly<Record<string, unknown>>, name: string): unknown {
+  let value: unknown = options;
+  for (const step of name.split('.')) {
+    if (typeof value !== 'object' || value === null) return undefined;
+    value = (value as Readonly<Record<string, unknown>>)[step];
+  }
+  return value;
 }
 
 /** Lists are spelled `name.0.member`, as names of images have them. */

@@ -211,8 +211,11 @@ async function typedOptions(
   );
   const { fitOwn } = await import('../img/options/fit.js');
   const fitted = fitOwn(image.driver.name, own);
-  const given = { ...children, ...fitted, driver: image.driver.name };
+  // The image says the format of its encryption itself.
+  const { encrypt, ...checked } = fitted;
+  const given = { ...children, ...checked, driver: image.driver.name };
   const typed = validate(blockdevOptions, given, '', 'keyval') as Record<string, unknown>;
+  if (encrypt !== undefined) typed['encrypt'] = encrypt;
   const values = Object.fromEntries(Object.keys(own).map((name) => [name, typed[name]]));
   return { ...options, ...values };
 }

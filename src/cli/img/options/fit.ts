@@ -94,10 +94,12 @@ export class OptionFitter {
       } else if (driver.childLists?.[key] !== undefined && Array.isArray(value)) {
         result[key] = await this.#fitChildren(driver, { key, value, below });
       } else {
-        const { type } = memberOf(member);
+        const type = resolveType(memberOf(member).type);
         const note = (path: string): void => this.#noteUnknown(name, path, '');
-        const fitted = fitValue(resolveType(type), value, { name: key, driver: name, note });
-        if (fitted !== undefined) own[key] = fitted;
+        const fitted = fitValue(type, value, { name: key, driver: name, note });
+        // Of encryption the image says the format, which is not to be missed here.
+        const target = type.kind === 'union' ? result : own;
+        if (fitted !== undefined) target[key] = fitted;
       }
     }
     if (given === undefined) return { ...result, ...own };

@@ -11,6 +11,7 @@ import type {
   KeyvalTree,
   KeyvalValue,
   Type,
+  UnionType,
 } from '../../../schema/index.js';
 
 export interface ValuePlace {
@@ -94,12 +95,9 @@ function fitWord(type: EnumType, value: string, { name, driver }: ValuePlace): s
 function fitTree(type: Type, tree: KeyvalTree, place: ValuePlace): unknown {
   const struct = structOf(type);
   if (struct === null) {
-    if (type.kind !== 'union') {
-      place.note([place.name, ...Object.keys(tree).slice(0, 1)].join('.'));
-      return undefined;
-    }
-    // An image without encryption has no use for a key.
-    return tree[type.discriminator] === undefined ? undefined : tree;
+    if (type.kind === 'union') return fitUnion(type, tree);
+    place.note([place.name, ...Object.keys(tree).slice(0, 1)].join('.'));
+    return undefined;
   }
   const result: Record<string, unknown> = {};
   for (const [key, value] of Object.entries(tree)) {
@@ -112,6 +110,19 @@ function fitTree(type: Type, tree: KeyvalTree, place: ValuePlace): unknown {
     }
   }
   return result;
+}
+
+/** The image itself says which branch it is: there need not be a discriminator. */
+function fitUnion(type: UnionType, tree: KeyvalTree): KeyvalTree {
+  const branches = Object.values(type.branches()).map((branch) =>
+    branch === null ? null : structOf(resolveType(branch)),
+  );
+  for (const name of Object.keys(tree)) {
+    if (name === type.discriminator) continue;
+    if (branches.some((branch) => branch?.members[name] !== undefined)) continue;
+    throw mistake(`Parameter '${name}' is unexpected`);
+  }
+  return tree;
 }
 
 function structOf(type: Type): Extract<Type, { kind: 'struct' }> | null {

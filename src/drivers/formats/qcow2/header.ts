@@ -28,6 +28,8 @@ import {
   BITMAPS_EXTENSION,
   COMPRESSION_TYPE_OFFSET,
   CompressionType,
+  CRYPT_EXTENSION,
+  CryptMethod,
   EXTENSION_HEADER_SIZE,
   ExtensionType,
   FEATURE_ENTRY_SIZE,
@@ -65,10 +67,18 @@ export interface Qcow2Header {
   readonly dataFileRaw: boolean;
   /** Null where there are no persistent bitmaps, or none that can be trusted. */
   readonly bitmaps: BitmapsPlace | null;
+  /** The clusters with the LUKS header; null where there is none. */
+  readonly cryptHeader: CryptHeaderPlace | null;
   /** Says which top-level table the file ends before; null when all are there. */
   readonly truncated: string | null;
   /** That is the refcount table and no other. */
   readonly lacksRefcounts: boolean;
+}
+
+/** Bytes of the file, from the start of a cluster on. */
+export interface CryptHeaderPlace {
+  readonly offset: number;
+  readonly length: number;
 }
 
 /** The bitmap directory. */
@@ -141,6 +151,7 @@ export function decodeHeader(head: Uint8Array, fileLength: number): Qcow2Header 
     dataFile: dataFile === undefined ? null : text(dataFile.data),
     dataFileRaw: hasBit(fields.autoclearFeatures, Autoclear.rawExternalData),
     bitmaps: bitmapsPlace(extensions, fields, geometry.clusterSize),
+    cryptHeader: cryptHeaderPlace(extensions, fields, { geometry, fileLength }),
     truncated,
     lacksRefcounts,
   };
@@ -310,6 +321,51 @@ function checkTables(
   const reason = checkPlace({ ...snapshots, offset: fields.snapshotsOffset, bytes }, fileLength);
   if (reason !== null) throw corrupt(reason);
   return { truncated: noRefcounts ?? noL1, lacksRefcounts: noRefcounts !== null && noL1 === null };
+}
+
+/** Its length is bounded, and so is what is looked at of it. */
+function cryptHeaderPlace(
+  extensions: readonly HeaderExtension[],
+  { cryptMethod }: HeaderFields,
+  { geometry, fileLength }: { readonly geometry: Geometry; readonly fileLength: number },
+): CryptHeaderPlace | null {
+  const found = extensions.filter(({ type }) => type === ExtensionType.luksHeader);
+  const data = found[0]?.data;
+  if (data === undefined) {
+    if (cryptMethod !== CryptMethod.luks) return null;
+    throw corrupt(`Missing CRYPTO header for crypt method ${cryptMethod}`);
+  }
+  if (found.length > 1) throw corrupt(`${found.length} CRYPTO header extensions`);
+  if (cryptMethod !== CryptMethod.luks) {
+    const text = 'CRYPTO header extension only expected with LUKS encryption method';
+    throw corrupt(text, `crypt_method ${cryptMethod}`);
+  }
+  const { size } = CRYPT_EXTENSION;
+  if (data.length !== size) {
+    throw corrupt(`CRYPTO header extension size ${data.length}, but expected size ${size}`);
+  }
+  const extent = { version: 3, length: size };
+  const place = decodeStruct(CRYPT_EXTENSION, data, extent);
+  const { offset, length } = place;
+  if (offset % geometry.clusterSize !== 0) {
+    throw corrupt(
+      `Encryption header offset '${offset}' is not a multiple of cluster size ` +
+        `'${geometry.clusterSize}'`,
+    );
+  }
+  if (offset === 0 || length === 0 || length > IMAGE_LIMITS.qcow2CryptHeaderBytes) {
+    throw corrupt(`Encryption header of ${length} bytes at offset ${offset} cannot be`);
+  }
+  if (offset + length <= fileLength) return { offset, length };
+  const text = 'Encryption header is beyond the end of the file';
+  throw corrupt(`${text} (offset ${offset}, length ${length}, file length ${fileLength})`);
+}
+
+export function encodeCryptHeaderPlace(place: CryptHeaderPlace): Uint8Array {
+  const length = CRYPT_EXTENSION.size;
+  const bytes = new Uint8Array(length);
+  encodeStruct(CRYPT_EXTENSION, place, { bytes, version: 3, length });
+  return bytes;
 }
 
 /** Where the autoclear bit is unset, somebody wrote who did not keep the bitmaps. */

@@ -35,6 +35,7 @@ export const qcow2Driver = defineDriver<Qcow2Options>({
     'data-file': { role: ChildRole.data, required: false },
     backing: { role: ChildRole.cow, required: false },
   },
+  strongOptions: ['encrypt.key-secret'],
   joinOptions,
   reopenOptions: [
     'lazy-refcounts',

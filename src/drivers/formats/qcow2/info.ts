@@ -3,7 +3,9 @@
 
 import { hasBit } from '../../../base/index.js';
 import type { DriverInfo, SnapshotFacts } from '../../../block/index.js';
+import type { LuksHeader } from '../../../crypto/luks/index.js';
 import type { BitmapFacts } from './bitmaps/index.js';
+import { encryptFacts } from './encryption/index.js';
 import type { Qcow2Header } from './header.js';
 import { Compatible, Incompatible } from './layout.js';
 
@@ -11,9 +13,11 @@ import { Compatible, Incompatible } from './layout.js';
 export interface Listings {
   readonly snapshots: readonly SnapshotFacts[];
   readonly bitmaps: readonly BitmapFacts[];
+  /** Header of the encryption; null where there is none or another method. */
+  readonly luks: LuksHeader | null;
 }
 
-const NOTHING: Listings = { snapshots: [], bitmaps: [] };
+const NOTHING: Listings = { snapshots: [], bitmaps: [], luks: null };
 
 /** Facts from the image file alone; no other file is looked at. */
 export function infoOf(header: Qcow2Header, listings: Listings = NOTHING): DriverInfo {
@@ -24,7 +28,7 @@ export function infoOf(header: Qcow2Header, listings: Listings = NOTHING): Drive
     clusterSize: geometry.clusterSize,
     dirty: has(Incompatible.dirty),
     corrupt: has(Incompatible.corrupt),
-    specific: { type: 'qcow2', data: specificData(header, listings.bitmaps) },
+    specific: { type: 'qcow2', data: specificData(header, listings) },
   };
   const { snapshots } = listings;
   return {
@@ -36,7 +40,7 @@ export function infoOf(header: Qcow2Header, listings: Listings = NOTHING): Drive
 
 function specificData(
   header: Qcow2Header,
-  bitmaps: readonly BitmapFacts[],
+  { bitmaps, luks }: Listings,
 ): Record<string, unknown> {
   const { fields, geometry } = header;
   const has = (bit: number): boolean => hasBit(fields.incompatibleFeatures, bit);
@@ -50,7 +54,7 @@ function specificData(
   if (bitmaps.length > 0) data['bitmaps'] = bitmaps;
   data['refcount-bits'] = geometry.refcountBits;
   if (fields.cryptMethod !== 0) {
-    data['encrypt'] = { format: fields.cryptMethod === 2 ? 'luks' : 'aes' };
+    data['encrypt'] = encryptFacts(luks);
   }
   if (header.dataFile !== null) data['data-file'] = header.dataFile;
   if (has(Incompatible.externalDataFile)) {

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// A qcow2 image that cannot be worked on, opened only to be reported: it has a feature that is not
-// supported, or the file ends before its tables.
+// A qcow2 image that cannot be worked on, opened only to be reported: its key is not there, or the
+// file ends before its tables.
 //
 // Size, header facts and the backing link are there; every attempt at its data is refused by the
-// feature's or table's name. Only a truncated file can be checked.
+// missing key's or table's name. Only a truncated file can be checked.
 
 import { BlockError } from '../../../base/index.js';
 import type {
@@ -16,7 +16,7 @@ import type {
   NodeLimits,
 } from '../../../block/index.js';
 import { checkImage } from './check/index.js';
-import { unsupportedFeature } from './features.js';
+import { encryptionOf, keyMissing } from './encryption/index.js';
 import { virtualSizeOf } from './header.js';
 import type { Qcow2Header } from './header.js';
 import { infoOf } from './info.js';
@@ -57,7 +57,7 @@ export class InspectedQcow2 implements DriverNode {
   }
 
   check(repair: 'none' | 'leaks' | 'all'): Promise<CheckResult> {
-    const isRefused = repair !== 'none' || unsupportedFeature(this.#header) !== null;
+    const isRefused = repair !== 'none' || encryptionOf(this.#header) !== null;
     if (isRefused) return Promise.reject(this.#refusal());
     return checkImage(this.#file, this.#header, 'none');
   }
@@ -71,9 +71,11 @@ export class InspectedQcow2 implements DriverNode {
   }
 
   #refusal(): BlockError {
-    const feature = unsupportedFeature(this.#header);
     const path = this.#file.node.filename;
-    if (feature !== null) return new BlockError('unsupported', `${path}: ${feature}`, { path });
+    if (encryptionOf(this.#header) !== null) {
+      const { kind, message } = keyMissing();
+      return new BlockError(kind, message, { path });
+    }
     const reason = this.#header.truncated ?? 'the file is truncated';
     return new BlockError('corrupt-image', `${path}: ${reason}`, { path });
   }

@@ -104,6 +104,16 @@ export const ExtensionType = {
 /** Bytes of an extension's own header: type and length. */
 export const EXTENSION_HEADER_SIZE = 8;
 
+/** Payload of the LUKS header extension: bytes of the file. */
+export const CRYPT_EXTENSION = struct('encryption header extension', [
+  u64('offset', { tooLarge: 'Encryption header offset invalid' }),
+  u64('length', { tooLarge: 'Encryption header length invalid' }),
+]);
+assertLayout(CRYPT_EXTENSION, { 3: 16 });
+
+/** How guest data is encrypted. */
+export const CryptMethod = { none: 0, aes: 1, luks: 2 } as const;
+
 /** Payload of the bitmaps extension. */
 export const BITMAPS_EXTENSION = struct('bitmaps extension', [
   u32('nbBitmaps', {

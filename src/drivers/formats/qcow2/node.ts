@@ -60,6 +60,8 @@ import { Qcow2Snapshots } from './snapshots/index.js';
 
 /** Smallest unit of a request, in bytes. */
 const REQUEST_ALIGNMENT = 1;
+/** The same of encrypted data. */
+const CRYPT_ALIGNMENT = 512;
 
 /** Gives the instance for other options (see DriverNode.reopen). */
 export type Qcow2Reopen = (
@@ -102,9 +104,10 @@ export class Qcow2Node implements DriverNode {
     });
     this.vmState = new Qcow2VmState(this.#store, () => this.#requireWritable());
     this.image.doubt.onWayBack = () => this.#makeDue();
-    const { clusterSize } = this.image;
+    const { clusterSize, cipher } = this.image;
+    cipher?.hold();
     this.limits = {
-      requestAlignment: REQUEST_ALIGNMENT,
+      requestAlignment: cipher === null ? REQUEST_ALIGNMENT : CRYPT_ALIGNMENT,
       maxTransfer: 0,
       optimalZeroes: this.image.geometry.subclusterSize,
       optimalDiscard: clusterSize,
@@ -203,7 +206,8 @@ export class Qcow2Node implements DriverNode {
   }
 
   planExtents(offset: number, length: number): Eventually<readonly Extent[] | null> {
-    return this.#mapper.planExtents(offset, length);
+    // What lies in the file is not what the guest sees.
+    return this.image.cipher === null ? this.#mapper.planExtents(offset, length) : null;
   }
 
   lease(): Lease {
@@ -221,6 +225,7 @@ export class Qcow2Node implements DriverNode {
   }
 
   reserve(offset: number, length: number): Eventually<TargetReservation | null> {
+    if (this.image.cipher !== null) return null;
     if (this.#beforeChange !== null) return this.#afterReady(() => this.reserve(offset, length));
     return reserve({ store: this.#store, eraser: this.#eraser }, offset, length);
   }
@@ -379,6 +384,7 @@ export class Qcow2Node implements DriverNode {
       await this.#flushOut();
       await this.#markClean();
     } finally {
+      this.image.cipher?.release();
       this.image.stopCleaning();
     }
   }
@@ -419,10 +425,12 @@ export class Qcow2Node implements DriverNode {
     const partial = image.size % clusterSize;
     const start = image.size + (partial === 0 ? 0 : clusterSize - partial);
     const old = image.size;
-    const covered = backing === null ? start : Math.min(size, backing.length);
-    if (covered > start) {
-      if (image.version < 3) await this.#writer.writeZeroData(start, covered - start);
-      else await this.#eraser.zeroClusters(start, covered - start);
+    const behind = backing === null ? 0 : Math.min(size, backing.length);
+    if (image.version < 3) {
+      if (behind > start) await this.#writer.writeZeroData(start, behind - start);
+    } else if (behind > old && size > start) {
+      // All that is new, as the reference does: a backing file that grows shows nothing either.
+      await this.#eraser.zeroClusters(start, size - start);
     }
     // The rest of the last cluster may hold what a lane left there or what the backing file shows.
     if (partial !== 0) await this.#eraser.hide(old, Math.min(size, start) - old);

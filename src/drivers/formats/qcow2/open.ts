@@ -11,14 +11,15 @@ import { loadCodec } from '../../../codec/index.js';
 import { readBitmaps } from './bitmaps/index.js';
 import { checkCacheOptions } from './cache-options.js';
 import { dataFileOf } from './data-file.js';
-import { requireSupported, requireWritable, unsupportedFeature } from './features.js';
+import { encryptionOf, readCryptHeader, requireFormat, unlock } from './encryption/index.js';
+import type { CryptHeader } from './encryption/index.js';
+import { requireWritable } from './features.js';
 import { codecOf, virtualSizeOf } from './header.js';
 import type { Qcow2Header } from './header.js';
 import { InspectedQcow2 } from './inspect.js';
 import { Compatible, ExtensionType } from './layout.js';
-import type { ImageOptions } from './metadata/index.js';
+import type { DataCipher, ImageOptions } from './metadata/index.js';
 import { Qcow2Node } from './node.js';
-import { QCOW2_REFUSED_OPTIONS } from './options.js';
 import type { Qcow2Options } from './options.js';
 import { policiesOf } from './policies.js';
 import { guardInactiveL2 } from './snapshots/index.js';
@@ -29,19 +30,11 @@ export async function openQcow2(
   context: OpenContext,
   options: Qcow2Options,
 ): Promise<DriverNode> {
-  requireKnownOptions(options);
   const path = context.child('file').node.filename;
   try {
     return await openImage(context, options, { path, current: null });
   } catch (error) {
     throw withPath(error, path);
-  }
-}
-
-function requireKnownOptions(options: Qcow2Options): void {
-  for (const name of QCOW2_REFUSED_OPTIONS) {
-    if (options[name] === undefined || options[name] === null) continue;
-    throw new BlockError('unsupported', `Option '${name}' of driver 'qcow2' is not supported`);
   }
 }
 
@@ -51,7 +44,6 @@ async function reopenQcow2(
   context: OpenContext,
   options: Qcow2Options,
 ): Promise<DriverNode> {
-  requireKnownOptions(options);
   const file = context.child('file');
   const stays = file === context.node.children.get('file');
   const path = file.node.filename;
@@ -86,26 +78,29 @@ async function openImage(
 ): Promise<DriverNode> {
   const file = context.child('file');
   const header = await inspectHeader(file.node);
-  const unusable = unsupportedFeature(header) ?? header.truncated;
-  const lacksData = context.noData === true && header.geometry.dataFile;
-  if (context.inspectOnly && (unusable !== null || lacksData)) {
+  const { cryptHeader } = header;
+  const crypt = cryptHeader === null ? null : await readCryptHeader(file, cryptHeader);
+  if (context.inspectOnly && mustBeInspected(context, header)) {
     const snapshots = (await readSnapshotTable(file.node, header)).snapshots.map(factsOf);
     const bitmaps = await readBitmaps(file.node, header);
-    return new InspectedQcow2(file, header, { snapshots, bitmaps });
+    const luks = crypt?.header ?? null;
+    return new InspectedQcow2(file, header, { snapshots, bitmaps, luks });
   }
   const repairs = context.repairs === true;
   if (!repairs || !header.lacksRefcounts) requireTables(header);
-  requireSupported(header, { path });
+  requireFormat(header, options);
   checkCacheOptions(options, { geometry: header.geometry, size: header.fields.size });
   requireLazyRefcounts(header.fields.version, options);
   const dataFile = await dataFileOf(context, header);
   if (current === null) warnOfBitmaps(context, header);
   const structures = new Qcow2Structures(file, header, { repairs });
+  structures.crypt = crypt;
   if (!context.readOnly) {
     if (!repairs) requireWritable(header, { path });
     else await structures.clearAutoclear();
   }
   const tables = await readTopTables(file.node, header, repairs);
+  const cipher = await keptOrUnlocked(context, { header, crypt, options }, current);
   await loadCodec(codecOf(header));
   const imageOptions: ImageOptions = {
     ...tables,
@@ -116,6 +111,7 @@ async function openImage(
     node: context.node,
     file,
     dataFile,
+    cipher,
     structures,
     clock: context.host.clock,
     reportCorruption: (report) => context.reportCorruption?.(report),
@@ -140,6 +136,28 @@ async function openImage(
   // All are writes, which are not due before the whole reopen is.
   if (current === null) await node.becameWritable();
   return node;
+}
+
+/** To look at it is all that can be done: some table is missing, or its data is not wanted. */
+function mustBeInspected(context: OpenContext, header: Qcow2Header): boolean {
+  if (header.truncated !== null) return true;
+  if (context.noData !== true) return false;
+  return header.geometry.dataFile || encryptionOf(header) !== null;
+}
+
+/** An image that is only reopened keeps its key, which takes long to get. */
+async function keptOrUnlocked(
+  context: OpenContext,
+  { options, ...image }: {
+    readonly header: Qcow2Header;
+    readonly crypt: CryptHeader | null;
+    readonly options: Qcow2Options;
+  },
+  current: Qcow2Node | null,
+): Promise<DataCipher | null> {
+  const kept = current?.image.cipher ?? null;
+  if (kept !== null && kept.format === encryptionOf(image.header)) return kept;
+  return await unlock(context, image, options);
 }
 
 /** What header and options alone say of the image. */

@@ -1,10 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Options of the qcow2 driver: blockdev-add and blockdev-create. Pure data.
-//
-// Members in `QCOW2_REFUSED_OPTIONS` and `QCOW2_REFUSED_CREATE_OPTIONS` are part of the command
-// but not supported; opening and creating refuse them by name when they ask for something.
 
 import { blockdevRef, blockdevRefOrNull, preallocMode } from '../../../block/options.js';
+import { encryptionAmendOptions, LUKS_OPEN_MEMBERS } from '../../../crypto/options.js';
 import {
   alternate,
   any,
@@ -36,11 +34,12 @@ const overlapChecks = alternate('Qcow2OverlapChecks', {
   mode: overlapMode,
 });
 
-const keySecret = struct('QCryptoBlockOptionsLUKS', { 'key-secret': optional(str) });
+const aesKey = struct('QCryptoBlockOptionsQCow', { 'key-secret': optional(str) });
+const luksKey = struct('QCryptoBlockOptionsLUKS', LUKS_OPEN_MEMBERS);
 const encryption = union('BlockdevQcow2Encryption', {
   discriminator: 'format',
   tagName: 'BlockdevQcow2EncryptionFormat',
-  branches: { aes: keySecret, luks: keySecret },
+  branches: { aes: aesKey, luks: luksKey },
 });
 
 export const qcow2Options = struct('BlockdevOptionsQcow2', {
@@ -60,11 +59,6 @@ export const qcow2Options = struct('BlockdevOptionsQcow2', {
   'data-file': optional(blockdevRef),
 });
 export type Qcow2Options = Infer<typeof qcow2Options>;
-
-/** Of what this program does not do. */
-export const QCOW2_REFUSED_OPTIONS = [
-  'encrypt',
-] as const;
 
 export const qcow2Version = enumeration('BlockdevQcow2Version', ['v2', 'v3']);
 export const qcow2CompressionType = enumeration('Qcow2CompressionType', ['zlib', 'zstd']);
@@ -135,3 +129,8 @@ export const qcow2CreateOptions = struct('BlockdevCreateOptionsQcow2', {
 export type Qcow2CreateOptions = Omit<Infer<typeof qcow2CreateOptions>, 'backing-fmt'> & {
   readonly 'backing-fmt'?: string | undefined;
 };
+
+/** What a running program may amend; `img amend` goes further. */
+export const qcow2AmendOptions = struct('BlockdevAmendOptionsQcow2', {
+  encrypt: optional(encryptionAmendOptions),
+});

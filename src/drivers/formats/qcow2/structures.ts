@@ -24,6 +24,7 @@ import type {
 } from '../../../block/index.js';
 import type { BitmapFacts } from './bitmaps/index.js';
 import { checkImage } from './check/index.js';
+import type { CryptHeader } from './encryption/index.js';
 import type { BitmapsPlace, Qcow2Header } from './header.js';
 import {
   decodeHeader,
@@ -55,6 +56,8 @@ export class Qcow2Structures implements Structures {
   readonly #file: Pick<Child, 'node'>;
   onUnsure: (wayBack: () => Promise<void>) => void = () => undefined;
   readonly #repairs: boolean;
+  /** Of an image encrypted with LUKS: the clusters with its header, and what that says. */
+  crypt: CryptHeader | null = null;
   #header: Qcow2Header;
   /** Writes of cluster 0. */
   readonly #turns = new Turns();
@@ -190,7 +193,7 @@ export class Qcow2Structures implements Structures {
   }
 
   info(bitmaps: readonly BitmapFacts[] = []): DriverInfo {
-    return infoOf(this.#header, { snapshots: [], bitmaps });
+    return infoOf(this.#header, { snapshots: [], bitmaps, luks: this.crypt?.header ?? null });
   }
 
   async reload(): Promise<TopTables> {

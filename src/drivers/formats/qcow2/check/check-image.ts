@@ -108,6 +108,9 @@ class Check {
     const isRepair = this.#repair !== null;
     const context = { file, header, findings, regions, mendings, isRepair };
     regions.count(0, header.geometry.clusterSize);
+    if (header.cryptHeader !== null) {
+      regions.count(header.cryptHeader.offset, header.cryptHeader.length);
+    }
     await this.#mappings.count(header.fields.l1TableOffset, tables);
     const { mended } = await countSnapshots(context);
     this.#shortSnapshots = mended;

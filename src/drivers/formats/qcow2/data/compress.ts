@@ -36,9 +36,9 @@ export class Compressor implements Stepper<Payload> {
     this.#writer = writer;
   }
 
-  /** There is no place for bytes that are not those of the guest. */
-  #refuseDataFile(offset: number): void {
-    if (!this.#image.hasDataFile) return;
+  /** There is no place for bytes that are not those of the guest, or not encrypted. */
+  #refuseOthers(offset: number): void {
+    if (!this.#image.hasDataFile && this.#image.cipher === null) return;
     throw new BlockError('unsupported', 'Operation not supported', {
       node: this.#image.name,
       operation: 'compressed write',
@@ -48,7 +48,7 @@ export class Compressor implements Stepper<Payload> {
 
   /** Whole clusters, but for the last of the image, which is padded with zeroes. */
   write(offset: number, buffer: Uint8Array): Eventually<void> {
-    this.#refuseDataFile(offset);
+    this.#refuseOthers(offset);
     const { clusterSize, size } = this.#image;
     const end = offset + buffer.length;
     if (offset % clusterSize !== 0 || (end % clusterSize !== 0 && end !== size)) {
@@ -72,7 +72,7 @@ export class Compressor implements Stepper<Payload> {
    * `offset` is the guest offset of the cluster.
    */
   writeDeflated(offset: number, payload: Uint8Array): Eventually<void> {
-    this.#refuseDataFile(offset);
+    this.#refuseOthers(offset);
     const { clusterSize, leases } = this.#image;
     if (offset % clusterSize !== 0 || payload.length === 0 || payload.length >= clusterSize) {
       throw new BlockError(

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Data clusters of one L2 table as runs of a block status: the usual entry, looked at in a loop
 // without calls, which a million clusters in random order need. It ends at any other entry, which
-// is for RunPlan; so do images with extended L2 entries or a data file.
+// is for RunPlan; so do images with extended L2 entries, encryption or a data file.
 
 import { dataSpan, StatusFlag } from '../../../../block/index.js';
 import type { StatusRuns } from '../../../../block/index.js';
@@ -21,16 +21,21 @@ export interface DataTable {
   readonly holes: boolean;
 }
 
+/** Data is not where, or not what, the entries say. */
+function isApart({ hasDataFile, cipher }: Qcow2Image): boolean {
+  return hasDataFile || cipher !== null;
+}
+
 /** Adds runs from guest offset `at` on; gives where it ended, which is `at` when it added none. */
 export function addDataRuns(
   { image, table, holes }: DataTable,
   { at, end }: { readonly at: number; readonly end: number },
   runs: StatusRuns,
 ): number {
-  const { geometry, clusterSize, hasDataFile, data } = image;
+  const { geometry, clusterSize, data } = image;
   const { l2Coverage, l2EntryBytes } = geometry;
   const inTable = at % l2Coverage;
-  if (table === null || l2EntryBytes !== ENTRY || hasDataFile || inTable % clusterSize !== 0) {
+  if (table === null || l2EntryBytes !== ENTRY || isApart(image) || inTable % clusterSize !== 0) {
     return at;
   }
   const { view } = table;

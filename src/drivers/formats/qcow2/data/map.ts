@@ -2,7 +2,8 @@
 // Where guest bytes are: block status of this layer, and extents lowered to host files for lanes.
 //
 // Compressed clusters lower to the bytes of their stream; what lies past the end of the file reads
-// as zeroes. Lowering gives up (null) as soon as the file child cannot name the host file.
+// as zeroes. What is encrypted is told without its place: nobody may read it from there. Lowering
+// gives up (null) as soon as the file child cannot name the host file.
 
 import { settle } from '../../../../base/index.js';
 import type { Eventually } from '../../../../base/index.js';
@@ -111,7 +112,7 @@ export class Mapper {
         flags = this.#image.backing === null ? StatusFlag.zero : 0;
         if (kind === EntryKind.hosted) stored = hostOffset;
     }
-    runs.add(length, flags, stored);
+    runs.add(length, flags, this.#image.cipher === null ? stored : NOT_STORED);
     return at + length;
   }
 
@@ -199,13 +200,15 @@ export class Mapper {
   /** Before the first exact status. */
   async #lookForHoles(): Promise<void> {
     requireOwnTables(this.#image);
-    this.#mayHaveHoles = await looksPreallocated(this.#store);
+    // A hole of the file is no zeroes once it is decrypted.
+    this.#mayHaveHoles = this.#image.cipher === null && (await looksPreallocated(this.#store));
   }
 
   #describe(plan: RunPlan): BlockStatus {
     const { length, kind } = plan;
     const allocated = kind !== EntryKind.unallocated && kind !== EntryKind.hosted;
     const compressed = kind === EntryKind.compressed;
+    if (this.#image.cipher !== null) return this.#describeHidden(plan, allocated);
     if (kind === EntryKind.data || kind === EntryKind.zeroAllocated) {
       const zero = kind === EntryKind.zeroAllocated;
       const { hostOffset } = plan;
@@ -221,6 +224,13 @@ export class Mapper {
       return { length, allocated, data: false, zero, compressed, hostOffset, file };
     }
     return { length, allocated, data: compressed, zero, compressed };
+  }
+
+  #describeHidden({ length, kind }: RunPlan, allocated: boolean): BlockStatus {
+    const compressed = kind === EntryKind.compressed;
+    const data = compressed || kind === EntryKind.data;
+    const zero = allocated ? !data : this.#image.backing === null;
+    return { length, allocated, data, zero, compressed };
   }
 
   #lower(at: number): Eventually<readonly Extent[] | null> {
@@ -259,7 +269,7 @@ export class Mapper {
     if (there <= 0) return null;
     return settle(file.planExtents(stored.hostOffset, there), (extents) => {
       const only = extents?.[0];
-      if (only?.kind !== 'data' || only.length !== there) return null;
+      if (only?.kind !== 'data' || only.length !== there || only.cipher !== undefined) return null;
       return [
         {
           kind: 'compressed',

@@ -45,6 +45,7 @@ export class RunPlan {
   kind: EntryKind = EntryKind.unallocated;
   /** Guest bytes from the offset asked for. */
   length = 0;
+  guestOffset = 0;
   /** Host byte behind the offset asked for (data, zeroAllocated), or the compressed bytes. */
   hostOffset = 0;
   /** Bytes to read at hostOffset; compressed only. */
@@ -71,6 +72,7 @@ export class RunPlan {
    */
   find(table: Table | null, guestOffset: number, length: number): void {
     const { geometry, clusterSize } = this.#image;
+    this.guestOffset = guestOffset;
     const inTable = guestOffset % geometry.l2Coverage;
     const most = Math.min(length, geometry.l2Coverage - inTable);
     if (table === null) {
@@ -264,8 +266,10 @@ export class RunPlan {
         : `Cluster allocation offset ${shownHex(offset)} unaligned ${text}`;
       return image.entryError(finding, message);
     }
+    // No file reaches so far: to read there finds its end, to write there is refused.
+    const errno = this.#writes && offset > Number.MAX_SAFE_INTEGER ? 'EFBIG' : 'EIO';
     // Reserved bits are no matter of the reference, which has no words for them.
-    if (!isContradictory) return image.corruptError(finding);
+    if (!isContradictory) return image.corruptError(finding, errno);
     const space = this.#writes ? ' ' : '  ';
     return image.entryError(finding, `Invalid cluster entry found${space}${text}`);
   }

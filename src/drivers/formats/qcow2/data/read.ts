@@ -68,7 +68,7 @@ export class Reader implements Stepper<Target> {
     const part = whole ? buffer : buffer.subarray(at, at + plan.length);
     switch (plan.kind) {
       case EntryKind.data:
-        return this.#image.readData('read_aio', plan.hostOffset, part);
+        return this.#image.readData('read_aio', plan, part);
       case EntryKind.unallocated:
       case EntryKind.hosted:
         return this.#readBacking(offset, part);

@@ -217,6 +217,7 @@ class Reservation implements TargetReservation, EntryWatcher {
         file: part.file,
         hostOffset: part.hostOffset,
         fresh: span.fresh,
+        ...(part.cipher === undefined ? {} : { cipher: part.cipher }),
       };
       // A fresh space below would need its own linking in order with ours.
       if (part.fresh || (span.fresh && (part.offset - span.hostOffset) % clusterSize !== 0)) {
@@ -281,7 +282,8 @@ class Reservation implements TargetReservation, EntryWatcher {
     const zeroes = new Uint8Array(Math.min(length, QCOW2_LIMITS.zeroWriteBytes));
     for (let done = 0; done < length; done += zeroes.length) {
       const part = zeroes.subarray(0, Math.min(zeroes.length, length - done));
-      await image.writeData(null, hostOffset + done, part);
+      // No encrypted image is reserved from: what the guest would have there does not matter.
+      await image.writeData(null, { hostOffset: hostOffset + done, guestOffset: 0 }, part);
     }
   }
 

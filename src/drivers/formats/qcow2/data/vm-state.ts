@@ -9,7 +9,7 @@
 import { BlockError, IMAGE_LIMITS, MAX_OFFSET, settle } from '../../../../base/index.js';
 import type { Eventually } from '../../../../base/index.js';
 import type { VmState } from '../../../../block/index.js';
-import { l1EntriesFor } from '../layout.js';
+import { l1EntriesFor, SECTOR_SIZE } from '../layout.js';
 import { growL1 } from '../metadata/index.js';
 import type { MetadataStore } from '../metadata/index.js';
 import { Reader } from './read.js';
@@ -25,8 +25,8 @@ export class Qcow2VmState implements VmState {
   readonly #requireWritable: () => Promise<void>;
   readonly #reader: Reader;
   readonly #writer: Writer;
-  /** Growths one after another; never rejects. */
-  #growing: Promise<unknown> = Promise.resolve();
+  /** Growths, and writes of parts of sectors, one after another; never rejects. */
+  #turn: Promise<unknown> = Promise.resolve();
 
   constructor(store: MetadataStore, requireWritable: () => Promise<void>) {
     this.#store = store;
@@ -43,9 +43,15 @@ export class Qcow2VmState implements VmState {
   read(position: number, buffer: Uint8Array): Eventually<void> {
     const offset = this.#place(position, buffer.length);
     return settle(this.#store.image.point('vmstate_load'), () => {
-      if (offset + buffer.length <= MAX_OFFSET) return this.#reader.read(offset, buffer);
-      buffer.fill(0);
-      return undefined;
+      if (offset + buffer.length > MAX_OFFSET) {
+        buffer.fill(0);
+        return undefined;
+      }
+      if (this.#isWhole(offset, buffer)) return this.#reader.read(offset, buffer);
+      const { bytes, head } = wholeSectors(offset, buffer.length);
+      return settle(this.#reader.read(offset - head, bytes), () => {
+        buffer.set(bytes.subarray(head, head + buffer.length));
+      });
     });
   }
 
@@ -54,7 +60,21 @@ export class Qcow2VmState implements VmState {
     const offset = this.#place(position, buffer.length);
     await this.#store.image.point('vmstate_save');
     await this.#reach(offset + buffer.length);
-    await this.#writer.write(offset, buffer);
+    if (this.#isWhole(offset, buffer)) await this.#writer.write(offset, buffer);
+    else await this.#inTurn(() => this.#writeInSectors(offset, buffer));
+  }
+
+  /** Encrypted data comes and goes in sectors; what is not encrypted in any number of bytes. */
+  #isWhole(offset: number, { length }: Uint8Array): boolean {
+    if (this.#store.image.cipher === null) return true;
+    return offset % SECTOR_SIZE === 0 && length % SECTOR_SIZE === 0;
+  }
+
+  async #writeInSectors(offset: number, buffer: Uint8Array): Promise<void> {
+    const { bytes, head } = wholeSectors(offset, buffer.length);
+    await this.#reader.read(offset - head, bytes);
+    bytes.set(buffer, head);
+    await this.#writer.write(offset - head, bytes);
   }
 
   /** Forgets what was inflated. */
@@ -69,9 +89,13 @@ export class Qcow2VmState implements VmState {
   }
 
   async #reach(end: number): Promise<void> {
-    const grown = this.#growing.then(() => this.#grow(end));
-    this.#growing = grown.catch(() => undefined);
-    await grown;
+    await this.#inTurn(() => this.#grow(end));
+  }
+
+  async #inTurn(work: () => Promise<void>): Promise<void> {
+    const done = this.#turn.then(work);
+    this.#turn = done.catch(() => undefined);
+    await done;
   }
 
   /** By half of its length at least: a state is mostly written in pieces, one after another. */
@@ -83,4 +107,11 @@ export class Qcow2VmState implements VmState {
     const spare = Math.min(MOST_ENTRIES, Math.ceil(present * 1.5));
     await growL1(this.#store, Math.max(wanted, spare));
   }
+}
+
+/** Room for the sectors that a range touches, `head` bytes of them before it. */
+function wholeSectors(offset: number, length: number): { bytes: Uint8Array; head: number } {
+  const head = offset % SECTOR_SIZE;
+  const sectors = Math.ceil((head + length) / SECTOR_SIZE);
+  return { bytes: new Uint8Array(sectors * SECTOR_SIZE), head };
 }

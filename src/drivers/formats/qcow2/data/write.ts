@@ -14,7 +14,7 @@ import type { Eventually } from '../../../../base/index.js';
 import { EntryKind, entryIn, ownedEntry } from '../entries.js';
 import type { L2Entry } from '../entries.js';
 import { SECTOR_SIZE } from '../layout.js';
-import type { MetadataStore, Qcow2Image, RangeLock, Table } from '../metadata/index.js';
+import type { DataPlace, MetadataStore, Qcow2Image, RangeLock, Table } from '../metadata/index.js';
 import { RunPlan } from './plan.js';
 import type { Reader } from './read.js';
 import { nothing, runSteps } from './steps.js';
@@ -85,7 +85,7 @@ export class Writer implements Stepper<Source> {
       this.#requireDataPlace(plan.hostOffset, plan.length);
       this.stepLength = plan.length;
       const part = partOf(source, offset, plan.length);
-      return image.writeData('write_aio', plan.hostOffset, part);
+      return image.writeData('write_aio', plan, part);
     }
     return this.#store.makeRoom() ?? this.#allocating(offset, length, source);
   }
@@ -195,9 +195,10 @@ export class Writer implements Stepper<Source> {
     const total = piece.end - piece.start;
     const tail = total - head - piece.data.length;
     const hostOffset = piece.hostOffset + piece.start - piece.firstCluster * clusterSize;
+    const place = { hostOffset, guestOffset: piece.start };
     if ((head === 0 && tail === 0) || this.#restIsZero(piece, head, tail)) {
       if (head > 0 || tail > 0) image.event('cluster_alloc_space');
-      return image.writeData('write_aio', hostOffset + head, piece.data);
+      return image.writeData('write_aio', placeBehind(place, head), piece.data);
     }
     if (piece.clusters > 2 && total > QCOW2_LIMITS.joinedWriteBytes) {
       return this.#writeInThree(piece, head, tail);
@@ -206,7 +207,7 @@ export class Writer implements Stepper<Source> {
     joined.set(piece.data, head);
     const filled = this.#fill(piece, joined.subarray(0, head), joined.subarray(total - tail));
     return settle(settle(filled, () => image.point('write_aio')), () =>
-      image.writeData('cow_write', hostOffset, joined),
+      image.writeData('cow_write', place, joined),
     );
   }
 
@@ -217,6 +218,8 @@ export class Writer implements Stepper<Source> {
   #restIsZero(piece: Piece, head: number, tail: number): boolean {
     const image = this.#image;
     const { offset, data } = piece;
+    // Zeroes of the file are not zeroes that were encrypted.
+    if (image.cipher !== null) return false;
     if (piece.reused || piece.hostOffset < image.data.length) return false;
     if (offset % SECTOR_SIZE !== 0 || data.length % SECTOR_SIZE !== 0) return false;
     const end = offset + data.length;
@@ -262,10 +265,11 @@ export class Writer implements Stepper<Source> {
     await this.#fill(piece, first.subarray(0, head), last.subarray(last.length - tail));
     await image.point('cow_write');
     const hostOffset = piece.hostOffset + piece.start - base;
-    if (head > 0) await image.writeData(null, hostOffset, first);
-    const middle = hostOffset + first.length;
+    const place = { hostOffset, guestOffset: piece.start };
+    if (head > 0) await image.writeData(null, place, first);
+    const middle = placeBehind(place, first.length);
     await image.writeData('write_aio', middle, piece.data.subarray(start, end));
-    if (tail > 0) await image.writeData(null, middle + end - start, last);
+    if (tail > 0) await image.writeData(null, placeBehind(middle, end - start), last);
   }
 
   #link(piece: Piece): void {
@@ -308,6 +312,10 @@ export class Writer implements Stepper<Source> {
       await this.write(at, zeroes.subarray(0, Math.min(zeroes.length, end - at)));
     }
   }
+}
+
+function placeBehind({ hostOffset, guestOffset }: DataPlace, bytes: number): DataPlace {
+  return { hostOffset: hostOffset + bytes, guestOffset: guestOffset + bytes };
 }
 
 function partOf(source: Source, offset: number, length: number): Uint8Array {

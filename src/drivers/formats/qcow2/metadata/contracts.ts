@@ -14,6 +14,7 @@ import type { ClusterCodec } from '../../../../codec/index.js';
 import type { BitmapFacts } from '../bitmaps/directory.js';
 import type { Qcow2Header } from '../header.js';
 import type { SnapshotTable } from '../snapshot-table.js';
+import type { DataCipher } from './data-cipher.js';
 import type { Policies } from './policies.js';
 
 /** Fields of the header's first sector that the data path changes, all in one write. */
@@ -103,6 +104,8 @@ export interface ImageOptions extends TopTables {
   readonly dataFile?: Pick<Child, 'node'> | null;
   /** The data file holds what the guest sees, zeroes as well. */
   readonly dataFileRaw?: boolean;
+  /** Of guest data; absent or null: it is stored as it is. */
+  readonly cipher?: DataCipher | null;
   readonly structures: Structures;
 }
 

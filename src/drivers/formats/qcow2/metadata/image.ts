@@ -29,6 +29,8 @@ import type {
   Structures,
   TopTables,
 } from './contracts.js';
+import { CRYPT_PIECE_BYTES } from './data-cipher.js';
+import type { DataCipher, DataPlace } from './data-cipher.js';
 import { HeaderDoubt } from './header-doubt.js';
 import { Leases, RangeLocks } from './leases.js';
 import { Overlaps } from './overlap.js';
@@ -59,6 +61,8 @@ export class Qcow2Image {
   /** Guest data is not in the image file but in a file of its own, at its guest offset. */
   readonly hasDataFile: boolean;
   readonly dataFileRaw: boolean;
+  /** Of guest data; null where it is stored as it is. */
+  readonly cipher: DataCipher | null;
 
   /** Grows whenever a host cluster became free: what was read of it before is stale. */
   freedCount = 0;
@@ -96,6 +100,7 @@ export class Qcow2Image {
     const { dataFile = null, dataFileRaw = false } = options;
     this.hasDataFile = dataFile !== null;
     this.dataFileRaw = this.hasDataFile && dataFileRaw;
+    this.cipher = options.cipher ?? null;
     this.geometry = {
       ...geometryOf(clusterBits, refcountOrder, extendedL2),
       dataFile: this.hasDataFile,
@@ -123,6 +128,8 @@ export class Qcow2Image {
     this.refcountTableView = viewOf(options.refcountTable);
     this.overlaps = new Overlaps(this);
     this.overlaps.guarded = this.#policies.guarded;
+    const { cryptHeader } = options.structures.header;
+    if (cryptHeader !== null) this.overlaps.setCryptHeader(cryptHeader);
     this.snapshots = options.snapshots;
     this.replaceSnapshots(options.snapshots);
     const tableBytes = this.clusterSize;
@@ -306,10 +313,22 @@ export class Qcow2Image {
   }
 
   /** The same of guest data, after a point of the data path. */
-  readData(point: string, offset: number, buffer: Uint8Array): Eventually<void> {
+  readData(point: string, place: DataPlace, buffer: Uint8Array): Eventually<void> {
     const held = this.point(point);
-    if (held instanceof Promise) return held.then(() => readPadded(this.data, offset, buffer));
-    return readPadded(this.data, offset, buffer);
+    const { hostOffset } = place;
+    if (this.cipher !== null) return this.#readEncrypted(this.cipher, { ...place, held }, buffer);
+    if (held instanceof Promise) return held.then(() => readPadded(this.data, hostOffset, buffer));
+    return readPadded(this.data, hostOffset, buffer);
+  }
+
+  #readEncrypted(
+    cipher: DataCipher,
+    { held, ...place }: DataPlace & { readonly held: Eventually<void> },
+    buffer: Uint8Array,
+  ): Eventually<void> {
+    const sector = cipher.sectorOf(place);
+    const read = settle(held, () => readPadded(this.data, place.hostOffset, buffer));
+    return settle(read, () => cipher.decrypt(buffer, sector));
   }
 
   writeFile(offset: number, buffer: Uint8Array): Eventually<void> {
@@ -318,11 +337,33 @@ export class Qcow2Image {
   }
 
   /** Guest data, after a point of the data path where there is one. */
-  writeData(point: string | null, offset: number, buffer: Uint8Array): Eventually<void> {
+  writeData(point: string | null, place: DataPlace, buffer: Uint8Array): Eventually<void> {
     const held = point === null ? undefined : this.point(point);
-    if (held instanceof Promise) return held.then(() => this.writeData(null, offset, buffer));
+    if (held instanceof Promise) {
+      const { hostOffset, guestOffset } = place;
+      return held.then(() => this.writeData(null, { hostOffset, guestOffset }, buffer));
+    }
     this.#unsynced = true;
-    return this.data.write(writeRequest(offset, buffer));
+    if (this.cipher !== null) return this.#writeEncrypted(this.cipher, place, buffer);
+    return this.data.write(writeRequest(place.hostOffset, buffer));
+  }
+
+  #writeEncrypted(cipher: DataCipher, place: DataPlace, buffer: Uint8Array): Eventually<void> {
+    const sector = cipher.sectorOf(place);
+    if (buffer.length > CRYPT_PIECE_BYTES) return this.#writePieces(cipher, { ...place }, buffer);
+    return this.data.write(writeRequest(place.hostOffset, cipher.encrypted(buffer, sector)));
+  }
+
+  async #writePieces(cipher: DataCipher, place: DataPlace, buffer: Uint8Array): Promise<void> {
+    for (let at = 0; at < buffer.length; at += CRYPT_PIECE_BYTES) {
+      const part = buffer.subarray(at, at + CRYPT_PIECE_BYTES);
+      const guestOffset = place.guestOffset + at;
+      await this.#writeEncrypted(
+        cipher,
+        { hostOffset: place.hostOffset + at, guestOffset },
+        part,
+      );
+    }
   }
 
   /** A named point of the data path where nothing can wait, for a node below that is told. */
@@ -361,11 +402,9 @@ export class Qcow2Image {
   }
 
   /** Guest-visible error for what the image says; the image itself stays as it is. */
-  corruptError(finding: string): BlockError {
-    return new BlockError('corrupt-image', `${this.label}: ${finding}`, {
-      node: this.name,
-      errno: 'EIO',
-    });
+  corruptError(finding: string, errno = 'EIO'): BlockError {
+    const text = `${this.label}: ${finding}`;
+    return new BlockError('corrupt-image', text, { node: this.name, errno });
   }
 
   /** An L1 entry, of the image or of a snapshot, that names no L2 table and is not empty. */

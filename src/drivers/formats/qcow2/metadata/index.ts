@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 export * from './alloc.js';
 export * from './contracts.js';
+export * from './data-cipher.js';
 export * from './flush.js';
 export * from './grow.js';
 export * from './header-doubt.js';

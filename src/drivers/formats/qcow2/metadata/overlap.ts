@@ -40,6 +40,8 @@ export class Overlaps {
   #inactiveL2 = new OffsetSet(new Float64Array(0));
   /** Set of `Guarded`. */
   guarded: number = DEFAULT_POLICIES.guarded;
+  /** The LUKS header, which goes with that of the image. */
+  #cryptHeader: HostRange = { offset: 0, length: 0 };
   #bitmaps: { readonly offset: number; readonly size: number } | null = null;
 
   constructor(source: OverlapSource) {
@@ -79,6 +81,10 @@ export class Overlaps {
 
   removeRefcountBlock(offset: number): void {
     this.#blocks.remove(offset);
+  }
+
+  setCryptHeader(place: HostRange): void {
+    this.#cryptHeader = place;
   }
 
   /** Where the bitmap directory lies; null: there is none. */
@@ -131,6 +137,10 @@ export class Overlaps {
   }
 
   #findBesides(offset: number, end: number, set: number): string | null {
+    const crypt = this.#cryptHeader;
+    if ((set & Guarded.mainHeader) !== 0 && meets(offset, end, crypt.offset, crypt.length)) {
+      return 'encryption header';
+    }
     const table = this.#snapshotTable;
     if ((set & Guarded.snapshotTable) !== 0 && meets(offset, end, table.offset, table.length)) {
       return 'snapshot table';

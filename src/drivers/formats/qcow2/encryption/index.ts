@@ -1,0 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
+export * from './area.js';
+export * from './facts.js';
+export * from './unlock.js';
