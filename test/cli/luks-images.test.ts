@@ -63,13 +63,13 @@ describe.skipIf(peer('qemu-img') === null)('img on LUKS images as the real qemu-
   }
 
   it('what cannot be is refused in the same words', () => {
-    for (const line of [...someOf(REFUSED, 3), ...someOf(REFUSED_LATE, 6)]) expectSame(line);
+    for (const line of [...someOf(REFUSED, 6), ...someOf(REFUSED_LATE, 6)]) expectSame(line);
     const names = readdirSync(twins.ours).toSorted();
     expect(names).toEqual(['a', 'b', 'binary', 'c', 'plain', 'word']);
   });
 
   it('secrets are taken and refused in the same words', () => {
-    for (const objects of someOf(SECRETS, 2)) {
+    for (const objects of someOf(SECRETS, 4)) {
       expectSame(`check ${objects} --image-opts O=c`);
     }
   });
