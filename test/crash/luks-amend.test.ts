@@ -85,7 +85,8 @@ describe('keyslots of an open image', () => {
     (['luks', 'qcow2'] as const).map((format) => ({ change, format, name: change.name })),
   );
 
-  it.each(both)('survive a power cut at every write, $format: $name', async ({ change, format }) => {
+  it.each(both)('survive a power cut at every write, $format: $name', async (one) => {
+    const { change, format } = one;
     const disk = new CrashDisk({ seed: 3 });
     const random = new SeededRandom(4);
     const stage = await new KeyslotStage(disk, format).start(imageOf(change));
