@@ -156,7 +156,8 @@ describe.skipIf(img === null || io === null || cryptsetup === null)('LUKS among 
     async (_, kind) => {
       await makeImage('a', kind);
       expect(await through(fileOf('a'), plain)).toEqual(plain);
-      if (isKnownToCryptsetup(kind)) opens(['a']);
+      // Of ecb it takes no vector beside it, which the reference wants to see.
+      if (isKnownToCryptsetup(kind) && kind.spec.mode !== 'ecb') opens(['a']);
       const dump = run(cryptsetup, ['luksDump', 'a']);
       expect(dump).toContain(`Hash spec:     \t${kind.hash}\n`);
       if (isKnownToImg(kind)) {
