@@ -37,7 +37,6 @@ const DIFFERENCES: readonly { readonly at: RegExp; readonly reason: string }[] =
     reason: 'a block job says by its type what else it shows, since 8.2',
   },
   { at: /\.pr-manager: missing$/, reason: 'no persistent reservations' },
-  { at: /options<qcow2>\.encrypt: any and not object$/, reason: 'refused by name' },
 ];
 
 /** Names of versions before the reference's, and of later ones. */

@@ -7,7 +7,10 @@
 import { BlockError, IMAGE_LIMITS } from '../../../base/index.js';
 import type { MeasuredSize, MeasureSource } from '../../../block/index.js';
 import { storedBitmapBytes } from './bitmaps/index.js';
+import { newEncryption } from './create/index.js';
+import { keyMissing } from './encryption/index.js';
 import { DEFAULT_CLUSTER_SIZE } from './layout.js';
+import type { Qcow2CreateOptions } from './options.js';
 import { clusterBitsOf, refcountOrderOf, requireRoomForSubclusters } from './widths.js';
 
 export interface MeasureOptions {
@@ -19,6 +22,7 @@ export interface MeasureOptions {
   readonly 'backing-file'?: string;
   readonly preallocation?: string;
   readonly version?: string;
+  readonly encrypt?: NonNullable<Qcow2CreateOptions['encrypt']>;
 }
 
 /** Throws kind `invalid-option` or `too-large` in the reference's words. */
@@ -45,9 +49,21 @@ export async function measureQcow2(
     const keepsAll = options['backing-file'] !== undefined;
     data = keepsAll ? virtualSize : await dataBytes(source, clusterSize);
   }
-  const sizes = { required: full - virtualSize + data, fullyAllocated: full };
+  const crypt = cryptBytes(options, clusterSize);
+  const sizes = {
+    required: full - virtualSize + data + crypt,
+    fullyAllocated: full + crypt,
+  };
   const bitmaps = options.version === 'v2' ? null : (source?.bitmaps ?? null);
   return bitmaps === null ? sizes : { ...sizes, bitmaps: storedBitmapBytes(bitmaps, clusterSize) };
+}
+
+/** Clusters of the LUKS header, which the reference adds behind all. Throws without its secret. */
+function cryptBytes(options: MeasureOptions, clusterSize: number): number {
+  const encryption = newEncryption(options);
+  if (encryption === null || encryption.luks === null) return 0;
+  if (options.encrypt?.['key-secret'] === undefined) throw keyMissing();
+  return Math.ceil(encryption.headerBytes / clusterSize) * clusterSize;
 }
 
 function requireOptions(options: MeasureOptions, clusterSize: number): void {

@@ -246,6 +246,10 @@ export class Qcow2Node implements DriverNode {
       const text = "Can't resize a v2 image which has snapshots";
       throw new BlockError('unsupported', text);
     }
+    if (preallocation !== 'off' && image.cipher !== null && image.version < 3) {
+      const text = 'Preallocation of encrypted images requires compatibility level 1.1 or above';
+      throw new BlockError('unsupported', text);
+    }
     if (size !== image.size) this.#bitmaps?.requireResizable();
     if (size < image.size) {
       if (preallocation === 'off') {

@@ -2,9 +2,9 @@
 // Options of the qcow2 driver: blockdev-add and blockdev-create. Pure data.
 
 import { blockdevRef, blockdevRefOrNull, preallocMode } from '../../../block/options.js';
+import { luksCreateMembers } from '../../../crypto/options.js';
 import {
   alternate,
-  any,
   bool,
   enumeration,
   int,
@@ -107,6 +107,14 @@ export const qcow2BackingFormat = enumeration('Qcow2BackingFormat', [
   'vvfat',
 ]);
 
+const creationKey = struct('QCryptoBlockOptionsQCow', { 'key-secret': optional(str) });
+/** `qcow` is the older AES method. */
+const newEncryption = union('QCryptoBlockCreateOptions', {
+  discriminator: 'format',
+  tagName: 'QCryptoBlockFormat',
+  branches: { qcow: creationKey, luks: luksCreateMembers },
+});
+
 export const qcow2CreateOptions = struct('BlockdevCreateOptionsQcow2', {
   file: blockdevRef,
   'data-file': optional(blockdevRef),
@@ -116,7 +124,7 @@ export const qcow2CreateOptions = struct('BlockdevCreateOptionsQcow2', {
   version: optional(qcow2Version),
   'backing-file': optional(str),
   'backing-fmt': optional(qcow2BackingFormat),
-  encrypt: optional(any),
+  encrypt: optional(newEncryption),
   'cluster-size': optional(size),
   preallocation: optional(preallocMode),
   'lazy-refcounts': optional(bool),
