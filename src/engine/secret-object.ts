@@ -33,8 +33,8 @@ export async function makeSecret(
     throw new BlockError('invalid-option', "Property 'secret.loaded' is not writable");
   }
   const { loadSecret } = await import('../crypto/index.js');
-  const { file } = options;
-  const read = file === undefined ? null : await host.readWhole(file, MAX_FILE_BYTES);
+  const { data: given, file } = options;
+  const read = file === undefined || given !== undefined ? null : await host.readWhole(file, MAX_FILE_BYTES);
   const data = loadSecret(options, { secret, readFile: () => read ?? new Uint8Array(0) });
   return {
     type: 'secret',

@@ -19,6 +19,8 @@ import type { DeriveKey } from './keyslots.js';
 import { DIGEST_BYTES } from './layout.js';
 
 const DEFAULT_ITER_TIME_MS = 2000;
+/** Beyond that no count of iterations is one any more. */
+const MAX_ITER_TIME_MS = 2 ** 32 - 1;
 const LEAST_ITERATIONS = 1000;
 /** The master key's digest may take this part of the time of a keyslot. */
 const DIGEST_SHARE = 1 / 8;
@@ -45,7 +47,10 @@ export function luksWish(members: LuksCreateMembers): LuksWish {
   };
   requireConsistent(spec);
   const iterTimeMs = Number(members['iter-time'] ?? DEFAULT_ITER_TIME_MS);
-  if (iterTimeMs < 1) throw new BlockError('invalid-option', 'iter-time must be at least 1 ms');
+  if (iterTimeMs < 0 || iterTimeMs > MAX_ITER_TIME_MS) {
+    const text = `PBKDF iterations too large to scale (iter-time=${iterTimeMs})`;
+    throw new BlockError('invalid-option', `${text}: Numerical result out of range`);
+  }
   return { spec, hash: supportedHash(hash), iterTimeMs };
 }
 

@@ -4,8 +4,10 @@
 import { ChildRole, defineDriver } from '../../../block/index.js';
 import { hasLuksMagic } from '../../../crypto/luks/index.js';
 import { createLuks } from './create.js';
+import { measureLuks } from './measure.js';
 import { openLuks } from './open.js';
 import type { LuksCreateOptions, LuksOptions } from './options.js';
+import { luksPermissions } from './permissions.js';
 
 export const luksDriver = defineDriver<LuksOptions>({
   name: 'luks',
@@ -30,9 +32,13 @@ export const luksDriver = defineDriver<LuksOptions>({
       required: true,
       permissions: 'format',
     },
+    header: { role: ChildRole.metadata, required: false, permissions: 'own' },
   },
-  strongOptions: ['key-secret'],
+  strongOptions: ['key-secret', 'header'],
+  reopenOptions: [],
+  openingPermissions: (_options, parents, child) => luksPermissions(child, parents),
   probe: (head) => (hasLuksMagic(head) && head[6] === 0 && head[7] === 1 ? 100 : 0),
   open: openLuks,
   create: (context, options) => createLuks(context, options as LuksCreateOptions),
+  measure: (options, source, context) => measureLuks(options, source, context ?? {}),
 });

@@ -5,13 +5,14 @@
 // place. The master key lives in the cipher until the node is closed.
 
 import { BlockError, MAX_OFFSET, settle } from '../../../base/index.js';
-import type { Eventually } from '../../../base/index.js';
+import type { Eventually, PermissionPair } from '../../../base/index.js';
 import type {
   BlockStatus,
   Child,
   DriverInfo,
   DriverNode,
   NodeLimits,
+  OpenContext,
   Request,
   TruncateOptions,
 } from '../../../block/index.js';
@@ -19,6 +20,7 @@ import { makeSectorCipher, SECTOR_BYTES } from '../../../crypto/index.js';
 import type { SectorCipher } from '../../../crypto/index.js';
 import type { LuksHeader } from '../../../crypto/luks/index.js';
 import { luksInfo } from './info.js';
+import { luksPermissions } from './permissions.js';
 
 /** Bytes that are encrypted and written at a time. */
 const PIECE_BYTES = 1024 * 1024;
@@ -30,6 +32,10 @@ const LIMITS: NodeLimits = {
   optimalDiscard: 0,
 };
 
+function permissionsOf({ name }: Child, parents: PermissionPair): PermissionPair {
+  return luksPermissions(name, parents);
+}
+
 function payloadLength(file: Pick<Child, 'node'>, { payloadOffset }: LuksHeader): number {
   const bytes = Math.max(0, file.node.length - payloadOffset);
   return bytes - (bytes % SECTOR_BYTES);
@@ -37,6 +43,7 @@ function payloadLength(file: Pick<Child, 'node'>, { payloadOffset }: LuksHeader)
 
 export class LuksNode implements DriverNode {
   readonly limits = LIMITS;
+  readonly childPermissions = permissionsOf;
   readonly #file: Child;
   readonly #header: LuksHeader;
   readonly #masterKey: Uint8Array;
@@ -101,6 +108,12 @@ export class LuksNode implements DriverNode {
     return luksInfo(this.#header);
   }
 
+  /** The key stays what it is, whatever becomes of the secret; the new instance gets a copy. */
+  reopen(context: OpenContext): Promise<DriverNode> {
+    const key = Uint8Array.from(this.#masterKey);
+    return Promise.resolve(new LuksNode(context.child('file'), this.#header, key));
+  }
+
   close(): Promise<void> {
     this.#masterKey.fill(0);
     return Promise.resolve();
@@ -110,6 +123,7 @@ export class LuksNode implements DriverNode {
 /** An image without its key: only what the header says. */
 export class InspectedLuks implements DriverNode {
   readonly limits = LIMITS;
+  readonly childPermissions = permissionsOf;
   readonly #file: Child;
   readonly #header: LuksHeader;
 

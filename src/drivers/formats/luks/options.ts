@@ -8,6 +8,8 @@ import type { Infer } from '../../../schema/index.js';
 
 export const luksOptions = struct('BlockdevOptionsLUKS', {
   file: blockdevRef,
+  /** Where the header lies, when it is not before the payload; payload sector 0. */
+  header: optional(blockdevRef),
   /** Id of the secret whose data is the password; needed for all but looking at the header. */
   'key-secret': optional(str),
 });
@@ -15,7 +17,10 @@ export type LuksOptions = Infer<typeof luksOptions>;
 
 export const luksCreateOptions = struct('BlockdevCreateOptionsLUKS', {
   ...LUKS_CREATE_MEMBERS,
-  file: blockdevRef,
+  /** Without it the header alone is made. */
+  file: optional(blockdevRef),
+  /** Gets the header, and `file` the payload alone. */
+  header: optional(blockdevRef),
   size,
   preallocation: optional(preallocMode),
 });
