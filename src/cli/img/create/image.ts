@@ -10,6 +10,7 @@ import { creationPath, protocolOf } from '../../../block/index.js';
 import type { Backend, CreateContext, Driver, Node } from '../../../block/index.js';
 import { driverOptions } from '../../../drivers/options-catalog.js';
 import { CliError } from '../../program.js';
+import { withEncryption } from './encryption.js';
 import { luksMembers } from './luks.js';
 import { OptionMistake, PREALLOCATIONS } from './options.js';
 import type { CreateMembers, OptionValues } from './options.js';
@@ -130,7 +131,7 @@ async function creationOf(
   const { path: file, size } = place;
   const { name } = values.format;
   if (name === 'qcow2') {
-    const members = qcow2Members(values);
+    const members = withEncryption(qcow2Members(values));
     const driver = await session.registry.load(name);
     const dataFile = members['data-file'];
     if (dataFile === undefined) return { driver, members: { ...members, file, size }, dataFile: '' };

@@ -5,10 +5,10 @@
 // too large rather than too small, and is the reference's.
 
 import { BlockError, IMAGE_LIMITS } from '../../../base/index.js';
-import type { MeasuredSize, MeasureSource } from '../../../block/index.js';
+import type { MeasuredSize, MeasureSource, SecretSource } from '../../../block/index.js';
 import { storedBitmapBytes } from './bitmaps/index.js';
 import { newEncryption } from './create/index.js';
-import { keyMissing } from './encryption/index.js';
+import { secretOf } from './encryption/index.js';
 import { DEFAULT_CLUSTER_SIZE } from './layout.js';
 import type { Qcow2CreateOptions } from './options.js';
 import { clusterBitsOf, refcountOrderOf, requireRoomForSubclusters } from './widths.js';
@@ -29,6 +29,7 @@ export interface MeasureOptions {
 export async function measureQcow2(
   options: MeasureOptions,
   source: MeasureSource | null,
+  context: SecretContext = {},
 ): Promise<MeasuredSize> {
   const clusterSize = options['cluster-size'] ?? DEFAULT_CLUSTER_SIZE;
   requireOptions(options, clusterSize);
@@ -49,7 +50,7 @@ export async function measureQcow2(
     const keepsAll = options['backing-file'] !== undefined;
     data = keepsAll ? virtualSize : await dataBytes(source, clusterSize);
   }
-  const crypt = cryptBytes(options, clusterSize);
+  const crypt = cryptBytes(context, options, clusterSize);
   const sizes = {
     required: full - virtualSize + data + crypt,
     fullyAllocated: full + crypt,
@@ -59,10 +60,14 @@ export async function measureQcow2(
 }
 
 /** Clusters of the LUKS header, which the reference adds behind all. Throws without its secret. */
-function cryptBytes(options: MeasureOptions, clusterSize: number): number {
+function cryptBytes(
+  context: SecretContext,
+  options: MeasureOptions,
+  clusterSize: number,
+): number {
   const encryption = newEncryption(options);
   if (encryption === null || encryption.luks === null) return 0;
-  if (options.encrypt?.['key-secret'] === undefined) throw keyMissing();
+  secretOf(context, options.encrypt?.['key-secret']).fill(0);
   return Math.ceil(encryption.headerBytes / clusterSize) * clusterSize;
 }
 
@@ -85,6 +90,10 @@ function requireOptions(options: MeasureOptions, clusterSize: number): void {
 
 function invalid(message: string): BlockError {
   return new BlockError('invalid-option', message);
+}
+
+interface SecretContext {
+  readonly secret?: SecretSource;
 }
 
 interface Widths {
