@@ -6,7 +6,7 @@
 import { mirrorCopyMode } from '../jobs/mirror/options.js';
 import { jobOptions } from '../jobs/options-catalog.js';
 import { bool, command, int, list, optional, str, struct, union } from '../schema/index.js';
-import { blockdevCreateOptions } from './blockdev-options.js';
+import { blockdevAmendOptions, blockdevCreateOptions } from './blockdev-options.js';
 import { blockJobInfo } from './job.js';
 
 export const queryBlockJobs = command({
@@ -130,4 +130,26 @@ export const blockdevCreate = command({
   since: '3.0',
   doc: 'Starts a job that creates an empty image. The job must be dismissed.',
   args: struct('blockdev-create-arg', { 'job-id': str, options: blockdevCreateOptions }),
+});
+
+const amendArgs = {
+  'job-id': str,
+  'node-name': str,
+  options: blockdevAmendOptions,
+  force: optional(bool),
+} as const;
+
+export const xBlockdevAmend = command({
+  name: 'x-blockdev-amend',
+  since: '5.1',
+  doc: 'Starts a job that changes the keyslots of an open image. The job must be dismissed.',
+  args: amendArgs,
+  features: ['unstable'],
+});
+
+export const blockdevAmend = command({
+  name: 'blockdev-amend',
+  since: '5.1',
+  doc: 'x-blockdev-amend by a name that the reference does not have.',
+  args: amendArgs,
 });

@@ -47,6 +47,8 @@ const declarations = [
   blockJob.blockdevBackup,
   blockJob.driveBackup,
   blockJob.blockdevCreate,
+  blockJob.xBlockdevAmend,
+  blockJob.blockdevAmend,
   blockCore.blockdevAdd,
   blockCore.blockdevDel,
   blockCore.blockdevReopen,

@@ -299,6 +299,11 @@ export interface DriverNode {
    */
   amend?(options: AmendOptions, context: AmendContext): Promise<void>;
   /**
+   * Takes what amend() will need of other users, before anybody waits for it; the result, called
+   * once after amend(), gives it back. Throws kind `permission` or `locked` with nothing taken.
+   */
+  beginAmend?(): () => void;
+  /**
    * Drops everything that this layer holds, durably, so that the backing file shows. Called while
    * no other request runs; absent where a layer cannot be empty.
    */
@@ -365,6 +370,14 @@ export interface AmendOptions {
   readonly refcount_bits?: number;
   readonly data_file?: string;
   readonly data_file_raw?: boolean;
+  /** Keyslots of LUKS, and below `encrypt.` those of an encrypted image. */
+  readonly state?: string;
+  readonly keyslot?: number;
+  /** Ids of secrets. */
+  readonly 'new-secret'?: string;
+  readonly 'old-secret'?: string;
+  readonly secret?: string;
+  readonly 'iter-time'?: number;
   readonly [encryption: `encrypt.${string}`]: unknown;
 }
 
@@ -408,7 +421,10 @@ export interface OpenContext {
   freezeChain?(base: Node): () => void;
   /** Sends an event of src/api/events.ts to whoever runs the graph. */
   emit?(event: string, data: Readonly<Record<string, unknown>>): void;
-  /** What childPermissions() answers is another now; what it asks for may only be less. */
+  /**
+   * What childPermissions() answers is another now. Asked for more it may throw kind `permission`
+   * or `locked`, with everything as it was.
+   */
   permissionsChanged?(): void;
   /** Lines for people, what is wrong with the image and no reason to refuse it. */
   warn?(text: string): void;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Option types of encryption that more than one format has. Pure data.
 
-import { enumeration, int, optional, str, struct } from '../schema/index.js';
+import { enumeration, int, optional, str, struct, union } from '../schema/index.js';
 import type { Infer } from '../schema/index.js';
 
 export const cipherAlgorithm = enumeration('QCryptoCipherAlgorithm', [
@@ -49,3 +49,30 @@ export const LUKS_CREATE_MEMBERS = {
 
 export const luksCreateMembers = struct('QCryptoBlockCreateOptionsLUKS', LUKS_CREATE_MEMBERS);
 export type LuksCreateMembers = Infer<typeof luksCreateMembers>;
+
+export const keyslotState = enumeration('QCryptoBlockLUKSKeyslotState', ['active', 'inactive']);
+
+/** What becomes of which keyslots, in qcow2 or alone. */
+export const LUKS_AMEND_MEMBERS = {
+  state: keyslotState,
+  /** Id of the secret that becomes the password of the keyslot; only where one is added. */
+  'new-secret': optional(str),
+  /** Id of the secret whose password all keyslots have that are erased. */
+  'old-secret': optional(str),
+  /** 0 to 7; the first free one where none is named and one is added. */
+  keyslot: optional(int),
+  /** Milliseconds that trying the new password may take; 2000 by default. */
+  'iter-time': optional(int),
+  /** Id of the secret that opens the image; that which it was opened with by default. */
+  secret: optional(str),
+} as const;
+
+export const luksAmendMembers = struct('QCryptoBlockAmendOptionsLUKS', LUKS_AMEND_MEMBERS);
+export type LuksAmendMembers = Infer<typeof luksAmendMembers>;
+
+/** Of an encrypted image that is not LUKS alone; the legacy method has nothing to amend. */
+export const encryptionAmendOptions = union('QCryptoBlockAmendOptions', {
+  discriminator: 'format',
+  tagName: 'QCryptoBlockFormat',
+  branches: { qcow: null, luks: luksAmendMembers },
+});

@@ -13,8 +13,8 @@ import { preallocateOptions } from './filters/preallocate/options.js';
 import { quorumOptions } from './filters/quorum/options.js';
 import { snapshotAccessOptions } from './filters/snapshot-access/options.js';
 import { throttleOptions } from './filters/throttle/options.js';
-import { luksCreateOptions, luksOptions } from './formats/luks/options.js';
-import { qcow2CreateOptions, qcow2Options } from './formats/qcow2/options.js';
+import { luksAmendOptions, luksCreateOptions, luksOptions } from './formats/luks/options.js';
+import { qcow2AmendOptions, qcow2CreateOptions, qcow2Options } from './formats/qcow2/options.js';
 import { rawOptions } from './formats/raw/options.js';
 import { fileCreateOptions, fileOptions } from './protocols/file/options.js';
 import { nullOptions } from './protocols/null-co/options.js';
@@ -44,4 +44,10 @@ export const driverCreateOptions = {
   file: fileCreateOptions,
   qcow2: qcow2CreateOptions,
   luks: luksCreateOptions,
+} as const;
+
+/** Drivers whose images can be amended while they are open. */
+export const driverAmendOptions = {
+  qcow2: qcow2AmendOptions,
+  luks: luksAmendOptions,
 } as const;

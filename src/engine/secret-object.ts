@@ -34,7 +34,8 @@ export async function makeSecret(
   }
   const { loadSecret } = await import('../crypto/index.js');
   const { data: given, file } = options;
-  const read = file === undefined || given !== undefined ? null : await host.readWhole(file, MAX_FILE_BYTES);
+  const isRead = file !== undefined && given === undefined;
+  const read = isRead ? await host.readWhole(file, MAX_FILE_BYTES) : null;
   const data = loadSecret(options, { secret, readFile: () => read ?? new Uint8Array(0) });
   return {
     type: 'secret',

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+export { startAmend } from './amend/index.js';
 export { prepareBackup, prepareDriveBackup } from './backup/index.js';
 export { startCommit } from './commit/index.js';
 export { startCreate } from './create/index.js';

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Names of the jobs that exist and the schema of their arguments; pure data.
 //
-// `create` is not listed: its arguments are the union of the drivers' create options.
+// `create` and `amend` are not listed: their arguments are unions of the drivers' options.
 
 import { backupOptions, driveBackupOptions } from './backup/options.js';
 import { commitOptions } from './commit/options.js';

@@ -44,7 +44,7 @@ export const REFUSED = [
   "S rebase -u -b '' --image-opts O=a",
   "S rebase -b '' --image-opts O=a",
   'resize -f luks a 2M',
-  'S resize --object secret,id=s1,data=no --image-opts driver=luks,key-secret=s1,file.filename=a 2M',
+  'resize --object secret,id=s0,data=no --image-opts O=a 2M',
   'convert -O raw a out',
   'convert -f luks -O raw a out',
   'S convert -f raw -O luks plain out',

@@ -128,30 +128,38 @@ export function isDrainPause(line: Line): boolean {
   return data?.status === 'paused' || data?.status === 'running';
 }
 
-/** Plays `steps` in a fresh directory (`makeSteps` is told which) to both and expects the same. */
+/**
+ * Plays `steps` in a fresh directory (`makeSteps` is told which) to both and expects the same;
+ * `prepare` puts files of its own there, for each side anew.
+ */
 export async function compare(
   makeSteps: (directory: string) => readonly Step[],
   filter: Filter = (line) => line,
+  prepare: (directory: string) => void = () => undefined,
 ): Promise<void> {
   const directory = mkdtempSync(join(tmpdir(), 'transcripts-'));
   try {
-    await comparedIn(directory, makeSteps(directory), filter);
+    const makeFiles = (): void => {
+      makeChain(directory);
+      prepare(directory);
+    };
+    await comparedIn({ directory, makeFiles }, makeSteps(directory), filter);
   } finally {
     rmSync(directory, { recursive: true, force: true });
   }
 }
 
 async function comparedIn(
-  directory: string,
+  { directory, makeFiles }: { readonly directory: string; readonly makeFiles: () => void },
   steps: readonly Step[],
   filter: Filter,
 ): Promise<void> {
-  makeChain(directory);
+  makeFiles();
   const theirs = await (async () => {
     await using real = await startRealDaemon(daemon as string, directory);
     return await playAll(real.socket, steps);
   })();
-  makeChain(directory);
+  makeFiles();
   await using own = await startOwnDaemon(directory);
   void own.engine.quitRequested.then(() => own.server.close());
   const ours = await playAll(await own.connect(), steps);

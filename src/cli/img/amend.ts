@@ -7,8 +7,9 @@ import { driverOptions } from '../../drivers/options-catalog.js';
 import type { OptionSpec } from '../getopt.js';
 import { CliError } from '../program.js';
 import type { Program } from '../program.js';
-import { AMEND_FORMAT, amendHelp, createFormat, isHelp, OptionMistake } from './create/options.js';
+import { AMEND_FORMATS, amendHelp, createFormat, isHelp, OptionMistake } from './create/options.js';
 import { OptionValues } from './create/options.js';
+import type { CreateFormat } from './create/options.js';
 import { Progress, progressMode } from './progress.js';
 import { attachUser, cachePolicy, openImage, withSession } from './session.js';
 import {
@@ -65,7 +66,7 @@ export const amend: Verb = {
       if (lists.some(isHelp)) return printHelp(program, node.driver.name);
       const { driverNode } = node;
       if (driverNode.amend === undefined) throw notAmendable(node.driver.name);
-      const options = amendOptions(lists);
+      const options = amendOptions(amendFormat(node.driver.name), lists);
       const { consistentRead, write, resize } = Permission;
       const taken = consistentRead | write | resize;
       const user = await attachUser(session, { node, name: image.text, taken });
@@ -99,9 +100,14 @@ export const amend: Verb = {
 
 function printHelp(program: Program, format: string): number {
   if (!Object.hasOwn(driverOptions, format)) throw new CliError(`Unknown file format '${format}'`);
-  if (format !== AMEND_FORMAT.name) throw notAmendable(format);
-  program.out(amendHelp());
+  program.out(amendHelp(amendFormat(format)));
   return 0;
+}
+
+function amendFormat(format: string): CreateFormat {
+  const found = AMEND_FORMATS.find(({ name }) => name === format);
+  if (found === undefined) throw notAmendable(format);
+  return found;
 }
 
 function notAmendable(format: string): CliError {
@@ -115,14 +121,14 @@ function targetCache(mode: string): OpenPolicy {
 }
 
 /** The `-o` lists as the driver takes them. */
-function amendOptions(lists: readonly string[]): AmendOptions {
-  const values = new OptionValues(AMEND_FORMAT);
+function amendOptions(format: CreateFormat, lists: readonly string[]): AmendOptions {
+  const values = new OptionValues(format);
   try {
     for (const list of lists) values.parse(list);
   } catch (error) {
     if (!(error instanceof BlockError)) throw error;
     const name = /^Invalid parameter '(.*)'$/.exec(error.message)?.[1];
-    const creating = createFormat(AMEND_FORMAT.name)?.options.some((each) => each.name === name);
+    const creating = createFormat(format.name)?.options.some((each) => each.name === name);
     if (creating === true) {
       throw new CliError(error.message, 1, 'This option is only supported for image creation\n');
     }
@@ -130,7 +136,7 @@ function amendOptions(lists: readonly string[]): AmendOptions {
     throw new CliError(error.message, 1, because);
   }
   const options: Record<string, string | number | boolean> = {};
-  for (const { name, type } of AMEND_FORMAT.options) {
+  for (const { name, type } of format.options) {
     const value = values.get(name);
     if (value === null) continue;
     if (type === 'bool') options[name] = value === 'on';

@@ -119,7 +119,9 @@ async function openNamed(session: Session, request: OpenRequest): Promise<Node> 
   }
 }
 
-/** The command line as a user of an image that it opened; a lock refuses it as opening does. */
+const REFUSALS: readonly string[] = ['locked', 'permission'];
+
+/** The command line as a user of an image that it opened; what refuses it does so as opening. */
 export async function attachUser(
   session: Session,
   user: { readonly node: Node; readonly name: string; readonly taken: number },
@@ -130,7 +132,8 @@ export async function attachUser(
     session.users.push(user);
     return user;
   } catch (error) {
-    if (!(error instanceof BlockError) || error.kind !== 'locked') throw error;
+    const isRefused = error instanceof BlockError && REFUSALS.includes(error.kind);
+    if (!isRefused) throw error;
     throw new CliError(`Could not open '${name}': ${error.message}`, 1, error);
   }
 }

@@ -11,20 +11,33 @@ import type { DeriveKey, LuksArea } from './keyslots.js';
 import { KeyslotEditor, requireSlotNumber } from './slot-changes.js';
 import type { LuksTools } from './format.js';
 
+/** A copy of a password, wiped by who asked for it. Throws where there is no such secret. */
+export type PasswordSource = () => Uint8Array;
+
 export interface AmendKeyslots {
   readonly state: 'active' | 'inactive';
   readonly keyslot?: number | undefined;
-  /** Passwords; the caller wipes them. */
-  readonly newPassword?: Uint8Array | undefined;
-  readonly oldPassword?: Uint8Array | undefined;
-  /** Takes out the master key, where a keyslot is added. */
-  readonly password?: Uint8Array | undefined;
+  readonly newPassword?: PasswordSource | undefined;
+  readonly oldPassword?: PasswordSource | undefined;
+  /** Takes out the master key, where a keyslot is added; else that of opening does. */
+  readonly password?: PasswordSource | undefined;
+  readonly openingPassword: PasswordSource;
   readonly iterTimeMs?: number | undefined;
 }
 
 export interface AmendTools extends LuksTools {
   /** Iterations of a keyslot that may take so many milliseconds; null: the usual time. */
-  iterations(ms: number | null): Promise<number>;
+  iterations(header: LuksHeader, ms: number | null): Promise<number>;
+}
+
+export interface AmendWays {
+  readonly tools: AmendTools;
+  /** What may lose the data is done. */
+  readonly force: boolean;
+  /** Throws kind `cancelled`; called where nothing is half done. */
+  readonly checkpoint?: () => void;
+  /** Keyslots that are done, of how many; not called for the last one. */
+  readonly progress?: (done: number, total: number) => void;
 }
 
 interface Place {
@@ -32,18 +45,22 @@ interface Place {
   readonly header: LuksHeader;
 }
 
-/** Gives the header as it is then. `force`: what may lose the data is done. */
+/** Gives the header as it is then. */
 export async function amendKeyslots(
   place: Place,
   wish: AmendKeyslots,
-  { tools, force }: { readonly tools: AmendTools; readonly force: boolean },
+  ways: AmendWays,
 ): Promise<LuksHeader> {
-  const editor = new KeyslotEditor(place.area, place.header, tools);
-  if (wish.keyslot !== undefined) requireSlotNumber(wish.keyslot);
-  if (wish.state === 'active') await add(place, wish, { editor, tools, force });
-  else {
-    const slots = await slotsToErase(place, wish, { tools, force });
-    for (const slot of slots) await editor.erase(slot);
+  const editor = new KeyslotEditor(place.area, place.header, ways.tools);
+  if (wish.state === 'active') {
+    await add(place, wish, { ...ways, editor });
+    return editor.header;
+  }
+  const slots = await slotsToErase(place, wish, ways);
+  for (const [done, slot] of slots.entries()) {
+    ways.checkpoint?.();
+    await editor.erase(slot);
+    if (done + 1 < slots.length) ways.progress?.(done + 1, slots.length);
   }
   return editor.header;
 }
@@ -51,18 +68,15 @@ export async function amendKeyslots(
 async function add(
   place: Place,
   wish: AmendKeyslots,
-  context: {
-    readonly editor: KeyslotEditor;
-    readonly tools: AmendTools;
-    readonly force: boolean;
-  },
+  context: AmendWays & { readonly editor: KeyslotEditor },
 ): Promise<void> {
-  const { editor, tools, force } = context;
-  const { newPassword: password, keyslot, iterTimeMs } = wish;
-  if (password === undefined) throw refusal("'new-secret' is required to activate a keyslot");
+  const { editor, tools, force, checkpoint } = context;
+  const { newPassword, keyslot, iterTimeMs } = wish;
+  if (newPassword === undefined) throw refusal("'new-secret' is required to activate a keyslot");
   if (wish.oldPassword !== undefined) {
     throw refusal("'old-secret' must not be given when activating keyslots");
   }
+  if (keyslot !== undefined) requireSlotNumber(keyslot);
   if (keyslot !== undefined && place.header.keyslots[keyslot]?.active === true && !force) {
     throw refusal(`Refusing to overwrite active keyslot ${keyslot} - please erase it first`);
   }
@@ -70,23 +84,48 @@ async function add(
   if (slot === null) {
     throw refusal("Can't add a keyslot - all keyslots are in use");
   }
-  const unlocked = await unlockAny(place, wish.password ?? new Uint8Array(0), tools.derive);
-  if (unlocked === null) {
-    throw new BlockError('permission', 'Invalid password, cannot unlock any keyslot');
-  }
-  const { masterKey } = unlocked;
+  const masterKey = await masterKeyOf(place, wish.password ?? wish.openingPassword, context);
   try {
-    const iterations = await tools.iterations(iterTimeMs ?? null);
-    await editor.add(slot, { masterKey, password, iterations });
+    const password = newPassword();
+    try {
+      const iterations = await tools.iterations(place.header, iterTimeMs ?? null);
+      checkpoint?.();
+      await editor.add(slot, { masterKey, password, iterations });
+    } finally {
+      password.fill(0);
+    }
   } finally {
     masterKey.fill(0);
   }
 }
 
+async function masterKeyOf(
+  place: Place,
+  source: PasswordSource,
+  ways: AmendWays,
+): Promise<Uint8Array> {
+  const password = source();
+  try {
+    const unlocked = await unlockAny(place, password, interruptible(ways));
+    if (unlocked !== null) return unlocked.masterKey;
+  } finally {
+    password.fill(0);
+  }
+  throw new BlockError('permission', 'Invalid password, cannot unlock any keyslot');
+}
+
+/** Derivations of which none begins once the change is cancelled. */
+function interruptible({ tools, checkpoint }: AmendWays): DeriveKey {
+  return (wish) => {
+    checkpoint?.();
+    return tools.derive(wish);
+  };
+}
+
 async function slotsToErase(
   place: Place,
   wish: AmendKeyslots,
-  { tools, force }: { readonly tools: AmendTools; readonly force: boolean },
+  ways: AmendWays,
 ): Promise<readonly number[]> {
   const { keyslot, oldPassword } = wish;
   if (wish.newPassword !== undefined) {
@@ -95,50 +134,65 @@ async function slotsToErase(
   if (wish.iterTimeMs !== undefined) {
     throw refusal("'iter-time' must not be given when erasing keyslots");
   }
-  const active = place.header.keyslots.flatMap((slot, index) => (slot.active ? [index] : []));
-  if (keyslot !== undefined) {
-    if (oldPassword !== undefined && !(await opens(place, keyslot, oldPassword, tools.derive))) {
-      throw refusal(
-        `Given keyslot ${keyslot} doesn't contain the given old password for erase operation`,
-      );
-    }
-    if (!active.includes(keyslot) && !force) {
-      throw refusal(`Given keyslot ${keyslot} is already erased (inactive) `);
-    }
-    if (active.length === 1 && !force) {
-      throw refusal(
-        `Attempt to erase the only active keyslot ${keyslot} which will erase all the data in ` +
-          'the image irreversibly - refusing operation',
-      );
-    }
-    return [keyslot];
+  if (wish.password !== undefined) {
+    throw refusal("'secret' must not be given when erasing keyslots");
   }
-  if (oldPassword === undefined) {
+  const password = oldPassword?.();
+  if (keyslot !== undefined) requireSlotNumber(keyslot);
+  try {
+    const active = place.header.keyslots.flatMap((slot, index) => (slot.active ? [index] : []));
+    if (keyslot !== undefined) {
+      await requireErasable(place, { keyslot, password, active }, ways);
+      return [keyslot];
+    }
+    if (password !== undefined) return await matching(place, { password, active }, ways);
+  } finally {
+    password?.fill(0);
+  }
+  throw refusal(
+    'To erase keyslot(s), either explicit keyslot index or the password currently contained ' +
+      'in them must be given',
+  );
+}
+
+async function requireErasable(
+  place: Place,
+  { keyslot, password, active }: {
+    readonly keyslot: number;
+    readonly password: Uint8Array | undefined;
+    readonly active: readonly number[];
+  },
+  ways: AmendWays,
+): Promise<void> {
+  if (password !== undefined && !(await opens({ ...place, slot: keyslot }, password, ways))) {
     throw refusal(
-      'To erase keyslot(s), either explicit keyslot index or the password currently contained ' +
-        'in them must be given',
+      `Given keyslot ${keyslot} doesn't contain the given old password for erase operation`,
     );
   }
-  return matching(place, active, { oldPassword, tools, force });
+  if (!active.includes(keyslot) && !ways.force) {
+    throw refusal(`Given keyslot ${keyslot} is already erased (inactive) `);
+  }
+  if (active.length === 1 && !ways.force) {
+    throw refusal(
+      `Attempt to erase the only active keyslot ${keyslot} which will erase all the data in ` +
+        'the image irreversibly - refusing operation',
+    );
+  }
 }
 
 async function matching(
   place: Place,
-  active: readonly number[],
-  context: {
-    readonly oldPassword: Uint8Array;
-    readonly tools: AmendTools;
-    readonly force: boolean;
-  },
+  { password, active }: { readonly password: Uint8Array; readonly active: readonly number[] },
+  ways: AmendWays,
 ): Promise<readonly number[]> {
   const found: number[] = [];
   for (const slot of active) {
-    if (await opens(place, slot, context.oldPassword, context.tools.derive)) found.push(slot);
+    if (await opens({ ...place, slot }, password, ways)) found.push(slot);
   }
   if (found.length === 0) {
     throw refusal('No keyslots match given (old) password for erase operation');
   }
-  if (found.length === active.length && !context.force) {
+  if (found.length === active.length && !ways.force) {
     throw refusal(
       'All the active keyslots match the (old) password that was given and erasing them will ' +
         'erase all the data in the image irreversibly - refusing operation',
@@ -148,14 +202,13 @@ async function matching(
 }
 
 async function opens(
-  place: Place,
-  slot: number,
+  place: Place & { readonly slot: number },
   password: Uint8Array,
-  derive: DeriveKey,
+  ways: AmendWays,
 ): Promise<boolean> {
-  const keyslot = place.header.keyslots[slot];
+  const keyslot = place.header.keyslots[place.slot];
   if (keyslot?.active !== true) return false;
-  const masterKey = await unlockSlot({ ...place, keyslot }, password, derive);
+  const masterKey = await unlockSlot({ ...place, keyslot }, password, interruptible(ways));
   masterKey?.fill(0);
   return masterKey !== null;
 }

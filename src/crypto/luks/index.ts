@@ -3,6 +3,7 @@ export * from './amend.js';
 export * from './facts.js';
 export * from './format.js';
 export * from './header.js';
+export * from './header-in-use.js';
 export * from './keyslots.js';
 export * from './layout.js';
 export * from './slot-changes.js';

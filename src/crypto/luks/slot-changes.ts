@@ -105,8 +105,10 @@ export class KeyslotEditor {
 /** Throws kind `invalid-option` for a number that no keyslot has. */
 export function requireSlotNumber(slot: number): void {
   if (Number.isInteger(slot) && slot >= 0 && slot < KEYSLOT_COUNT) return;
+  // As scripts know it: a number of 32 bits without a sign, unless that would be a valid one.
+  const shown = slot >>> 0 < KEYSLOT_COUNT ? slot : slot >>> 0;
   throw new BlockError(
     'invalid-option',
-    `Invalid keyslot ${slot} specified, must be between 0 and ${KEYSLOT_COUNT - 1}`,
+    `Invalid keyslot ${shown} specified, must be between 0 and ${KEYSLOT_COUNT - 1}`,
   );
 }

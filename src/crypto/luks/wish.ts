@@ -64,6 +64,21 @@ function unsupported(name: string): BlockError {
   return new BlockError('unsupported', `Algorithm '${name}' not supported`);
 }
 
+/** Iterations of one more keyslot; null: the usual time. Measured, unless the least will do. */
+export async function keyslotIterations(
+  { spec, hash, iterTimeMs }: Pick<LuksWish, 'spec' | 'hash'> & {
+    readonly iterTimeMs: number | null;
+  },
+  derive: DeriveKey,
+  clock: Clock,
+): Promise<number> {
+  const ms = iterTimeMs ?? DEFAULT_ITER_TIME_MS;
+  if (ms < 0) throw new BlockError('invalid-option', 'iter-time must not be negative');
+  if (ms === 0) return LEAST_ITERATIONS;
+  const perMs = await iterationsPerMs({ hash, length: keyBytesOf(spec) }, derive, clock);
+  return iterationsFor(perMs, ms, LEAST_ITERATIONS);
+}
+
 /** Iterations of a keyslot and of the master key's digest, measured here and now. */
 export async function luksIterations(
   { spec, hash, iterTimeMs }: LuksWish,

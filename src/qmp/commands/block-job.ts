@@ -3,14 +3,22 @@
 
 import { setImmediate } from 'node:timers/promises';
 import {
+  startAmend,
   startCommit,
   startCreate,
   startDriveMirror,
   startMirror,
   startStream,
 } from '../../jobs/index.js';
+import type { Engine } from '../../engine/index.js';
 import type { HandlerFamily } from '../handlers.js';
 import { runAction } from '../transaction/index.js';
+
+async function amend(engine: Engine, args: Parameters<typeof startAmend>[1]): Promise<void> {
+  await startAmend(engine.jobs, args);
+  // As above.
+  await setImmediate();
+}
 
 export const blockJobCommands: HandlerFamily<
   | 'query-block-jobs'
@@ -29,6 +37,8 @@ export const blockJobCommands: HandlerFamily<
   | 'blockdev-backup'
   | 'drive-backup'
   | 'blockdev-create'
+  | 'x-blockdev-amend'
+  | 'blockdev-amend'
 > = {
   'query-block-jobs': (engine) =>
     [...engine.jobs.listBlockJobs()].reverse().map((job) => job.blockInfo()),
@@ -54,4 +64,6 @@ export const blockJobCommands: HandlerFamily<
     // A job that fails without any I/O has ended when its reply comes.
     await setImmediate();
   },
+  'x-blockdev-amend': amend,
+  'blockdev-amend': amend,
 };

@@ -134,10 +134,11 @@ async function creationOf(
     const members = withEncryption(qcow2Members(values));
     const driver = await session.registry.load(name);
     const dataFile = members['data-file'];
-    if (dataFile === undefined) return { driver, members: { ...members, file, size }, dataFile: '' };
+    const own = { ...members, file, size };
+    if (dataFile === undefined) return { driver, members: own, dataFile: '' };
     const data = { 'data-file': { filename: dataFile } };
     const path = creationPath(String(dataFile));
-    return { driver, members: { ...members, ...data, file, size }, dataFile: path };
+    return { driver, members: { ...own, ...data }, dataFile: path };
   }
   if (name !== 'luks') return null;
   const driver = await session.registry.load(name);

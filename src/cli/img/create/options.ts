@@ -178,12 +178,28 @@ function luksOption(name: string, help: string): CreateOption {
   return { name, type: name === 'iter-time' ? 'number' : 'string', help, member: name };
 }
 
+const KEYSLOT_OPTIONS: readonly CreateOption[] = [
+  {
+    name: 'state',
+    type: 'string',
+    help: 'Select new state of affected keyslots (active/inactive)',
+  },
+  {
+    name: 'new-secret',
+    type: 'string',
+    help: 'New secret to set in the matching keyslots. Empty string to erase',
+  },
+  { name: 'old-secret', type: 'string', help: 'Select all keyslots that match this password' },
+  { name: 'keyslot', type: 'number', help: 'Select a single keyslot to modify explicitly' },
+  { name: 'iter-time', type: 'number', help: 'Time to spend in PBKDF in milliseconds' },
+];
+
 const AMENDABLE = new Set([
   'size', 'compat', 'backing_file', 'backing_fmt', 'lazy_refcounts', 'refcount_bits',
 ]);
 
-/** What can be changed of an image that exists; encryption is refused by the driver. */
-export const AMEND_FORMAT: CreateFormat = {
+/** What can be changed of a qcow2 image that exists. */
+const QCOW2_AMENDMENTS: CreateFormat = {
   name: 'qcow2',
   backing: true,
   options: [
@@ -194,15 +210,14 @@ export const AMEND_FORMAT: CreateFormat = {
       type: 'bool',
       help: 'The external data file must stay valid as a raw image',
     },
-    ...['state', 'new-secret', 'old-secret', 'keyslot', 'iter-time'].map(keyslotOption),
+    ...KEYSLOT_OPTIONS.map((each) => ({ ...each, name: `encrypt.${each.name}`, help: '' })),
   ],
 };
 
-/** Refused for want of encryption. */
-function keyslotOption(name: string): CreateOption {
-  const type = name === 'keyslot' || name === 'iter-time' ? 'number' : 'string';
-  return { name: `encrypt.${name}`, type, help: '' };
-}
+export const AMEND_FORMATS: readonly CreateFormat[] = [
+  QCOW2_AMENDMENTS,
+  { name: 'luks', backing: false, options: KEYSLOT_OPTIONS },
+];
 
 export const CREATE_FORMATS: readonly CreateFormat[] = [
   { name: 'qcow2', backing: true, options: QCOW2_OPTIONS },
@@ -396,8 +411,8 @@ export function optionsHelp(format: CreateFormat): string {
   return `Supported ${format.name} options:\n${helpLines(supported)}`;
 }
 
-export function amendHelp(): string {
-  return `Amend options for '${AMEND_FORMAT.name}':\n${helpLines(AMEND_FORMAT.options)}`;
+export function amendHelp({ name, options }: CreateFormat): string {
+  return `Amend options for '${name}':\n${helpLines(options)}`;
 }
 
 function helpLines(options: readonly CreateOption[]): string {

@@ -7,7 +7,6 @@ import { createLuks } from './create.js';
 import { measureLuks } from './measure.js';
 import { openLuks } from './open.js';
 import type { LuksCreateOptions, LuksOptions } from './options.js';
-import { luksPermissions } from './permissions.js';
 
 export const luksDriver = defineDriver<LuksOptions>({
   name: 'luks',
@@ -30,13 +29,12 @@ export const luksDriver = defineDriver<LuksOptions>({
     file: {
       role: ChildRole.data | ChildRole.metadata | ChildRole.primary,
       required: true,
-      permissions: 'format',
+      permissions: 'own',
     },
     header: { role: ChildRole.metadata, required: false, permissions: 'own' },
   },
   strongOptions: ['key-secret', 'header'],
   reopenOptions: [],
-  openingPermissions: (_options, parents, child) => luksPermissions(child, parents),
   probe: (head) => (hasLuksMagic(head) && head[6] === 0 && head[7] === 1 ? 100 : 0),
   open: openLuks,
   create: (context, options) => createLuks(context, options as LuksCreateOptions),

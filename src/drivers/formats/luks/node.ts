@@ -7,6 +7,8 @@
 import { BlockError, MAX_OFFSET, settle } from '../../../base/index.js';
 import type { Eventually, PermissionPair } from '../../../base/index.js';
 import type {
+  AmendContext,
+  AmendOptions,
   BlockStatus,
   Child,
   DriverInfo,
@@ -20,7 +22,7 @@ import { makeSectorCipher, SECTOR_BYTES } from '../../../crypto/index.js';
 import type { SectorCipher } from '../../../crypto/index.js';
 import type { LuksHeader } from '../../../crypto/luks/index.js';
 import { luksInfo } from './info.js';
-import { luksPermissions } from './permissions.js';
+import type { KeyslotChanges } from './keyslot-changes.js';
 
 /** Bytes that are encrypted and written at a time. */
 const PIECE_BYTES = 1024 * 1024;
@@ -32,10 +34,6 @@ const LIMITS: NodeLimits = {
   optimalDiscard: 0,
 };
 
-function permissionsOf({ name }: Child, parents: PermissionPair): PermissionPair {
-  return luksPermissions(name, parents);
-}
-
 function payloadLength(file: Pick<Child, 'node'>, { payloadOffset }: LuksHeader): number {
   const bytes = Math.max(0, file.node.length - payloadOffset);
   return bytes - (bytes % SECTOR_BYTES);
@@ -43,23 +41,38 @@ function payloadLength(file: Pick<Child, 'node'>, { payloadOffset }: LuksHeader)
 
 export class LuksNode implements DriverNode {
   readonly limits = LIMITS;
-  readonly childPermissions = permissionsOf;
   readonly #file: Child;
-  readonly #header: LuksHeader;
+  readonly #keyslots: KeyslotChanges;
   readonly #masterKey: Uint8Array;
   readonly #cipher: SectorCipher;
 
   /** Takes the key, which it wipes when it is closed. */
-  constructor(file: Child, header: LuksHeader, masterKey: Uint8Array) {
+  constructor(file: Child, keyslots: KeyslotChanges, masterKey: Uint8Array) {
     this.#file = file;
-    this.#header = header;
+    this.#keyslots = keyslots;
     this.#masterKey = masterKey;
-    const { spec } = header;
+    const { spec } = keyslots.header;
     this.#cipher = makeSectorCipher({ spec, key: masterKey, sectorBytes: SECTOR_BYTES });
+  }
+
+  get #header(): LuksHeader {
+    return this.#keyslots.header;
   }
 
   get length(): number {
     return payloadLength(this.#file, this.#header);
+  }
+
+  childPermissions(child: Child, parents: PermissionPair): PermissionPair {
+    return this.#keyslots.permissions(child.name, parents);
+  }
+
+  beginAmend(): () => void {
+    return this.#keyslots.begin();
+  }
+
+  amend(options: AmendOptions, context: AmendContext): Promise<void> {
+    return this.#keyslots.amend(options, context);
   }
 
   read(request: Request): Eventually<void> {
@@ -111,7 +124,7 @@ export class LuksNode implements DriverNode {
   /** The key stays what it is, whatever becomes of the secret; the new instance gets a copy. */
   reopen(context: OpenContext): Promise<DriverNode> {
     const key = Uint8Array.from(this.#masterKey);
-    return Promise.resolve(new LuksNode(context.child('file'), this.#header, key));
+    return Promise.resolve(new LuksNode(context.child('file'), this.#keyslots, key));
   }
 
   close(): Promise<void> {
@@ -123,7 +136,6 @@ export class LuksNode implements DriverNode {
 /** An image without its key: only what the header says. */
 export class InspectedLuks implements DriverNode {
   readonly limits = LIMITS;
-  readonly childPermissions = permissionsOf;
   readonly #file: Child;
   readonly #header: LuksHeader;
 
@@ -142,6 +154,11 @@ export class InspectedLuks implements DriverNode {
 
   blockStatus(offset: number, length: number): BlockStatus {
     return statusOf(this.length - offset, length);
+  }
+
+  /** As its users need it: nothing for itself. */
+  childPermissions(_child: Child, parents: PermissionPair): PermissionPair {
+    return parents;
   }
 
   info(): DriverInfo {

@@ -7,9 +7,15 @@ import { BlockError } from '../../../base/index.js';
 import { passwordOf, readRequest } from '../../../block/index.js';
 import type { DriverNode, Node, OpenContext } from '../../../block/index.js';
 import { deriveKey } from '../../../crypto/index.js';
-import { HEADER_BYTES, hasLuksMagic, parseLuksHeader, unlockAny } from '../../../crypto/luks/index.js';
+import {
+  HEADER_BYTES,
+  hasLuksMagic,
+  parseLuksHeader,
+  unlockAny,
+} from '../../../crypto/luks/index.js';
 import type { LuksHeader } from '../../../crypto/luks/index.js';
 import { nodeArea } from './area.js';
+import { KeyslotChanges } from './keyslot-changes.js';
 import { InspectedLuks, LuksNode } from './node.js';
 import type { LuksOptions } from './options.js';
 
@@ -26,7 +32,11 @@ export async function openLuks(context: OpenContext, options: LuksOptions): Prom
   const password = passwordOf(context, options['key-secret']);
   try {
     const unlocked = await unlockAny({ area: nodeArea(holder), header }, password, deriveKey);
-    if (unlocked !== null) return new LuksNode(file, header, unlocked.masterKey);
+    if (unlocked !== null) {
+      const openedWith = options['key-secret'] ?? '';
+      const keyslots = new KeyslotChanges(context, { holder, header, openedWith });
+      return new LuksNode(file, keyslots, unlocked.masterKey);
+    }
   } finally {
     password.fill(0);
   }

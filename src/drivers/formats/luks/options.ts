@@ -2,7 +2,7 @@
 // Options of the driver `luks`: opening and creating. Pure data.
 
 import { blockdevRef, preallocMode } from '../../../block/options.js';
-import { LUKS_CREATE_MEMBERS } from '../../../crypto/options.js';
+import { LUKS_AMEND_MEMBERS, LUKS_CREATE_MEMBERS } from '../../../crypto/options.js';
 import { optional, size, str, struct } from '../../../schema/index.js';
 import type { Infer } from '../../../schema/index.js';
 
@@ -25,3 +25,5 @@ export const luksCreateOptions = struct('BlockdevCreateOptionsLUKS', {
   preallocation: optional(preallocMode),
 });
 export type LuksCreateOptions = Infer<typeof luksCreateOptions>;
+
+export const luksAmendOptions = struct('BlockdevAmendOptionsLUKS', LUKS_AMEND_MEMBERS);

@@ -2,7 +2,7 @@
 // Options of the qcow2 driver: blockdev-add and blockdev-create. Pure data.
 
 import { blockdevRef, blockdevRefOrNull, preallocMode } from '../../../block/options.js';
-import { luksCreateMembers } from '../../../crypto/options.js';
+import { encryptionAmendOptions, luksCreateMembers } from '../../../crypto/options.js';
 import {
   alternate,
   bool,
@@ -135,3 +135,8 @@ export const qcow2CreateOptions = struct('BlockdevCreateOptionsQcow2', {
 export type Qcow2CreateOptions = Omit<Infer<typeof qcow2CreateOptions>, 'backing-fmt'> & {
   readonly 'backing-fmt'?: string | undefined;
 };
+
+/** What a running program may amend; `img amend` goes further. */
+export const qcow2AmendOptions = struct('BlockdevAmendOptionsQcow2', {
+  encrypt: optional(encryptionAmendOptions),
+});

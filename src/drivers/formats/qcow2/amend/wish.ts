@@ -27,16 +27,7 @@ const NEWER = '(use compat=1.1 or greater)';
 export function wishOf(image: Qcow2Image, options: AmendOptions): Wish {
   const present = image.version === 2 ? 2 : 3;
   const version = versionOf(options.compat) ?? present;
-  for (const name of Object.keys(options)) {
-    if (name.startsWith('encrypt.')) {
-      const { cipher } = image;
-      throw invalid(
-        cipher === null
-          ? "Can't amend encryption options - encryption not present"
-          : 'Only LUKS encryption options can be amended',
-      );
-    }
-  }
+  refuseEncryption(image, options);
   const { refcount_bits: bits } = options;
   const order = bits === undefined ? image.geometry.refcountOrder : refcountOrderOf(bits);
   const dropsRaw = requireDataFile(image, options);
@@ -62,6 +53,18 @@ export function wishOf(image: Qcow2Image, options: AmendOptions): Wish {
     dataFile: options.data_file ?? null,
     dropsRaw,
   };
+}
+
+/** The member `format` is of those who ask a running program. */
+function refuseEncryption(image: Qcow2Image, options: AmendOptions): void {
+  const names = Object.keys(options).filter((name) => name.startsWith('encrypt.'));
+  if (names.length > 0 && image.cipher !== null) {
+    throw invalid('Only LUKS encryption options can be amended');
+  }
+  if (names.includes('encrypt.format')) throw invalid("image is not encrypted, can't amend");
+  if (names.length > 0) {
+    throw invalid("Can't amend encryption options - encryption not present");
+  }
 }
 
 function versionOf(text: string | undefined): 2 | 3 | null {
