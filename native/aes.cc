@@ -28,6 +28,8 @@ namespace {
 const size_t kBlock = 16;
 const int kMostRounds = 14;
 const size_t kLanes = 8;
+/** What the widest instructions encrypt at a time. */
+const size_t kWideBytes = 256;
 
 struct Schedule {
   __m128i keys[kMostRounds + 1];
@@ -142,24 +144,31 @@ AES_TARGET void EcbRange(const Schedule& schedule, uint8_t* data, size_t bytes) 
   }
 }
 
+/** Sectors one after another, and the vectors of each. */
+struct Sectors {
+  uint8_t* data;
+  size_t count;
+  size_t bytes;
+  const uint8_t* vectors;
+};
+
 /** A chain is serial, so eight sectors go side by side. */
-AES_TARGET void CbcEncrypt(const Schedule& schedule, const SectorJob& job) {
-  size_t sectors = job.data_bytes / job.sector_bytes;
-  for (size_t first = 0; first < sectors; first += kLanes) {
-    size_t count = sectors - first;
+AES_TARGET void CbcEncrypt(const Schedule& schedule, const Sectors& sectors) {
+  for (size_t first = 0; first < sectors.count; first += kLanes) {
+    size_t count = sectors.count - first;
     if (count > kLanes) count = kLanes;
     __m128i chains[kLanes] = {};
     for (size_t lane = 0; lane < count; lane += 1) {
-      chains[lane] = Load(job.vectors + (first + lane) * kBlock);
+      chains[lane] = Load(sectors.vectors + (first + lane) * kBlock);
     }
-    for (size_t at = 0; at < job.sector_bytes; at += kBlock) {
+    for (size_t at = 0; at < sectors.bytes; at += kBlock) {
       for (size_t lane = 0; lane < count; lane += 1) {
-        const uint8_t* from = job.data + (first + lane) * job.sector_bytes + at;
+        const uint8_t* from = sectors.data + (first + lane) * sectors.bytes + at;
         chains[lane] = _mm_xor_si128(chains[lane], Load(from));
       }
       Crypt<true>(schedule, chains, kLanes);
       for (size_t lane = 0; lane < count; lane += 1) {
-        Store(job.data + (first + lane) * job.sector_bytes + at, chains[lane]);
+        Store(sectors.data + (first + lane) * sectors.bytes + at, chains[lane]);
       }
     }
   }
@@ -182,11 +191,6 @@ AES_TARGET void CbcDecryptSector(const Schedule& inverse, uint8_t* data, size_t 
       Store(data + start + at * kBlock, _mm_xor_si128(blocks[at], before[at]));
     }
   }
-}
-
-AES_TARGET void TweakOf(const Schedule& schedule, const uint8_t* vector, __m128i* tweak) {
-  *tweak = Load(vector);
-  Crypt<true>(schedule, tweak, 1);
 }
 
 struct WideSchedule {
@@ -215,7 +219,7 @@ VAES_TARGET void WideXtsSector(const WideSchedule& wide, uint8_t* data, size_t b
   __m512i next = _mm512_inserti32x4(
       _mm512_inserti32x4(_mm512_inserti32x4(_mm512_castsi128_si512(tweak), second, 1), third, 2),
       Doubled(third), 3);
-  for (size_t start = 0; start < bytes; start += kWide * 64) {
+  for (size_t start = 0; start < bytes; start += kWideBytes) {
     __m512i tweaks[kWide];
     __m512i blocks[kWide];
     for (size_t at = 0; at < kWide; at += 1) {
@@ -246,30 +250,20 @@ VAES_TARGET void Widen(const Schedule& schedule, WideSchedule* wide) {
   }
 }
 
+/** The vectors of `sectors` are encrypted tweaks. */
 template <bool kEncrypts>
-VAES_TARGET void WideXts(const Schedule& schedule, const Schedule& tweaking,
-                         const SectorJob& job) {
-  WideSchedule wide;
-  Widen(schedule, &wide);
-  size_t sectors = job.data_bytes / job.sector_bytes;
-  for (size_t sector = 0; sector < sectors; sector += 1) {
-    __m128i tweak;
-    TweakOf(tweaking, job.vectors + sector * kBlock, &tweak);
-    uint8_t* data = job.data + sector * job.sector_bytes;
-    WideXtsSector<kEncrypts>(wide, data, job.sector_bytes, tweak);
+VAES_TARGET void WideXts(const WideSchedule& wide, const Sectors& sectors) {
+  for (size_t index = 0; index < sectors.count; index += 1) {
+    uint8_t* data = sectors.data + index * sectors.bytes;
+    WideXtsSector<kEncrypts>(wide, data, sectors.bytes, Load(sectors.vectors + index * kBlock));
   }
-  explicit_bzero(&wide, sizeof wide);
 }
 
 template <bool kEncrypts>
-AES_TARGET void NarrowXts(const Schedule& schedule, const Schedule& tweaking,
-                          const SectorJob& job) {
-  size_t sectors = job.data_bytes / job.sector_bytes;
-  for (size_t sector = 0; sector < sectors; sector += 1) {
-    __m128i tweak;
-    TweakOf(tweaking, job.vectors + sector * kBlock, &tweak);
-    uint8_t* data = job.data + sector * job.sector_bytes;
-    XtsSector<kEncrypts>(schedule, data, job.sector_bytes, tweak);
+AES_TARGET void NarrowXts(const Schedule& schedule, const Sectors& sectors) {
+  for (size_t index = 0; index < sectors.count; index += 1) {
+    uint8_t* data = sectors.data + index * sectors.bytes;
+    XtsSector<kEncrypts>(schedule, data, sectors.bytes, Load(sectors.vectors + index * kBlock));
   }
 }
 
@@ -290,56 +284,101 @@ Processor LookAtProcessor() {
   return found;
 }
 
-AES_TARGET void Run(const SectorJob& job, const Processor& processor) {
-  Schedule forward;
-  Schedule other;
-  size_t half = job.mode == SectorMode::kXts ? job.key_bytes / 2 : job.key_bytes;
-  ExpandKey(job.key, half, &forward);
-  Schedule schedule = forward;
-  if (!job.encrypts) InvertKey(forward, &schedule);
-  size_t sectors = job.data_bytes / job.sector_bytes;
-  switch (job.mode) {
+/** Little endian numbers, one to a sector. */
+void PlainVectors(const SectorCipher& cipher, uint64_t first, size_t count, uint8_t* vectors) {
+  memset(vectors, 0, count * kBlock);
+  for (size_t index = 0; index < count; index += 1) {
+    uint64_t number = first + index;
+    if (cipher.has_short_vectors) number &= 0xffffffff;
+    memcpy(vectors + index * kBlock, &number, sizeof number);
+  }
+}
+
+/** Expanded keys of one call; wiped at its end. */
+struct Keys {
+  Schedule data;
+  Schedule essiv;
+  Schedule tweaks;
+  WideSchedule wide;
+  bool is_wide = false;
+
+  ~Keys() { explicit_bzero(this, sizeof *this); }
+};
+
+AES_TARGET void SetKeys(const SectorCipher& cipher, bool encrypts, Keys* keys) {
+  bool is_xts = cipher.mode == SectorMode::kXts;
+  size_t half = is_xts ? cipher.key_bytes / 2 : cipher.key_bytes;
+  ExpandKey(cipher.key, half, &keys->data);
+  if (!encrypts) {
+    Schedule forward = keys->data;
+    InvertKey(forward, &keys->data);
+    explicit_bzero(&forward, sizeof forward);
+  }
+  if (is_xts) ExpandKey(cipher.key + half, half, &keys->tweaks);
+  if (cipher.vector_key_bytes > 0) {
+    ExpandKey(cipher.vector_key, cipher.vector_key_bytes, &keys->essiv);
+  }
+}
+
+AES_TARGET void CryptSome(const SectorCipher& cipher, bool encrypts, const Keys& keys,
+                          const Sectors& sectors) {
+  size_t bytes = sectors.count * sectors.bytes;
+  switch (cipher.mode) {
     case SectorMode::kEcb:
-      if (job.encrypts) EcbRange<true>(schedule, job.data, job.data_bytes);
-      else EcbRange<false>(schedule, job.data, job.data_bytes);
+      if (encrypts) EcbRange<true>(keys.data, sectors.data, bytes);
+      else EcbRange<false>(keys.data, sectors.data, bytes);
       break;
     case SectorMode::kCbc:
-      if (job.encrypts) {
-        CbcEncrypt(schedule, job);
+      if (encrypts) {
+        CbcEncrypt(keys.data, sectors);
         break;
       }
-      for (size_t sector = 0; sector < sectors; sector += 1) {
-        CbcDecryptSector(schedule, job.data + sector * job.sector_bytes, job.sector_bytes,
-                         Load(job.vectors + sector * kBlock));
+      for (size_t index = 0; index < sectors.count; index += 1) {
+        CbcDecryptSector(keys.data, sectors.data + index * sectors.bytes, sectors.bytes,
+                         Load(sectors.vectors + index * kBlock));
       }
       break;
-    case SectorMode::kXts: {
-      ExpandKey(job.key + half, half, &other);
-      bool wide = processor.has_wide_aes && job.sector_bytes % 256 == 0;
-      if (wide && job.encrypts) WideXts<true>(schedule, other, job);
-      else if (wide) WideXts<false>(schedule, other, job);
-      else if (job.encrypts) NarrowXts<true>(schedule, other, job);
-      else NarrowXts<false>(schedule, other, job);
+    case SectorMode::kXts:
+      if (keys.is_wide && encrypts) WideXts<true>(keys.wide, sectors);
+      else if (keys.is_wide) WideXts<false>(keys.wide, sectors);
+      else if (encrypts) NarrowXts<true>(keys.data, sectors);
+      else NarrowXts<false>(keys.data, sectors);
       break;
-    }
   }
-  explicit_bzero(&forward, sizeof forward);
-  explicit_bzero(&schedule, sizeof schedule);
-  explicit_bzero(&other, sizeof other);
 }
 
 }  // namespace
 
-int CryptSectors(const SectorJob& job) {
+int CryptRange(const SectorCipher& cipher, bool encrypts, uint8_t* data, size_t bytes,
+               uint64_t first_sector) {
   static const Processor processor = LookAtProcessor();
   if (!processor.has_aes) return -ENOTSUP;
-  Run(job, processor);
+  if (bytes == 0) return 0;
+  Keys keys;
+  SetKeys(cipher, encrypts, &keys);
+  keys.is_wide = processor.has_wide_aes && !cipher.is_narrow &&
+                 cipher.mode == SectorMode::kXts && cipher.sector_bytes % kWideBytes == 0;
+  if (keys.is_wide) Widen(keys.data, &keys.wide);
+  const size_t kSome = 64;
+  uint8_t vectors[kSome * kBlock];
+  size_t count = bytes / cipher.sector_bytes;
+  for (size_t done = 0; done < count; done += kSome) {
+    size_t some = count - done < kSome ? count - done : kSome;
+    if (cipher.mode != SectorMode::kEcb) {
+      PlainVectors(cipher, first_sector + done, some, vectors);
+      if (cipher.vector_key_bytes > 0) EcbRange<true>(keys.essiv, vectors, some * kBlock);
+      if (cipher.mode == SectorMode::kXts) EcbRange<true>(keys.tweaks, vectors, some * kBlock);
+    }
+    uint8_t* part = data + done * cipher.sector_bytes;
+    CryptSome(cipher, encrypts, keys, {part, some, cipher.sector_bytes, vectors});
+  }
+  explicit_bzero(vectors, sizeof vectors);
   return 0;
 }
 
 #else
 
-int CryptSectors(const SectorJob&) { return -ENOTSUP; }
+int CryptRange(const SectorCipher&, bool, uint8_t*, size_t, uint64_t) { return -ENOTSUP; }
 
 #endif
 

@@ -1,18 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0
-// Copies ranges between descriptors on one thread of the pool: read, look for zeroes, write.
+// Copies ranges between descriptors on one thread of the pool: read, decrypt, look for zeroes,
+// encrypt, write.
 //
-// A program is a list of numbers: how many steps, and of each step its target descriptor and
-// offset, length, granularity of zeroes (0: not looked for; -1: not looked for, and the host copies
-// by itself what it can, sharing storage where its file system does) and number of parts, then of
-// each part its descriptor (-1: zeroes), offset and length. The result has four numbers for each
-// step: outcome, errno, bytes written, count of zero ranges; then offset and length of each of
-// these. Zero ranges are left out of the target. The cancel flag is looked at between steps. What
-// will be flushed soon anyway may be sent on its way to the disk step by step: the flush then waits
-// for the rest only, and copying and writing back overlap. That is no flush: nothing waits for it,
-// and what fails on the way is reported by the flush. Nothing is kept between two calls; the caller
-// holds the descriptors open until the answer.
+// A program is a list of numbers: how many ciphers and how many steps; of each cipher its way (see
+// aes.h), bytes of a sector, of its key and of the key of its vectors, which lie in this order in
+// the bytes of all keys; of each step its target descriptor and offset, length, granularity of
+// zeroes (0: not looked for; -1: not looked for, and the host copies by itself what it can, sharing
+// storage where its file system does), the target's cipher (-1: none) and what the first byte is to
+// it, and the number of parts; then of each part its descriptor (-1: zeroes), offset, length,
+// cipher and offset in that. Ranges with a cipher are whole sectors, and so is every part and every
+// unit of zeroes beside one. The result has four numbers for each step: outcome, errno, bytes
+// written, count of zero ranges; then offset and length of each of these. Zero ranges are left out
+// of the target. The cancel flag is looked at between steps. What will be flushed soon anyway may
+// be sent on its way to the disk step by step: the flush then waits for the rest only, and copying
+// and writing back overlap. That is no flush: nothing waits for it, and what fails on the way is
+// reported by the flush. Nothing is kept between two calls; the caller holds the descriptors open
+// until the answer.
 
 #include "addon.h"
+#include "aes.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -28,8 +34,10 @@ namespace {
 
 // Stays in a core's cache between its read and its write.
 const size_t kChunk = 256 * 1024;
-const size_t kStepHead = 5;
-const size_t kPartSize = 3;
+const size_t kHead = 2;
+const size_t kCipherSize = 4;
+const size_t kStepHead = 7;
+const size_t kPartSize = 5;
 
 enum Outcome { kWritten, kZero, kSourceFailed, kTargetFailed, kCancelled };
 
@@ -40,13 +48,31 @@ struct CopyTask {
   const int32_t* cancel = nullptr;
   bool write_back = false;
   std::vector<double> program;
+  std::vector<uint8_t> keys;
+  std::vector<SectorCipher> ciphers;
   std::vector<double> results;
+
+  ~CopyTask() { explicit_bzero(keys.data(), keys.size()); }
+};
+
+/** A place in the space of a cipher; none: bytes stay as they are. */
+struct Cryption {
+  const SectorCipher* cipher;
+  int64_t offset;
+
+  int Run(bool encrypts, uint8_t* bytes, size_t length, int64_t skip) const {
+    if (cipher == nullptr) return 0;
+    uint64_t position = static_cast<uint64_t>(offset + skip);
+    if (position % cipher->sector_bytes != 0 || length % cipher->sector_bytes != 0) return EINVAL;
+    return -CryptRange(*cipher, encrypts, bytes, length, position / cipher->sector_bytes);
+  }
 };
 
 struct Part {
   int descriptor;
   int64_t offset;
   int64_t length;
+  Cryption cryption;
 };
 
 struct Step {
@@ -54,6 +80,7 @@ struct Step {
   int64_t offset;
   int64_t length;
   int64_t granularity;
+  Cryption cryption;
   std::vector<Part> parts;
 };
 
@@ -132,6 +159,9 @@ class Gatherer {
         int64_t offset = part.offset + static_cast<int64_t>(skip_);
         failure = ReadFully(part.descriptor, bytes, count, offset);
       }
+      if (failure == 0) {
+        failure = part.cryption.Run(false, bytes, count, static_cast<int64_t>(skip_));
+      }
       if (failure != 0) return failure;
       bytes += count;
       length -= count;
@@ -167,8 +197,8 @@ struct StepResult {
   }
 };
 
-/** Writes what of a chunk is not zero; 0 or an errno. */
-int PutChunk(const Step& step, const uint8_t* bytes, size_t length, int64_t start,
+/** Writes what of a chunk is not zero, and may encrypt it where it is; 0 or an errno. */
+int PutChunk(const Step& step, uint8_t* bytes, size_t length, int64_t start,
              StepResult* result) {
   size_t unit = step.granularity > 0 ? static_cast<size_t>(step.granularity) : length;
   size_t written = 0;
@@ -178,8 +208,12 @@ int PutChunk(const Step& step, const uint8_t* bytes, size_t length, int64_t star
     // Data is put out in one piece, before the zeroes that end it.
     size_t data = zero ? at : end;
     if (data > written && (zero || end == length)) {
-      int64_t offset = step.offset + start + static_cast<int64_t>(written);
-      int failure = WriteFully(step.descriptor, bytes + written, data - written, offset);
+      int64_t skip = start + static_cast<int64_t>(written);
+      size_t count = data - written;
+      int failure = step.cryption.Run(true, bytes + written, count, skip);
+      if (failure == 0) {
+        failure = WriteFully(step.descriptor, bytes + written, count, step.offset + skip);
+      }
       if (failure != 0) return failure;
       result->bytes += static_cast<int64_t>(data - written);
     }
@@ -246,18 +280,24 @@ StepResult RunStep(const Step& step) {
 void RunCopy(napi_env, void* data) {
   CopyTask* task = static_cast<CopyTask*>(data);
   const double* at = task->program.data();
-  size_t steps = static_cast<size_t>(*at++);
+  size_t steps = static_cast<size_t>(at[1]);
+  at += kHead + task->ciphers.size() * kCipherSize;
+  auto cryption = [task](const double* two) {
+    const SectorCipher* cipher = two[0] < 0 ? nullptr : &task->ciphers[static_cast<size_t>(two[0])];
+    return Cryption{cipher, static_cast<int64_t>(two[1])};
+  };
   for (size_t index = 0; index < steps; index += 1) {
     Step step;
     step.descriptor = static_cast<int>(at[0]);
     step.offset = static_cast<int64_t>(at[1]);
     step.length = static_cast<int64_t>(at[2]);
     step.granularity = static_cast<int64_t>(at[3]);
-    size_t parts = static_cast<size_t>(at[4]);
+    step.cryption = cryption(at + 4);
+    size_t parts = static_cast<size_t>(at[6]);
     at += kStepHead;
     for (size_t part = 0; part < parts; part += 1, at += kPartSize) {
       step.parts.push_back({static_cast<int>(at[0]), static_cast<int64_t>(at[1]),
-                            static_cast<int64_t>(at[2])});
+                            static_cast<int64_t>(at[2]), cryption(at + 3)});
     }
     StepResult result;
     if (__atomic_load_n(task->cancel, __ATOMIC_SEQ_CST) != 0) result.outcome = kCancelled;
@@ -295,20 +335,45 @@ void FinishCopy(napi_env env, napi_status, void* data) {
   }
 }
 
+/** Takes the ciphers from the program's head, and their keys from the copy of them. */
+bool ReadCiphers(CopyTask* task) {
+  const std::vector<double>& program = task->program;
+  if (program.size() < kHead) return false;
+  double most = static_cast<double>((program.size() - kHead) / kCipherSize);
+  if (!(program[0] >= 0) || program[0] > most) return false;
+  size_t used = 0;
+  for (size_t index = 0; index < static_cast<size_t>(program[0]); index += 1) {
+    const double* at = program.data() + kHead + index * kCipherSize;
+    SectorCipher cipher;
+    double left = static_cast<double>(task->keys.size() - used);
+    if (!(at[2] >= 0) || !(at[3] >= 0) || at[2] + at[3] > left) return false;
+    cipher.key = task->keys.data() + used;
+    cipher.key_bytes = static_cast<size_t>(at[2]);
+    cipher.vector_key = cipher.key + cipher.key_bytes;
+    cipher.vector_key_bytes = static_cast<size_t>(at[3]);
+    used += cipher.key_bytes + cipher.vector_key_bytes;
+    if (!SetCipher(&cipher, static_cast<int64_t>(at[0]), static_cast<int64_t>(at[1]))) return false;
+    task->ciphers.push_back(cipher);
+  }
+  return true;
+}
+
 /** Whether the program is as long as it says, with lengths that can be. */
-bool IsWhole(const std::vector<double>& program) {
-  if (program.empty()) return false;
-  size_t at = 1;
-  for (double step = 0; step < program[0]; step += 1) {
+bool IsWhole(const CopyTask& task) {
+  const std::vector<double>& program = task.program;
+  double ciphers = static_cast<double>(task.ciphers.size());
+  size_t at = kHead + task.ciphers.size() * kCipherSize;
+  for (double step = 0; step < program[1]; step += 1) {
     if (program.size() - at < kStepHead) return false;
     double length = program[at + 2];
-    double parts = program[at + 4];
+    double parts = program[at + 6];
+    if (program[at + 4] >= ciphers) return false;
     at += kStepHead;
     if (!(parts >= 0) || parts > static_cast<double>((program.size() - at) / kPartSize)) {
       return false;
     }
     for (double part = 0; part < parts; part += 1, at += kPartSize) {
-      if (!(program[at + 2] > 0)) return false;
+      if (!(program[at + 2] > 0) || program[at + 3] >= ciphers) return false;
       length -= program[at + 2];
     }
     if (length != 0) return false;
@@ -316,8 +381,8 @@ bool IsWhole(const std::vector<double>& program) {
   return at == program.size();
 }
 
-// (program, cancel, writeBack): runs the steps on a thread of the pool; a promise of the results.
-// With writeBack 1 the host starts to write back what each step wrote.
+// (program, cancel, writeBack, keys): runs the steps on a thread of the pool; a promise of the
+// results. With writeBack 1 the host starts to write back what each step wrote.
 napi_value CopyLater(napi_env env, napi_callback_info info) {
   Arguments arguments(env, info);
   std::unique_ptr<CopyTask> task(new CopyTask());
@@ -325,9 +390,12 @@ napi_value CopyLater(napi_env env, napi_callback_info info) {
   const double* program = arguments.Numbers(0, &count);
   task->cancel = arguments.Flag(1);
   task->write_back = arguments.Integer(2) != 0;
+  size_t key_bytes = 0;
+  const uint8_t* keys = arguments.Bytes(3, &key_bytes);
   if (!arguments.ok()) return nullptr;
   task->program.assign(program, program + count);
-  if (!IsWhole(task->program)) {
+  task->keys.assign(keys, keys + key_bytes);
+  if (!ReadCiphers(task.get()) || !IsWhole(*task)) {
     napi_throw_type_error(env, nullptr, "a whole program is expected");
     return nullptr;
   }

@@ -8,46 +8,49 @@ namespace blockwright {
 
 namespace {
 
-const size_t kVector = 16;
-const int64_t kEncrypts = 4;
+const size_t kBlock = 16;
 
-bool IsKeyOf(SectorMode mode, size_t bytes) {
-  size_t one = mode == SectorMode::kXts ? bytes / 2 : bytes;
-  return bytes % 8 == 0 && (one == 16 || one == 24 || one == 32);
+bool IsKeyOf(const SectorCipher& cipher) {
+  size_t one = cipher.mode == SectorMode::kXts ? cipher.key_bytes / 2 : cipher.key_bytes;
+  size_t vectors = cipher.vector_key_bytes;
+  bool fits = one == 16 || one == 24 || one == 32;
+  return fits && cipher.key_bytes % 8 == 0 &&
+         (vectors == 0 || vectors == 16 || vectors == 24 || vectors == 32);
 }
 
-/**
- * cryptSectors(way, key, data, vectors, sectorBytes): `way` is the mode (0 ECB, 1 CBC, 2 XTS), plus
- * 4 to encrypt.
- */
-napi_value CryptSectorsNow(napi_env env, napi_callback_info info) {
+// cryptRange(way, key, vectorKey, data, sector, sectorBytes): see aes.h for `way`.
+napi_value CryptRangeNow(napi_env env, napi_callback_info info) {
   Arguments arguments(env, info);
+  SectorCipher cipher;
+  size_t bytes = 0;
   int64_t way = arguments.Integer(0);
-  SectorJob job;
-  size_t vector_bytes = 0;
-  job.key = arguments.Bytes(1, &job.key_bytes);
-  job.data = arguments.Bytes(2, &job.data_bytes);
-  job.vectors = arguments.Bytes(3, &vector_bytes);
-  int64_t sector_bytes = arguments.Integer(4);
+  cipher.key = arguments.Bytes(1, &cipher.key_bytes);
+  cipher.vector_key = arguments.Bytes(2, &cipher.vector_key_bytes);
+  uint8_t* data = arguments.Bytes(3, &bytes);
+  int64_t sector = arguments.Integer(4);
+  int64_t sector_bytes = arguments.Integer(5);
   if (!arguments.ok()) return nullptr;
-  job.mode = static_cast<SectorMode>(way & 3);
-  job.encrypts = (way & kEncrypts) != 0;
-  job.sector_bytes = static_cast<size_t>(sector_bytes);
-  bool fits = (way & 3) < 3 && IsKeyOf(job.mode, job.key_bytes) && sector_bytes > 0 &&
-              job.sector_bytes % kVector == 0 && job.data_bytes % job.sector_bytes == 0;
-  bool covered = fits && (job.mode == SectorMode::kEcb ||
-                          vector_bytes / kVector >= job.data_bytes / job.sector_bytes);
-  if (!covered) {
-    napi_throw_type_error(env, nullptr, "key, sectors and vectors do not fit each other");
+  if (!SetCipher(&cipher, way, sector_bytes) || sector < 0 || bytes % cipher.sector_bytes != 0) {
+    napi_throw_type_error(env, nullptr, "key, sectors and data do not fit each other");
     return nullptr;
   }
-  return MakeNumber(env, CryptSectors(job));
+  bool encrypts = (way & kWayEncrypts) != 0;
+  return MakeNumber(env, CryptRange(cipher, encrypts, data, bytes, static_cast<uint64_t>(sector)));
 }
 
 }  // namespace
 
+bool SetCipher(SectorCipher* cipher, int64_t way, int64_t sector_bytes) {
+  if ((way & 3) >= kCipherModes || sector_bytes <= 0) return false;
+  cipher->mode = static_cast<SectorMode>(way & 3);
+  cipher->has_short_vectors = (way & kWayShortVectors) != 0;
+  cipher->is_narrow = (way & kWayNarrow) != 0;
+  cipher->sector_bytes = static_cast<size_t>(sector_bytes);
+  return cipher->sector_bytes % kBlock == 0 && IsKeyOf(*cipher);
+}
+
 bool RegisterCrypt(napi_env env, napi_value exports) {
-  return Export(env, exports, "cryptSectors", CryptSectorsNow);
+  return Export(env, exports, "cryptRange", CryptRangeNow);
 }
 
 }  // namespace blockwright

@@ -3,7 +3,16 @@
 
 import type { Eventually } from '../base/index.js';
 import type { ClusterCodec } from '../codec/index.js';
+import type { CipherKey } from '../crypto/index.js';
 import type { HostFile } from '../host/index.js';
+
+/** How the bytes of a host range are encrypted. */
+export interface RangeCipher {
+  /** Its key lies in shared memory, which its node wipes when it is closed. */
+  readonly key: CipherKey;
+  /** What the range's first byte is to the cipher: its sectors count from byte 0. */
+  readonly offset: number;
+}
 
 /** A part of a node's range; the parts of one plan follow each other without gaps. */
 export type Extent =
@@ -12,8 +21,12 @@ export type Extent =
       readonly length: number;
       readonly file: HostFile;
       readonly hostOffset: number;
+      /** Absent: the bytes are stored as they are. */
+      readonly cipher?: RangeCipher;
     }
   | { readonly kind: 'zero'; readonly length: number }
+  /** Nothing is stored, and zeroes are no zeroes once they are decrypted. */
+  | { readonly kind: 'unwritten'; readonly length: number; readonly cipher: RangeCipher }
   /** Not decided by this layer: ask the backing file, or zeroes when there is none. */
   | { readonly kind: 'backing'; readonly length: number }
   | {
@@ -45,6 +58,10 @@ export interface ReservedPiece {
    * Space is new: `zero` and `dropped` give it back; otherwise the range is overwritten in place.
    */
   readonly fresh: boolean;
+  /** The bytes have to be stored encrypted so; whole sectors. */
+  readonly cipher?: RangeCipher;
+  /** Zeroes are stored like anything else: lanes look for none, and leave none out. */
+  readonly storesZeroes?: boolean;
 }
 
 export type PieceOutcome =

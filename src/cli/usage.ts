@@ -5,7 +5,7 @@
 export const USAGE = `usage: blockwright COMMAND [OPTIONS]
 
   img             disk images: create, info, check, map, compare, convert, measure, resize,
-                  rebase, commit, dd, bench, snapshot, bitmap, amend
+                  rebase, commit, dd, bench, snapshot, bitmap, amend, luks
   io              commands on one image: read, write, map, breakpoints
   storage-daemon  block nodes, jobs and QMP in one process
   shim DIR        write qemu-img, qemu-io and qemu-storage-daemon into DIR that run Blockwright

@@ -8,11 +8,16 @@
 import { createCipheriv, createHash } from 'node:crypto';
 
 import { assert } from '../base/index.js';
-import type { CipherSpec } from './names.js';
+import type { CipherSpec, HashName } from './names.js';
 import { aesOfKeyBytes, HASH_BYTES } from './names.js';
 
 const VECTOR_BYTES = 16;
 const WORD = 0x1_0000_0000;
+
+/** The key of essiv; the caller wipes it. */
+export function vectorKeyOf(ivHash: HashName, key: Uint8Array): Uint8Array {
+  return createHash(ivHash).update(key).digest();
+}
 
 export class InitialVectors {
   readonly #isShort: boolean;
@@ -27,7 +32,7 @@ export class InitialVectors {
     }
     const cipher = aesOfKeyBytes(HASH_BYTES[ivHash]);
     assert(cipher !== null, 'essiv has an AES for its digest');
-    const digest = createHash(ivHash).update(key).digest();
+    const digest = vectorKeyOf(ivHash, key);
     const encryption = createCipheriv(`${cipher}-ecb`, digest, null).setAutoPadding(false);
     digest.fill(0);
     this.#encrypt = (blocks) => encryption.update(blocks);

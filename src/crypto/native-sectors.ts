@@ -3,27 +3,34 @@
 
 import { assert } from '../base/index.js';
 import type { NativeAddon } from '../host/index.js';
-import type { InitialVectors } from './initial-vector.js';
-import type { CipherMode } from './names.js';
+import { vectorKeyOf } from './initial-vector.js';
+import type { CipherMode, CipherSpec } from './names.js';
 import type { CipherKey, SectorCipher } from './sector-cipher.js';
 
-const WAYS: Readonly<Record<CipherMode, number>> = { ecb: 0, cbc: 1, xts: 2 };
+const MODES: Readonly<Record<CipherMode, number>> = { ecb: 0, cbc: 1, xts: 2 };
 const ENCRYPTS = 4;
-const NO_VECTORS = new Uint8Array(0);
+const SHORT_VECTORS = 8;
+const NARROW = 16;
+const NO_BYTES = new Uint8Array(0);
+
+/** How much of the processor is used; the bytes are the same. */
+export type AesPath = 'widest' | 'narrow';
 
 export class NativeSectors implements SectorCipher {
   readonly sectorBytes: number;
   readonly #addon: NativeAddon;
   readonly #way: number;
   readonly #key: Uint8Array;
-  readonly #vectors: InitialVectors | null;
+  readonly #vectorKey: Uint8Array;
 
-  constructor(addon: NativeAddon, cipher: CipherKey, vectors: InitialVectors | null) {
+  /** `path`: below `widest` only to try the others. */
+  constructor(addon: NativeAddon, cipher: CipherKey, path: AesPath = 'widest') {
+    const { spec, key, sectorBytes } = cipher;
     this.#addon = addon;
-    this.#way = WAYS[cipher.spec.mode];
-    this.#key = cipher.key;
-    this.#vectors = vectors;
-    this.sectorBytes = cipher.sectorBytes;
+    this.#way = nativeWayOf(spec) + (path === 'narrow' ? NARROW : 0);
+    this.#key = key;
+    this.#vectorKey = spec.ivHash === null ? NO_BYTES : vectorKeyOf(spec.ivHash, key);
+    this.sectorBytes = sectorBytes;
   }
 
   encrypt(data: Uint8Array, sector: number): void {
@@ -36,14 +43,19 @@ export class NativeSectors implements SectorCipher {
 
   #run(way: number, data: Uint8Array, sector: number): void {
     const { sectorBytes } = this;
+    const keys = this.#key;
     assert(data.length % sectorBytes === 0, 'whole sectors are encrypted');
-    const vectors = this.#vectors?.of(sector, data.length / sectorBytes) ?? NO_VECTORS;
-    const status = this.#addon.cryptSectors(way, this.#key, data, vectors, sectorBytes);
+    const status = this.#addon.cryptRange(way, keys, this.#vectorKey, data, sector, sectorBytes);
     assert(status === 0, 'the processor has not lost its instructions');
   }
 }
 
+/** Mode and vectors as the addon numbers them. */
+export function nativeWayOf({ mode, ivGenerator }: CipherSpec): number {
+  return MODES[mode] + (ivGenerator === 'plain' ? SHORT_VECTORS : 0);
+}
+
 /** Whether this processor can do it. */
 export function canCryptNatively(addon: NativeAddon): boolean {
-  return addon.cryptSectors(WAYS.ecb, new Uint8Array(16), NO_VECTORS, NO_VECTORS, 512) === 0;
+  return addon.cryptRange(MODES.ecb, new Uint8Array(16), NO_BYTES, NO_BYTES, 0, 512) === 0;
 }

@@ -100,6 +100,15 @@ function withoutPadding(plain: Buffer): Uint8Array {
   }
 }
 
+/** The data as a password: UTF-8 text, byte by byte. Throws kind `invalid-option`. */
+export function requireText(id: string, data: Uint8Array): void {
+  try {
+    new TextDecoder('utf-8', { fatal: true }).decode(data);
+  } catch {
+    throw invalid(`Data from secret ${id} is not valid UTF-8`);
+  }
+}
+
 function invalid(text: string): BlockError {
   return new BlockError('invalid-option', text);
 }

@@ -27,6 +27,13 @@ export interface CipherKey {
   readonly sectorBytes: number;
 }
 
+/** With the key copied into shared memory: threads see it where it is, until it is wiped. */
+export function sharedCipherKey({ spec, key, sectorBytes }: CipherKey): CipherKey {
+  const shared = new Uint8Array(new SharedArrayBuffer(key.length));
+  shared.set(key);
+  return { spec, key: shared, sectorBytes };
+}
+
 /** One key, ready for use; not shared between threads. */
 export interface SectorCipher {
   readonly sectorBytes: number;
@@ -46,9 +53,7 @@ export function makeSectorCipher(cipher: CipherKey): SectorCipher {
   requireFitting(cipher);
   const addon = nativeAddon();
   if (addon === null || !canCryptNatively(addon)) return makeTwin(cipher);
-  const { spec, key } = cipher;
-  const vectors = spec.mode === 'ecb' ? null : new InitialVectors(spec, key);
-  return new NativeSectors(addon, cipher, vectors);
+  return new NativeSectors(addon, cipher);
 }
 
 function requireFitting({ spec, key, sectorBytes }: CipherKey): void {

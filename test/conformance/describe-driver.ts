@@ -16,6 +16,7 @@ import {
   type Node,
   type NodeOptions,
 } from '../../src/block/index.js';
+import { makeSectorCipher } from '../../src/crypto/index.js';
 import { errorOf, graphOn, MemoryHost, pattern, READ_WRITE } from '../helpers/graph.js';
 import { runs } from '../helpers/seeds.js';
 
@@ -106,6 +107,12 @@ async function bytesOfExtents(extents: readonly Extent[], node: Node): Promise<U
     if (extent.kind === 'compressed') return null;
     if (extent.kind === 'backing' && node.backing !== null) return null;
     if (extent.kind === 'data') await extent.file.read(part, extent.hostOffset);
+    if (extent.kind === 'data' || extent.kind === 'unwritten') {
+      const { cipher } = extent;
+      if (cipher !== undefined) {
+        makeSectorCipher(cipher.key).decrypt(part, cipher.offset / cipher.key.sectorBytes);
+      }
+    }
     parts.push(part);
   }
   return new Uint8Array(Buffer.concat(parts));
@@ -262,10 +269,12 @@ function describeStorage(driver: DriverCase): void {
     if (reservation !== null) {
       const data = pattern(length, 4);
       for (const piece of reservation.pieces) {
-        await piece.file.write(
-          data.subarray(piece.offset, piece.offset + piece.length),
-          piece.hostOffset,
-        );
+        const { cipher } = piece;
+        const bytes = data.slice(piece.offset, piece.offset + piece.length);
+        if (cipher !== undefined) {
+          makeSectorCipher(cipher.key).encrypt(bytes, cipher.offset / cipher.key.sectorBytes);
+        }
+        await piece.file.write(bytes, piece.hostOffset);
         piece.file.noteForeignWrite();
       }
       await reservation.link(reservation.pieces.map(() => 'written' as const));

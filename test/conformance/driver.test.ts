@@ -11,8 +11,10 @@ import { quorum } from '../../src/drivers/filters/quorum/index.js';
 import { throttle } from '../../src/drivers/filters/throttle/index.js';
 import { ThrottleGroup } from '../../src/block/throttle/index.js';
 import { qcow2Driver } from '../../src/drivers/formats/qcow2/index.js';
+import type { CipherSpec } from '../../src/crypto/index.js';
 import { nullAioDriver } from '../../src/drivers/protocols/null-co/index.js';
 import { makeFile, type MemoryHost } from '../helpers/graph.js';
+import { luksFile, luksWithPassword, XTS } from '../helpers/luks.js';
 import { describeDriver } from './describe-driver.js';
 
 const KIB = 1024;
@@ -57,6 +59,22 @@ describeDriver({
     return { driver: 'raw', file: { driver: 'file', filename: '/disk' }, ...window };
   },
 });
+
+for (const [mode, spec] of Object.entries<CipherSpec>({
+  xts: XTS,
+  'cbc with essiv': { cipher: 'aes-128', mode: 'cbc', ivGenerator: 'essiv', ivHash: 'sha256' },
+})) {
+  describeDriver({
+    name: `luks in ${mode}`,
+    size: 256 * KIB,
+    stores: true,
+    drivers: [luksWithPassword()],
+    async create(host) {
+      await makeFile(host, '/disk', await luksFile(256 * KIB, spec));
+      return { driver: 'luks', 'key-secret': 's', file: { driver: 'file', filename: '/disk' } };
+    },
+  });
+}
 
 describeDriver({
   name: 'null-co',

@@ -12,6 +12,7 @@ import { MemoryHost } from '../../src/host/index.js';
 import type { Host } from '../../src/host/index.js';
 import { JobRegistry } from '../../src/jobs/index.js';
 import type { JobEvent } from '../../src/jobs/index.js';
+import { LUKS_PASSWORD } from './luks.js';
 
 /** Images with clusters of this size have subclusters. */
 export const SUBCLUSTERED = 16_384;
@@ -34,7 +35,8 @@ export interface StageOptions {
 const drivers = createRegistry({ drivers: DRIVER_LOADERS });
 
 export function makeGraph(host: Host): Graph {
-  return createGraph({ host, registry: drivers, clock: host.clock, random: host.random });
+  const secret = (): Uint8Array => Buffer.from(LUKS_PASSWORD);
+  return createGraph({ host, registry: drivers, clock: host.clock, random: host.random, secret });
 }
 
 export function makeStage(options: StageOptions = {}): Stage {

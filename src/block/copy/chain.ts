@@ -83,7 +83,7 @@ async function planBelow(
 }
 
 function lanesCanRead(extent: SourcePart): boolean {
-  if (extent.kind === 'zero') return true;
+  if (extent.kind === 'zero' || extent.kind === 'unwritten') return true;
   return lanesCanUse(extent.file);
 }
 

@@ -50,7 +50,7 @@ export class ViewComparer {
         stepOf.push(steps.push({ ...PLAIN, parts: laneParts(first, table), length, target }) - 1);
       }
     }
-    const task = { steps, slab: null, cancel: this.#cancel };
+    const task = { steps, slab: null, cancel: this.#cancel, ciphers: table.ciphers };
     const results =
       steps.length === 0 ? [] : await this.#lanes.run({ task, files: table.files }, this);
     return spans.map(({ offset }, index): CompareOutcome => {

@@ -2,8 +2,9 @@
 // From planned source parts and reserved target pieces to the steps of a lane task. Pure.
 
 import { must } from '../../base/index.js';
+import type { CipherKey, CipherPlace } from '../../crypto/index.js';
 import type { HostFile } from '../../host/index.js';
-import type { ReservedPiece } from '../extent.js';
+import type { RangeCipher, ReservedPiece } from '../extent.js';
 import type { SourcePart } from './chain.js';
 import type { LanePart, LaneStep } from './lane-task.js';
 
@@ -29,13 +30,19 @@ export function plannedRange({ offset, length }: Span, parts: readonly SourcePar
   return { offset, length, parts, starts };
 }
 
-/** The files of a batch, each named once by its place. */
+/** The files and ciphers of a batch, each named once by its place. */
 export class FileTable {
   readonly files: HostFile[] = [];
+  readonly ciphers: CipherKey[] = [];
 
   indexOf(file: HostFile): number {
     const known = this.files.indexOf(file);
     return known >= 0 ? known : this.files.push(file) - 1;
+  }
+
+  cipherOf({ key, offset }: RangeCipher): CipherPlace {
+    const known = this.ciphers.indexOf(key);
+    return { index: known >= 0 ? known : this.ciphers.push(key) - 1, offset };
   }
 }
 
@@ -68,8 +75,19 @@ function partAt({ starts }: PlannedRange, offset: number): number {
 
 function cutPart(part: SourcePart, skip: number, length: number): SourcePart {
   if (part.kind === 'zero') return { kind: 'zero', length };
-  if (part.kind === 'data') return { ...part, hostOffset: part.hostOffset + skip, length };
+  if (part.kind === 'unwritten') return { ...part, ...cutCipher(part.cipher, skip), length };
+  if (part.kind === 'data') {
+    const hostOffset = part.hostOffset + skip;
+    return { ...part, ...cutCipher(part.cipher, skip), hostOffset, length };
+  }
   return { ...part, skip: part.skip + skip, length };
+}
+
+function cutCipher<T extends RangeCipher | undefined>(
+  cipher: T,
+  skip: number,
+): { readonly cipher: RangeCipher } | Record<never, never> {
+  return cipher === undefined ? {} : { cipher: { ...cipher, offset: cipher.offset + skip } };
 }
 
 /** Ranges that hold data, rounded out to `unit`, merged, inside the range; the rest is zero. */
@@ -108,9 +126,16 @@ export function gapsBetween(range: Span, spans: readonly Span[]): Span[] {
 export function laneParts(parts: readonly SourcePart[], table: FileTable): LanePart[] {
   return parts.map((part): LanePart => {
     if (part.kind === 'zero') return part;
+    const { length } = part;
+    if (part.kind === 'unwritten') {
+      return { kind: 'unwritten', length, cipher: table.cipherOf(part.cipher) };
+    }
     const file = table.indexOf(part.file);
     if (part.kind === 'data') {
-      return { kind: 'data', length: part.length, file, offset: part.hostOffset };
+      const plain = { kind: 'data', length, file, offset: part.hostOffset } as const;
+      return part.cipher === undefined
+        ? plain
+        : { ...plain, cipher: table.cipherOf(part.cipher) };
     }
     return {
       kind: 'compressed',
@@ -135,19 +160,23 @@ export function pieceStep(
     readonly hostCopies?: boolean;
   },
 ): LaneStep {
+  const { table, hostCopies = false } = context;
+  const file = table.indexOf(piece.file);
+  const target = { kind: 'file', file, offset: piece.hostOffset } as const;
+  const { cipher } = piece;
   return {
-    parts: laneParts(parts, context.table),
+    parts: laneParts(parts, table),
     length: piece.length,
-    target: {
-      kind: 'file',
-      file: context.table.indexOf(piece.file),
-      offset: piece.hostOffset,
-    },
-    zeroGranularity: context.zeroGranularity,
+    target: cipher === undefined ? target : { ...target, cipher: table.cipherOf(cipher) },
+    zeroGranularity: piece.storesZeroes === true ? 0 : context.zeroGranularity,
     skipZeroes: true,
-    hostCopies: context.hostCopies ?? false,
+    hostCopies: hostCopies && cipher === undefined && parts.every(isStoredAsIs),
     deflate: false,
   };
+}
+
+function isStoredAsIs(part: SourcePart): boolean {
+  return part.kind === 'zero' || (part.kind === 'data' && part.cipher === undefined);
 }
 
 export function allZero(parts: readonly SourcePart[]): boolean {

@@ -1,16 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 // A lane task: one bounded batch of host-file work as pure data, and the one way to run it.
 //
-// A step collects its parts (file ranges, deflated clusters, slab ranges, zeroes), optionally finds
-// out what of it is zero, optionally deflates it, and puts it into a host file or into the slab;
-// large steps go chunk by chunk. A step fails alone: the others of the batch go on. The cancel flag
-// is looked at between steps; steps not begun are reported as `cancelled`. Nothing here knows
-// nodes, jobs or clusters.
+// A step collects its parts (file ranges, deflated clusters, slab ranges, zeroes), decrypts what is
+// encrypted, optionally finds out what of it is zero, optionally deflates it, and puts it into the
+// slab or, encrypted where that is asked for, into a host file; large steps go chunk by chunk. A
+// step fails alone: the others of the batch go on. The cancel flag is looked at between steps;
+// steps not begun are reported as `cancelled`. Nothing here knows nodes, jobs or clusters.
 
 import { COPY_LIMITS, kindOfErrno, settle, toBlockError } from '../../base/index.js';
 import type { ErrorKind, Eventually } from '../../base/index.js';
 import { isZero, loadCodec, packCluster, unpackCluster } from '../../codec/index.js';
 import type { ClusterCodec } from '../../codec/index.js';
+import { CipherTable } from '../../crypto/index.js';
+import type { CipherKey, CipherPlace } from '../../crypto/index.js';
 
 /** Files by their index in the batch; offsets and lengths in bytes. */
 export type LanePart =
@@ -19,8 +21,11 @@ export type LanePart =
       readonly length: number;
       readonly file: number;
       readonly offset: number;
+      readonly cipher?: CipherPlace;
     }
   | { readonly kind: 'zero'; readonly length: number }
+  /** Zeroes, decrypted. */
+  | { readonly kind: 'unwritten'; readonly length: number; readonly cipher: CipherPlace }
   | { readonly kind: 'slab'; readonly length: number; readonly offset: number }
   | {
       readonly kind: 'compressed';
@@ -35,7 +40,13 @@ export type LanePart =
     };
 
 export type LaneTarget =
-  | { readonly kind: 'file'; readonly file: number; readonly offset: number }
+  | {
+      readonly kind: 'file';
+      readonly file: number;
+      readonly offset: number;
+      /** Whole sectors are encrypted. */
+      readonly cipher?: CipherPlace;
+    }
   | { readonly kind: 'slab'; readonly offset: number }
   /** Nothing is written: the step is compared with these parts, of the same length. */
   | { readonly kind: 'compare'; readonly parts: readonly LanePart[] };
@@ -61,6 +72,8 @@ export interface LaneTask {
   readonly steps: readonly LaneStep[];
   /** Shared memory of the batch; null when no step names it. */
   readonly slab: SharedArrayBuffer | null;
+  /** Parts and targets name them by their place; keys in shared memory are not copied. */
+  readonly ciphers?: readonly CipherKey[];
   /** One number: not 0 = do not begin another step. */
   readonly cancel: Int32Array;
   /** A hint: what is written is flushed soon, so the host may begin at once. */
@@ -117,12 +130,13 @@ export async function runLaneTask(
   scratch: ScratchBuffer,
 ): Promise<LaneResult[]> {
   const results: LaneResult[] = [];
+  const tools = { files, scratch, ciphers: new CipherTable(task.ciphers ?? []) };
   for (const step of task.steps) {
     if (Atomics.load(task.cancel, 0) !== 0) {
       results.push(CANCELLED);
       continue;
     }
-    results.push(await runStep(task, step, { files, scratch }));
+    results.push(await runStep(task, step, tools));
   }
   return results;
 }
@@ -140,6 +154,7 @@ export class ScratchBuffer {
 interface Tools {
   readonly files: readonly LaneFile[];
   readonly scratch: ScratchBuffer;
+  readonly ciphers: CipherTable;
 }
 
 async function runStep(task: LaneTask, step: LaneStep, tools: Tools): Promise<LaneResult> {
@@ -271,15 +286,26 @@ class Gatherer {
     if (part.kind === 'zero') piece.fill(0);
     else if (part.kind === 'slab') {
       piece.set(slabRange(this.#task, part.offset + skip, piece.length));
-    } else if (part.kind === 'data') {
-      const read = readAll(fileAt(this.#tools, part.file), piece, part.offset + skip);
+    } else if (part.kind === 'data' || part.kind === 'unwritten') {
+      const { cipher } = part;
+      const whole = cipher && this.#tools.ciphers.cover(cipher, piece, skip);
+      const read = this.#read(part, whole?.bytes ?? piece, skip - (whole?.head ?? 0));
       if (read instanceof Promise) await read;
+      whole?.decrypt();
     } else {
       this.#inflated ??= await inflatePart(part, this.#tools);
       piece.set(this.#inflated.subarray(part.skip + skip, part.skip + skip + piece.length));
     }
   }
+
+  /** What is stored from `skip` bytes into the part on. */
+  #read(part: StoredPart, buffer: Uint8Array, skip: number): Eventually<void> {
+    if (part.kind === 'unwritten') return void buffer.fill(0);
+    return readAll(fileAt(this.#tools, part.file), buffer, part.offset + skip);
+  }
 }
+
+type StoredPart = Extract<LanePart, { kind: 'data' | 'unwritten' }>;
 
 async function inflatePart(
   part: Extract<LanePart, { kind: 'compressed' }>,
@@ -315,7 +341,10 @@ function putDeflated(task: LaneTask, step: LaneStep, buffer: Uint8Array): LaneRe
   };
 }
 
-/** Writes what of a chunk is not in `zeroes`; gives the bytes written. */
+/**
+ * Writes what of a chunk is not in `zeroes`; gives the bytes written. What is encrypted is so in
+ * the buffer.
+ */
 async function put(
   place: {
     readonly task: LaneTask;
@@ -338,6 +367,10 @@ async function put(
       const offset = target.offset + place.start + position;
       if (target.kind === 'slab') slabRange(place.task, offset, piece.length).set(piece);
       else {
+        const { cipher } = target;
+        if (cipher !== undefined) {
+          place.tools.ciphers.encrypt(cipher, piece, place.start + position);
+        }
         const written = fileAt(place.tools, target.file).write(piece, offset);
         if (written instanceof Promise) await written;
       }
@@ -357,6 +390,7 @@ async function putZeroes(
   const zeroes = new Uint8Array(Math.min(head.heldBack, COPY_LIMITS.chunkBytes));
   for (let start = 0; start < head.heldBack; start += zeroes.length) {
     const piece = zeroes.subarray(0, Math.min(zeroes.length, head.heldBack - start));
+    piece.fill(0);
     await put({ task, step, tools: head.tools, start }, piece, []);
   }
   return head.heldBack;

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// Runs lane tasks on threads: plain copies in the addon, on the host's own threads; everything
-// else, and without the addon all, on worker threads. A batch with a file that has no descriptor,
-// and every batch once threads cannot be started or have died, runs on this thread instead:
-// slower, with the same results.
+// Runs lane tasks on threads: plain and encrypted copies in the addon, on the host's own threads;
+// everything else, and without the addon all, on worker threads. A batch with a file that has no
+// descriptor, and every batch once threads cannot be started or have died, runs on this thread
+// instead: slower, with the same results.
 
 import { createWorkerPool, nativeAddon } from '../../host/index.js';
 import type { NativeAddon, WorkerPool } from '../../host/index.js';
@@ -54,11 +54,11 @@ export class ThreadRunner implements BatchRunner {
     if (descriptors === null || plainBytes(batch) < this.#smallBytes) {
       return this.#inProcess.run(batch);
     }
-    if (this.#addon !== null && isPlain(batch.task)) {
+    if (this.#addon !== null && isPlain(batch.task, this.#addon)) {
       return this.#runNatively(this.#addon, { task: batch.task, descriptors });
     }
     this.#batches += 1;
-    if (this.#batches > WARM_UP_AFTER || isHeavy(batch)) void this.warmUp();
+    if (this.#batches > WARM_UP_AFTER || isHeavy(batch) || isEncrypted(batch)) void this.warmUp();
     if (!this.#ready) return this.#inProcess.run(batch);
     const message: LaneMessage = { task: batch.task, descriptors };
     try {
@@ -119,6 +119,10 @@ function isHeavy(batch: LaneBatch): boolean {
     const others = target.kind === 'compare' ? target.parts : [];
     return deflate || [parts, others].some((each) => each.some(isCompressed));
   });
+}
+
+function isEncrypted({ task }: LaneBatch): boolean {
+  return task.ciphers !== undefined && task.ciphers.length > 0;
 }
 
 function isCompressed(part: LanePart): boolean {

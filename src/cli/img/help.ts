@@ -58,6 +58,8 @@ const VALUES: Readonly<Record<string, string>> = {
   merge: 'BITMAP',
   granularity: 'SIZE',
   preallocation: 'off|metadata|falloc|full',
+  secret: 'ID',
+  keyslot: 'NUMBER',
 };
 
 const LEGEND = `
@@ -72,6 +74,8 @@ const LEGEND = `
   -S zeroes worth a hole (4k; 0 = write everything)   -r bytes per second
   -m batches in flight   -W accepted: batches always complete out of order
   -s (compare) sizes and allocation must agree too
+  luks: BACKUP is made new; --force restores over a header that is broken or of another image;
+  test-passphrase ends with 0 if the secret opens a keyslot, with 2 if it opens none
   Sizes take the suffixes k, M, G, T, P and E (powers of 1024).
   SIGUSR1 prints the progress of a running verb.
 `;
@@ -81,8 +85,11 @@ export async function helpText(program: Program): Promise<string> {
   text += 'Disk image utility\n\nCommands:\n';
   for (const name of VERB_NAMES) {
     const verb = await loadVerb(name);
-    const options = (verb?.options ?? []).map(optionText).join(' ');
-    text += `  ${name} ${options} ${OPERANDS[name] ?? ''}\n`;
+    const own = { options: verb?.options ?? [], operands: OPERANDS[name] ?? '' };
+    for (const [command, { options, operands }] of Object.entries(verb?.commands ?? { '': own })) {
+      const words = [name, command, ...options.map(optionText), operands];
+      text += `  ${words.filter((word) => word !== '').join(' ')}\n`;
+    }
   }
   return `${text}${LEGEND}\nFormats: ${Object.keys(driverOptions).join(' ')}\n`;
 }

@@ -124,11 +124,17 @@ const REFUSALS: readonly string[] = ['locked', 'permission'];
 /** The command line as a user of an image that it opened; what refuses it does so as opening. */
 export async function attachUser(
   session: Session,
-  user: { readonly node: Node; readonly name: string; readonly taken: number },
+  user: {
+    readonly node: Node;
+    readonly name: string;
+    readonly taken: number;
+    /** All of them unless given. */
+    readonly shared?: number;
+  },
 ): Promise<Backend> {
-  const { node, name, taken } = user;
+  const { node, name, taken, shared = Permission.all } = user;
   try {
-    const user = await session.graph.attach(node, 'img', { taken, shared: Permission.all });
+    const user = await session.graph.attach(node, 'img', { taken, shared });
     session.users.push(user);
     return user;
   } catch (error) {

@@ -9,9 +9,18 @@ import type { Program } from '../program.js';
 import { noteObject } from './objects.js';
 import type { ImageName } from './session.js';
 
+/** One of the commands of a verb that has such. */
+export interface VerbCommand {
+  readonly options: readonly OptionSpec[];
+  /** As its help shows them. */
+  readonly operands: string;
+}
+
 export interface Verb {
   /** Everything the verb accepts, for its help. */
   readonly options: readonly OptionSpec[];
+  /** What follows the verb's name, where it is a family. */
+  readonly commands?: Readonly<Record<string, VerbCommand>>;
   /** The exit status. */
   run(args: readonly string[], program: Program): Promise<number>;
 }

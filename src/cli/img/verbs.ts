@@ -14,6 +14,7 @@ const LOADERS: Readonly<Record<string, () => Promise<Verb>>> = {
   create: async () => (await import('./create/index.js')).create,
   dd: async () => (await import('./dd.js')).dd,
   info: async () => (await import('./info/index.js')).info,
+  luks: async () => (await import('./luks/index.js')).luks,
   map: async () => (await import('./map.js')).map,
   measure: async () => (await import('./measure.js')).measure,
   rebase: async () => (await import('./rebase.js')).rebase,

@@ -21,8 +21,14 @@ export interface NativeAddon {
    * Copies between descriptors on a thread of the pool: a program of numbers, and numbers in
    * answer (native/copy.cc has their order). Steps not begun when `cancel[0]` is not 0 are skipped.
    * With `writeBack` 1 the host begins to write back what was written, and nobody waits for it.
+   * `keys` holds those that the program names, and is copied.
    */
-  copyLater(program: Float64Array, cancel: Int32Array, writeBack: 0 | 1): Promise<Float64Array>;
+  copyLater(
+    program: Float64Array,
+    cancel: Int32Array,
+    writeBack: 0 | 1,
+    keys: Uint8Array,
+  ): Promise<Float64Array>;
   fileSize(descriptor: number): number;
   seekData(descriptor: number, offset: number): number;
   seekHole(descriptor: number, offset: number): number;
@@ -34,19 +40,22 @@ export interface NativeAddon {
   /** How many leading bytes are zero. */
   zeroPrefix(buffer: Uint8Array): number;
   /**
-   * Encrypts (`way` + 4) or decrypts whole sectors in place: `way` 0 ECB, 1 CBC, 2 XTS; 16 bytes of
-   * vector for each sector. -ENOTSUP where the processor has no AES.
+   * Encrypts (`way` + 4) or decrypts whole sectors in place, `sector` the number of the first:
+   * `way` 0 ECB, 1 CBC, 2 XTS, + 8 with vectors of 32 bits, + 16 without the widest instructions;
+   * `vectorKey` is that of essiv, else empty. -ENOTSUP where the processor has no AES.
    */
-  cryptSectors(
+  cryptRange(
     way: number,
     key: Uint8Array,
+    vectorKey: Uint8Array,
     data: Uint8Array,
-    vectors: Uint8Array,
+    sector: number,
     sectorBytes: number,
   ): number;
   /**
    * PBKDF2 with HMAC-SHA-256 on a thread of the pool: the key, or nothing once `cancel[0]` is not
-   * 0. Null where the processor has no SHA-256.
+   * 0; `cost[0]` is then what the thread had of a processor, in milliseconds. Null where the
+   * processor has no SHA-256.
    */
   deriveLater(
     password: Uint8Array,
@@ -54,7 +63,13 @@ export interface NativeAddon {
     iterations: number,
     length: number,
     cancel: Int32Array,
+    cost: Float64Array,
   ): Promise<Uint8Array> | null;
+  /**
+   * Mixes stripes, each as long as `block`, into `block` by the diffusion of LUKS with SHA-256.
+   * -ENOTSUP where the processor has no SHA-256.
+   */
+  mixStripes(stripes: Uint8Array, block: Uint8Array): number;
 }
 
 const ENTRY_POINTS = [
@@ -70,8 +85,9 @@ const ENTRY_POINTS = [
   'unlock',
   'testLock',
   'zeroPrefix',
-  'cryptSectors',
+  'cryptRange',
   'deriveLater',
+  'mixStripes',
 ] as const satisfies readonly (keyof NativeAddon)[];
 
 let loaded: NativeAddon | null | undefined;

@@ -10,6 +10,8 @@ import { SeededRandom } from '../../../src/base/index.js';
 import { FairLanes, inProcessLanes } from '../../../src/block/copy/index.js';
 import type { LaneExecutor, LanePart, LaneStep, LaneTask } from '../../../src/block/copy/index.js';
 import { ThreadRunner } from '../../../src/block/copy/thread-lanes.js';
+import { keyBytesOf, sharedCipherKey } from '../../../src/crypto/index.js';
+import type { CipherKey, CipherPlace } from '../../../src/crypto/index.js';
 import { MemoryHost, nativeAddon } from '../../../src/host/index.js';
 import type { HostFile, WorkerPool } from '../../../src/host/index.js';
 
@@ -43,13 +45,46 @@ function sourceBytes(seed: number): { readonly bytes: Uint8Array; readonly packe
   return { bytes, packed: Math.min(packed.length, SIZE - at) };
 }
 
+const KEYS: readonly CipherKey[] = [
+  { cipher: 'aes-256', mode: 'xts', ivGenerator: 'plain64', ivHash: null } as const,
+  { cipher: 'aes-192', mode: 'cbc', ivGenerator: 'essiv', ivHash: 'sha256' } as const,
+  { cipher: 'aes-128', mode: 'cbc', ivGenerator: 'plain', ivHash: null } as const,
+  { cipher: 'aes-128', mode: 'ecb', ivGenerator: null, ivHash: null } as const,
+  { cipher: 'aes-128', mode: 'xts', ivGenerator: 'essiv', ivHash: 'sha256' } as const,
+].map((spec) => {
+  const key = new Uint8Array(keyBytesOf(spec)).map((_, index) => 7 * index + 1);
+  return sharedCipherKey({ spec, key, sectorBytes: 512 });
+});
+
+function cipherAt(offset: fc.Arbitrary<number>): fc.Arbitrary<CipherPlace> {
+  return fc.record({ index: fc.nat({ max: KEYS.length - 1 }), offset });
+}
+const wholeSector = fc
+  .oneof(fc.nat(100), fc.constantFrom(2 ** 32 - 3, 2 ** 40))
+  .map((sector) => sector * 512);
+/** Any byte of a sector may be the first. */
+const anyByte = fc.oneof(wholeSector, fc.nat(5000));
+
+function dataPart(offset: fc.Arbitrary<number>, length: fc.Arbitrary<number>) {
+  return fc.record(
+    {
+      kind: fc.constant('data' as const),
+      length,
+      file: fc.constant(0),
+      offset: fc.nat({ max: 40 }).map((count) => count * GRAIN),
+      cipher: cipherAt(offset),
+    },
+    { requiredKeys: ['kind', 'length', 'file', 'offset'] },
+  );
+}
+
+function unwrittenPart(offset: fc.Arbitrary<number>, length: fc.Arbitrary<number>) {
+  return fc.record({ kind: fc.constant('unwritten' as const), length, cipher: cipherAt(offset) });
+}
+
 const part: fc.Arbitrary<LanePart> = fc.oneof(
-  fc.record({
-    kind: fc.constant('data' as const),
-    length: fc.integer({ min: 1, max: 8 }).map((count) => count * GRAIN),
-    file: fc.constant(0),
-    offset: fc.nat({ max: 40 }).map((count) => count * GRAIN),
-  }),
+  dataPart(anyByte, fc.integer({ min: 1, max: 8 }).map((count) => count * GRAIN)),
+  unwrittenPart(anyByte, fc.integer({ min: 1, max: 8 }).map((count) => count * 512)),
   fc.record({
     kind: fc.constant('zero' as const),
     length: fc.integer({ min: 1, max: 4 }).map((count) => count * GRAIN),
@@ -67,6 +102,7 @@ interface Wanted {
   readonly skipZeroes: boolean;
   readonly compressed: boolean;
   readonly hostCopies: boolean;
+  readonly encrypted: CipherPlace | null;
 }
 
 const wanted: fc.Arbitrary<Wanted> = fc.record({
@@ -75,18 +111,15 @@ const wanted: fc.Arbitrary<Wanted> = fc.record({
   skipZeroes: fc.boolean(),
   compressed: fc.boolean(),
   hostCopies: fc.boolean(),
+  encrypted: fc.option(cipherAt(wholeSector), { nil: null }),
 });
 
 /** What the addon does itself, longer than it reads at a time. */
 const plain: fc.Arbitrary<Wanted> = fc.record({
   parts: fc.array(
     fc.oneof(
-      fc.record({
-        kind: fc.constant('data' as const),
-        length: fc.integer({ min: 1, max: 800 }).map((count) => count * 512),
-        file: fc.constant(0),
-        offset: fc.nat({ max: 40 }).map((count) => count * GRAIN),
-      }),
+      dataPart(wholeSector, fc.integer({ min: 1, max: 800 }).map((count) => count * 512)),
+      unwrittenPart(wholeSector, fc.integer({ min: 1, max: 300 }).map((count) => count * 512)),
       fc.record({
         kind: fc.constant('zero' as const),
         length: fc.integer({ min: 1, max: 800 }).map((count) => count * 512),
@@ -98,11 +131,13 @@ const plain: fc.Arbitrary<Wanted> = fc.record({
   skipZeroes: fc.constant(true),
   compressed: fc.constant(false),
   hostCopies: fc.boolean(),
+  encrypted: fc.option(cipherAt(wholeSector), { nil: null }),
 });
 
 function makeSteps(wantedSteps: readonly Wanted[], packed: number): LaneStep[] {
   let offset = 0;
-  return wantedSteps.map(({ parts, zeroGranularity, skipZeroes, compressed, hostCopies }) => {
+  return wantedSteps.map((wantedStep) => {
+    const { parts, zeroGranularity, skipZeroes, compressed, hostCopies, encrypted } = wantedStep;
     const all: LanePart[] = [...parts];
     if (compressed) {
       all.push({
@@ -119,10 +154,10 @@ function makeSteps(wantedSteps: readonly Wanted[], packed: number): LaneStep[] {
     const step: LaneStep = {
       parts: all,
       length,
-      target: { kind: 'file', file: 1, offset },
+      target: { kind: 'file', file: 1, offset, ...(encrypted !== null && { cipher: encrypted }) },
       zeroGranularity,
       skipZeroes,
-      hostCopies,
+      hostCopies: hostCopies && encrypted === null && all.every(isStoredAsIs),
       deflate: false,
     };
     offset += length;
@@ -130,10 +165,15 @@ function makeSteps(wantedSteps: readonly Wanted[], packed: number): LaneStep[] {
   });
 }
 
+/** Only that may be left to the host. */
+function isStoredAsIs(each: LanePart): boolean {
+  return each.kind === 'zero' || (each.kind === 'data' && each.cipher === undefined);
+}
+
 function makeTask(steps: readonly LaneStep[]): LaneTask {
   const slab = new SharedArrayBuffer(64 * 1024);
   new Uint8Array(slab).fill(7);
-  return { steps, slab, cancel: new Int32Array(new SharedArrayBuffer(4)) };
+  return { steps, slab, ciphers: KEYS, cancel: new Int32Array(new SharedArrayBuffer(4)) };
 }
 
 describe('lanes', () => {

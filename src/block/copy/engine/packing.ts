@@ -55,7 +55,7 @@ export class Packing {
     }
     const slab = this.#takeSlab(steps.length * unit);
     const results = await lanes.run(
-      { task: { steps, slab, cancel }, files: table.files },
+      { task: { steps, slab, cancel, ciphers: table.ciphers }, files: table.files },
       owner,
     );
     await earlier;

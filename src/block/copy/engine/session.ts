@@ -9,7 +9,6 @@
 // name their side; the caller's policy decides.
 
 import { must, toBlockError } from '../../../base/index.js';
-import type { HostFile } from '../../../host/index.js';
 import type { PieceOutcome, ReservedPiece, TargetReservation } from '../../extent.js';
 import { RequestFlag, zeroRequest } from '../../request.js';
 import { leastHole, nodesOfView, planView } from '../chain.js';
@@ -199,11 +198,12 @@ export class CopySession {
       const stepOf = reservation.pieces.map((piece) => {
         if (ofGuest.has(piece)) return LOST;
         const parts = cutParts(range, piece.offset, piece.length);
-        return allZero(parts) ? ZERO : steps.push(pieceStep(parts, piece, context)) - 1;
+        const writesNothing = piece.storesZeroes !== true && allZero(parts);
+        return writesNothing ? ZERO : steps.push(pieceStep(parts, piece, context)) - 1;
       });
       stepsOf.push(stepOf);
     }
-    const results = await this.#runSteps(steps, context.table.files);
+    const results = await this.#runSteps(steps, context.table);
     const filled: Filled = { failure: null, zeroes: [], lost };
     for (const [index, { reservation }] of fillings.entries()) {
       const stepOf = must(stepsOf[index], 'each reservation has its steps');
@@ -258,11 +258,14 @@ export class CopySession {
     return lost;
   }
 
-  async #runSteps(steps: readonly LaneStep[], files: readonly HostFile[]): Promise<LaneResult[]> {
+  async #runSteps(
+    steps: readonly LaneStep[],
+    { files, ciphers }: FileTable,
+  ): Promise<LaneResult[]> {
     if (steps.length === 0) return [];
     // A file that is never flushed may as well never be written back.
     const flushedSoon = this.spec.flushedSoon === true && files.every(({ flushes }) => flushes);
-    const task = { steps, slab: null, cancel: this.#cancel, flushedSoon };
+    const task = { steps, slab: null, ciphers, cancel: this.#cancel, flushedSoon };
     return this.#lanes.run({ task, files }, this);
   }
 

@@ -2,10 +2,13 @@
 // The payload of a LUKS image, decrypted: sectors count from the payload's start.
 //
 // A write encrypts a copy, piece by piece, for the buffer is its owner's; a read decrypts in
-// place. The master key lives in the cipher until the node is closed.
+// place. Bulk copies go past the node: they get the ranges of the file and the cipher. The master
+// key lies in shared memory, where lanes find it, until the node is closed.
 
 import { BlockError, MAX_OFFSET, settle } from '../../../base/index.js';
 import type { Eventually, PermissionPair } from '../../../base/index.js';
+import { yieldToLoop } from '../../../block/copy/index.js';
+import { writeRequest } from '../../../block/index.js';
 import type {
   AmendContext,
   AmendOptions,
@@ -13,18 +16,22 @@ import type {
   Child,
   DriverInfo,
   DriverNode,
+  Extent,
+  Lease,
   NodeLimits,
   OpenContext,
   Request,
+  TargetReservation,
   TruncateOptions,
 } from '../../../block/index.js';
-import { makeSectorCipher, SECTOR_BYTES } from '../../../crypto/index.js';
-import type { SectorCipher } from '../../../crypto/index.js';
+import { makeSectorCipher, SECTOR_BYTES, sharedCipherKey } from '../../../crypto/index.js';
+import type { CipherKey, SectorCipher } from '../../../crypto/index.js';
 import type { LuksHeader } from '../../../crypto/luks/index.js';
 import { luksInfo } from './info.js';
 import type { KeyslotChanges } from './keyslot-changes.js';
+import { encryptedExtents, encryptedReservation } from './lanes.js';
 
-/** Bytes that are encrypted and written at a time. */
+/** Bytes that are encrypted or decrypted in one turn of the event loop. */
 const PIECE_BYTES = 1024 * 1024;
 
 const LIMITS: NodeLimits = {
@@ -43,16 +50,17 @@ export class LuksNode implements DriverNode {
   readonly limits = LIMITS;
   readonly #file: Child;
   readonly #keyslots: KeyslotChanges;
-  readonly #masterKey: Uint8Array;
+  readonly #key: CipherKey;
   readonly #cipher: SectorCipher;
 
-  /** Takes the key, which it wipes when it is closed. */
+  /** Takes the key: wiped at once, and the copy when the node is closed. */
   constructor(file: Child, keyslots: KeyslotChanges, masterKey: Uint8Array) {
     this.#file = file;
     this.#keyslots = keyslots;
-    this.#masterKey = masterKey;
     const { spec } = keyslots.header;
-    this.#cipher = makeSectorCipher({ spec, key: masterKey, sectorBytes: SECTOR_BYTES });
+    this.#key = sharedCipherKey({ spec, key: masterKey, sectorBytes: SECTOR_BYTES });
+    masterKey.fill(0);
+    this.#cipher = makeSectorCipher(this.#key);
   }
 
   get #header(): LuksHeader {
@@ -79,9 +87,23 @@ export class LuksNode implements DriverNode {
     const { buffer, offset } = request;
     if (buffer === null) return undefined;
     const below = { ...request, offset: offset + this.#header.payloadOffset };
-    return settle(this.#file.node.read(below), () => {
-      this.#cipher.decrypt(buffer, offset / SECTOR_BYTES);
-    });
+    const read = this.#file.node.read(below);
+    if (read instanceof Promise) return read.then(() => this.#decrypt(buffer, offset));
+    return this.#decrypt(buffer, offset);
+  }
+
+  #decrypt(buffer: Uint8Array, offset: number): Eventually<void> {
+    if (buffer.length > PIECE_BYTES) return this.#decryptPieces(buffer, offset);
+    this.#cipher.decrypt(buffer, offset / SECTOR_BYTES);
+    return undefined;
+  }
+
+  async #decryptPieces(buffer: Uint8Array, offset: number): Promise<void> {
+    for (let start = 0; start < buffer.length; start += PIECE_BYTES) {
+      const piece = buffer.subarray(start, start + PIECE_BYTES);
+      this.#cipher.decrypt(piece, (offset + start) / SECTOR_BYTES);
+      await yieldToLoop();
+    }
   }
 
   write(request: Request): Eventually<void> {
@@ -93,12 +115,13 @@ export class LuksNode implements DriverNode {
       const buffer = request.buffer?.subarray(start, start + PIECE_BYTES) ?? null;
       const length = buffer?.length ?? 0;
       await this.#writePiece({ ...request, offset: request.offset + start, length, buffer });
+      await yieldToLoop();
     }
   }
 
   #writePiece(request: Request): Eventually<void> {
     if (request.buffer === null) return undefined;
-    const buffer = Uint8Array.from(request.buffer);
+    const buffer = new Uint8Array(request.buffer);
     this.#cipher.encrypt(buffer, request.offset / SECTOR_BYTES);
     const offset = request.offset + this.#header.payloadOffset;
     return this.#file.node.write({ ...request, offset, buffer });
@@ -107,6 +130,38 @@ export class LuksNode implements DriverNode {
   /** What is encrypted cannot be told from zeroes: all of it is data. */
   blockStatus(offset: number, length: number): BlockStatus {
     return statusOf(this.length - offset, length);
+  }
+
+  planExtents(offset: number, length: number): Eventually<readonly Extent[] | null> {
+    if (!isWhole(offset, length)) return null;
+    const below = this.#file.node.planExtents(offset + this.#header.payloadOffset, length);
+    return settle(below, (extents) => {
+      return extents === null ? null : encryptedExtents(extents, { key: this.#key, offset });
+    });
+  }
+
+  lease(): Lease {
+    return this.#file.node.lease();
+  }
+
+  reserve(offset: number, length: number): Eventually<TargetReservation | null> {
+    if (!isWhole(offset, length)) return null;
+    const { payloadOffset } = this.#header;
+    return settle(this.#file.node.reserve(offset + payloadOffset, length), (below) =>
+      encryptedReservation(below, {
+        key: this.#key,
+        payloadOffset,
+        writeZeroes: (at, bytes) => this.#writeZeroes(at, bytes),
+      }),
+    );
+  }
+
+  async #writeZeroes(offset: number, length: number): Promise<void> {
+    const zeroes = new Uint8Array(Math.min(length, PIECE_BYTES));
+    for (let done = 0; done < length; done += zeroes.length) {
+      const buffer = zeroes.subarray(0, Math.min(zeroes.length, length - done));
+      await this.#writePiece(writeRequest(offset + done, buffer));
+    }
   }
 
   truncate(size: number, options: TruncateOptions): Eventually<void> {
@@ -123,12 +178,12 @@ export class LuksNode implements DriverNode {
 
   /** The key stays what it is, whatever becomes of the secret; the new instance gets a copy. */
   reopen(context: OpenContext): Promise<DriverNode> {
-    const key = Uint8Array.from(this.#masterKey);
+    const key = Uint8Array.from(this.#key.key);
     return Promise.resolve(new LuksNode(context.child('file'), this.#keyslots, key));
   }
 
   close(): Promise<void> {
-    this.#masterKey.fill(0);
+    this.#key.key.fill(0);
     return Promise.resolve();
   }
 }
@@ -168,6 +223,10 @@ export class InspectedLuks implements DriverNode {
   close(): Promise<void> {
     return Promise.resolve();
   }
+}
+
+function isWhole(offset: number, length: number): boolean {
+  return offset % SECTOR_BYTES === 0 && length % SECTOR_BYTES === 0;
 }
 
 function statusOf(rest: number, length: number): BlockStatus {

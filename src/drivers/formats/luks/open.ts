@@ -6,7 +6,7 @@
 import { BlockError } from '../../../base/index.js';
 import { passwordOf, readRequest } from '../../../block/index.js';
 import type { DriverNode, Node, OpenContext } from '../../../block/index.js';
-import { deriveKey } from '../../../crypto/index.js';
+import { limitedDerive } from '../../../crypto/index.js';
 import {
   HEADER_BYTES,
   hasLuksMagic,
@@ -29,12 +29,15 @@ export async function openLuks(context: OpenContext, options: LuksOptions): Prom
   const header = await readLuksHeader(holder.node, apart !== undefined);
   if (apart === undefined) requireWhole(file.node, header);
   if (context.inspectOnly) return new InspectedLuks(file, header);
+  const limitSeconds = options['key-derivation-limit'];
+  const limit = { image: file.node.filename, limitSeconds, signal: context.signal };
+  const derive = limitedDerive(limit);
   const password = passwordOf(context, options['key-secret']);
   try {
-    const unlocked = await unlockAny({ area: nodeArea(holder), header }, password, deriveKey);
+    const unlocked = await unlockAny({ area: nodeArea(holder), header }, password, derive);
     if (unlocked !== null) {
       const openedWith = options['key-secret'] ?? '';
-      const keyslots = new KeyslotChanges(context, { holder, header, openedWith });
+      const keyslots = new KeyslotChanges(context, { holder, header, openedWith, limit });
       return new LuksNode(file, keyslots, unlocked.masterKey);
     }
   } finally {

@@ -264,7 +264,7 @@ export class Mapper {
     if (there <= 0) return null;
     return settle(file.planExtents(stored.hostOffset, there), (extents) => {
       const only = extents?.[0];
-      if (only?.kind !== 'data' || only.length !== there) return null;
+      if (only?.kind !== 'data' || only.length !== there || only.cipher !== undefined) return null;
       return [
         {
           kind: 'compressed',

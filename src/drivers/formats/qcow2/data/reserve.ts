@@ -217,6 +217,7 @@ class Reservation implements TargetReservation, EntryWatcher {
         file: part.file,
         hostOffset: part.hostOffset,
         fresh: span.fresh,
+        ...(part.cipher === undefined ? {} : { cipher: part.cipher }),
       };
       // A fresh space below would need its own linking in order with ours.
       if (part.fresh || (span.fresh && (part.offset - span.hostOffset) % clusterSize !== 0)) {

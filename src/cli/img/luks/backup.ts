@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: Apache-2.0
+// `img luks header-backup`: the header and all key material into a file that is made new, that
+// nobody else may read, and that is on disk when the command ends. Whoever has it and an old
+// password opens the image, even if that password was erased since.
+
+import { open, unlink } from 'node:fs/promises';
+
+import { readBackup } from '../../../crypto/luks/index.js';
+import { CliError } from '../../program.js';
+import { withSession } from '../session.js';
+import { FORCE_SHARE, FORMAT, IMAGE_OPTS, OBJECT } from '../verb.js';
+import { readArguments, readHeader } from './command.js';
+import type { LuksCommand } from './command.js';
+import { openHeaderPlace } from './place.js';
+
+const OPTIONS = [OBJECT, IMAGE_OPTS, FORMAT, FORCE_SHARE] as const;
+const PRIVATE = 0o600;
+
+export const backupCommand: LuksCommand = {
+  options: OPTIONS,
+  operands: 'FILE BACKUP',
+  async run(args, program) {
+    const { image, backup, given } = readArguments(program, args, { specs: OPTIONS, operands: 2 });
+    return withSession(program, async (session) => {
+      const forceShare = given.has('share');
+      const place = await openHeaderPlace(session, { image, readOnly: true, forceShare });
+      const bytes = await readBackup(place.area, await readHeader(place));
+      await keep(backup, bytes);
+      return 0;
+    });
+  },
+};
+
+async function keep(path: string, bytes: Uint8Array): Promise<void> {
+  const fail = (error: unknown): CliError => {
+    const code = (error as NodeJS.ErrnoException).code;
+    if (code === 'EEXIST') return new CliError(`'${path}' exists already: it is not overwritten`);
+    return new CliError(`Could not write '${path}': ${code ?? String(error)}`);
+  };
+  const file = await open(path, 'wx', PRIVATE).catch((error: unknown) => {
+    throw fail(error);
+  });
+  try {
+    await file.writeFile(bytes);
+    await file.sync();
+    await file.close();
+  } catch (error) {
+    await file.close().catch(() => undefined);
+    await unlink(path).catch(() => undefined);
+    throw fail(error);
+  }
+}

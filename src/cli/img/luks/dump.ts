@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: Apache-2.0
+// `img luks dump`: what the header says. It needs no secret, and shows none.
+
+import { escapeControls } from '../../../base/index.js';
+import { writeJson } from '../../../wire/index.js';
+import { outPieces } from '../../program.js';
+import { withSession } from '../session.js';
+import { FORCE_SHARE, FORMAT, IMAGE_OPTS, OBJECT, OUTPUT, outputFormat } from '../verb.js';
+import { readArguments, readHeader } from './command.js';
+import type { LuksCommand } from './command.js';
+import { factLines, luks1Facts } from './facts.js';
+import type { Facts } from './facts.js';
+import { openHeaderPlace } from './place.js';
+
+const OPTIONS = [OBJECT, IMAGE_OPTS, FORMAT, OUTPUT, FORCE_SHARE] as const;
+
+export const dumpCommand: LuksCommand = {
+  options: OPTIONS,
+  operands: 'FILE',
+  async run(args, program) {
+    const { image, given } = readArguments(program, args, { specs: OPTIONS, operands: 1 });
+    const shape = outputFormat(given.get('output') ?? 'human');
+    return withSession(program, async (session) => {
+      const forceShare = given.has('share');
+      const place = await openHeaderPlace(session, { image, readOnly: true, forceShare });
+      const facts = luks1Facts(await readHeader(place));
+      if (shape === 'json') {
+        program.out(`${writeJson({ filename: image.text, ...facts }, { pretty: true })}\n`);
+      } else {
+        await outPieces(program, factText(image.text, facts));
+      }
+      return 0;
+    });
+  },
+};
+
+function factText(name: string, facts: Facts): string[] {
+  const lines = [`LUKS header of ${name}`, ...factLines(facts)];
+  return lines.map((line) => `${escapeControls(line)}\n`);
+}

@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: Apache-2.0
+// An encryption header's area in memory whose power can be cut: of what was not flushed, any
+// sectors are left.
+import type { SeededRandom } from '../../src/base/index.js';
+import type { LuksArea } from '../../src/crypto/luks/index.js';
+
+const SECTOR = 512;
+
+export class PowerCut extends Error {}
+
+export class CutArea implements LuksArea {
+  bytes: Uint8Array;
+  writes = 0;
+  #durable: Uint8Array;
+  readonly #mostWrites: number;
+
+  /** The power goes in the write after so many. */
+  constructor(bytes: Uint8Array, mostWrites = Infinity) {
+    this.bytes = bytes.slice();
+    this.#durable = bytes.slice();
+    this.#mostWrites = mostWrites;
+  }
+
+  read(offset: number, length: number): Promise<Uint8Array> {
+    return Promise.resolve(this.bytes.slice(offset, offset + length));
+  }
+
+  async write(offset: number, bytes: Uint8Array): Promise<void> {
+    this.bytes.set(bytes, offset);
+    if (this.writes === this.#mostWrites) throw new PowerCut();
+    this.writes += 1;
+  }
+
+  async flush(): Promise<void> {
+    this.#durable = this.bytes.slice();
+  }
+
+  /** What a disk holds afterwards: each sector as it was flushed, or as it was written last. */
+  afterCut(random: SeededRandom): Uint8Array {
+    const disk = this.#durable.slice();
+    for (let start = 0; start < disk.length; start += SECTOR) {
+      if (random.chance(0.5)) disk.set(this.bytes.subarray(start, start + SECTOR), start);
+    }
+    return disk;
+  }
+}

@@ -1,0 +1,216 @@
+// SPDX-License-Identifier: Apache-2.0
+// Encrypted images are copied like any other: in lanes and through the nodes, from and to what is
+// encrypted, with guests that write meanwhile.
+import fc from 'fast-check';
+import { beforeAll, describe, expect, it } from 'vitest';
+import { SeededRandom } from '../../src/base/index.js';
+import { copyImage } from '../../src/block/copy/index.js';
+import type { LaneExecutor } from '../../src/block/copy/index.js';
+import type { Node } from '../../src/block/index.js';
+import { startMirror } from '../../src/jobs/index.js';
+import { makeFile } from '../helpers/graph.js';
+import {
+  createImage,
+  firstDifference,
+  Guest,
+  makeStage,
+  openImage,
+  readAll,
+  scribble,
+  turns,
+} from '../helpers/job-stage.js';
+import type { Stage } from '../helpers/job-stage.js';
+import { luksHead } from '../helpers/luks.js';
+import { runs } from '../helpers/seeds.js';
+import { startBackup } from '../helpers/start-backup.js';
+
+const SIZE = 3 * 2 ** 18 + 512;
+
+let head: Uint8Array;
+beforeAll(async () => {
+  head = await luksHead();
+});
+
+/** A stage and how many steps with ciphers its lanes were given. */
+function watchedStage(seed: number): {
+  readonly stage: Stage;
+  readonly encryptedSteps: () => number;
+} {
+  let steps = 0;
+  const lanes = (real: LaneExecutor): LaneExecutor => ({
+    width: real.width,
+    run(batch, owner) {
+      if ((batch.task.ciphers ?? []).length > 0) steps += batch.task.steps.length;
+      return real.run(batch, owner);
+    },
+    warmUp: () => real.warmUp(),
+    close: () => real.close(),
+  });
+  return { stage: makeStage({ seed, lanes }), encryptedSteps: () => steps };
+}
+
+const KINDS = ['luks', 'raw', 'qcow2', 'qcow2 in luks'] as const;
+type Kind = (typeof KINDS)[number];
+
+/** A new node; zeroes, or what a payload that was never written reads as. */
+async function makeNode(stage: Stage, kind: Kind, name: string): Promise<Node> {
+  const filename = `${name}.file`;
+  const luks = { driver: 'luks', 'key-secret': 's', file: { driver: 'file', filename } };
+  if (kind === 'qcow2') {
+    await createImage(stage, { name, size: SIZE, clusterSize: 65_536 });
+    return openImage(stage, name);
+  }
+  if (kind === 'raw') await makeFile(stage.host, filename, SIZE);
+  else await makeEmptyLuks(stage, filename);
+  if (kind === 'luks') return stage.graph.open({ ...luks, 'node-name': name });
+  if (kind === 'raw') {
+    const file = { driver: 'file', filename };
+    return stage.graph.open({ driver: 'raw', file, 'node-name': name });
+  }
+  await createImage(stage, { name, size: SIZE, clusterSize: 4096 });
+  const image = stage.host.fileContents(`${name}.qcow2`);
+  const file = await stage.graph.open({ ...luks, 'node-name': `${name}-file` });
+  const user = await stage.graph.attach(file, 'fill', { taken: 3, shared: 15 });
+  await user.write(0, image.subarray(0, Math.min(image.length, SIZE)));
+  await user.detach();
+  return stage.graph.open({ driver: 'qcow2', file: `${name}-file`, 'node-name': name });
+}
+
+/** The payload is a hole, with room for metadata behind the disk. */
+async function makeEmptyLuks(stage: Stage, path: string): Promise<void> {
+  const file = await stage.host.createFile(path);
+  await file.write(head, 0);
+  await file.truncate(head.length + 2 ** 20 + 2 ** 19);
+  await file.close();
+}
+
+function keepLanesAway(node: Node): void {
+  node.addObserver({ beforeWrite: () => undefined });
+}
+
+describe('copies of encrypted images', () => {
+  it('hold the same bytes, in lanes and through the nodes', async () => {
+    const kind = fc.constantFrom(...KINDS);
+    await fc.assert(
+      fc.asyncProperty(
+        fc.nat(), kind, kind, fc.boolean(), fc.boolean(), fc.constantFrom(0, 512, 4096, 65_536),
+        async (seed, from, to, over, away, zeroGranularity) => {
+          const { stage, encryptedSteps } = watchedStage(seed);
+          const { graph, jobs } = stage;
+          const below = await makeNode(stage, from, 'below');
+          await scribble(stage, below, { seed, count: 6 });
+          let source = below;
+          if (over) {
+            await createImage(stage, { name: 'top', size: below.length, clusterSize: 4096 });
+            source = await openImage(stage, 'top', { backing: 'below' });
+            await scribble(stage, source, { seed: seed + 1, count: 4 });
+          }
+          const target = await makeNode(stage, to, 'target');
+          if (away) keepLanesAway(target);
+          const wanted = (await readAll(source)).subarray(0, Math.min(source.length, SIZE));
+          const [reader, writer] = [
+            await graph.attach(source, 'source', { taken: 1, shared: 15 }),
+            await graph.attach(target, 'target', { taken: 3, shared: 15 }),
+          ];
+          const failure = await copyImage(jobs.engine, graph.clock, {
+            source: reader,
+            target: writer,
+            length: wanted.length,
+            unit: target.info.clusterSize ?? 65_536,
+            zeroGranularity,
+            targetIsZero: to === 'raw' || to === 'qcow2',
+          });
+          expect(failure).toBeNull();
+          const got = (await readAll(target)).subarray(0, wanted.length);
+          expect(firstDifference(got, wanted)).toBe(-1);
+          const encrypted = [from, to].some((each) => each.includes('luks'));
+          if (!away && encrypted) expect(encryptedSteps()).toBeGreaterThan(0);
+          await reader.detach();
+          await writer.detach();
+          await graph.closeAll();
+          await jobs.engine.close();
+        },
+      ),
+      { numRuns: runs(8, 300) },
+    );
+  });
+
+  it('are compressed like any other', async () => {
+    const { stage, encryptedSteps } = watchedStage(3);
+    const source = await makeNode(stage, 'luks', 'source');
+    const user = await stage.graph.attach(source, 'fill', { taken: 3, shared: 15 });
+    await user.write(0, new Uint8Array(SIZE).fill(5));
+    await createImage(stage, { name: 'target', size: source.length });
+    const target = await openImage(stage, 'target');
+    const writer = await stage.graph.attach(target, 'target', { taken: 3, shared: 15 });
+    const failure = await copyImage(stage.jobs.engine, stage.graph.clock, {
+      source: user, target: writer, unit: 65_536, zeroGranularity: 65_536, compress: true,
+    });
+    expect(failure).toBeNull();
+    expect(firstDifference(await readAll(target), await readAll(source))).toBe(-1);
+    expect(encryptedSteps()).toBeGreaterThan(0);
+  });
+});
+
+async function underGuest(
+  seed: number,
+  kind: Kind,
+  copy: (stage: Stage, guest: Guest, act: () => Promise<void>) => Promise<Uint8Array>,
+): Promise<void> {
+  const { stage } = watchedStage(seed);
+  const source = await makeNode(stage, kind, 'source');
+  await scribble(stage, source, { seed, count: 5 });
+  const target = await makeNode(stage, kind, 'target');
+  const guest = await Guest.attach(stage, source);
+  const random = new SeededRandom(seed);
+  const wanted = await copy(stage, guest, () => guest.act(random));
+  const got = (await readAll(target)).subarray(0, wanted.length);
+  expect(firstDifference(got, wanted.subarray(0, got.length))).toBe(-1);
+}
+
+describe('while a guest writes', () => {
+  const kinds = fc.constantFrom('luks' as const, 'qcow2 in luks' as const);
+
+  it('a mirror to an encrypted image is its source at the end', async () => {
+    await fc.assert(
+      fc.asyncProperty(fc.nat(), kinds, fc.boolean(), async (seed, kind, blocking) => {
+        await underGuest(seed, kind, async ({ jobs }, guest, act) => {
+          const job = await startMirror(jobs, {
+            'job-id': 'm', device: 'source', target: 'target', sync: 'full',
+            'copy-mode': blocking ? 'write-blocking' : 'background',
+          });
+          for (let turn = 0; job.status !== 'ready' && turn < 20_000; turn += 1) {
+            await act();
+            await turns(1);
+          }
+          expect(job.info()).toMatchObject({ status: 'ready' });
+          await act();
+          await job.cancelBlock(false);
+          while (!['concluded', 'null'].includes(job.status)) await turns(1);
+          return guest.expected;
+        });
+      }),
+      { numRuns: runs(3, 60) },
+    );
+  });
+
+  it('a backup holds the moment it began', async () => {
+    await fc.assert(
+      fc.asyncProperty(fc.nat(), kinds, async (seed, kind) => {
+        await underGuest(seed, kind, async ({ jobs }, guest, act) => {
+          const job = await startBackup(jobs, {
+            'job-id': 'b', device: 'source', target: 'target', sync: 'full', 'auto-dismiss': false,
+          });
+          const moment = guest.expected.slice();
+          while (job.status !== 'concluded') {
+            await act();
+            await turns(1);
+          }
+          expect(job.info().error).toBeUndefined();
+          return moment;
+        });
+      }),
+      { numRuns: runs(3, 60) },
+    );
+  });
+});
