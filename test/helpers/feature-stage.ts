@@ -10,7 +10,8 @@ import { runImg } from '../../src/cli/img/index.js';
 import { CrashDisk } from '../../src/host/index.js';
 import type { MemoryHost } from '../../src/host/index.js';
 import { READ_WRITE } from './graph.js';
-import { LUKS_PASSWORD, makeGraph, readAll } from './job-stage.js';
+import { makeGraph, readAll } from './job-stage.js';
+import { LUKS_PASSWORD } from './luks.js';
 
 const SECTOR = 512;
 const KEY_ID = 'k';

@@ -112,12 +112,11 @@ export const qcow2BackingFormat = enumeration('Qcow2BackingFormat', [
   'vvfat',
 ]);
 
-const creationKey = struct('QCryptoBlockOptionsQCow', { 'key-secret': optional(str) });
 /** `qcow` is the older AES method. */
 const newEncryption = union('QCryptoBlockCreateOptions', {
   discriminator: 'format',
   tagName: 'QCryptoBlockFormat',
-  branches: { qcow: creationKey, luks: luksCreateMembers },
+  branches: { qcow: aesKey, luks: luksCreateMembers },
 });
 
 export const qcow2CreateOptions = struct('BlockdevCreateOptionsQcow2', {

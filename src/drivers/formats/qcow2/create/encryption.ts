@@ -8,6 +8,7 @@ import { BlockError } from '../../../../base/index.js';
 import type { CreateContext, Node } from '../../../../block/index.js';
 import { writeRequest, zeroRequest } from '../../../../block/index.js';
 import { deriveKey } from '../../../../crypto/index.js';
+import type { DeriveKey } from '../../../../crypto/index.js';
 import {
   encodeLuksHeader,
   formatLuks,
@@ -45,11 +46,12 @@ export async function makeCryptHeader(
   const { luks } = encryption;
   try {
     if (luks === null) return null;
-    const { host } = context;
-    const iterations = await luksIterations(luks, deriveKey, host.clock);
+    const { host, signal } = context;
+    const derive: DeriveKey = (asked) => deriveKey(asked, signal);
+    const iterations = await luksIterations(luks, derive, host);
     const made = await formatLuks(
       { ...luks, ...iterations, password, detached: false },
-      { derive: deriveKey, fill: (buffer) => host.fillSecret(buffer) },
+      { derive, fill: (buffer) => host.fillSecret(buffer) },
     );
     made.masterKey.fill(0);
     return made;
