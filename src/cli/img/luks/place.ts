@@ -24,6 +24,8 @@ export interface HeaderPlace {
   readonly length: number;
   /** `key-secret` of the image's options. */
   readonly secret: string | null;
+  /** `key-derivation-limit` of the image's options. */
+  readonly limitSeconds: number | undefined;
   close(): Promise<void>;
 }
 
@@ -39,7 +41,8 @@ export async function openHeaderPlace(
   { image, readOnly, forceShare }: PlaceRequest,
 ): Promise<HeaderPlace> {
   const policy: OpenPolicy = { forceShare, noBacking: true };
-  const { node, secret } = await openBytes(session, { image, readOnly, policy });
+  const opened = await openBytes(session, { image, readOnly, policy });
+  const { node, ...wishes } = opened;
   await refuseOthers(node, image.text);
   const { consistentRead, write, all } = Permission;
   const taken = consistentRead | (readOnly ? 0 : write);
@@ -49,29 +52,33 @@ export async function openHeaderPlace(
     name: image.text,
     area: areaOf(user, image.text),
     length: node.length,
-    secret,
+    ...wishes,
     close: () => user.detach(),
   };
 }
 
+type Opened = { readonly node: Node } & Pick<HeaderPlace, 'secret' | 'limitSeconds'>;
+
 async function openBytes(
   session: Session,
   request: { readonly image: ImageName; readonly readOnly: boolean; readonly policy: OpenPolicy },
-): Promise<{ readonly node: Node; readonly secret: string | null }> {
+): Promise<Opened> {
   const { image, readOnly, policy } = request;
   if (!image.imageOptions) {
     requireFormat(image.format);
     const asRaw = { ...image, format: 'raw' };
-    return { node: await openImage(session, { image: asRaw, readOnly, policy }), secret: null };
+    const node = await openImage(session, { image: asRaw, readOnly, policy });
+    return { node, secret: null, limitSeconds: undefined };
   }
   const { optionTree } = await import('../options/list.js');
   const { openByOptions } = await import('../options/open.js');
   const tree = optionTree(image.text, session.program, 'file');
-  const secret = tree['key-secret'];
+  const { 'key-secret': secret, 'key-derivation-limit': limit } = tree;
   try {
     const bytes = bytesOf(tree);
     const node = await openByOptions(session, { tree: bytes, readOnly, policy });
-    return { node, secret: typeof secret === 'string' ? secret : null };
+    const limitSeconds = limit === undefined ? undefined : Number(limit);
+    return { node, secret: typeof secret === 'string' ? secret : null, limitSeconds };
   } catch (error) {
     if (!(error instanceof BlockError)) throw error;
     throw new CliError(`Could not open '${image.text}': ${error.message}`, 1, error);

@@ -3,7 +3,7 @@
 // is wiped at once; the payload is not looked at.
 
 import { BlockError } from '../../../base/index.js';
-import { deriveKey, requireText } from '../../../crypto/index.js';
+import { limitedDerive, requireText } from '../../../crypto/index.js';
 import { requireSlotNumber, unlockAny, unlockSlot } from '../../../crypto/luks/index.js';
 import type { LuksHeader, UnlockedKey } from '../../../crypto/luks/index.js';
 import { writeJson } from '../../../wire/index.js';
@@ -70,19 +70,20 @@ function passwordOf({ graph }: Session, id: string | null): Uint8Array {
 
 /** The keyslot that it opens, or null. Wipes the password. */
 async function tryPassword(
-  { area, name }: HeaderPlace,
+  { area, name, limitSeconds }: HeaderPlace,
   header: LuksHeader,
   { password, slot }: { readonly password: Uint8Array; readonly slot: number | null },
 ): Promise<number | null> {
   try {
+    const derive = limitedDerive({ image: name, limitSeconds });
     let unlocked: UnlockedKey | null = null;
-    if (slot === null) unlocked = await unlockAny({ area, header }, password, deriveKey);
+    if (slot === null) unlocked = await unlockAny({ area, header }, password, derive);
     else {
       const keyslot = header.keyslots[slot];
       if (keyslot?.active !== true) {
         throw new BlockError('invalid-option', `Keyslot ${slot} of '${name}' is not active`);
       }
-      const masterKey = await unlockSlot({ area, header, keyslot }, password, deriveKey);
+      const masterKey = await unlockSlot({ area, header, keyslot }, password, derive);
       unlocked = masterKey === null ? null : { slot, masterKey };
     }
     unlocked?.masterKey.fill(0);
