@@ -56,7 +56,8 @@ class Guest {
   async step(): Promise<void> {
     const { dataFile, encrypted, options } = this.stage.features;
     const kinds = ['write', 'write', 'write', 'zero', 'unmap', 'discard', 'flush', 'compress'];
-    const kind = kinds[this.#random.below(dataFile === true || encrypted === true ? 7 : 8)] ?? 'flush';
+    const compresses = dataFile !== true && encrypted !== true;
+    const kind = kinds[this.#random.below(compresses ? 8 : 7)] ?? 'flush';
     if (kind === 'flush') {
       await this.node.flush();
       this.#allowed = this.#allowed.map((tags) => tags.slice(-1));

@@ -10,7 +10,7 @@ const PREFIX = 'encrypt.';
 
 /** The members of a qcow2 image with `encrypt` in one piece, in the reference's refusals. */
 export function withEncryption(members: CreateMembers): Readonly<Record<string, unknown>> {
-  const given: Record<string, unknown> = {};
+  const given: CreateMembers = {};
   const others: Record<string, unknown> = {};
   for (const [name, value] of Object.entries(members)) {
     if (name.startsWith(PREFIX)) given[name.slice(PREFIX.length)] = value;

@@ -131,9 +131,10 @@ async function creationOf(
   const { path: file, size } = place;
   const { name } = values.format;
   if (name === 'qcow2') {
-    const members = withEncryption(qcow2Members(values));
+    const given = qcow2Members(values);
+    const members = withEncryption(given);
     const driver = await session.registry.load(name);
-    const dataFile = members['data-file'];
+    const dataFile = given['data-file'];
     const own = { ...members, file, size };
     if (dataFile === undefined) return { driver, members: own, dataFile: '' };
     const data = { 'data-file': { filename: dataFile } };

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The encryption of a new image: what is asked for, and the LUKS header that goes into its clusters.
+// The encryption of a new image: what is asked for, and the LUKS header in its clusters.
 //
 // All that can be refused is before the file is touched. The master key is needed for nothing here
 // and is wiped as soon as it lies in keyslot 0.
@@ -29,7 +29,9 @@ export interface NewEncryption {
 }
 
 /** Throws kind `unsupported` or `invalid-option`; null: data stays as it is. */
-export function newEncryption({ encrypt }: Pick<Qcow2CreateOptions, 'encrypt'>): NewEncryption | null {
+export function newEncryption({
+  encrypt,
+}: Pick<Qcow2CreateOptions, 'encrypt'>): NewEncryption | null {
   if (encrypt === undefined) return null;
   if (encrypt.format === 'qcow') return { luks: null, headerBytes: 0 };
   const luks = luksWish(encrypt);

@@ -2,7 +2,8 @@
 // Where everything of an empty image lies, and its tables.
 //
 // Header, refcount table, first refcount block, L1 table, then L2 tables and data clusters of a
-// preallocated image, the LUKS header of an encrypted one, then the refcount blocks that all of these need. Pure: no I/O.
+// preallocated image, the LUKS header of an encrypted one, then the refcount blocks that all of
+// these need. Pure: no I/O.
 
 import type { CryptHeaderPlace } from '../header.js';
 import type { Geometry } from '../layout.js';
