@@ -194,6 +194,11 @@ export const QMP_LIMITS = {
 export const CRYPTO_LIMITS = {
   /** Of one encryption header with all its key material, where it is held in memory. */
   headerAreaBytes: 64 * MIB,
+  /** Memory that one derivation by Argon2 may take. */
+  argonBytes: 1024 * MIB,
+  argonLanes: 64,
+  /** What unlocking one image by Argon2 may take. */
+  argonSeconds: 60,
 } as const;
 
 export const CHARDEV_LIMITS = {
