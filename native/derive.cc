@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// Keys from passwords on a thread of the pool, which can be told to stop.
+// Keys from passwords on a thread of the pool, which can be told to stop; and the chain of digests
+// that key material is mixed with.
 
 #include <errno.h>
 #include <string.h>
+#include <time.h>
 
 #include <memory>
 #include <vector>
@@ -14,13 +16,16 @@ namespace blockwright {
 namespace {
 
 const int64_t kMostIterations = 0x7fffffff;
-const int64_t kMostKeyBytes = 4096;
+const size_t kMostKeyBytes = 4096;
 
 struct DeriveTask {
   napi_async_work work = nullptr;
   napi_deferred deferred = nullptr;
   napi_ref cancel_owner = nullptr;
+  napi_ref cost_owner = nullptr;
   const int32_t* cancel = nullptr;
+  double* cost = nullptr;
+  double cpu_ms = 0;
   uint32_t iterations = 0;
   std::vector<uint8_t> password;
   std::vector<uint8_t> salt;
@@ -32,11 +37,20 @@ void Wipe(std::vector<uint8_t>* bytes) {
   if (!bytes->empty()) explicit_bzero(bytes->data(), bytes->size());
 }
 
+/** What this thread has had of the processor, in milliseconds. */
+double ThreadMs() {
+  timespec now;
+  if (clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now) != 0) return 0;
+  return static_cast<double>(now.tv_sec) * 1e3 + static_cast<double>(now.tv_nsec) / 1e6;
+}
+
 void RunDerive(napi_env, void* data) {
   DeriveTask* task = static_cast<DeriveTask*>(data);
+  double start = ThreadMs();
   task->whole = DeriveSha256({task->password.data(), task->password.size()},
                              {task->salt.data(), task->salt.size()}, task->iterations,
                              task->cancel, task->key.data(), task->key.size());
+  task->cpu_ms = ThreadMs() - start;
 }
 
 void FinishDerive(napi_env env, napi_status, void* data) {
@@ -45,7 +59,9 @@ void FinishDerive(napi_env env, napi_status, void* data) {
   void* bytes = nullptr;
   napi_value buffer;
   napi_value key;
+  *task->cost = task->cpu_ms;
   napi_delete_reference(env, task->cancel_owner);
+  napi_delete_reference(env, task->cost_owner);
   napi_delete_async_work(env, task->work);
   if (napi_create_arraybuffer(env, length, &bytes, &buffer) == napi_ok &&
       napi_create_typedarray(env, napi_uint8_array, length, buffer, 0, &key) == napi_ok) {
@@ -62,8 +78,9 @@ void FinishDerive(napi_env env, napi_status, void* data) {
   Wipe(&task->key);
 }
 
-// (password, salt, iterations, keyBytes, cancel): a promise of the key, empty once `cancel[0]` was
-// not 0; null where the processor cannot.
+// (password, salt, iterations, keyBytes, cancel, cost): a promise of the key, empty once
+// `cancel[0]` was not 0, with the milliseconds of the processor in `cost[0]`; null where the
+// processor cannot.
 napi_value DeriveLater(napi_env env, napi_callback_info info) {
   Arguments arguments(env, info);
   std::unique_ptr<DeriveTask> task(new DeriveTask());
@@ -74,10 +91,12 @@ napi_value DeriveLater(napi_env env, napi_callback_info info) {
   int64_t iterations = arguments.Integer(2);
   int64_t key_bytes = arguments.Integer(3);
   task->cancel = arguments.Flag(4);
+  size_t cost_count = 0;
+  task->cost = const_cast<double*>(arguments.Numbers(5, &cost_count));
   if (!arguments.ok()) return nullptr;
-  if (iterations < 1 || iterations > kMostIterations || key_bytes < 1 ||
-      key_bytes > kMostKeyBytes) {
-    napi_throw_type_error(env, nullptr, "iterations or key length out of range");
+  if (cost_count < 1 || iterations < 1 || iterations > kMostIterations || key_bytes < 1 ||
+      key_bytes > static_cast<int64_t>(kMostKeyBytes)) {
+    napi_throw_type_error(env, nullptr, "iterations, key or cost out of range");
     return nullptr;
   }
   napi_value promise;
@@ -93,6 +112,7 @@ napi_value DeriveLater(napi_env env, napi_callback_info info) {
   // The flag is written to meanwhile, and must live as long as it is read.
   bool queued =
       napi_create_reference(env, arguments.Value(4), 1, &task->cancel_owner) == napi_ok &&
+      napi_create_reference(env, arguments.Value(5), 1, &task->cost_owner) == napi_ok &&
       napi_create_promise(env, &task->deferred, &promise) == napi_ok &&
       napi_create_string_utf8(env, "blockwright.derive", NAPI_AUTO_LENGTH, &name) == napi_ok &&
       napi_create_async_work(env, nullptr, name, RunDerive, FinishDerive, task.get(),
@@ -106,10 +126,29 @@ napi_value DeriveLater(napi_env env, napi_callback_info info) {
   return promise;
 }
 
+// (stripes, block): mixes whole stripes as long as `block` into it with SHA-256; -ENOTSUP where the
+// processor cannot.
+napi_value MixStripes(napi_env env, napi_callback_info info) {
+  Arguments arguments(env, info);
+  size_t stripes_bytes = 0;
+  size_t block_bytes = 0;
+  const uint8_t* stripes = arguments.Bytes(0, &stripes_bytes);
+  uint8_t* block = arguments.Bytes(1, &block_bytes);
+  if (!arguments.ok()) return nullptr;
+  if (block_bytes == 0 || block_bytes > kMostKeyBytes || stripes_bytes % block_bytes != 0) {
+    napi_throw_type_error(env, nullptr, "stripes are not whole");
+    return nullptr;
+  }
+  if (!CanDerive()) return MakeNumber(env, -ENOTSUP);
+  MixSha256({stripes, stripes_bytes}, block, block_bytes);
+  return MakeNumber(env, 0);
+}
+
 }  // namespace
 
 bool RegisterDerive(napi_env env, napi_value exports) {
-  return Export(env, exports, "deriveLater", DeriveLater);
+  return Export(env, exports, "deriveLater", DeriveLater) &&
+         Export(env, exports, "mixStripes", MixStripes);
 }
 
 }  // namespace blockwright

@@ -244,9 +244,31 @@ bool DeriveSha256(Bytes password, Bytes salt, uint32_t iterations, const volatil
   return whole;
 }
 
+SHA_TARGET void MixSha256(Bytes stripes, uint8_t* block, size_t block_bytes) {
+  uint8_t message[4 + kDigest];
+  uint8_t digest[kDigest];
+  for (size_t start = 0; start < stripes.length; start += block_bytes) {
+    for (size_t at = 0; at < block_bytes; at += 1) block[at] ^= stripes.at[start + at];
+    for (size_t at = 0; at < block_bytes; at += kDigest) {
+      size_t length = block_bytes - at < kDigest ? block_bytes - at : kDigest;
+      uint32_t number = static_cast<uint32_t>(at / kDigest);
+      for (size_t byte = 0; byte < 4; byte += 1) {
+        message[byte] = static_cast<uint8_t>(number >> (24 - 8 * byte));
+      }
+      memcpy(message + 4, block + at, length);
+      StoreWords(Digest(InitialState(), {message, 4 + length}, 0), digest);
+      memcpy(block + at, digest, length);
+    }
+  }
+  explicit_bzero(message, sizeof message);
+  explicit_bzero(digest, sizeof digest);
+}
+
 #else
 
 bool CanDerive() { return false; }
+
+void MixSha256(Bytes, uint8_t*, size_t) {}
 
 bool DeriveSha256(Bytes, Bytes, uint32_t, const volatile int32_t*, uint8_t*, size_t) {
   return false;

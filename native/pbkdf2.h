@@ -24,6 +24,12 @@ bool CanDerive();
 bool DeriveSha256(Bytes password, Bytes salt, uint32_t iterations, const volatile int32_t* cancel,
                   uint8_t* key, size_t key_bytes);
 
+/**
+ * The diffusion of the anti-forensic splitter: for each stripe, `block` is XORed with it, then each
+ * of its pieces of 32 bytes replaced by the digest of its number and itself.
+ */
+void MixSha256(Bytes stripes, uint8_t* block, size_t block_bytes);
+
 }  // namespace blockwright
 
 #endif

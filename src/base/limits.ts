@@ -98,6 +98,17 @@ export const IMAGE_LIMITS = {
   jsonNameDepth: 16,
 } as const;
 
+export const CRYPTO_LIMITS = {
+  /** What unlocking one image may take unless its user says otherwise. */
+  derivationSeconds: 60,
+  /** Derivations that run at the same time: most threads of the pool are for files. */
+  parallelDerivations: 2,
+  /** Digests of a derivation, in pairs, that take less than a second on any machine. */
+  shortDerivation: 200_000,
+  /** A derivation that cannot be stopped takes no longer, as far as can be told before. */
+  uncancellableMs: 1000,
+} as const;
+
 export const CODEC_LIMITS = {
   /** Largest window that a zstd frame may ask its decoder for: what RFC 8878 wants supported. */
   zstdWindowBytes: 8 * MIB,

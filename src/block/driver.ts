@@ -390,6 +390,8 @@ export interface AmendContext {
   progress?(done: number, total: number): void;
   /** Looked at between steps; then amend() ends with kind `cancelled`. */
   isCancelled?(): boolean;
+  /** Ends a derivation of a key that runs. */
+  readonly signal?: AbortSignal;
 }
 
 /** What open() may use. Children that `children` declares are attached before open() is called. */
@@ -413,6 +415,8 @@ export interface OpenContext {
   /** The throttle-group object of that id, or null. */
   throttleGroup?(name: string): ThrottleGroup | null;
   readonly secret?: SecretSource;
+  /** Ends a derivation of a key that runs, and with it the open. */
+  readonly signal?: AbortSignal;
   findNode?(name: string): Node | null;
   /**
    * Keeps every link from this node down to `base` as it is until the result is
@@ -460,6 +464,8 @@ export interface CreateContext {
   /** A node opened read-write by name or by inline options; closed by the caller afterwards. */
   node(reference: unknown): Promise<Node>;
   readonly secret?: SecretSource;
+  /** Ends a derivation of a key that runs, and with it the creation. */
+  readonly signal?: AbortSignal;
 }
 
 export interface MeasuredBitmap {

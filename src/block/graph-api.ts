@@ -69,6 +69,8 @@ export interface Graph {
   /** Drops the monitor's reference; a node without parents and references is closed. */
   close(node: Node): Promise<void>;
   closeAll(): Promise<void>;
+  /** The end is near: what derives a key, now or later, ends with kind `cancelled`. */
+  giveUpDerivations(): void;
 
   /**
    * An edge for a user outside the graph: job, export, guest device, command line; a text is its

@@ -101,6 +101,7 @@ export class BlockGraph implements Graph, BackendOwner {
   readonly secret: SecretSource;
   readonly onEvent: NonNullable<GraphParts['onEvent']>;
   readonly drains = new DrainControl();
+  readonly #ending = new AbortController();
   readonly #nodes = new Map<string, BlockNode>();
   /**
    * One change at a time: what it has planned stays true while it waits, but for users that come
@@ -122,6 +123,14 @@ export class BlockGraph implements Graph, BackendOwner {
     this.throttleGroup = parts.throttleGroup ?? (() => null);
     this.secret = parts.secret ?? noSecrets;
     this.onEvent = parts.onEvent ?? (() => undefined);
+  }
+
+  get ending(): AbortSignal {
+    return this.#ending.signal;
+  }
+
+  giveUpDerivations(): void {
+    this.#ending.abort();
   }
 
   async open(options: NodeOptions, policy: OpenPolicy = {}): Promise<Node> {

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-export * from './calibration.js';
 export * from './cipher-table.js';
-export * from './derivation.js';
+export * from './derivation/index.js';
 export { vectorKeyOf } from './initial-vector.js';
 export * from './names.js';
 export * from './native-sectors.js';

@@ -10,7 +10,15 @@ import { BlockError } from '../base/index.js';
 export const CIPHER_NAMES = ['aes-128', 'aes-192', 'aes-256'] as const;
 export const CIPHER_MODES = ['ecb', 'cbc', 'xts'] as const;
 export const IV_GENERATORS = ['plain', 'plain64', 'essiv'] as const;
-export const HASH_NAMES = ['sha1', 'sha224', 'sha256', 'sha384', 'sha512', 'ripemd160'] as const;
+export const HASH_NAMES = [
+  'md5',
+  'sha1',
+  'sha224',
+  'sha256',
+  'sha384',
+  'sha512',
+  'ripemd160',
+] as const;
 
 export type CipherName = (typeof CIPHER_NAMES)[number];
 export type CipherMode = (typeof CIPHER_MODES)[number];
@@ -26,6 +34,7 @@ const KEY_BYTES: Readonly<Record<CipherName, number>> = {
 
 /** Bytes of a digest. */
 export const HASH_BYTES: Readonly<Record<HashName, number>> = {
+  md5: 16,
   sha1: 20,
   sha224: 28,
   sha256: 32,

@@ -34,6 +34,14 @@ export const hashAlgorithm = enumeration('QCryptoHashAlgorithm', [
   'ripemd160',
 ]);
 
+/** How a LUKS header is opened, in qcow2 or alone. */
+export const LUKS_OPEN_MEMBERS = {
+  /** Id of the secret whose data is the password; needed for all but looking at the header. */
+  'key-secret': optional(str),
+  /** Seconds that unlocking may take as far as can be told before; 60 by default. */
+  'key-derivation-limit': optional(int),
+} as const;
+
 /** How a new LUKS header is made, in qcow2 or alone. */
 export const LUKS_CREATE_MEMBERS = {
   /** Id of the secret that becomes the password of keyslot 0. */

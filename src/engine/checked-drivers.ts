@@ -49,7 +49,8 @@ function isPlain({ children }: Driver, options: Readonly<Record<string, unknown>
   });
 }
 
-const ENCRYPTION = ['format', 'key-secret'];
+const LIMIT = 'key-derivation-limit';
+const ENCRYPTION = ['format', 'key-secret', LIMIT];
 
 /** Throws kind `invalid-option` for a member that there is not. */
 function isTextTree(value: unknown): boolean {
@@ -58,7 +59,9 @@ function isTextTree(value: unknown): boolean {
   if (unknown !== undefined) {
     throw new BlockError('invalid-option', `Parameter '${unknown}' is unexpected`);
   }
-  return Object.values(value).every((member) => typeof member === 'string');
+  return Object.entries(value).every(([name, member]) => {
+    return typeof member === 'string' || (name === LIMIT && typeof member === 'number');
+  });
 }
 
 /** Numbers and booleans as texts: names may hold them either way. */

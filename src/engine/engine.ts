@@ -116,6 +116,7 @@ export class Engine implements AsyncDisposable {
   }
 
   requestQuit(): void {
+    this.graph.giveUpDerivations();
     this.#requestQuit?.();
   }
 
@@ -126,6 +127,7 @@ export class Engine implements AsyncDisposable {
 
   /** Ends everything once the work given before has ended; idempotent. */
   close(): Promise<void> {
+    this.graph.giveUpDerivations();
     return this.exclusive(() => this.shutDown());
   }
 

@@ -117,6 +117,11 @@ export interface Host {
   readonly random: Random;
   /** Bytes that nobody can guess, for keys and salts; simulated hosts replay theirs. */
   fillSecret(buffer: Uint8Array): void;
+  /**
+   * Iterations of a key derivation that count as a millisecond; absent: they are measured.
+   * Simulated hosts have a number, so that a seed replays what is made of it.
+   */
+  readonly iterationsPerMs?: number;
   /** Refuses directories, FIFOs and character devices at once, without blocking. */
   openFile(path: string, options: OpenFileOptions): Promise<HostFile>;
   /** The same in this turn; for files that were opened before, since it may block. */

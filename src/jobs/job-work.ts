@@ -27,6 +27,8 @@ export interface JobWork {
   change?(changes: JobChanges): void;
   /** The user asks a READY job to come to its end; refused where this is missing. */
   complete?(): void;
+  /** Somebody has asked the job to end, once: what takes long and can be given up is. */
+  cancelled?(): void;
   /** Its end takes a moment: a cancel is answered before the events of the end. */
   readonly lingers?: boolean;
   /** Mirrors: the target is as the source, and a guest's write ends when both have it. */

@@ -454,6 +454,7 @@ export class Job {
   }
 
   #markCancelled(): void {
+    if (!this.#cancelRequested) this.#work?.cancelled?.();
     this.#cancelRequested = true;
     if (!this.#standing.resumeByUser()) return;
     this.#report.ioStatus = 'ok';

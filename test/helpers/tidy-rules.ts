@@ -37,6 +37,7 @@ const ENTRY_POINTS = [
   'src/client/index.ts',
   'src/testing/index.ts',
   'src/cli/main.ts',
+  'src/crypto/derivation/program.ts',
 ];
 
 const TOP_LEVEL = new Set([

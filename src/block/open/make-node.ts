@@ -56,6 +56,7 @@ export function openContextOf(graph: BlockGraph, node: BlockNode): OpenContext {
     },
     throttleGroup: graph.throttleGroup,
     secret: graph.secret,
+    signal: graph.ending,
     findNode: (name) => graph.find(name),
     freezeChain: (base) => graph.freezeChain(node, base, node.name),
     emit: graph.onEvent,

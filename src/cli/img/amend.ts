@@ -71,21 +71,20 @@ export const amend: Verb = {
       const taken = consistentRead | write | resize;
       const user = await attachUser(session, { node, name: image.text, taken });
       const progress = new Progress(program, mode, STEPS);
-      let isCancelled = false;
-      const interrupt = (): void => {
-        isCancelled = true;
-      };
+      const cancel = new AbortController();
+      const interrupt = (): void => cancel.abort();
       process.on('SIGINT', interrupt);
       try {
         await driverNode.amend(options, {
           force: given.has('force'),
-          isCancelled: () => isCancelled,
+          isCancelled: () => cancel.signal.aborted,
+          signal: cancel.signal,
           progress: (done, total) => progress.update(Math.floor((STEPS * done) / total)),
           resize: async (size) => node.truncate(size, { exact: false }),
         });
         progress.complete();
       } catch (error) {
-        if (isCancelled) return INTERRUPTED;
+        if (cancel.signal.aborted) return INTERRUPTED;
         if (error instanceof BlockError) throw new CliError(error.message, 1, error);
         throw error;
       } finally {

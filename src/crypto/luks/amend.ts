@@ -5,9 +5,10 @@
 // scripts know them. Source of the rules: LUKSAmend of the QMP schema.
 
 import { BlockError } from '../../base/index.js';
+import type { DeriveKey } from '../derivation/index.js';
 import type { LuksHeader } from './header.js';
 import { unlockAny, unlockSlot } from './keyslots.js';
-import type { DeriveKey, LuksArea } from './keyslots.js';
+import type { LuksArea } from './keyslots.js';
 import { KeyslotEditor, requireSlotNumber } from './slot-changes.js';
 import type { LuksTools } from './format.js';
 

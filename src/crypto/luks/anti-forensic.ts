@@ -6,7 +6,8 @@
 // Diffusion hashes each digest-long piece together with its number, the last piece cut short.
 
 import { assert } from '../../base/index.js';
-import { digestOf } from '../derivation.js';
+import { nativeAddon } from '../../host/index.js';
+import { digestOf } from '../digest.js';
 import type { HashName } from '../names.js';
 import { HASH_BYTES } from '../names.js';
 
@@ -36,24 +37,33 @@ export function mergeKey(split: Uint8Array, length: number, hash: HashName): Uin
 
 /** Stripe after stripe mixed in and diffused. */
 function chainOf(stripes: Uint8Array, hash: HashName, length: number): Uint8Array {
-  let block = new Uint8Array(length);
-  for (let start = 0; start < stripes.length; start += length) {
-    for (let at = 0; at < length; at += 1) {
-      block[at] = (block[at] ?? 0) ^ (stripes[start + at] ?? 0);
-    }
-    block = diffused(block, hash);
-  }
+  const block = new Uint8Array(length);
+  const addon = hash === 'sha256' ? nativeAddon() : null;
+  if (addon?.mixStripes(stripes, block) === 0) return block;
+  mixStripes(stripes, block, hash);
   return block;
 }
 
-function diffused(block: Uint8Array, hash: HashName): Uint8Array<ArrayBuffer> {
-  const result = new Uint8Array(block.length);
-  const number = Buffer.alloc(4);
-  const piece = HASH_BYTES[hash];
-  for (let start = 0, index = 0; start < block.length; start += piece, index += 1) {
-    number.writeUInt32BE(index);
-    const digest = digestOf(hash, number, block.subarray(start, start + piece));
-    result.set(digest.subarray(0, Math.min(piece, block.length - start)), start);
+/** What the addon does for SHA-256: stripes as long as `block` are mixed into it. */
+export function mixStripes(stripes: Uint8Array, block: Uint8Array, hash: HashName): void {
+  for (let start = 0; start < stripes.length; start += block.length) {
+    for (let at = 0; at < block.length; at += 1) {
+      block[at] = (block[at] ?? 0) ^ (stripes[start + at] ?? 0);
+    }
+    diffuse(block, hash);
   }
-  return result;
+}
+
+function diffuse(block: Uint8Array, hash: HashName): void {
+  const piece = HASH_BYTES[hash];
+  const message = Buffer.alloc(4 + piece);
+  for (let start = 0, index = 0; start < block.length; start += piece, index += 1) {
+    const part = block.subarray(start, start + piece);
+    message.writeUInt32BE(index);
+    message.set(part, 4);
+    const digest = digestOf(hash, message.subarray(0, 4 + part.length));
+    part.set(digest.subarray(0, part.length));
+    digest.fill(0);
+  }
+  message.fill(0);
 }

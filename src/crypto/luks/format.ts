@@ -5,7 +5,8 @@
 // right behind the last one, each at a multiple of 4,096. Order of writing is the caller's: the
 // material before the header, for the header makes it an image.
 
-import type { Derivation } from '../derivation.js';
+import { assert } from '../../base/index.js';
+import type { DeriveKey } from '../derivation/index.js';
 import type { CipherSpec, HashName } from '../names.js';
 import { keyBytesOf } from '../names.js';
 import type { Keyslot, LuksHeader } from './header.js';
@@ -25,7 +26,7 @@ export interface NewLuks {
 }
 
 export interface LuksTools {
-  readonly derive: (wish: Derivation) => Promise<Uint8Array>;
+  readonly derive: DeriveKey;
   /** Bytes that nobody can guess. */
   readonly fill: (buffer: Uint8Array) => void;
 }
@@ -48,14 +49,27 @@ function slotBytes(spec: CipherSpec): number {
 }
 
 export async function formatLuks(wish: NewLuks, tools: LuksTools): Promise<FormattedLuks> {
-  const { spec, hash, password } = wish;
-  const secret = (length: number): Uint8Array => {
-    const bytes = new Uint8Array(length);
-    tools.fill(bytes);
-    return bytes;
-  };
-  const masterKey = secret(keyBytesOf(spec));
-  const mkDigestSalt = secret(SALT_BYTES);
+  const masterKey = randomBytes(keyBytesOf(wish.spec), tools);
+  try {
+    const header = await headerOf(wish, masterKey, tools);
+    const [keyslot] = header.keyslots;
+    assert(keyslot !== undefined, 'a header has keyslots');
+    const { password } = wish;
+    const material = await makeMaterial({ header, keyslot }, { masterKey, password }, tools);
+    return { header, material, masterKey };
+  } catch (error) {
+    masterKey.fill(0);
+    throw error;
+  }
+}
+
+async function headerOf(
+  wish: NewLuks,
+  masterKey: Uint8Array,
+  tools: LuksTools,
+): Promise<LuksHeader> {
+  const { spec, hash } = wish;
+  const mkDigestSalt = randomBytes(SALT_BYTES, tools);
   const mkDigest = await tools.derive({
     hash,
     password: masterKey,
@@ -66,23 +80,27 @@ export async function formatLuks(wish: NewLuks, tools: LuksTools): Promise<Forma
   const first: Keyslot = {
     active: true,
     iterations: wish.slotIterations,
-    salt: secret(SALT_BYTES),
+    salt: randomBytes(SALT_BYTES, tools),
     materialOffset: MATERIAL_ALIGNMENT,
   };
-  const header: LuksHeader = {
+  return {
     spec,
     hash,
     payloadOffset: wish.detached ? 0 : headerAreaBytes(spec),
     mkDigest,
     mkDigestSalt,
     mkDigestIterations: wish.digestIterations,
-    uuid: uuidOf(secret(16)),
+    uuid: uuidOf(randomBytes(16, tools)),
     keyslots: Array.from({ length: KEYSLOT_COUNT }, (_, index) =>
       index === 0 ? first : emptySlot(MATERIAL_ALIGNMENT + index * slotBytes(spec)),
     ),
   };
-  const material = await makeMaterial({ header, keyslot: first }, { masterKey, password }, tools);
-  return { header, material, masterKey };
+}
+
+function randomBytes(length: number, { fill }: LuksTools): Uint8Array {
+  const bytes = new Uint8Array(length);
+  fill(bytes);
+  return bytes;
 }
 
 function emptySlot(materialOffset: number): Keyslot {

@@ -22,13 +22,16 @@ export interface VolumeInUse extends HeaderPlace {
   readonly openedWith: string;
   /** A copy of a secret's data, which is wiped here. Throws kind `not-found`. */
   readonly secret: (id: string) => Uint8Array;
-  readonly tools: AmendTools;
+  /** For one change, which the signal ends. */
+  readonly tools: (signal?: AbortSignal) => AmendTools;
 }
 
 export interface KeyslotChange {
   /** What may lose the data is done. */
   readonly force: boolean;
   readonly isCancelled?: () => boolean;
+  /** Ends a derivation of a key that runs. */
+  readonly signal?: AbortSignal;
   /** Keyslots that are done, of how many; not called for the last one. */
   readonly progress?: (done: number, total: number) => void;
 }
@@ -76,7 +79,8 @@ export class HeaderInUse {
     };
     try {
       const place = { area, header: this.#header };
-      this.#header = await amendKeyslots(place, wish, { ...change, tools, checkpoint });
+      const means = { ...change, tools: tools(change.signal), checkpoint };
+      this.#header = await amendKeyslots(place, wish, means);
     } catch (error) {
       await this.#catchUp();
       throw error;

@@ -7,7 +7,7 @@
 import { timingSafeEqual } from 'node:crypto';
 
 import { assert } from '../../base/index.js';
-import type { Derivation } from '../derivation.js';
+import type { DeriveKey } from '../derivation/index.js';
 import { keyBytesOf } from '../names.js';
 import { makeSectorCipher, SECTOR_BYTES } from '../sector-cipher.js';
 import { mergeKey, splitKey } from './anti-forensic.js';
@@ -22,9 +22,6 @@ export interface LuksArea {
   /** Makes what was written durable. */
   flush(): Promise<void>;
 }
-
-/** How keys are made of passwords; whoever gives it sets limits and can cancel. */
-export type DeriveKey = (wish: Derivation) => Promise<Uint8Array>;
 
 export interface UnlockedKey {
   readonly slot: number;
@@ -56,15 +53,23 @@ export async function unlockSlot(
   const { spec, hash } = header;
   const length = keyBytesOf(spec);
   const { salt, iterations, materialOffset } = keyslot;
-  const derived = await derive({ hash, password, salt, iterations, length });
+  const origin = `keyslot ${header.keyslots.indexOf(keyslot)}`;
   const material = await area.read(materialOffset, materialBytes(spec));
-  makeSectorCipher({ spec, key: derived, sectorBytes: SECTOR_BYTES }).decrypt(material, 0);
-  derived.fill(0);
+  const derived = await derive({ hash, password, salt, iterations, length, origin });
+  try {
+    makeSectorCipher({ spec, key: derived, sectorBytes: SECTOR_BYTES }).decrypt(material, 0);
+  } finally {
+    derived.fill(0);
+  }
   const masterKey = mergeKey(material.subarray(0, length * STRIPES), length, hash);
   material.fill(0);
-  if (await isMasterKey(header, masterKey, derive)) return masterKey;
-  masterKey.fill(0);
-  return null;
+  let isRight = false;
+  try {
+    isRight = await isMasterKey(header, masterKey, derive);
+  } finally {
+    if (!isRight) masterKey.fill(0);
+  }
+  return isRight ? masterKey : null;
 }
 
 async function isMasterKey(
@@ -78,6 +83,7 @@ async function isMasterKey(
     salt: header.mkDigestSalt,
     iterations: header.mkDigestIterations,
     length: DIGEST_BYTES,
+    origin: "the master key's digest",
   });
   return timingSafeEqual(digest, header.mkDigest);
 }
@@ -93,11 +99,14 @@ export async function makeMaterial(
   assert(masterKey.length === length, 'the master key fits the cipher');
   const { salt, iterations } = place.keyslot;
   const derived = await tools.derive({ hash, password, salt, iterations, length });
-  const material = new Uint8Array(materialBytes(spec));
-  const split = splitKey(masterKey, { hash, stripes: STRIPES }, tools.fill);
-  material.set(split);
-  split.fill(0);
-  makeSectorCipher({ spec, key: derived, sectorBytes: SECTOR_BYTES }).encrypt(material, 0);
-  derived.fill(0);
-  return material;
+  try {
+    const material = new Uint8Array(materialBytes(spec));
+    const split = splitKey(masterKey, { hash, stripes: STRIPES }, tools.fill);
+    material.set(split);
+    split.fill(0);
+    makeSectorCipher({ spec, key: derived, sectorBytes: SECTOR_BYTES }).encrypt(material, 0);
+    return material;
+  } finally {
+    derived.fill(0);
+  }
 }

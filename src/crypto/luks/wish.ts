@@ -2,9 +2,9 @@
 // What somebody asks of a new LUKS header, with the defaults filled in and checked.
 
 import { BlockError } from '../../base/index.js';
-import type { Clock } from '../../base/index.js';
-import { iterationsFor, iterationsPerMs } from '../calibration.js';
-import { requireHash } from '../derivation.js';
+import type { Host } from '../../host/index.js';
+import { calibrated, requireHash } from '../derivation/index.js';
+import type { DeriveKey } from '../derivation/index.js';
 import type { CipherSpec, HashName } from '../names.js';
 import {
   CIPHER_MODES,
@@ -15,7 +15,6 @@ import {
   requireConsistent,
 } from '../names.js';
 import type { LuksCreateMembers } from '../options.js';
-import type { DeriveKey } from './keyslots.js';
 import { DIGEST_BYTES } from './layout.js';
 
 const DEFAULT_ITER_TIME_MS = 2000;
@@ -29,7 +28,7 @@ export interface LuksWish {
   readonly iterTimeMs: number;
 }
 
-/** Throws kind `unsupported` for names without an implementation, `invalid-option` for a time. */
+/** Throws kind `unsupported` for names without an implementation. */
 export function luksWish(members: LuksCreateMembers): LuksWish {
   const cipher = members['cipher-alg'] ?? 'aes-256';
   const mode = members['cipher-mode'] ?? 'xts';
@@ -45,7 +44,6 @@ export function luksWish(members: LuksCreateMembers): LuksWish {
   };
   requireConsistent(spec);
   const iterTimeMs = Number(members['iter-time'] ?? DEFAULT_ITER_TIME_MS);
-  if (iterTimeMs < 1) throw new BlockError('invalid-option', 'iter-time must be at least 1 ms');
   return { spec, hash: supportedHash(hash), iterTimeMs };
 }
 
@@ -65,25 +63,39 @@ export async function keyslotIterations(
     readonly iterTimeMs: number | null;
   },
   derive: DeriveKey,
-  clock: Clock,
+  { iterationsPerMs }: Rated,
 ): Promise<number> {
-  const ms = iterTimeMs ?? DEFAULT_ITER_TIME_MS;
-  if (ms < 0) throw new BlockError('invalid-option', 'iter-time must not be negative');
+  const ms = timeOf(iterTimeMs ?? DEFAULT_ITER_TIME_MS);
   if (ms === 0) return LEAST_ITERATIONS;
-  const perMs = await iterationsPerMs({ hash, length: keyBytesOf(spec) }, derive, clock);
-  return iterationsFor(perMs, ms, LEAST_ITERATIONS);
+  const wish = { hash, length: keyBytesOf(spec), ms, least: LEAST_ITERATIONS };
+  return calibrated(wish, derive, iterationsPerMs);
 }
 
-/** Iterations of a keyslot and of the master key's digest, measured here and now. */
+/** A host that may have a rate of its own. */
+type Rated = Pick<Host, 'iterationsPerMs'>;
+
+export interface LuksIterations {
+  readonly slotIterations: number;
+  readonly digestIterations: number;
+}
+
+/**
+ * Iterations of a keyslot and of the master key's digest, measured here and now unless the host
+ * says a rate. Throws kind `too-large` for a time that no number of iterations takes.
+ */
 export async function luksIterations(
   { spec, hash, iterTimeMs }: LuksWish,
   derive: DeriveKey,
-  clock: Clock,
-): Promise<{ readonly slotIterations: number; readonly digestIterations: number }> {
-  const slot = await iterationsPerMs({ hash, length: keyBytesOf(spec) }, derive, clock);
-  const digest = await iterationsPerMs({ hash, length: DIGEST_BYTES }, derive, clock);
-  return {
-    slotIterations: iterationsFor(slot, iterTimeMs, LEAST_ITERATIONS),
-    digestIterations: iterationsFor(digest, iterTimeMs * DIGEST_SHARE, LEAST_ITERATIONS),
-  };
+  host: Rated,
+): Promise<LuksIterations> {
+  const slotIterations = await keyslotIterations({ spec, hash, iterTimeMs }, derive, host);
+  const ms = timeOf(iterTimeMs) * DIGEST_SHARE;
+  const digest = { hash, length: DIGEST_BYTES, ms, least: LEAST_ITERATIONS };
+  const digestIterations = await calibrated(digest, derive, host.iterationsPerMs);
+  return { slotIterations, digestIterations };
+}
+
+/** A negative number is taken for the 64 bits that it has. */
+function timeOf(ms: number): number {
+  return ms < 0 ? ms + 2 ** 64 : ms;
 }

@@ -54,7 +54,8 @@ export interface NativeAddon {
   ): number;
   /**
    * PBKDF2 with HMAC-SHA-256 on a thread of the pool: the key, or nothing once `cancel[0]` is not
-   * 0. Null where the processor has no SHA-256.
+   * 0; `cost[0]` is then what the thread had of a processor, in milliseconds. Null where the
+   * processor has no SHA-256.
    */
   deriveLater(
     password: Uint8Array,
@@ -62,7 +63,13 @@ export interface NativeAddon {
     iterations: number,
     length: number,
     cancel: Int32Array,
+    cost: Float64Array,
   ): Promise<Uint8Array> | null;
+  /**
+   * Mixes stripes, each as long as `block`, into `block` by the diffusion of LUKS with SHA-256.
+   * -ENOTSUP where the processor has no SHA-256.
+   */
+  mixStripes(stripes: Uint8Array, block: Uint8Array): number;
 }
 
 const ENTRY_POINTS = [
@@ -80,6 +87,7 @@ const ENTRY_POINTS = [
   'zeroPrefix',
   'cryptRange',
   'deriveLater',
+  'mixStripes',
 ] as const satisfies readonly (keyof NativeAddon)[];
 
 let loaded: NativeAddon | null | undefined;

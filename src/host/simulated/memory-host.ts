@@ -71,6 +71,8 @@ export class MemoryHost implements Host {
     }
   }
 
+  readonly iterationsPerMs = 1;
+
   fillSecret(buffer: Uint8Array): void {
     this.#secrets.fill(buffer);
   }

@@ -50,6 +50,7 @@ class AmendWork implements JobWork {
   readonly #node: Node;
   readonly #options: AmendOptions;
   readonly #force: boolean;
+  readonly #cancel = new AbortController();
   #backend: Backend | null = null;
   #letOthersIn: (() => void) | null = null;
 
@@ -76,6 +77,7 @@ class AmendWork implements JobWork {
         return backend.node.driverNode.amend?.(this.#options, {
           force: this.#force,
           isCancelled: () => job.cancelled,
+          signal: this.#cancel.signal,
           resize: (size) => Promise.resolve(this.#node.truncate(size, { exact: false })),
         });
       });
@@ -83,6 +85,10 @@ class AmendWork implements JobWork {
       job.advance(1);
       await this.clean();
     }
+  }
+
+  cancelled(): void {
+    this.#cancel.abort();
   }
 
   async clean(): Promise<void> {

@@ -34,6 +34,7 @@ class CreateWork implements JobWork {
   readonly #options: CreateOptions['options'];
   readonly #backends: Backend[] = [];
   readonly #opened: Node[] = [];
+  readonly #cancel = new AbortController();
 
   constructor(registry: JobRegistry, driver: Driver, options: CreateOptions['options']) {
     this.#registry = registry;
@@ -52,6 +53,7 @@ class CreateWork implements JobWork {
           host: graph.host,
           node: (reference) => this.#node(reference),
           secret: graph.secret,
+          signal: this.#cancel.signal,
         },
         this.#options,
       );
@@ -63,6 +65,10 @@ class CreateWork implements JobWork {
       job.advance(1);
       await this.#letGo();
     }
+  }
+
+  cancelled(): void {
+    this.#cancel.abort();
   }
 
   /** Write and resize are asked for, so that an image in use is refused and stays whole. */

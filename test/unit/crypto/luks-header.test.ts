@@ -5,7 +5,8 @@ import { beforeAll, describe, expect, it } from 'vitest';
 import { SeededRandom } from '../../../src/base/index.js';
 import { deriveKey } from '../../../src/crypto/index.js';
 import type { CipherSpec } from '../../../src/crypto/index.js';
-import { mergeKey, splitKey } from '../../../src/crypto/luks/anti-forensic.js';
+import { mergeKey, mixStripes, splitKey } from '../../../src/crypto/luks/anti-forensic.js';
+import { nativeAddon } from '../../../src/host/index.js';
 import type { FormattedLuks, LuksHeader } from '../../../src/crypto/luks/index.js';
 import {
   encodeLuksHeader,
@@ -107,6 +108,24 @@ describe('a LUKS header', () => {
 });
 
 describe('the anti-forensic splitter', () => {
+  it('mixes stripes alike with the addon and without', () => {
+    fc.assert(
+      fc.property(
+        fc.integer({ min: 1, max: 100 }),
+        fc.integer({ min: 0, max: 9 }),
+        fc.nat(),
+        (length, count, seed) => {
+          const stripes = new Uint8Array(length * count);
+          new SeededRandom(seed).fill(stripes);
+          const [native, twin] = [new Uint8Array(length), new Uint8Array(length)];
+          if (nativeAddon()?.mixStripes(stripes, native) !== 0) return;
+          mixStripes(stripes, twin, 'sha256');
+          expect(native).toEqual(twin);
+        },
+      ),
+    );
+  });
+
   it('gives back every key, and not without each stripe', () => {
     fc.assert(
       fc.property(

@@ -8,6 +8,7 @@ import { BlockError, MAX_OFFSET } from '../../../base/index.js';
 import type { CreateContext, Node } from '../../../block/index.js';
 import { passwordOf, writeRequest } from '../../../block/index.js';
 import { deriveKey } from '../../../crypto/index.js';
+import type { DeriveKey } from '../../../crypto/index.js';
 import {
   encodeLuksHeader,
   formatLuks,
@@ -31,12 +32,13 @@ export async function createLuks(
   }
   const password = passwordOf(context, options['key-secret']);
   try {
-    const { host } = context;
+    const { host, signal } = context;
+    const derive: DeriveKey = (asked) => deriveKey(asked, signal);
     const fill = (buffer: Uint8Array): void => host.fillSecret(buffer);
-    const iterations = await luksIterations(wish, deriveKey, host.clock);
+    const iterations = await luksIterations(wish, derive, host);
     const made = await formatLuks(
       { ...wish, ...iterations, password, detached: false },
-      { derive: deriveKey, fill },
+      { derive, fill },
     );
     made.masterKey.fill(0);
     const file = await context.node(options.file);

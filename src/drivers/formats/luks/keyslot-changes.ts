@@ -9,7 +9,8 @@ import { Permission } from '../../../base/index.js';
 import type { PermissionPair } from '../../../base/index.js';
 import type { AmendContext, AmendOptions, Child, OpenContext } from '../../../block/index.js';
 import { noSecrets } from '../../../block/index.js';
-import { deriveKey } from '../../../crypto/index.js';
+import { limitedDerive } from '../../../crypto/index.js';
+import type { DerivationLimit } from '../../../crypto/index.js';
 import { HeaderInUse, keyslotIterations } from '../../../crypto/luks/index.js';
 import type { LuksHeader } from '../../../crypto/luks/index.js';
 import { validate } from '../../../schema/index.js';
@@ -21,6 +22,7 @@ export interface OpenedLuks {
   readonly header: LuksHeader;
   /** Id of the secret that opened it. */
   readonly openedWith: string;
+  readonly limit: DerivationLimit;
 }
 
 export class KeyslotChanges {
@@ -28,7 +30,7 @@ export class KeyslotChanges {
   readonly #refresh: () => void;
   #changes = 0;
 
-  constructor(context: OpenContext, { file, header, openedWith }: OpenedLuks) {
+  constructor(context: OpenContext, { file, header, openedWith, limit }: OpenedLuks) {
     const { host, secret = noSecrets } = context;
     this.#refresh = () => context.permissionsChanged?.();
     this.#inUse = new HeaderInUse({
@@ -37,11 +39,14 @@ export class KeyslotChanges {
       detached: false,
       openedWith,
       secret,
-      tools: {
-        derive: deriveKey,
-        fill: (buffer) => host.fillSecret(buffer),
-        iterations: ({ spec, hash }, iterTimeMs) =>
-          keyslotIterations({ spec, hash, iterTimeMs }, deriveKey, host.clock),
+      tools: (signal) => {
+        const derive = limitedDerive({ ...limit, signal });
+        return {
+          derive,
+          fill: (buffer) => host.fillSecret(buffer),
+          iterations: ({ spec, hash }, iterTimeMs) =>
+            keyslotIterations({ spec, hash, iterTimeMs }, derive, host),
+        };
       },
     });
   }

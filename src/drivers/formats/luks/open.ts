@@ -6,7 +6,7 @@
 import { BlockError } from '../../../base/index.js';
 import { passwordOf, readRequest } from '../../../block/index.js';
 import type { DriverNode, Node, OpenContext } from '../../../block/index.js';
-import { deriveKey } from '../../../crypto/index.js';
+import { limitedDerive } from '../../../crypto/index.js';
 import { HEADER_BYTES, parseLuksHeader, unlockAny } from '../../../crypto/luks/index.js';
 import type { LuksHeader } from '../../../crypto/luks/index.js';
 import { nodeArea } from './area.js';
@@ -18,12 +18,15 @@ export async function openLuks(context: OpenContext, options: LuksOptions): Prom
   const file = context.child('file');
   const header = await readLuksHeader(file.node);
   if (context.inspectOnly) return new InspectedLuks(file, header);
+  const limitSeconds = options['key-derivation-limit'];
+  const limit = { image: file.node.filename, limitSeconds, signal: context.signal };
+  const derive = limitedDerive(limit);
   const password = passwordOf(context, options['key-secret']);
   try {
-    const unlocked = await unlockAny({ area: nodeArea(file), header }, password, deriveKey);
+    const unlocked = await unlockAny({ area: nodeArea(file), header }, password, derive);
     if (unlocked !== null) {
       const openedWith = options['key-secret'] ?? '';
-      const keyslots = new KeyslotChanges(context, { file, header, openedWith });
+      const keyslots = new KeyslotChanges(context, { file, header, openedWith, limit });
       return new LuksNode(file, keyslots, unlocked.masterKey);
     }
   } finally {

@@ -2,14 +2,17 @@
 // Options of the driver `luks`: opening and creating. Pure data.
 
 import { blockdevRef, preallocMode } from '../../../block/options.js';
-import { LUKS_AMEND_MEMBERS, LUKS_CREATE_MEMBERS } from '../../../crypto/options.js';
-import { optional, size, str, struct } from '../../../schema/index.js';
+import {
+  LUKS_AMEND_MEMBERS,
+  LUKS_CREATE_MEMBERS,
+  LUKS_OPEN_MEMBERS,
+} from '../../../crypto/options.js';
+import { optional, size, struct } from '../../../schema/index.js';
 import type { Infer } from '../../../schema/index.js';
 
 export const luksOptions = struct('BlockdevOptionsLUKS', {
   file: blockdevRef,
-  /** Id of the secret whose data is the password; needed for all but looking at the header. */
-  'key-secret': optional(str),
+  ...LUKS_OPEN_MEMBERS,
 });
 export type LuksOptions = Infer<typeof luksOptions>;
 

@@ -2,7 +2,7 @@
 // Options of the qcow2 driver: blockdev-add and blockdev-create. Pure data.
 
 import { blockdevRef, blockdevRefOrNull, preallocMode } from '../../../block/options.js';
-import { encryptionAmendOptions } from '../../../crypto/options.js';
+import { encryptionAmendOptions, LUKS_OPEN_MEMBERS } from '../../../crypto/options.js';
 import {
   alternate,
   any,
@@ -34,11 +34,12 @@ const overlapChecks = alternate('Qcow2OverlapChecks', {
   mode: overlapMode,
 });
 
-const keySecret = struct('QCryptoBlockOptionsLUKS', { 'key-secret': optional(str) });
+const aesKey = struct('QCryptoBlockOptionsQCow', { 'key-secret': optional(str) });
+const luksKey = struct('QCryptoBlockOptionsLUKS', LUKS_OPEN_MEMBERS);
 const encryption = union('BlockdevQcow2Encryption', {
   discriminator: 'format',
   tagName: 'BlockdevQcow2EncryptionFormat',
-  branches: { aes: keySecret, luks: keySecret },
+  branches: { aes: aesKey, luks: luksKey },
 });
 
 export const qcow2Options = struct('BlockdevOptionsQcow2', {

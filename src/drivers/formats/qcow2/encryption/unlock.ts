@@ -7,7 +7,7 @@
 import { BlockError, must } from '../../../../base/index.js';
 import { passwordOf } from '../../../../block/index.js';
 import type { OpenContext } from '../../../../block/index.js';
-import { deriveKey } from '../../../../crypto/index.js';
+import { limitedDerive } from '../../../../crypto/index.js';
 import type { CipherSpec } from '../../../../crypto/index.js';
 import { unlockAny } from '../../../../crypto/luks/index.js';
 import type { Qcow2Header } from '../header.js';
@@ -57,7 +57,13 @@ export async function unlock(
       return new DataCipher(format, AES, key);
     }
     const luks = must(crypt, 'the LUKS header of an encrypted image');
-    const unlocked = await unlockAny(luks, password, deriveKey);
+    const { encrypt } = options;
+    const derive = limitedDerive({
+      image: context.child('file').node.filename,
+      limitSeconds: encrypt?.format === 'aes' ? undefined : encrypt?.['key-derivation-limit'],
+      signal: context.signal,
+    });
+    const unlocked = await unlockAny(luks, password, derive);
     if (unlocked !== null) return new DataCipher(format, luks.header.spec, unlocked.masterKey);
   } finally {
     password.fill(0);

@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: Apache-2.0
+// A derivation that an image wants is refused when it would take too long, ends when it is
+// cancelled, and never holds up the event loop; how many iterations take how long is measured.
+import { describe, expect, it } from 'vitest';
+import { calibrated, deriveKey, limitedDerive } from '../../../src/crypto/index.js';
+import type { Derivation, DeriveKey } from '../../../src/crypto/index.js';
+import { luksIterations, luksWish } from '../../../src/crypto/luks/index.js';
+
+const MOST = 2 ** 31 - 1;
+const wish = (more: Partial<Derivation> = {}): Derivation => ({
+  hash: 'sha512',
+  password: Buffer.from('abc'),
+  salt: new Uint8Array(32),
+  iterations: MOST,
+  length: 64,
+  ...more,
+});
+
+describe('a limit of time', () => {
+  /** Another for each test: what a kind of derivation costs is remembered. */
+  let length = 100;
+  /** A million iterations take a second, it says. */
+  function slow(): { derive: DeriveKey; derived: (string | undefined)[]; length: number } {
+    const derived: (string | undefined)[] = [];
+    length += 1;
+    const derive: DeriveKey = (asked) => {
+      if (asked.origin !== undefined) derived.push(asked.origin);
+      asked.onCost?.(asked.iterations / 1000);
+      return Promise.resolve(new Uint8Array(asked.length));
+    };
+    return { derive, derived, length };
+  }
+
+  it('names image, keyslot, iterations, estimate and option', async () => {
+    const { derive, derived, ...kind } = slow();
+    const limited = limitedDerive({ image: 'x.luks' }, derive);
+    const asked = wish({ ...kind, iterations: 90_000_000, origin: 'keyslot 3' });
+    await expect(limited(asked)).rejects.toMatchObject({
+      kind: 'too-large',
+      message:
+        "Unlocking 'x.luks' would take about 90 s with the 90000000 iterations of keyslot 3, " +
+        "more than the 60 s of 'key-derivation-limit'",
+    });
+    expect(derived).toEqual([]);
+  });
+
+  it('counts everything that one unlock derives', async () => {
+    const { derive, derived, ...kind } = slow();
+    const limited = limitedDerive({ image: 'x.luks', limitSeconds: 75 }, derive);
+    const each = (origin: string): Promise<unknown> =>
+      limited(wish({ ...kind, iterations: 30_000_000, origin }));
+    await each('keyslot 0');
+    await each('keyslot 1');
+    await expect(each('keyslot 2')).rejects.toThrow('about 90 s');
+    expect(derived).toEqual(['keyslot 0', 'keyslot 1']);
+  });
+
+  it('can be raised, and leaves alone what the user asked for', async () => {
+    const { derive, ...kind } = slow();
+    const asked = wish({ ...kind, iterations: 90_000_000, origin: 'keyslot 0' });
+    const raised = limitedDerive({ image: 'x.luks', limitSeconds: 90n }, derive);
+    expect(await raised(asked)).toHaveLength(kind.length);
+    const own = limitedDerive({ image: 'x.luks', limitSeconds: 1 }, derive);
+    expect(await own(wish({ ...kind }))).toHaveLength(kind.length);
+    expect(() => limitedDerive({ image: 'x.luks', limitSeconds: 0 })).toThrow('at least 1 second');
+  });
+
+  it('costs nothing where an image asks for the usual', async () => {
+    const { derive } = slow();
+    let calls = 0;
+    const counted: DeriveKey = (asked) => {
+      calls += 1;
+      return derive(asked);
+    };
+    const limited = limitedDerive({ image: 'x.luks' }, counted);
+    await limited(wish({ iterations: 25_000, origin: 'keyslot 0' }));
+    expect(calls).toBe(1);
+  });
+
+  it('refuses a billion iterations on this machine', async () => {
+    for (const hash of ['sha256', 'sha512'] as const) {
+      const limited = limitedDerive({ image: 'x.luks', limitSeconds: 1 });
+      const asked = limited(wish({ hash, origin: 'keyslot 7' }));
+      await expect(asked).rejects.toThrow('2147483647 iterations of keyslot 7');
+    }
+  });
+});
+
+describe('a derivation that takes long', () => {
+  it.each(['sha256', 'sha512', 'ripemd160'] as const)(
+    'leaves the event loop free and ends when it is cancelled: %s',
+    async (hash) => {
+      const cancel = new AbortController();
+      let hasEnded = false;
+      const derived = deriveKey(wish({ hash }), cancel.signal).finally(() => {
+        hasEnded = true;
+      });
+      for (let turn = 0; turn < 200; turn += 1) {
+        await new Promise((resolve) => setImmediate(resolve));
+      }
+      expect(hasEnded).toBe(false);
+      cancel.abort();
+      await expect(derived).rejects.toMatchObject({ kind: 'cancelled' });
+    },
+  );
+
+  it('that waits for others is cancelled as well', async () => {
+    const [first, last] = [new AbortController(), new AbortController()];
+    const others = [1, 2].map(() => deriveKey(wish({ hash: 'sha256' }), first.signal));
+    const derived = deriveKey(wish({ iterations: 1 }), last.signal);
+    last.abort();
+    await expect(derived).rejects.toMatchObject({ kind: 'cancelled' });
+    const next = deriveKey(wish({ iterations: 1 }));
+    first.abort();
+    for (const other of await Promise.allSettled(others)) expect(other.status).toBe('rejected');
+    expect(await next).toHaveLength(64);
+  });
+});
+
+describe('a number of iterations', () => {
+  const derive: DeriveKey = ({ length, iterations, onCost }) => {
+    // Every other sample is disturbed.
+    onCost?.((iterations / (length === 20 ? 2000 : 1000)) * (1 + (iterations % 2)));
+    return Promise.resolve(new Uint8Array(length));
+  };
+
+  it('follows from the time, for each length of key', async () => {
+    const asked = { ...luksWish({}), iterTimeMs: 160 };
+    expect(await luksIterations(asked, derive, {})).toEqual({
+      slotIterations: 160_000,
+      digestIterations: 40_000,
+    });
+  });
+
+  it('is a thousand at least, and measured nowhere where the host has a rate', async () => {
+    const never: DeriveKey = () => Promise.reject(new Error('not asked for'));
+    const asked = { ...luksWish({}), iterTimeMs: 2000 };
+    const given = await luksIterations(asked, never, { iterationsPerMs: 1 });
+    expect(given).toEqual({ slotIterations: 2000, digestIterations: 1000 });
+    const none = await luksIterations({ ...asked, iterTimeMs: 0 }, derive, {});
+    expect(none).toEqual({ slotIterations: 1000, digestIterations: 1000 });
+  });
+
+  it.each([-1, Number.MAX_SAFE_INTEGER, MOST / 999])('is refused for %d ms', async (ms) => {
+    const kind = { hash: 'sha256', length: 64, ms: ms < 0 ? 2 ** 64 : ms, least: 1 } as const;
+    await expect(calibrated(kind, derive)).rejects.toThrow(/^PBKDF iterations \d+ larger than/);
+  });
+});
