@@ -107,6 +107,11 @@ export const CRYPTO_LIMITS = {
   shortDerivation: 200_000,
   /** A derivation that cannot be stopped takes no longer, as far as can be told before. */
   uncancellableMs: 1000,
+  /** Of one encryption header with all its key material, where it is held in memory. */
+  headerAreaBytes: 64 * MIB,
+  /** Memory that one derivation by Argon2 may take, and parts that it may be cut into. */
+  argonBytes: 1024 * MIB,
+  argonLanes: 64,
 } as const;
 
 export const CODEC_LIMITS = {
@@ -200,16 +205,6 @@ export const QMP_LIMITS = {
   clientJobStates: 1024,
   /** How long a closing server waits for a client to take what it was sent. */
   farewellMs: 1000,
-} as const;
-
-export const CRYPTO_LIMITS = {
-  /** Of one encryption header with all its key material, where it is held in memory. */
-  headerAreaBytes: 64 * MIB,
-  /** Memory that one derivation by Argon2 may take. */
-  argonBytes: 1024 * MIB,
-  argonLanes: 64,
-  /** What unlocking one image by Argon2 may take. */
-  argonSeconds: 60,
 } as const;
 
 export const CHARDEV_LIMITS = {

@@ -6,16 +6,29 @@
 
 import { parentPort, workerData } from 'node:worker_threads';
 
-import { argon2i, argon2id } from 'hash-wasm';
-
 import { systemClock } from '../../base/index.js';
 import type { Argon2Answer, Argon2Wish } from './argon2.js';
 
+/** What is used of hash-wasm. */
+type Derive = (wish: {
+  readonly password: Uint8Array;
+  readonly salt: Uint8Array;
+  readonly parallelism: number;
+  readonly iterations: number;
+  /** KiB. */
+  readonly memorySize: number;
+  readonly hashLength: number;
+  readonly outputType: 'binary';
+}) => Promise<Uint8Array>;
+
+/** Found when it is needed: all else works without it. */
+const LIBRARY: string = 'hash-wasm';
 const LEAST = { parallelism: 1, iterations: 1, memorySize: 8, hashLength: 4 } as const;
 
 async function derived(wish: Argon2Wish): Promise<Argon2Answer> {
   const { type, password, salt } = wish;
-  const derive = type === 'argon2i' ? argon2i : argon2id;
+  const library = (await import(LIBRARY)) as Readonly<Record<Argon2Wish['type'], Derive>>;
+  const derive = library[type];
   const outputType = 'binary';
   // The first compiles the code.
   await derive({ ...LEAST, password, salt, outputType });

@@ -8,6 +8,7 @@ import { Worker } from 'node:worker_threads';
 
 import { BlockError, CRYPTO_LIMITS } from '../../base/index.js';
 import { packageFile } from '../../host/index.js';
+import type { DerivationLimit } from '../derivation/index.js';
 
 export interface Argon2Wish {
   readonly type: 'argon2i' | 'argon2id';
@@ -39,20 +40,12 @@ let running: Promise<unknown> = Promise.resolve();
 /** Blocks in a millisecond, once it was measured. */
 let rate: number | null = null;
 
-export interface Argon2Limit {
-  /** As messages name the image. */
-  readonly image: string;
-  readonly limitSeconds?: number | undefined;
-  /** Ends the derivation that runs, with kind `cancelled`. */
-  readonly signal?: AbortSignal | undefined;
-}
-
 /**
  * Derives for one unlock. Throws kind `too-large` where it would take longer than the limit,
  * `unsupported` where Argon2 is not installed. The caller wipes the key.
  */
-export function limitedArgon2({ image, limitSeconds, signal }: Argon2Limit): DeriveArgon2 {
-  const limit = limitSeconds ?? CRYPTO_LIMITS.argonSeconds;
+export function limitedArgon2({ image, limitSeconds, signal }: DerivationLimit): DeriveArgon2 {
+  const limit = Number(limitSeconds ?? CRYPTO_LIMITS.derivationSeconds);
   let total = 0;
   return async (wish) => {
     total += wish.passes * wish.memoryKib;
@@ -62,7 +55,7 @@ export function limitedArgon2({ image, limitSeconds, signal }: Argon2Limit): Der
         throw new BlockError(
           'too-large',
           `Unlocking '${image}' would take about ${seconds} s with ${wish.passes} passes of ` +
-            `Argon2 over ${wish.memoryKib} KiB, more than ${limit} s`,
+            `Argon2 over ${wish.memoryKib} KiB, more than the ${limit} s of 'key-derivation-limit'`,
         );
       }
     }

@@ -10,9 +10,9 @@ import { timingSafeEqual } from 'node:crypto';
 import { BlockError } from '../../base/index.js';
 import type { LuksArea, UnlockedKey } from '../luks/index.js';
 import { mergeKey, STRIPES } from '../luks/index.js';
+import type { DeriveKey } from '../derivation/index.js';
 import { makeSectorCipher, SECTOR_BYTES } from '../sector-cipher.js';
 import { keyBytesOf } from '../names.js';
-import type { DeriveKey } from '../luks/index.js';
 import type { DeriveArgon2 } from './argon2.js';
 import type { KeyslotUse, Luks2Digest, Luks2Keyslot, Luks2Metadata } from './metadata.js';
 import { keyMaterialBytes } from './metadata.js';
@@ -62,7 +62,7 @@ export async function unlockSlot2(
 ): Promise<Uint8Array | null> {
   const { use, keyBytes, areaOffset } = keyslot;
   if (use instanceof BlockError) throw use;
-  const derived = await derivedBy(use, password, tools);
+  const derived = await derivedBy(keyslot.number, use, { password, tools });
   const material = await area.read(areaOffset, keyMaterialBytes(keyBytes));
   makeSectorCipher({ spec: use.spec, key: derived, sectorBytes: SECTOR_BYTES }).decrypt(material, 0);
   derived.fill(0);
@@ -75,21 +75,24 @@ export async function unlockSlot2(
 }
 
 function derivedBy(
+  slot: number,
   { kdf, spec }: KeyslotUse,
-  password: Uint8Array,
-  { derive, argon2 }: Luks2Tools,
+  { password, tools }: { readonly password: Uint8Array; readonly tools: Luks2Tools },
 ): Promise<Uint8Array> {
   const length = keyBytesOf(spec);
-  return kdf.type === 'pbkdf2'
-    ? derive({ hash: kdf.hash, password, salt: kdf.salt, iterations: kdf.iterations, length })
-    : argon2({ ...kdf, password, length });
+  if (kdf.type !== 'pbkdf2') return tools.argon2({ ...kdf, password, length });
+  const { hash, salt, iterations } = kdf;
+  const origin = `keyslot ${slot}`;
+  return tools.derive({ hash, password, salt, iterations, length, origin });
 }
 
 async function isKeyOf(
-  { hash, salt, iterations, value }: Luks2Digest,
+  { number, hash, salt, iterations, value }: Luks2Digest,
   key: Uint8Array,
   { derive }: Luks2Tools,
 ): Promise<boolean> {
-  const found = await derive({ hash, password: key, salt, iterations, length: value.length });
+  const { length } = value;
+  const origin = `digest ${number}`;
+  const found = await derive({ hash, password: key, salt, iterations, length, origin });
   return timingSafeEqual(found, value);
 }

@@ -24,8 +24,12 @@ export interface HeaderPlace {
   readonly length: number;
   /** `key-secret` of the image's options. */
   readonly secret: string | null;
+  /** `key-derivation-limit` of them. */
+  readonly limitSeconds: number | undefined;
   close(): Promise<void>;
 }
+
+type Unlocking = Pick<HeaderPlace, 'secret' | 'limitSeconds'>;
 
 export interface PlaceRequest {
   readonly image: ImageName;
@@ -39,7 +43,7 @@ export async function openHeaderPlace(
   { image, readOnly, forceShare }: PlaceRequest,
 ): Promise<HeaderPlace> {
   const policy: OpenPolicy = { forceShare, noBacking: true };
-  const { node, secret } = await openBytes(session, { image, readOnly, policy });
+  const { node, ...unlocking } = await openBytes(session, { image, readOnly, policy });
   await refuseOthers(node, image.text);
   const { consistentRead, write, all } = Permission;
   const taken = consistentRead | (readOnly ? 0 : write);
@@ -49,7 +53,7 @@ export async function openHeaderPlace(
     name: image.text,
     area: areaOf(user, image.text),
     length: node.length,
-    secret,
+    ...unlocking,
     close: () => user.detach(),
   };
 }
@@ -57,25 +61,36 @@ export async function openHeaderPlace(
 async function openBytes(
   session: Session,
   request: { readonly image: ImageName; readonly readOnly: boolean; readonly policy: OpenPolicy },
-): Promise<{ readonly node: Node; readonly secret: string | null }> {
+): Promise<{ readonly node: Node } & Unlocking> {
   const { image, readOnly, policy } = request;
   if (!image.imageOptions) {
     requireFormat(image.format);
     const asRaw = { ...image, format: 'raw' };
-    return { node: await openImage(session, { image: asRaw, readOnly, policy }), secret: null };
+    const node = await openImage(session, { image: asRaw, readOnly, policy });
+    return { node, secret: null, limitSeconds: undefined };
   }
   const { optionTree } = await import('../options/list.js');
   const { openByOptions } = await import('../options/open.js');
   const tree = optionTree(image.text, session.program, 'file');
-  const secret = tree['key-secret'];
   try {
     const bytes = bytesOf(tree);
     const node = await openByOptions(session, { tree: bytes, readOnly, policy });
-    return { node, secret: typeof secret === 'string' ? secret : null };
+    return { node, ...unlockingOf(tree) };
   } catch (error) {
     if (!(error instanceof BlockError)) throw error;
     throw new CliError(`Could not open '${image.text}': ${error.message}`, 1, error);
   }
+}
+
+function unlockingOf(tree: KeyvalTree): Unlocking {
+  const { 'key-secret': secret, 'key-derivation-limit': limit } = tree;
+  if (limit !== undefined && !(typeof limit === 'string' && /^\d{1,9}$/.test(limit))) {
+    throw new BlockError('invalid-option', "Parameter 'key-derivation-limit' expects a number");
+  }
+  return {
+    secret: typeof secret === 'string' ? secret : null,
+    limitSeconds: limit === undefined ? undefined : Number(limit),
+  };
 }
 
 /** Options of the bytes that the header begins. */

@@ -3,7 +3,7 @@
 // is wiped at once; the payload is not looked at.
 
 import { BlockError } from '../../../base/index.js';
-import { deriveKey, requireText } from '../../../crypto/index.js';
+import { limitedDerive, requireText } from '../../../crypto/index.js';
 import { requireSlotNumber, unlockAny, unlockSlot } from '../../../crypto/luks/index.js';
 import type { LuksHeader, UnlockedKey } from '../../../crypto/luks/index.js';
 import { writeJson } from '../../../wire/index.js';
@@ -40,7 +40,8 @@ export const testCommand: LuksCommand = {
       const place = await openHeaderPlace(session, { image, readOnly: true, forceShare });
       const header = await readHeader(place);
       const password = passwordOf(session, given.get('secret') ?? place.secret);
-      const opened = await tryPassword(place, header, { password, slot });
+      const { limitSeconds } = place;
+      const opened = await tryPassword(place, header, { password, slot, limitSeconds });
       const isOpen = opened !== null;
       if (shape === 'json') {
         const answer = { unlocked: isOpen, ...(isOpen ? { keyslot: opened } : {}) };
@@ -68,21 +69,30 @@ function passwordOf({ graph }: Session, id: string | null): Uint8Array {
   return password;
 }
 
+interface Trial {
+  readonly password: Uint8Array;
+  /** Null: any of them. */
+  readonly slot: number | null;
+  /** As of option `key-derivation-limit`. */
+  readonly limitSeconds: number | undefined;
+}
+
 /** The keyslot that it opens, or null. Wipes the password. */
 async function tryPassword(
   { area, name }: HeaderPlace,
   header: LuksHeader,
-  { password, slot }: { readonly password: Uint8Array; readonly slot: number | null },
+  { password, slot, limitSeconds }: Trial,
 ): Promise<number | null> {
+  const derive = limitedDerive({ image: name, limitSeconds });
   try {
     let unlocked: UnlockedKey | null = null;
-    if (slot === null) unlocked = await unlockAny({ area, header }, password, deriveKey);
+    if (slot === null) unlocked = await unlockAny({ area, header }, password, derive);
     else {
       const keyslot = header.keyslots[slot];
       if (keyslot?.active !== true) {
         throw new BlockError('invalid-option', `Keyslot ${slot} of '${name}' is not active`);
       }
-      const masterKey = await unlockSlot({ area, header, keyslot }, password, deriveKey);
+      const masterKey = await unlockSlot({ area, header, keyslot }, password, derive);
       unlocked = masterKey === null ? null : { slot, masterKey };
     }
     unlocked?.masterKey.fill(0);
