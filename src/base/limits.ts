@@ -99,6 +99,8 @@ export const IMAGE_LIMITS = {
 } as const;
 
 export const CRYPTO_LIMITS = {
+  /** Of one encryption header with all its key material, where it is held in memory. */
+  headerAreaBytes: 64 * MIB,
   /** What unlocking one image may take unless its user says otherwise. */
   derivationSeconds: 60,
   /** Derivations that run at the same time: most threads of the pool are for files. */
