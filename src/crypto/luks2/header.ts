@@ -7,7 +7,7 @@
 
 import { createHash, timingSafeEqual } from 'node:crypto';
 
-import { BlockError, decodeStruct } from '../../base/index.js';
+import { BlockError, CRYPTO_LIMITS, decodeStruct } from '../../base/index.js';
 import { LUKS_MAGIC } from '../luks/index.js';
 import type { LuksArea } from '../luks/index.js';
 import { parseMetadata } from './metadata.js';
@@ -73,6 +73,14 @@ export async function readLuks2Header(area: LuksArea, length: number): Promise<L
     copyBytes,
     copies: { primary: stateOf(first), secondary: stateOf(second) },
   };
+}
+
+/** Bytes of both copies and of all key material. Throws kind `unsupported` for too many. */
+export function headerAreaBytes2({ copyBytes, keyslotsBytes }: Luks2Header): number {
+  const bytes = copyBytes * 2 + keyslotsBytes;
+  if (bytes <= CRYPTO_LIMITS.headerAreaBytes) return bytes;
+  const most = CRYPTO_LIMITS.headerAreaBytes;
+  throw new BlockError('unsupported', `LUKS2 header: its area of ${bytes} bytes, above ${most}`);
 }
 
 function stateOf(copy: Copy | null): CopyState {

@@ -87,6 +87,8 @@ export interface Luks2Metadata {
 const MEMBERS = 32;
 const SECTOR_BYTES = 512;
 const AREA_ALIGNMENT = 4096;
+/** So that sectors of any file can be counted from it. */
+const MOST_VECTOR = 2 ** 52;
 const SALT = { min: 8, max: 64 } as const;
 const ITERATIONS = { min: 1, max: 2 ** 31 - 1 } as const;
 const KEY = { min: 1, max: 64 } as const;
@@ -225,6 +227,9 @@ function segmentOf(fields: Fields): Luks2Segment {
     encryption: fields.text('encryption'),
     sectorBytes,
   };
+  if (segment.vectorOffset > MOST_VECTOR) {
+    throw unsupported(`${fields.path}.iv_tweak ${segment.vectorOffset}`);
+  }
   for (const [name, value] of [['offset', segment.offset], ['size', segment.size ?? 0]] as const) {
     if (value % SECTOR_BYTES === 0 && (name === 'offset' || value % sectorBytes === 0)) continue;
     throw corrupt(`'${fields.path}.${name}' ${value} is not in whole sectors`);

@@ -13,9 +13,14 @@ import { nodeArea } from './area.js';
 import { KeyslotChanges } from './keyslot-changes.js';
 import { InspectedLuks, LuksNode } from './node.js';
 import type { LuksOptions } from './options.js';
+import { openVersion2, version2Header } from './version2-open.js';
 
 export async function openLuks(context: OpenContext, options: LuksOptions): Promise<DriverNode> {
   const file = context.child('file');
+  const second = await version2Header(file);
+  if (second !== null) {
+    return openVersion2(context, options, { file, holder: file, header: second });
+  }
   const header = await readLuksHeader(file.node);
   if (context.inspectOnly) return new InspectedLuks(file, header);
   const limitSeconds = options['key-derivation-limit'];
