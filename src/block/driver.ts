@@ -551,6 +551,7 @@ export interface Driver<Options = Record<string, unknown>> {
   measure?(
     options: Readonly<Record<string, unknown>>,
     source: MeasureSource | null,
+    context?: { readonly secret?: SecretSource },
   ): Promise<MeasuredSize>;
 }
 

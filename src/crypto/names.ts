@@ -111,7 +111,8 @@ export function requireConsistent({ mode, ivGenerator, ivHash }: CipherSpec): vo
   }
   // The key of essiv is the digest itself, so some AES must take one of its length.
   if (ivHash !== null && aesOfKeyBytes(HASH_BYTES[ivHash]) === null) {
-    throw new BlockError('unsupported', `No cipher for essiv has keys of the length of ${ivHash}`);
+    const text = `No AES cipher with key size ${HASH_BYTES[ivHash]} available`;
+    throw new BlockError('unsupported', text);
   }
 }
 

@@ -33,8 +33,9 @@ export async function makeSecret(
     throw new BlockError('invalid-option', "Property 'secret.loaded' is not writable");
   }
   const { loadSecret } = await import('../crypto/index.js');
-  const { file } = options;
-  const read = file === undefined ? null : await host.readWhole(file, MAX_FILE_BYTES);
+  const { data: given, file } = options;
+  const isRead = file !== undefined && given === undefined;
+  const read = isRead ? await host.readWhole(file, MAX_FILE_BYTES) : null;
   const data = loadSecret(options, { secret, readFile: () => read ?? new Uint8Array(0) });
   return {
     type: 'secret',

@@ -4,12 +4,14 @@
 // A path is enough unless an option changes what is read or the backing file is not the one that
 // the image header names. Only options that matter for the content are part of the text.
 
+import { BlockError } from '../../base/index.js';
 import { writeJson } from '../../wire/index.js';
 import type { BlockNode } from '../block-node.js';
 import { ChildRole } from '../driver.js';
 import { withAncestors } from '../drain.js';
 import type { Node } from '../node.js';
 import { topologicalOrder } from '../permissions.js';
+import { flatOptions } from '../reopen/flat-options.js';
 import { inMemberOrder } from './member-order.js';
 import { parseFilename, resolveBackingName } from './filename.js';
 
@@ -57,12 +59,12 @@ function childName(node: BlockNode, name: string): string | null {
   return child === undefined ? null : plainName(seenNode(child));
 }
 
-/** The backing file was given and is another than a plain open would find. */
 /** Whether the backing file is the one that the header names. */
 export function hasNamedBacking(node: Node): boolean {
   return !hasOtherBacking(node as BlockNode);
 }
 
+/** The backing file was given and is another than a plain open would find. */
 function hasOtherBacking(node: BlockNode): boolean {
   const name = cowName(node);
   if (name === null || node.options[name] === undefined) return false;
@@ -70,7 +72,25 @@ function hasOtherBacking(node: BlockNode): boolean {
   const { backing } = node;
   if (link === null || backing === null) return (link === null) !== (backing === null);
   const found = node.given[name] === undefined ? headerName(node, link.file) : link.file;
-  return backing.filename !== found;
+  return backing.filename !== found && !opensSame(link.file, backing);
+}
+
+/** The name gives options, and the node is made of them. */
+function opensSame(name: string, node: BlockNode): boolean {
+  if (!name.startsWith('json:')) return false;
+  try {
+    const parsed = parseFilename(name);
+    if (parsed.kind !== 'options') return false;
+    const given = flatOptions(parsed.options);
+    const found = flatOptions(contentOptions(seenNode(node)));
+    return [...found].every(([option, value]) => {
+      const text = given.get(option);
+      return String(text) === String(value) || (text === undefined && /(^|\.)driver$/.test(option));
+    });
+  } catch (error) {
+    if (error instanceof BlockError) return false;
+    throw error;
+  }
 }
 
 /** The name in the header of an image, made relative to where the image is; null if it cannot. */

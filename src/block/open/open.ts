@@ -350,6 +350,12 @@ async function openOver(
 function rawUnlessForeign(head: Uint8Array): 'raw' {
   const foreign = foreignFormat(head);
   if (foreign === null) return 'raw';
+  if (foreign === 'luks' && head[7] === 2) {
+    // To other programs it is raw: whoever means its data has to say so.
+    throw new BlockError('unsupported', 'Its LUKS header is of version 2, which is not guessed', {
+      hint: "Specify the format 'luks' for its data, or 'raw' to use its bytes as they are.",
+    });
+  }
   throw new BlockError('unsupported', `Image format '${foreign}' is not supported`, {
     hint: "Specify the format 'raw' explicitly to use its bytes as they are.",
   });

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Secrets by their id, as those who open and make images are given them.
 
+import { isUtf8 } from 'node:buffer';
+
 import { BlockError } from '../../base/index.js';
 
 /** Gives a copy of a secret's data, which the caller wipes; throws kind `not-found`. */
@@ -10,11 +12,16 @@ export const noSecrets: SecretSource = (id) => {
   throw new BlockError('not-found', `No secret with id '${id}'`);
 };
 
-/** Bytes of the password that key-secret names; the caller wipes them. */
+/** Bytes of the password that key-secret names, which is text; the caller wipes them. */
 export function passwordOf(
   { secret = noSecrets }: { readonly secret?: SecretSource },
   id: string | undefined,
 ): Uint8Array {
-  if (id !== undefined) return secret(id);
-  throw new BlockError('invalid-option', "Parameter 'key-secret' is required for cipher");
+  if (id === undefined) {
+    throw new BlockError('invalid-option', "Parameter 'key-secret' is required for cipher");
+  }
+  const password = secret(id);
+  if (isUtf8(password)) return password;
+  password.fill(0);
+  throw new BlockError('invalid-option', `Data from secret ${id} is not valid UTF-8`);
 }

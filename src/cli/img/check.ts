@@ -101,6 +101,11 @@ async function openToCheck(session: Session, request: CheckRequest): Promise<Nod
   const how = readOnly ? { inspectOnly: true, forceShare: share } : { repair: true };
   const node = await openImage(session, { image, readOnly, policy: { ...policy, ...how } });
   if (node.driver.supports.check === 'none') {
+    // What is wrong with a key is told first.
+    if (readOnly && node.info.encrypted === true) {
+      await session.graph.close(node);
+      await openImage(session, { image, readOnly, policy: { ...policy, forceShare: share } });
+    }
     throw new CliError('This image format does not support checks', STATUS.unsupported);
   }
   if (readOnly) return node;

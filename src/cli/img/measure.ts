@@ -11,6 +11,7 @@ import { writeJson } from '../../wire/index.js';
 import type { OptionSpec } from '../getopt.js';
 import { CliError, report } from '../program.js';
 import type { Program } from '../program.js';
+import { luksMembers } from './create/luks.js';
 import { createFormat, OptionMistake, OptionValues } from './create/options.js';
 import { sizeArgument } from './numbers.js';
 import { openImage, withSession } from './session.js';
@@ -133,16 +134,25 @@ async function runMeasure(
   if (node !== null && command.snapshot !== null) await showSnapshot(node, command.snapshot);
   const values = targetValues(command, program);
   if (command.size !== null) values.set('size', String(command.size));
-  const members = values.members(['data_file', 'data_file_raw']);
   const driver = await session.registry.load(values.format.name);
   if (driver.measure === undefined) {
     const text = `Block driver '${driver.name}' does not support size measurement`;
     throw new CliError(text);
   }
   const source = node === null ? null : sourceOf(node);
-  const measured = await driver.measure({ ...members, size: values.size ?? 0 }, source);
+  const { secret } = session.graph;
+  const measured = await driver.measure(creationMembers(values), source, { secret });
   program.out(shape === 'json' ? jsonOf(measured) : textOf(measured));
   return 0;
+}
+
+/** As they are for creating an image; of a file nothing is asked. */
+function creationMembers(values: OptionValues): Readonly<Record<string, unknown>> {
+  const size = values.size ?? 0;
+  const members = values.members(['data_file', 'data_file_raw']);
+  if (values.format.name !== 'luks') return { ...members, size };
+  const { preallocation: _, ...others } = members;
+  return luksMembers(others, { file: '', size });
 }
 
 function targetValues(command: MeasureArguments, program: Program): OptionValues {

@@ -176,9 +176,7 @@ async function openBase(session: Session, overlay: Node, command: RebaseArgument
     return { user, inChain: below !== null };
   } catch (error) {
     if (!(error instanceof BlockError)) throw error;
-    const text = error.message.replace(`Could not open '${path}': Could not`, 'Could not');
-    const isLocked = error.kind === 'locked';
-    const reason = isLocked ? text.replace(`Could not open '${path}': `, '') : text;
+    const reason = error.message.replace(`Could not open '${path}': `, '');
     throw new CliError(`Could not open new backing file '${name}': ${reason}`, 1, error);
   }
 }

@@ -67,7 +67,7 @@ export function hasLuksMagic(head: Uint8Array): boolean {
  */
 export function parseLuksHeader(bytes: Uint8Array, place: HeaderPlace): LuksHeader {
   if (bytes.length < HEADER_BYTES) throw corrupt(`the file ends at ${bytes.length} bytes`);
-  if (!hasLuksMagic(bytes)) throw corrupt('Volume is not in LUKS format');
+  if (!hasLuksMagic(bytes)) throw new BlockError('corrupt-image', 'Volume is not in LUKS format');
   const raw = decodeStruct(HEADER, bytes, EXTENT);
   if (raw.version !== 1) {
     throw new BlockError('unsupported', `LUKS version ${raw.version} is not supported`);

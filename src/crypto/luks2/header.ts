@@ -83,6 +83,13 @@ export function headerAreaBytes2({ copyBytes, keyslotsBytes }: Luks2Header): num
   throw new BlockError('unsupported', `LUKS2 header: its area of ${bytes} bytes, above ${most}`);
 }
 
+/** Throws kind `corrupt-image` for a payload that is to follow in the same file and does not. */
+export function requirePayloadBehind({ segment, copyBytes, keyslotsBytes }: Luks2Header): void {
+  const end = copyBytes * 2 + keyslotsBytes;
+  if (segment.offset >= end) return;
+  throw corrupt(`its payload at ${segment.offset} overlaps the area of keyslots up to ${end}`);
+}
+
 function stateOf(copy: Copy | null): CopyState {
   return copy === null ? 'broken' : 'valid';
 }

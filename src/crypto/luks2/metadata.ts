@@ -2,7 +2,8 @@
 // The JSON text of a LUKS version 2 header as checked values.
 //
 // Source: "LUKS2 On-Disk Format Specification" 1.1.1, section 3. Areas of keyslots lie behind the
-// two copies, in the room that `config` gives them, no two of them over another. A keyslot that
+// two copies, in the room that `config` gives them, no two of them over another; where the payload
+// may be is asked by whoever knows whether it lies in the same file. A keyslot that
 // cannot be used here is no reason to refuse the others: it says why when it is asked for. What
 // changes the meaning of the data (several segments, integrity, an unknown requirement) is.
 
@@ -106,7 +107,7 @@ export function parseMetadata(text: Uint8Array, copyBytes: number): Luks2Metadat
   if (others.length > 0) throw unsupported('more than one segment (a reencryption)');
   const [segmentNumber, fields] = first;
   const segment = segmentOf(fields);
-  requireApart(keyslots, { segment, start: copyBytes * 2, bytes: keyslotsBytes });
+  requireApart(keyslots, { start: copyBytes * 2, bytes: keyslotsBytes });
   const digests = root.numbered('digests', MEMBERS);
   const found = digests.find(([, each]) => each.numbers('segments').includes(segmentNumber));
   if (found === undefined) throw corrupt("no member of 'digests' is that of the segment");
@@ -258,22 +259,14 @@ export function keyMaterialBytes(keyBytes: number): number {
 }
 
 interface Room {
-  readonly segment: Luks2Segment;
   /** Where key material may begin. */
   readonly start: number;
   readonly bytes: number;
 }
 
-/** Each area in its room and holding its key; no two over another, none over the payload. */
-function requireApart(
-  keyslots: readonly Luks2Keyslot[],
-  { segment, start, bytes }: Room,
-): void {
+/** Each area in its room and holding its key, no two over another. */
+function requireApart(keyslots: readonly Luks2Keyslot[], { start, bytes }: Room): void {
   const end = start + bytes;
-  // A payload at 0 lies in another file.
-  if (segment.offset !== 0 && segment.offset < end) {
-    throw corrupt(`its payload at ${segment.offset} overlaps the area of keyslots up to ${end}`);
-  }
   for (const [index, { number, areaOffset, areaBytes, keyBytes, use }] of keyslots.entries()) {
     const areaEnd = areaOffset + areaBytes;
     const name = `the area of keyslot ${number} at ${areaOffset}`;

@@ -9,6 +9,7 @@ import { BlockError, Permission } from '../../../base/index.js';
 import type { CopyFailure } from '../../../block/copy/index.js';
 import { creationPath } from '../../../block/index.js';
 import type { Backend, Node, OpenPolicy } from '../../../block/index.js';
+import type { KeyvalTree } from '../../../schema/index.js';
 import { CliError } from '../../program.js';
 import type { Program } from '../../program.js';
 import { copyBitmaps, requireSourceBitmaps, requireTargetBitmaps } from './bitmaps.js';
@@ -21,7 +22,7 @@ import { createFormat, OptionMistake, optionsHelp, OptionValues } from '../creat
 import { Progress } from '../progress.js';
 import { showSnapshot } from '../snapshot/view.js';
 import { cachePolicy, openImage, sourceCache, withSession } from '../session.js';
-import type { Session } from '../session.js';
+import type { ImageName, Session } from '../session.js';
 import { refuseFormatWithOptions } from '../verb.js';
 import type { Verb } from '../verb.js';
 
@@ -194,7 +195,11 @@ async function openTarget(session: Session, request: TargetRequest): Promise<Bac
   };
   refuseFormatWithOptions(image);
   const policy = { ...cache, unmap: true };
-  const node = await openImage(session, { image, readOnly: false, policy });
+  const keys = values?.secrets() ?? {};
+  const hasKey = Object.keys(keys).length > 0;
+  const node = await (hasKey
+    ? openEncrypted(session, { ...image, keys }, policy)
+    : openImage(session, { image, readOnly: false, policy }));
   if (command.compress && node.driver.name !== 'qcow2') {
     throw new CliError('Compression not supported for this file format');
   }
@@ -204,6 +209,23 @@ async function openTarget(session: Session, request: TargetRequest): Promise<Bac
     if (!(error instanceof BlockError) || error.kind !== 'locked') throw error;
     const text = `Could not open '${command.target}': ${error.message}`;
     throw new CliError(text, 1, error);
+  }
+}
+
+/** What was made with a secret is opened with the same. */
+async function openEncrypted(
+  session: Session,
+  image: ImageName & { readonly keys: KeyvalTree },
+  policy: OpenPolicy,
+): Promise<Node> {
+  const { openByOptions, withName } = await import('../options/open.js');
+  const { text, format, keys } = image;
+  try {
+    const tree = await withName(session, text, { driver: format ?? 'raw', ...keys });
+    return await openByOptions(session, { tree, readOnly: false, policy });
+  } catch (error) {
+    if (!(error instanceof BlockError)) throw error;
+    throw new CliError(`Could not open '${text}': ${error.message}`, 1, error);
   }
 }
 
@@ -271,6 +293,7 @@ function warn({ program, command }: ConvertRun, text: string): void {
 function isZeroWhenNew({ target: { node }, values }: ConvertRun): boolean {
   const isPreallocated =
     (values?.get('preallocation') ?? 'off') !== 'off' || values?.get('data_file_raw') === 'on';
+  if (node.driver.name === 'luks') return false;
   if (node.driver.name === 'qcow2' && !isPreallocated) return true;
   return isFile(node.children.get('data-file')?.node ?? node);
 }

@@ -10,7 +10,8 @@ import { creationPath, protocolOf } from '../../../block/index.js';
 import type { Backend, CreateContext, Driver, Node } from '../../../block/index.js';
 import { driverOptions } from '../../../drivers/options-catalog.js';
 import { CliError } from '../../program.js';
-import { OptionMistake } from './options.js';
+import { luksMembers } from './luks.js';
+import { OptionMistake, PREALLOCATIONS } from './options.js';
 import type { CreateMembers, OptionValues } from './options.js';
 import type { Session } from '../session.js';
 
@@ -35,20 +36,20 @@ export async function createImage(session: Session, request: CreateRequest): Pro
   const { values } = request;
   const files = new NewFiles(session);
   const path = creationPath(request.path);
-  const size = Math.ceil(request.size / SECTOR) * SECTOR;
+  // What is encrypted ends with its file, wherever that is; what is left of a sector is not read.
+  const isLuks = values.format.name === 'luks';
+  const size = isLuks ? request.size : Math.ceil(request.size / SECTOR) * SECTOR;
   try {
-    if (values.format.name !== 'qcow2') await files.make(path, { size, ...rawMembers(values) });
+    const creation = await creationOf(session, values, { path, size });
+    if (creation === null) await files.make(path, { size, ...rawMembers(values) });
     else {
-      const { members, driver } = await qcow2Create(session, values);
-      const dataFile = members['data-file'];
-      const data = dataFile === undefined ? {} : { 'data-file': { filename: dataFile } };
+      const { members, driver, dataFile } = creation;
       const context: CreateContext = {
         host: session.host,
         secret: session.graph.secret,
-        node: (reference) =>
-          files.open(typeof reference === 'string' ? path : creationPath(String(dataFile))),
+        node: (reference) => files.open(typeof reference === 'string' ? path : dataFile),
       };
-      await driver.create?.(context, { ...members, ...data, file: path, size });
+      await driver.create?.(context, members);
     }
   } catch (error) {
     await files.remove(error);
@@ -111,13 +112,42 @@ function noNode(): Promise<never> {
   return Promise.reject(new BlockError('invalid-option', 'a file is made of no other node'));
 }
 
-async function qcow2Create(
+/** What a format makes in a file of its own. */
+interface Creation {
+  readonly driver: Driver;
+  /** Checked. */
+  readonly members: Readonly<Record<string, unknown>>;
+  /** Path of the other file, where `members` name one. */
+  readonly dataFile: string;
+}
+
+/** Null: the file is the image. */
+async function creationOf(
   session: Session,
   values: OptionValues,
-): Promise<{ members: CreateMembers; driver: Driver }> {
+  place: { readonly path: string; readonly size: number },
+): Promise<Creation | null> {
+  const { path: file, size } = place;
+  const { name } = values.format;
+  if (name === 'qcow2') {
+    const members = qcow2Members(values);
+    const driver = await session.registry.load(name);
+    const dataFile = members['data-file'];
+    const own = { ...members, file, size };
+    if (dataFile === undefined) return { driver, members: own, dataFile: '' };
+    const data = { 'data-file': { filename: dataFile } };
+    const path = creationPath(String(dataFile));
+    return { driver, members: { ...own, ...data }, dataFile: path };
+  }
+  if (name !== 'luks') return null;
+  const driver = await session.registry.load(name);
+  return { driver, members: luksMembers(values.members(), { file, size }), dataFile: '' };
+}
+
+function qcow2Members(values: OptionValues): CreateMembers {
   const members = values.members();
   const mode = members['preallocation'];
-  if (mode !== undefined && !['off', 'metadata', 'falloc', 'full'].includes(String(mode))) {
+  if (mode !== undefined && !PREALLOCATIONS.includes(String(mode))) {
     throw unknownValue('preallocation', mode);
   }
   const backing = members['backing-fmt'];
@@ -128,7 +158,7 @@ async function qcow2Create(
   if (compression !== undefined && compression !== 'zlib' && compression !== 'zstd') {
     throw unknownValue('compression-type', compression);
   }
-  return { members, driver: await session.registry.load('qcow2') };
+  return members;
 }
 
 function unknownValue(name: string, value: string | number | boolean): BlockError {

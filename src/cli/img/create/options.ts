@@ -7,6 +7,8 @@
 import { BlockError, parseSize } from '../../../base/index.js';
 import { CliError } from '../../program.js';
 
+export const PREALLOCATIONS: readonly string[] = ['off', 'metadata', 'falloc', 'full'];
+
 type OptionType = 'string' | 'bool' | 'size' | 'number';
 
 interface CreateOption {
@@ -20,7 +22,7 @@ interface CreateOption {
 }
 
 export interface CreateFormat {
-  readonly name: 'raw' | 'qcow2' | 'file' | 'luks';
+  readonly name: 'raw' | 'qcow2' | 'luks' | 'file';
   readonly backing: boolean;
   readonly options: readonly CreateOption[];
 }
@@ -140,6 +142,30 @@ const RAW_OPTIONS: readonly CreateOption[] = [
   EXTENT_SIZE,
 ];
 
+const LUKS_OPTIONS: readonly CreateOption[] = [
+  SIZE,
+  luksOption('key-secret', 'ID of the secret that provides the keyslot passphrase'),
+  luksOption('cipher-alg', 'Name of encryption cipher algorithm'),
+  luksOption('cipher-mode', 'Name of encryption cipher mode'),
+  luksOption('ivgen-alg', 'Name of IV generator algorithm'),
+  luksOption('ivgen-hash-alg', 'Name of IV generator hash algorithm'),
+  luksOption('hash-alg', 'Name of encryption hash algorithm'),
+  luksOption('iter-time', 'Time to spend in PBKDF in milliseconds'),
+  {
+    name: 'detached-header',
+    type: 'bool',
+    help: 'The image is a header alone, of a payload in another file',
+    member: 'detached-header',
+  },
+  NOCOW,
+  { name: 'preallocation', type: 'string', help: '', member: 'preallocation' },
+  EXTENT_SIZE,
+];
+
+function luksOption(name: string, help: string): CreateOption {
+  return { name, type: name === 'iter-time' ? 'number' : 'string', help, member: name };
+}
+
 const KEYSLOT_OPTIONS: readonly CreateOption[] = [
   {
     name: 'state',
@@ -183,6 +209,7 @@ export const AMEND_FORMATS: readonly CreateFormat[] = [
 
 export const CREATE_FORMATS: readonly CreateFormat[] = [
   { name: 'qcow2', backing: true, options: QCOW2_OPTIONS },
+  { name: 'luks', backing: false, options: LUKS_OPTIONS },
   { name: 'raw', backing: false, options: RAW_OPTIONS },
   { name: 'file', backing: false, options: RAW_OPTIONS },
 ];
@@ -241,6 +268,11 @@ export class OptionValues {
   get size(): number | null {
     const text = this.get('size');
     return text === null ? null : Number(text);
+  }
+
+  /** The options that name a secret, as an image that was made with them is opened. */
+  secrets(): Record<string, string> {
+    return Object.fromEntries([...this.#values].filter(([name]) => name.endsWith('key-secret')));
   }
 
   /** `name=value` of everything given or with a default, in the reference's order. */
@@ -305,10 +337,15 @@ function normalize(option: CreateOption, text: string): string {
   }
 }
 
+const MOST_NUMBER = 2n ** 64n - 1n;
+
 /** Decimal, hexadecimal (0x1f) or octal (017). */
 function wholeNumber({ name }: CreateOption, text: string): string {
   if (/^0[0-7]+$/.test(text)) return String(Number.parseInt(text, 8));
-  if (/^(0|[1-9]\d*|0x[\da-f]+)$/i.test(text)) return String(Number(text));
+  if (/^(0|[1-9]\d*|0x[\da-f]+)$/i.test(text)) {
+    if (BigInt(text) <= MOST_NUMBER) return String(Number(text));
+    throw invalid(`Value '${text}' is too large for parameter '${name}'`);
+  }
   // A huge one to the reference: whoever uses it refuses it.
   if (/^-[1-9]\d*$/.test(text)) return String(Number(text));
   throw invalid(`Parameter '${name}' expects a number`);

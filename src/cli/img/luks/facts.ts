@@ -113,5 +113,6 @@ function isList(value: Facts | readonly Facts[]): value is readonly Facts[] {
 }
 
 function lineOf(indent: string, title: string, value: string): string {
-  return `${indent}${`${title}:`.padEnd(NAME_COLUMNS - indent.length)}${value}`;
+  const shown = value === '' ? '-' : value;
+  return `${indent}${`${title}:`.padEnd(NAME_COLUMNS - indent.length)}${shown}`;
 }

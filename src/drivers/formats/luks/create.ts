@@ -4,7 +4,7 @@
 // Order: the old header is wiped and flushed, the file gets its length, key material is written
 // and flushed, the header comes last. A power cut before that leaves a file that is no LUKS image.
 
-import { BlockError, MAX_OFFSET } from '../../../base/index.js';
+import { BlockError, MAX_OFFSET, must } from '../../../base/index.js';
 import type { CreateContext, Node } from '../../../block/index.js';
 import { passwordOf, writeRequest } from '../../../block/index.js';
 import { deriveKey } from '../../../crypto/index.js';
@@ -26,7 +26,11 @@ export async function createLuks(
   options: LuksCreateOptions,
 ): Promise<void> {
   const wish = luksWish(options);
+  const detached = options.header !== undefined;
   const area = headerAreaBytes(wish.spec);
+  if (options.file === undefined && !detached) {
+    throw new BlockError('invalid-option', "Parameter 'file' is missing");
+  }
   if (options.size > MAX_OFFSET - area) {
     throw new BlockError('too-large', 'The requested file size is too large');
   }
@@ -37,32 +41,44 @@ export async function createLuks(
     const fill = (buffer: Uint8Array): void => host.fillSecret(buffer);
     const iterations = await luksIterations(wish, derive, host);
     const made = await formatLuks(
-      { ...wish, ...iterations, password, detached: false },
+      { ...wish, ...iterations, password, detached },
       { derive, fill },
     );
     made.masterKey.fill(0);
-    const file = await context.node(options.file);
-    await writeImage(file, made, { length: area + options.size, options });
+    const file = options.file === undefined ? null : await context.node(options.file);
+    const header = detached ? await context.node(options.header) : null;
+    await writeImage({ file, header }, made, { area, options });
   } finally {
     password.fill(0);
   }
 }
 
+/** `header`: what gets it in place of the file; one of them is there. */
+interface Files {
+  readonly file: Node | null;
+  readonly header: Node | null;
+}
+
 async function writeImage(
-  file: Node,
+  { file, header: apart }: Files,
   { header, material }: FormattedLuks,
-  { length, options }: { readonly length: number; readonly options: LuksCreateOptions },
+  { area, options }: { readonly area: number; readonly options: LuksCreateOptions },
 ): Promise<void> {
-  const preallocation = options.preallocation ?? 'off';
-  if (file.length > 0) {
-    const head = Math.min(HEADER_BYTES, file.length);
-    await file.write(writeRequest(0, new Uint8Array(head)));
-    await file.flush();
+  const holder = must(apart ?? file, 'a file for the header');
+  // What would be metadata beforehand is there anyway.
+  const wanted = options.preallocation ?? 'off';
+  const preallocation = wanted === 'metadata' ? 'off' : wanted;
+  if (holder.length > 0) {
+    const head = Math.min(HEADER_BYTES, holder.length);
+    await holder.write(writeRequest(0, new Uint8Array(head)));
+    await holder.flush();
   }
-  await file.truncate(length, { exact: false, preallocation });
+  if (apart !== null) await apart.truncate(area, { exact: false, preallocation: 'off' });
+  const length = (apart === null ? area : 0) + options.size;
+  await file?.truncate(length, { exact: false, preallocation });
   const [first] = header.keyslots;
-  await file.write(writeRequest(first?.materialOffset ?? 0, material));
-  await file.flush();
-  await file.write(writeRequest(0, encodeLuksHeader(header)));
-  await file.flush();
+  await holder.write(writeRequest(first?.materialOffset ?? 0, material));
+  await holder.flush();
+  await holder.write(writeRequest(0, encodeLuksHeader(header)));
+  await holder.flush();
 }

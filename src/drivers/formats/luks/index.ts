@@ -4,6 +4,7 @@
 import { ChildRole, defineDriver } from '../../../block/index.js';
 import { hasLuksMagic } from '../../../crypto/luks/index.js';
 import { createLuks } from './create.js';
+import { measureLuks } from './measure.js';
 import { openLuks } from './open.js';
 import type { LuksCreateOptions, LuksOptions } from './options.js';
 
@@ -30,9 +31,12 @@ export const luksDriver = defineDriver<LuksOptions>({
       required: true,
       permissions: 'own',
     },
+    header: { role: ChildRole.metadata, required: false, permissions: 'own' },
   },
-  strongOptions: ['key-secret'],
+  strongOptions: ['key-secret', 'header'],
+  reopenOptions: [],
   probe: (head) => (hasLuksMagic(head) && head[6] === 0 && head[7] === 1 ? 100 : 0),
   open: openLuks,
   create: (context, options) => createLuks(context, options as LuksCreateOptions),
+  measure: (options, source, context) => measureLuks(options, source, context ?? {}),
 });

@@ -18,7 +18,8 @@ import { nodeArea } from './area.js';
 import { luksAmendOptions } from './options.js';
 
 export interface OpenedLuks {
-  readonly file: Child;
+  /** What holds the header: the child `header`, or `file` with the payload behind it. */
+  readonly holder: Child;
   readonly header: LuksHeader;
   /** Id of the secret that opened it. */
   readonly openedWith: string;
@@ -27,16 +28,18 @@ export interface OpenedLuks {
 
 export class KeyslotChanges {
   readonly #inUse: HeaderInUse;
+  readonly #holder: string;
   readonly #refresh: () => void;
   #changes = 0;
 
-  constructor(context: OpenContext, { file, header, openedWith, limit }: OpenedLuks) {
+  constructor(context: OpenContext, { holder, header, openedWith, limit }: OpenedLuks) {
     const { host, secret = noSecrets } = context;
     this.#refresh = () => context.permissionsChanged?.();
+    this.#holder = holder.name;
     this.#inUse = new HeaderInUse({
-      area: nodeArea(file),
+      area: nodeArea(holder),
       header,
-      detached: false,
+      detached: holder.name === 'header',
       openedWith,
       secret,
       tools: (signal) => {
@@ -81,13 +84,16 @@ export class KeyslotChanges {
     }
   }
 
-  /** On the file, from what the users of the image need. */
-  permissions({ taken, shared }: PermissionPair): PermissionPair {
-    const { consistentRead, write } = Permission;
-    if (this.#changes === 0) return { taken: taken | consistentRead, shared };
-    return {
-      taken: taken | consistentRead | write,
-      shared: shared & ~(consistentRead | write),
-    };
+  /**
+   * On the file, from what the users of the image need, and on a header that lies apart, which is
+   * only read. That it can be read is asked for at any time, so that a change keeps others out.
+   */
+  permissions(child: string, { taken, shared }: PermissionPair): PermissionPair {
+    const { consistentRead, write, resize, all } = Permission;
+    const isHeader = child === 'header';
+    const wanted = isHeader ? consistentRead : taken | consistentRead;
+    const left = isHeader ? all & ~(write | resize) : shared;
+    if (this.#changes === 0 || child !== this.#holder) return { taken: wanted, shared: left };
+    return { taken: wanted | write, shared: left & ~(consistentRead | write) };
   }
 }

@@ -19,6 +19,7 @@ import type {
   Extent,
   Lease,
   NodeLimits,
+  OpenContext,
   Request,
   TargetReservation,
   TruncateOptions,
@@ -70,8 +71,8 @@ export class LuksNode implements DriverNode {
     return payloadLength(this.#file, this.#header);
   }
 
-  childPermissions(_child: Child, parents: PermissionPair): PermissionPair {
-    return this.#keyslots.permissions(parents);
+  childPermissions(child: Child, parents: PermissionPair): PermissionPair {
+    return this.#keyslots.permissions(child.name, parents);
   }
 
   beginAmend(): () => void {
@@ -173,6 +174,12 @@ export class LuksNode implements DriverNode {
 
   info(): DriverInfo {
     return luksInfo(this.#header);
+  }
+
+  /** The key stays what it is, whatever becomes of the secret; the new instance gets a copy. */
+  reopen(context: OpenContext): Promise<DriverNode> {
+    const key = Uint8Array.from(this.#key.key);
+    return Promise.resolve(new LuksNode(context.child('file'), this.#keyslots, key));
   }
 
   close(): Promise<void> {

@@ -7,7 +7,12 @@ import { BlockError } from '../../../base/index.js';
 import { passwordOf, readRequest } from '../../../block/index.js';
 import type { DriverNode, Node, OpenContext } from '../../../block/index.js';
 import { limitedDerive } from '../../../crypto/index.js';
-import { HEADER_BYTES, parseLuksHeader, unlockAny } from '../../../crypto/luks/index.js';
+import {
+  HEADER_BYTES,
+  hasLuksMagic,
+  parseLuksHeader,
+  unlockAny,
+} from '../../../crypto/luks/index.js';
 import type { LuksHeader } from '../../../crypto/luks/index.js';
 import { nodeArea } from './area.js';
 import { KeyslotChanges } from './keyslot-changes.js';
@@ -15,23 +20,29 @@ import { InspectedLuks, LuksNode } from './node.js';
 import type { LuksOptions } from './options.js';
 import { openVersion2, version2Header } from './version2-open.js';
 
+/** Where a header says in which sector the payload begins; four bytes. */
+const PAYLOAD_OFFSET = 104;
+
 export async function openLuks(context: OpenContext, options: LuksOptions): Promise<DriverNode> {
   const file = context.child('file');
-  const second = await version2Header(file);
+  const apart = context.node.children.get('header');
+  const holder = apart ?? file;
+  const second = await version2Header(holder);
   if (second !== null) {
-    return openVersion2(context, options, { file, holder: file, header: second });
+    return openVersion2(context, options, { file, holder, header: second });
   }
-  const header = await readLuksHeader(file.node);
+  const header = await readLuksHeader(holder.node, apart !== undefined);
+  if (apart === undefined) requireWhole(file.node, header);
   if (context.inspectOnly) return new InspectedLuks(file, header);
   const limitSeconds = options['key-derivation-limit'];
   const limit = { image: file.node.filename, limitSeconds, signal: context.signal };
   const derive = limitedDerive(limit);
   const password = passwordOf(context, options['key-secret']);
   try {
-    const unlocked = await unlockAny({ area: nodeArea(file), header }, password, derive);
+    const unlocked = await unlockAny({ area: nodeArea(holder), header }, password, derive);
     if (unlocked !== null) {
       const openedWith = options['key-secret'] ?? '';
-      const keyslots = new KeyslotChanges(context, { file, header, openedWith, limit });
+      const keyslots = new KeyslotChanges(context, { holder, header, openedWith, limit });
       return new LuksNode(file, keyslots, unlocked.masterKey);
     }
   } finally {
@@ -40,8 +51,24 @@ export async function openLuks(context: OpenContext, options: LuksOptions): Prom
   throw new BlockError('permission', 'Invalid password, cannot unlock any keyslot');
 }
 
-async function readLuksHeader(file: Node): Promise<LuksHeader> {
-  const bytes = new Uint8Array(Math.min(HEADER_BYTES, file.length));
-  await file.read(readRequest(0, bytes));
-  return parseLuksHeader(bytes, { detached: false });
+async function readLuksHeader(holder: Node, detached: boolean): Promise<LuksHeader> {
+  const bytes = new Uint8Array(Math.min(HEADER_BYTES, holder.length));
+  await holder.read(readRequest(0, bytes));
+  if (!detached) requirePayload(holder, bytes);
+  return parseLuksHeader(bytes, { detached });
+}
+
+/** Where the file ends before its payload, it is not the file that it was. */
+function requireWhole({ filename, length }: Node, { payloadOffset }: LuksHeader): void {
+  if (length >= payloadOffset) return;
+  const text = `'${filename}' ends at ${length}, before its payload at ${payloadOffset}`;
+  throw new BlockError('corrupt-image', `LUKS header: ${text}`);
+}
+
+/** A header that was made to lie apart from its payload is no image without it. */
+function requirePayload({ filename }: Node, bytes: Uint8Array): void {
+  if (!hasLuksMagic(bytes) || bytes.length < HEADER_BYTES) return;
+  if (bytes.subarray(PAYLOAD_OFFSET, PAYLOAD_OFFSET + 4).some((byte) => byte !== 0)) return;
+  const text = `'${filename}' is a LUKS header without a payload: open that with option 'header'`;
+  throw new BlockError('invalid-option', text);
 }

@@ -12,13 +12,18 @@ import type { Infer } from '../../../schema/index.js';
 
 export const luksOptions = struct('BlockdevOptionsLUKS', {
   file: blockdevRef,
+  /** Where the header lies, when it is not before the payload; payload sector 0. */
+  header: optional(blockdevRef),
   ...LUKS_OPEN_MEMBERS,
 });
 export type LuksOptions = Infer<typeof luksOptions>;
 
 export const luksCreateOptions = struct('BlockdevCreateOptionsLUKS', {
   ...LUKS_CREATE_MEMBERS,
-  file: blockdevRef,
+  /** Without it the header alone is made. */
+  file: optional(blockdevRef),
+  /** Gets the header, and `file` the payload alone. */
+  header: optional(blockdevRef),
   size,
   preallocation: optional(preallocMode),
 });

@@ -168,8 +168,12 @@ export class Luks2Node extends InspectedLuks2 {
     return this.file.node.truncate(size + offset, options);
   }
 
-  override childPermissions(_child: Child, { taken, shared }: PermissionPair): PermissionPair {
-    return { taken: taken | Permission.consistentRead, shared };
+  /** A header that lies apart is read alone, and nobody may change it meanwhile. */
+  override childPermissions(child: Child, { taken, shared }: PermissionPair): PermissionPair {
+    const { consistentRead, write, resize, all } = Permission;
+    return child.name === 'header'
+      ? { taken: consistentRead, shared: all & ~(write | resize) }
+      : { taken: taken | consistentRead, shared };
   }
 
   amend(): Promise<void> {

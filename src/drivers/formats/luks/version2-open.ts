@@ -14,6 +14,7 @@ import {
   isLuks2,
   limitedArgon2,
   readLuks2Header,
+  requirePayloadBehind,
   specOf,
   unlockAny2,
 } from '../../../crypto/luks2/index.js';
@@ -46,6 +47,7 @@ export async function openVersion2(
   place: { readonly file: Child; readonly holder: Child; readonly header: Luks2Header },
 ): Promise<DriverNode> {
   const { file, holder, header } = place;
+  if (holder === file) requireAttached(file.node, header);
   requireWhole(file.node, header);
   if (context.inspectOnly) return new InspectedLuks2(file, header.segment);
   const { filename } = file.node;
@@ -64,6 +66,13 @@ export async function openVersion2(
     password.fill(0);
   }
   throw new BlockError('permission', 'Invalid password, cannot unlock any keyslot');
+}
+
+/** A header that was made to lie apart from its payload is no image without it. */
+function requireAttached({ filename }: Node, header: Luks2Header): void {
+  if (header.segment.offset !== 0) return requirePayloadBehind(header);
+  const text = `'${filename}' is a LUKS header without a payload: open that with option 'header'`;
+  throw new BlockError('invalid-option', text);
 }
 
 function requireWhole({ filename, length }: Node, { segment }: Luks2Header): void {
