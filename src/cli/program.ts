@@ -74,7 +74,7 @@ function hintOf(error: BlockError): string {
 }
 
 /** Scripts compare what is printed under the reference's names: nothing is added there. */
-function isForeign(program: Program): boolean {
+export function isForeign(program: Program): boolean {
   return program.name.startsWith('qemu-');
 }
 

@@ -112,5 +112,7 @@ export async function runCommand(engine: Engine, request: Request): Promise<unkn
     if (declaration.name !== 'quit') engine.requireUp();
     return visibleOutput(compat, declaration.returns, await handler(engine, args));
   };
+  // It waits for its turn behind other clients' commands, of which some may wait for a key.
+  if (declaration.name === 'quit') engine.graph.giveUpDerivations();
   return request.outOfBand ? work() : engine.exclusive(work);
 }

@@ -58,7 +58,7 @@ describe('img luks', () => {
     writeFileSync(join(folder, 'empty'), Buffer.alloc(4096));
     expect(luks('dump', 'empty')).toMatchObject({
       status: 1,
-      err: "blockwright img: 'empty': LUKS header: Volume is not in LUKS format\n",
+      err: "blockwright img: 'empty': Volume is not in LUKS format\n",
     });
   });
 });

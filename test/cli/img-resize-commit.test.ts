@@ -114,6 +114,10 @@ describe.skipIf(isMissing)('beside the real qemu-img', () => {
       ...[1, 2, 3, 4, 5, 6].flatMap(chain),
       'mkdir sub',
       'qemu-img create -q -f qcow2 sub/b 2M',
+      'qemu-img create -q -f qcow2 base6 6M',
+      ...['off', 'metadata', 'falloc'].map(
+        (mode) => `qemu-img create -q -f qcow2 -b base6 -F qcow2 below.${mode} 1M`,
+      ),
       'qemu-img create -q -f qcow2 -b b -F qcow2 sub/t',
       "qemu-io -c 'write -P 3 0 1M' sub/t",
       'qemu-img create -q -f raw base.raw 1M',
@@ -157,6 +161,18 @@ describe.skipIf(isMissing)('beside the real qemu-img', () => {
   it.each(emptied)('%s is as small as an empty image', (name) => {
     const size = (folder: string): number => statSync(join(folder, name)).size;
     expect(size(twins.ours)).toBe(size(twins.theirs));
+  });
+
+  it.each(['off', 'metadata', 'falloc'])('grown over a longer file, %s, maps alike', (mode) => {
+    const maps = [twins.ours, twins.theirs].map((folder) => {
+      const run = (line: string) =>
+        folder === twins.ours ? twins.shim(line) : twins.real(line, folder);
+      const grown = `resize --preallocation=${mode} below.${mode} 9M`;
+      expect(run(`qemu-img ${grown}`).status).toBe(0);
+      const { out } = run(`qemu-img map --output=json below.${mode}`);
+      return out.replaceAll(/, "offset": \d+/g, '');
+    });
+    expect(maps[0]).toBe(maps[1]);
   });
 
   it('commit tells in JSON what it did, with progress in lines', () => {

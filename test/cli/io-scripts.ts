@@ -267,6 +267,21 @@ export const SCRIPTS: readonly (readonly [string, string])[] = [
   ['-t unsafe a.qcow2', 'write 0 64k; flush'],
   ['-t directsync a.qcow2', 'write 0 64k; flush'],
   ['-f qcow2 blkdebug::a.qcow2', 'length; info; map'],
+  [
+    'a.qcow2',
+    'write 0 512k; discard 64k 64k; discard 192k 128k; flush; write 512k 256k; write 64k 64k; ' +
+      'write 768k 128k; truncate 2M; map',
+  ],
+  [
+    '--image-opts driver=blkdebug,opt-write-zero=256k,opt-discard=256k,' +
+      'image.driver=qcow2,image.file.filename=a.qcow2',
+    'write -P 1 0 1M; write -z 100k 700k; discard 100k 700k; discard 0 128k; map; read -v 100k 8',
+  ],
+  [
+    '--image-opts driver=qcow2,file.driver=blkdebug,file.image.filename=a.qcow2,' +
+      'file.inject-error.0.event=l2_update,file.inject-error.0.errno=5',
+    'write 0 64k',
+  ],
   ['-d unmap a.raw -f raw', 'discard 0 64k; write 0 1k; flush'],
   [
     '--image-opts driver=qcow2,file.driver=blkdebug,file.image.filename=b.qcow2,' +

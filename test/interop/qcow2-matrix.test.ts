@@ -76,6 +76,34 @@ interface Span {
 }
 
 /** One image, what it must hold, and the turns that both programs take at it. */
+interface Mapped {
+  readonly start: number;
+  readonly length: number;
+  readonly data: boolean;
+  readonly zero: boolean;
+  readonly offset?: number;
+}
+
+/**
+ * A map in which holes within clusters of data are data: when a program looks for them is guessed
+ * from how much of the file is allocated, and not by both alike.
+ */
+function withoutHoles(json: string): unknown {
+  const shown: Mapped[] = [];
+  for (const part of JSON.parse(json) as Mapped[]) {
+    const now = part.data ? { ...part, zero: false } : part;
+    const last = shown.at(-1);
+    const follows =
+      last?.data === true &&
+      now.data &&
+      last.offset !== undefined &&
+      now.offset === last.offset + last.length;
+    if (!follows) shown.push(now);
+    else shown[shown.length - 1] = { ...last, length: last.length + now.length };
+  }
+  return shown;
+}
+
 class Play {
   readonly #random: SeededRandom;
   readonly #size: number;
@@ -232,8 +260,9 @@ class Play {
     for (const verb of ['check', 'map', 'info', 'measure']) {
       const target = verb === 'measure' ? ['-O', 'qcow2'] : [];
       const words = [verb, '--output=json', '-f', 'qcow2', ...target, name];
-      const said = this.#well(ours, 'img', words);
-      expect(said, words.join(' ')).toBe(this.#well(real, 'img', words));
+      const shown = verb === 'map' ? withoutHoles : (text: string): unknown => text;
+      const said = shown(this.#well(ours, 'img', words));
+      expect(said, words.join(' ')).toEqual(shown(this.#well(real, 'img', words)));
     }
     this.#well(ours, 'img', compare);
     this.#well(real, 'img', compare);

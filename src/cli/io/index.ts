@@ -6,7 +6,7 @@ import { createInterface } from 'node:readline';
 
 import { BlockError } from '../../base/index.js';
 import { mistakeText, OptionError, readOptions } from '../getopt.js';
-import { CliError, report, reportFailure } from '../program.js';
+import { CliError, isForeign, report, reportFailure } from '../program.js';
 import type { Program } from '../program.js';
 import { optionTree } from '../img/options/list.js';
 import { ListWanted, noteObject } from '../img/objects.js';
@@ -141,9 +141,15 @@ async function runShell(shell: Shell, line: CommandLine): Promise<number> {
   } catch (error) {
     if (!(error instanceof BlockError)) throw error;
     // Told, and no command has failed by it.
-    shell.warn(`Could not write everything back: ${error.message}`);
+    for (const text of wordsOfLoss(shell.program)) shell.warn(`${text}: ${error.message}`);
   }
   return isWell ? 0 : 1;
+}
+
+/** What stays in memory at the end is tables, as far as the reference's words go. */
+function wordsOfLoss(program: Program): readonly string[] {
+  if (!isForeign(program)) return ['Could not write everything back'];
+  return ['L2 table', 'refcount block'].map((what) => `Failed to flush the ${what} cache`);
 }
 
 async function runCommands(shell: Shell, commands: readonly string[]): Promise<boolean> {

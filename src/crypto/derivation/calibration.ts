@@ -5,8 +5,8 @@ import { BlockError } from '../../base/index.js';
 import { iterationsPerMs } from './cost.js';
 import type { DerivationKind, DeriveKey } from './wish.js';
 
-/** About 25 ms of a processor in all: a LUKS header needs two lengths of key measured. */
-const CARE = { sampleMs: 4, samples: 5 };
+/** About 20 ms of a processor in all: a LUKS header needs two lengths of key measured. */
+const CARE = { sampleMs: 2.5, samples: 8 };
 const MOST_ITERATIONS = 2 ** 31 - 1;
 
 /** What is asked of one password: `ms` milliseconds, and `least` iterations. */

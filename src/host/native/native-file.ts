@@ -34,6 +34,8 @@ export class NativeFile extends DescriptorFile {
    */
   #dataFrom = 0;
   #dataUntil = 0;
+  /** Where the hole found last ends: data, unless somebody else punched since. */
+  #dataNext = -1;
 
   constructor(addon: NativeAddon, options: DescriptorFileOptions) {
     super(options);
@@ -81,10 +83,17 @@ export class NativeFile extends DescriptorFile {
     if (offset >= this.#dataFrom && offset < this.#dataUntil) {
       return { kind: 'data', length: Math.min(this.#dataUntil, end) - offset };
     }
-    const data = this.#addon.seekData(this.descriptor, offset);
-    if (data === -ENXIO) return { kind: 'hole', length: end - offset };
-    if (data > offset) return { kind: 'hole', length: Math.min(data, end) - offset };
-    const hole = data < 0 ? data : this.#addon.seekHole(this.descriptor, offset);
+    // Extents are mostly asked for in their order.
+    let hole = offset === this.#dataNext ? this.#addon.seekHole(this.descriptor, offset) : offset;
+    if (hole <= offset) {
+      const data = this.#addon.seekData(this.descriptor, offset);
+      if (data === -ENXIO) return { kind: 'hole', length: end - offset };
+      if (data > offset) {
+        this.#dataNext = data;
+        return { kind: 'hole', length: Math.min(data, end) - offset };
+      }
+      hole = data < 0 ? data : this.#addon.seekHole(this.descriptor, offset);
+    }
     if (hole > offset) {
       this.#dataFrom = offset;
       this.#dataUntil = hole;

@@ -4,7 +4,7 @@
 // Lanes are kept away, so that every request is seen. Reads past the end of a child whose size is
 // not a multiple of `align` give zeroes there, and writes leave that part out.
 
-import { Permission, settle } from '../../../base/index.js';
+import { BlockError, Permission, settle } from '../../../base/index.js';
 import type { Eventually, PermissionMask, PermissionPair } from '../../../base/index.js';
 import { cutRequest } from '../../../block/index.js';
 import type {
@@ -94,7 +94,9 @@ export class BlkdebugNode implements DriverNode {
     return this.#changing('pwritev_zero', () =>
       this.#meeting('write-zeroes', request, () => {
         const inside = cutRequest(request, this.length);
-        return inside === null ? undefined : this.#image.node.writeZeroes(inside);
+        if (inside === null) return undefined;
+        requireWhole(inside, this.limits);
+        return this.#image.node.writeZeroes(inside);
       }),
     );
   }
@@ -185,4 +187,13 @@ async function later(error: Error | null): Promise<boolean> {
   await Promise.resolve();
   if (error !== null) throw error;
   return true;
+}
+
+/**
+ * Zeroes of less than the limits call best are left to who writes them out, so that this can be
+ * tested. Kind `unsupported`.
+ */
+function requireWhole({ length }: Request, limits: NodeLimits): void {
+  if (length >= Math.max(limits.optimalZeroes, limits.requestAlignment)) return;
+  throw new BlockError('unsupported', `${length} bytes are less than the limits of the node`);
 }

@@ -29,6 +29,7 @@ import type {
 } from '../../../block/index.js';
 import type { ClusterCodec } from '../../../codec/index.js';
 import { amendImage } from './amend/index.js';
+import type { AmendKeyslots } from './encryption/index.js';
 import { PersistentBitmaps } from './bitmaps/index.js';
 import type { BitmapsHeader } from './bitmaps/index.js';
 import {
@@ -88,6 +89,8 @@ export class Qcow2Node implements DriverNode {
   /** What belongs to it once, beside marking the bitmaps. */
   #dueOnce: (() => Promise<void>) | null = null;
   #bitmaps: PersistentBitmaps | null = null;
+  /** Of an image encrypted with LUKS. */
+  amendKeyslots: AmendKeyslots | null = null;
 
   constructor(options: ImageOptions, reopen: Qcow2Reopen) {
     this.#reopen = reopen;
@@ -296,8 +299,13 @@ export class Qcow2Node implements DriverNode {
 
   async amend(options: AmendOptions, context: AmendContext): Promise<void> {
     await this.#requireWritable();
-    const changed = (): void => this.#forget();
-    await amendImage({ store: this.#store, writer: this.#writer, changed }, options, context);
+    const amended = {
+      store: this.#store,
+      writer: this.#writer,
+      changed: () => this.#forget(),
+      keyslots: this.amendKeyslots,
+    };
+    await amendImage(amended, options, context);
   }
 
   async check(repair: 'none' | 'leaks' | 'all'): Promise<CheckResult> {
@@ -425,10 +433,12 @@ export class Qcow2Node implements DriverNode {
     const partial = image.size % clusterSize;
     const start = image.size + (partial === 0 ? 0 : clusterSize - partial);
     const old = image.size;
-    const covered = backing === null ? start : Math.min(size, backing.length);
-    if (covered > start) {
-      if (image.version < 3) await this.#writer.writeZeroData(start, covered - start);
-      else await this.#eraser.zeroClusters(start, covered - start);
+    const behind = backing === null ? 0 : Math.min(size, backing.length);
+    if (image.version < 3) {
+      if (behind > start) await this.#writer.writeZeroData(start, behind - start);
+    } else if (behind > old && size > start) {
+      // All that is new, as the reference does: a backing file that grows shows nothing either.
+      await this.#eraser.zeroClusters(start, size - start);
     }
     // The rest of the last cluster may hold what a lane left there or what the backing file shows.
     if (partial !== 0) await this.#eraser.hide(old, Math.min(size, start) - old);

@@ -142,7 +142,8 @@ function decodeEntry(bytes: Uint8Array, rest: number, bounds: DirectoryBounds): 
   } catch (error) {
     if (!(error instanceof BlockError)) throw error;
     const text = `Bitmap '${escapeControls(name)}' doesn't satisfy the constraints`;
-    throw broken(`${text}: ${error.message}`);
+    const detail = error.message;
+    throw new BlockError('corrupt-image', `${text} (${detail})`, { detail });
   }
 }
 

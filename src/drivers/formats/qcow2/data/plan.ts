@@ -266,8 +266,10 @@ export class RunPlan {
         : `Cluster allocation offset ${shownHex(offset)} unaligned ${text}`;
       return image.entryError(finding, message);
     }
+    // No file reaches so far: to read there finds its end, to write there is refused.
+    const errno = this.#writes && offset > Number.MAX_SAFE_INTEGER ? 'EFBIG' : 'EIO';
     // Reserved bits are no matter of the reference, which has no words for them.
-    if (!isContradictory) return image.corruptError(finding);
+    if (!isContradictory) return image.corruptError(finding, errno);
     const space = this.#writes ? ' ' : '  ';
     return image.entryError(finding, `Invalid cluster entry found${space}${text}`);
   }

@@ -8,7 +8,7 @@
 import { QCOW2_LIMITS, settleFinally } from '../../../../base/index.js';
 import { zeroRequest } from '../../../../block/index.js';
 import type { TruncateOptions } from '../../../../block/index.js';
-import { entryIn, ownedEntry } from '../entries.js';
+import { EntryKind, entryIn, entryLo, ownedEntry } from '../entries.js';
 import type { ClusterRun, MetadataStore, Table } from '../metadata/index.js';
 
 export interface PreallocationRange {
@@ -20,23 +20,24 @@ export interface PreallocationRange {
 
 /** Entries stay linked when it fails halfway; they read as zeroes. */
 export async function preallocate(store: MetadataStore, range: PreallocationRange): Promise<void> {
-  const { clusterSize } = store.image;
+  const { clusterSize, geometry } = store.image;
   const lease = store.image.leases.enter();
   await settleFinally(
     async () => {
       const last = Math.ceil(range.end / clusterSize);
+      const inPieces = Math.max(1, Math.floor(QCOW2_LIMITS.zeroWriteBytes / clusterSize));
+      const most = range.mode === 'full' ? inPieces : geometry.l2Entries;
       for (let cluster = range.offset / clusterSize; cluster < last; ) {
         const room = store.makeRoom();
         if (room !== undefined) await room;
-        const most = Math.min(last - cluster, QCOW2_LIMITS.zeroWriteBytes / clusterSize);
-        const run = store.takeData(cluster, Math.max(1, Math.floor(most)));
+        const run = store.takeData(cluster, Math.min(last - cluster, most));
         if (run instanceof Promise) {
           await run;
           continue;
         }
         // A data file got its space and its zeroes before.
         if (!store.image.hasDataFile) await fill(store, run, range.mode);
-        await link(store, cluster, run);
+        await link(store, run, { first: cluster, keepsZero: range.mode === 'metadata' });
         cluster += run.clusters;
       }
     },
@@ -68,9 +69,23 @@ async function fill(
   }
 }
 
+interface Linked {
+  /** Number of the first guest cluster. */
+  readonly first: number;
+  /** Entries that read as zeroes go on saying so. */
+  readonly keepsZero: boolean;
+}
+
+interface LinkedOne {
+  readonly cluster: number;
+  readonly hostOffset: number;
+  readonly keepsZero: boolean;
+}
+
 /** Clusters that could not be linked are free again. */
-async function link(store: MetadataStore, first: number, run: ClusterRun): Promise<void> {
+async function link(store: MetadataStore, run: ClusterRun, entries: Linked): Promise<void> {
   const { clusterSize } = store.image;
+  const { first, keepsZero } = entries;
   let done = 0;
   try {
     while (done < run.clusters) {
@@ -80,7 +95,8 @@ async function link(store: MetadataStore, first: number, run: ClusterRun): Promi
         continue;
       }
       if (table === undefined) continue;
-      linkOne(store, table, { cluster: first + done, hostOffset: run.offset + done * clusterSize });
+      const hostOffset = run.offset + done * clusterSize;
+      linkOne(store, table, { cluster: first + done, hostOffset, keepsZero });
       done += 1;
     }
   } catch (error) {
@@ -92,14 +108,18 @@ async function link(store: MetadataStore, first: number, run: ClusterRun): Promi
 function linkOne(
   store: MetadataStore,
   table: Table,
-  { cluster, hostOffset }: { readonly cluster: number; readonly hostOffset: number },
+  { cluster, hostOffset, keepsZero }: LinkedOne,
 ): void {
   const { geometry } = store.image;
+  // As the reference leaves them: a place, and zeroes or not as before.
+  const before = entryIn(table.view, store.entryAt(cluster), geometry);
   let entry = ownedEntry(hostOffset);
   if (geometry.subclustersPerCluster > 1) {
-    // As the reference leaves them: a place, and what the bitmap said before.
-    const { zeroes } = entryIn(table.view, store.entryAt(cluster), geometry);
-    entry = { ...entry, zeroes, allocated: 0 };
-  } else if (store.image.cipher !== null) entry = { ...entry, lo: (entry.lo | 1) >>> 0 };
+    entry = { ...entry, zeroes: before.zeroes, allocated: 0 };
+  } else {
+    const isZero = store.image.entryKind(before.hi, before.lo) === EntryKind.zero;
+    const says = store.image.cipher !== null || (keepsZero && isZero);
+    if (says) entry = { ...entry, lo: entryLo(hostOffset, true) };
+  }
   store.replaceEntry(table, cluster, { entry, punch: false });
 }

@@ -37,6 +37,9 @@ interface RunSearch {
   readonly pinned: Map<number, Table>;
 }
 
+/** Clusters looked at again for a long run where some became free. */
+const WINDOW_CLUSTERS = 4096;
+
 /** Host offsets have 56 bits on disk and 53 here. */
 const MAX_HOST_OFFSET = Number.MAX_SAFE_INTEGER;
 
@@ -48,6 +51,11 @@ export class Allocator {
   /** Next free byte behind the last compressed cluster, 0 = start a new host cluster. */
   #compressedEnd = 0;
   #search: RunSearch | null = null;
+  /** Between the hint and here there is no run of `#soughtClusters`. */
+  #near = { at: 0 };
+  /** The same, but for clusters that became free since. */
+  #far = { at: 0 };
+  #soughtClusters = Number.POSITIVE_INFINITY;
   /** Makes the refcount table reach at least this many blocks. */
   growTable: (blockCount: number) => Promise<void> = () =>
     Promise.reject(new BlockError('no-space', 'refcount table cannot grow'));
@@ -62,32 +70,94 @@ export class Allocator {
   reset(): void {
     this.#search = null;
     this.#hint = 0;
+    this.#near.at = 0;
+    this.#far.at = 0;
     this.#compressedEnd = 0;
   }
 
-  /** 1 to `max` contiguous clusters; a promise: wait for it, then ask again. */
+  /**
+   * `max` contiguous clusters, or those up to where a refcount block's range ends; a promise: wait
+   * for it, then ask again.
+   */
   take(max: number): ClusterRun | Promise<void> {
     this.#image.event('cluster_alloc');
     this.#image.event('refblock_alloc');
-    return this.#take(max);
+    return max === 1 ? this.#take() : this.#takeRun(max);
   }
 
-  #take(max: number): ClusterRun | Promise<void> {
+  #take(): ClusterRun | Promise<void> {
     const entries = this.#refcounts.blockEntries;
     for (let cluster = this.#hint; ; ) {
       const block = this.#blockFor(cluster);
       if (block instanceof Promise) return block;
       const blockStart = cluster - (cluster % entries);
-      const start = this.#firstFree(block, cluster - blockStart);
+      const start = this.#firstFree(block, { from: cluster - blockStart, end: entries });
       if (start < entries) {
-        const count = this.#countFree(block, start, max);
-        const run = this.#claim(block, { cluster: blockStart + start, count });
-        this.#hint = blockStart + start + count;
+        const run = this.#claim(block, { cluster: blockStart + start, count: 1 });
+        this.#hint = blockStart + start + 1;
         return run;
       }
       cluster = blockStart + entries;
       this.#hint = cluster;
     }
+  }
+
+  /**
+   * The first run that is long enough, so that a large write is not spread over small holes. Holes
+   * passed over are not looked at again before something becomes free or a shorter run is wanted,
+   * and then a window at a time: the search costs no more than that.
+   */
+  #takeRun(max: number): ClusterRun | Promise<void> {
+    if (max < this.#soughtClusters) {
+      this.#soughtClusters = max;
+      this.#near.at = this.#hint;
+    }
+    this.#near.at = Math.max(this.#near.at, this.#hint);
+    this.#far.at = Math.max(this.#far.at, this.#hint);
+    if (this.#near.at < this.#far.at) {
+      const end = Math.min(this.#near.at + WINDOW_CLUSTERS, this.#far.at);
+      const found = this.#searchRun(max, this.#near, end);
+      if (found !== null) return found;
+      return this.#searchFar(max);
+    }
+    const found = this.#searchFar(max);
+    this.#near.at = this.#far.at;
+    return found;
+  }
+
+  #searchFar(max: number): ClusterRun | Promise<void> {
+    for (;;) {
+      const found = this.#searchRun(max, this.#far, Number.POSITIVE_INFINITY);
+      if (found !== null) return found;
+    }
+  }
+
+  /** Looks from the cursor on and moves it past what was seen; null: none begins before `end`. */
+  #searchRun(
+    max: number,
+    cursor: { at: number },
+    end: number,
+  ): ClusterRun | Promise<void> | null {
+    const entries = this.#refcounts.blockEntries;
+    while (cursor.at < end) {
+      const block = this.#blockFor(cursor.at);
+      if (block instanceof Promise) return block;
+      const blockStart = cursor.at - (cursor.at % entries);
+      const limit = Math.min(entries, end - blockStart);
+      const start = this.#firstFree(block, { from: cursor.at - blockStart, end: limit });
+      cursor.at = blockStart + start;
+      if (start >= limit) continue;
+      const count = this.#countFree(block, start, max);
+      const isFirst = cursor.at <= this.#hint;
+      if (count === max || start + count === entries) {
+        const run = this.#claim(block, { cluster: cursor.at, count });
+        cursor.at += count;
+        if (isFirst) this.#hint = cursor.at;
+        return run;
+      }
+      cursor.at += count;
+    }
+    return null;
   }
 
   /**
@@ -141,7 +211,7 @@ export class Allocator {
     const index = Math.floor(cluster / this.#refcounts.blockEntries);
     const isMissing = index < this.#refcounts.tableEntries && this.#refcounts.peek(index) === null;
     if (!isMissing || cluster === search.start) return this.#blockFor(cluster);
-    const place = this.#take(1);
+    const place = this.#take();
     if (place instanceof Promise) return place;
     const taken = place.offset / this.#image.clusterSize;
     search.start = Math.max(search.start, taken + 1);
@@ -195,7 +265,7 @@ export class Allocator {
         }
       }
     }
-    const run = this.#take(1);
+    const run = this.#take();
     if (run instanceof Promise) return run;
     this.#compressedEnd = run.offset + length;
     return { offset: run.offset, length };
@@ -278,10 +348,9 @@ export class Allocator {
     return block;
   }
 
-  #firstFree(block: Table, from: number): number {
-    const entries = this.#refcounts.blockEntries;
+  #firstFree(block: Table, { from, end }: { from: number; end: number }): number {
     let index = from;
-    while (index < entries && this.#refcounts.get(block, index) !== 0) index += 1;
+    while (index < end && this.#refcounts.get(block, index) !== 0) index += 1;
     return index;
   }
 
@@ -294,6 +363,8 @@ export class Allocator {
 
   #noteFreed(cluster: number): void {
     this.#hint = Math.min(this.#hint, cluster);
+    const { at } = this.#near;
+    if (cluster < at) this.#near.at = Math.max(this.#hint, cluster - this.#soughtClusters);
     const { clusterSize } = this.#image;
     const tail = Math.floor((this.#compressedEnd - 1) / clusterSize);
     if (this.#compressedEnd !== 0 && tail === cluster) this.#compressedEnd = 0;

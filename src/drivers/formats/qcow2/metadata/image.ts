@@ -402,11 +402,9 @@ export class Qcow2Image {
   }
 
   /** Guest-visible error for what the image says; the image itself stays as it is. */
-  corruptError(finding: string): BlockError {
-    return new BlockError('corrupt-image', `${this.label}: ${finding}`, {
-      node: this.name,
-      errno: 'EIO',
-    });
+  corruptError(finding: string, errno = 'EIO'): BlockError {
+    const text = `${this.label}: ${finding}`;
+    return new BlockError('corrupt-image', text, { node: this.name, errno });
   }
 
   /** An L1 entry, of the image or of a snapshot, that names no L2 table and is not empty. */
