@@ -43,7 +43,10 @@ const LITTLE = ['--pbkdf-memory', '1024', '--pbkdf-force-iterations', '4'];
 const KINDS = {
   pbkdf2: [...PBKDF2, '--sector-size', '4096', '--label', 'a label'],
   argon2i: ['--pbkdf', 'argon2i', ...LITTLE, '--pbkdf-parallel', '1'],
-  argon2id: ['--pbkdf', 'argon2id', ...LITTLE, '--pbkdf-parallel', '2', '--hash', 'sha512', '--sector-size', '512'],
+  argon2id: [
+    ...['--pbkdf', 'argon2id', ...LITTLE, '--pbkdf-parallel', '2'],
+    ...['--hash', 'sha512', '--sector-size', '512'],
+  ],
 } as const;
 
 describe.skipIf(cryptsetup === null)('a LUKS version 2 header of cryptsetup', () => {

@@ -101,7 +101,8 @@ function inThread(wish: Argon2Wish, signal?: AbortSignal): Promise<Argon2Answer>
 function notThere(cause: Error): BlockError {
   const { code } = cause as NodeJS.ErrnoException;
   if (code !== 'ERR_MODULE_NOT_FOUND' && code !== 'MODULE_NOT_FOUND') {
-    return new BlockError('io', `The thread that derives a key failed: ${cause.message}`, { cause });
+    const text = `The thread that derives a key failed: ${cause.message}`;
+    return new BlockError('io', text, { cause });
   }
   const text = 'Keyslots with Argon2 need the package hash-wasm, which is not installed';
   return new BlockError('unsupported', text, { cause });

@@ -64,7 +64,8 @@ export async function unlockSlot2(
   if (use instanceof BlockError) throw use;
   const derived = await derivedBy(keyslot.number, use, { password, tools });
   const material = await area.read(areaOffset, keyMaterialBytes(keyBytes));
-  makeSectorCipher({ spec: use.spec, key: derived, sectorBytes: SECTOR_BYTES }).decrypt(material, 0);
+  const key = { spec: use.spec, key: derived, sectorBytes: SECTOR_BYTES };
+  makeSectorCipher(key).decrypt(material, 0);
   derived.fill(0);
   const split = material.subarray(0, keyBytes * STRIPES);
   const masterKey = mergeKey(split, keyBytes, use.hash);
