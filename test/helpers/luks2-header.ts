@@ -39,7 +39,9 @@ export function luks2Bytes(primary: CopyWish, secondary: CopyWish = primary): Bu
 
 export function areaOf(bytes: Uint8Array): LuksArea {
   return {
-    read: (offset, length) => Promise.resolve(bytes.slice(offset, offset + length)),
+    read(offset, length) {
+      return Promise.resolve(new Uint8Array(bytes.subarray(offset, offset + length)));
+    },
     write: () => Promise.reject(new Error('nothing is written')),
     flush: () => Promise.reject(new Error('nothing is written')),
   };
