@@ -16,6 +16,7 @@ import type {
   DriverNode,
   Lease,
   NodeLimits,
+  OpenContext,
   Request,
   TruncateOptions,
 } from '../../../block/index.js';
@@ -80,12 +81,14 @@ export class InspectedLuks2 implements DriverNode {
 }
 
 export class Luks2Node extends InspectedLuks2 {
+  readonly #spec: CipherSpec;
   readonly #masterKey: Uint8Array;
   readonly #cipher: SectorCipher;
 
   /** Takes the key, which it wipes when it is closed. */
   constructor(file: Child, segment: Luks2Segment, { spec, masterKey }: SegmentKey) {
     super(file, segment);
+    this.#spec = spec;
     this.#masterKey = masterKey;
     const { sectorBytes } = segment;
     this.#cipher = makeSectorCipher({ spec, key: masterKey, sectorBytes });
@@ -178,6 +181,13 @@ export class Luks2Node extends InspectedLuks2 {
 
   amend(): Promise<void> {
     throw new BlockError('unsupported', 'Keyslots of LUKS version 2 cannot be changed');
+  }
+
+  /** The key stays what it is, whatever becomes of the secret; the new instance gets a copy. */
+  reopen(context: OpenContext): Promise<DriverNode> {
+    const masterKey = Uint8Array.from(this.#masterKey);
+    const key = { spec: this.#spec, masterKey };
+    return Promise.resolve(new Luks2Node(context.child('file'), this.segment, key));
   }
 
   override close(): Promise<void> {
