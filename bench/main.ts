@@ -10,6 +10,7 @@ import { bench as commit } from './commit.js';
 import { bench as convert } from './convert.js';
 import type { Bench, BenchContext, Result } from './harness.js';
 import { findProgram, ourCommand } from './harness.js';
+import { bench as luks } from './luks.js';
 import { bench as metadata } from './metadata.js';
 import { bench as mirror } from './mirror.js';
 import { json, table } from './report.js';
@@ -17,7 +18,7 @@ import { bench as speed } from './speed.js';
 import { bench as stream } from './stream.js';
 
 const BENCHES: readonly Bench[] = [
-  convert, stream, commit, mirror, backup, speed, metadata,
+  convert, luks, stream, commit, mirror, backup, speed, metadata,
 ];
 const PEERS = ['qemu-img', 'qemu-storage-daemon'];
 const MIB = 1024 * 1024;
@@ -153,6 +154,11 @@ function report(
     'Medians of wall time; ratio = peer ÷ ours, above 1 Blockwright is faster. Sources are in\n' +
       'the page cache, targets are new, and everything is written back between runs.\n',
   );
+  if (results.some(({ question }) => question.includes('luks'))) {
+    process.stdout.write(
+      'Copies of luks images: what starting and unlocking take counts as start-up.\n',
+    );
+  }
   if (results.some(({ question }) => question.startsWith('block'))) {
     process.stdout.write(
       'Jobs: ours are on disk when they conclude, and that flush is in the figures; the\n' +

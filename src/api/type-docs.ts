@@ -58,6 +58,7 @@ export const typeDocs: Readonly<Record<string, string>> = {
   BlockdevOptionsQcow2: 'A qcow2 image.',
   BlockdevOptionsLUKS: 'A LUKS image.',
   BlockdevQcow2Encryption: 'How an encrypted qcow2 image is opened, by its format.',
+  QCryptoBlockOptionsQCow: 'What the older AES method needs for opening.',
   QCryptoBlockOptionsLUKS: 'What LUKS needs for opening.',
   Qcow2OverlapChecks: 'What is checked before metadata is overwritten.',
   Qcow2OverlapCheckFlags: 'Checks one by one, beside a template.',

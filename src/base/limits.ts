@@ -88,6 +88,12 @@ export const IMAGE_LIMITS = {
   checkSnapshotL1Bytes: 4096 * MIB,
   /** Bytes, and 16 KiB for each table, that a check reads of tables without an entry. */
   checkEmptyTableBytes: 1024 * MIB,
+  /** What reading an empty table costs beside its bytes. */
+  emptyTableCost: 16 * KIB,
+  /** The kernel may read as much ahead of a table: so much of the way to the next one counts. */
+  emptyTableReadAhead: MIB,
+  /** Bytes of empty tables and the ways between them that are read without a look at the file. */
+  emptyTableFarBytes: 4096 * MIB,
   /** Clusters past the end of a file that something names, which a repair leaves free. */
   checkBeyondClusters: 131_072,
   backingChainDepth: 200,

@@ -252,6 +252,8 @@ export interface DriverNode {
   lease?(): Lease;
   /** Null = go through write(). */
   reserve?(offset: number, length: number): Eventually<TargetReservation | null>;
+  /** Zeroes are as much work as any bytes: bulk copies write them in lanes. */
+  readonly storesZeroes?: boolean;
 
   /** How writeDeflated() wants its clusters compressed; default deflate. */
   readonly clusterCodec?: ClusterCodec;

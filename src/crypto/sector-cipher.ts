@@ -18,6 +18,8 @@ import { canCryptNatively, NativeSectors } from './native-sectors.js';
 export const BLOCK_BYTES = 16;
 /** What LUKS version 1 and qcow2 encrypt at a time. */
 export const SECTOR_BYTES = 512;
+/** What the twin goes over several times stays in a core's cache. */
+const SLICE_BYTES = 32_768;
 
 /** A spec and its key: all that a lane needs. The holder wipes the key. */
 export interface CipherKey {
@@ -152,6 +154,8 @@ class XtsSectors implements SectorCipher {
   readonly #vectors: InitialVectors;
   readonly #data: Blocks;
   readonly #tweak: Blocks;
+  /** Used again by the next slice. */
+  #tweaks = new Uint32Array(0);
 
   constructor({ spec, key, sectorBytes }: CipherKey, vectors: InitialVectors) {
     this.sectorBytes = sectorBytes;
@@ -162,24 +166,32 @@ class XtsSectors implements SectorCipher {
   }
 
   encrypt(data: Uint8Array, sector: number): void {
-    const tweaks = this.#tweaks(data, sector);
-    mix(data, data, tweaks);
-    mix(data, this.#data.encrypt(data), tweaks);
+    this.#eachSlice(data, sector, (slice) => this.#data.encrypt(slice));
   }
 
   decrypt(data: Uint8Array, sector: number): void {
-    const tweaks = this.#tweaks(data, sector);
-    mix(data, data, tweaks);
-    mix(data, this.#data.decrypt(data), tweaks);
+    this.#eachSlice(data, sector, (slice) => this.#data.decrypt(slice));
+  }
+
+  #eachSlice(data: Uint8Array, sector: number, crypt: (slice: Uint8Array) => Buffer): void {
+    const { sectorBytes } = this;
+    requireWhole(data, sectorBytes);
+    const step = Math.max(1, Math.floor(SLICE_BYTES / sectorBytes)) * sectorBytes;
+    for (let start = 0; start < data.length; start += step) {
+      const slice = data.subarray(start, start + step);
+      const tweaks = this.#tweaksOf(slice.length, sector + start / sectorBytes);
+      mix(slice, slice, tweaks);
+      mix(slice, crypt(slice), tweaks);
+    }
   }
 
   /** One tweak for each block: that of the sector, then each the double of the one before. */
-  #tweaks(data: Uint8Array, sector: number): Uint8Array {
+  #tweaksOf(length: number, sector: number): Uint8Array {
     const { sectorBytes } = this;
-    requireWhole(data, sectorBytes);
-    const count = data.length / sectorBytes;
+    const count = length / sectorBytes;
     const first = this.#tweak.encrypt(this.#vectors.of(sector, count));
-    const words = new Uint32Array(data.length / 4);
+    if (this.#tweaks.length < length / 4) this.#tweaks = new Uint32Array(length / 4);
+    const words = this.#tweaks;
     const source = new DataView(first.buffer, first.byteOffset, first.byteLength);
     const perSector = sectorBytes / 4;
     for (let index = 0; index < count; index += 1) {
@@ -201,7 +213,7 @@ class XtsSectors implements SectorCipher {
         a = (a << 1) ^ carry;
       }
     }
-    return new Uint8Array(words.buffer);
+    return new Uint8Array(words.buffer, 0, length);
   }
 }
 

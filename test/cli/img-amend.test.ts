@@ -133,7 +133,6 @@ describe.skipIf(isMissing)('img amend and the real one', () => {
   it('lists what can be amended', () => {
     const { out, status } = twins.shim('qemu-img amend -f qcow2 -o help');
     const theirs = twins.real('qemu-img amend -f qcow2 -o help').out;
-    const lines = theirs.split('\n').filter((line) => !line.includes('encrypt.'));
-    expect([out, status]).toEqual([lines.join('\n'), 0]);
+    expect([out, status]).toEqual([theirs, 0]);
   });
 });

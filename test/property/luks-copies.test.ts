@@ -135,6 +135,23 @@ describe('copies of encrypted images', () => {
     );
   });
 
+  it('get their zeroes encrypted in lanes, and nothing else changes', async () => {
+    const { stage, encryptedSteps } = watchedStage(5);
+    const target = await makeNode(stage, 'luks', 'target');
+    const user = await stage.graph.attach(target, 'fill', { taken: 3, shared: 15 });
+    const wanted = new Uint8Array(target.length).fill(9);
+    await user.write(0, wanted);
+    const session = stage.jobs.engine.open({
+      source: user, target: user, unit: 512, zeroGranularity: 512,
+    });
+    expect(await session.zero(512, SIZE)).toBeNull();
+    wanted.fill(0, 512, 512 + SIZE);
+    expect(encryptedSteps()).toBeGreaterThan(0);
+    expect(await session.zero(SIZE + 1024, 100), 'part of a sector').toBeNull();
+    wanted.fill(0, SIZE + 1024, SIZE + 1124);
+    expect(firstDifference(await readAll(target), wanted)).toBe(-1);
+  });
+
   it('are compressed like any other', async () => {
     const { stage, encryptedSteps } = watchedStage(3);
     const source = await makeNode(stage, 'luks', 'source');

@@ -71,7 +71,8 @@ function dataPart(offset: fc.Arbitrary<number>, length: fc.Arbitrary<number>) {
       kind: fc.constant('data' as const),
       length,
       file: fc.constant(0),
-      offset: fc.nat({ max: 40 }).map((count) => count * GRAIN),
+      // Room before it for the begin of its first sector.
+      offset: fc.integer({ min: 1, max: 40 }).map((count) => count * GRAIN),
       cipher: cipherAt(offset),
     },
     { requiredKeys: ['kind', 'length', 'file', 'offset'] },

@@ -8,7 +8,7 @@
 // go through read() and write(). Zeroes are never read or written as data. Failures are values that
 // name their side; the caller's policy decides.
 
-import { must, toBlockError } from '../../../base/index.js';
+import { COPY_LIMITS, must, toBlockError } from '../../../base/index.js';
 import type { PieceOutcome, ReservedPiece, TargetReservation } from '../../extent.js';
 import { RequestFlag, zeroRequest } from '../../request.js';
 import { leastHole, nodesOfView, planView } from '../chain.js';
@@ -92,7 +92,31 @@ export class CopySession {
 
   /** Makes the range of the target read as zeroes, however long it is. */
   async zero(offset: number, length: number): Promise<CopyFailure | null> {
-    return this.spec.targetIsZero === true ? null : this.#writeZeroes({ offset, length });
+    if (this.spec.targetIsZero === true) return null;
+    const { target, fill } = this.spec;
+    const inLanes = target.node.driverNode.storesZeroes === true && fill === undefined;
+    if (!inLanes || turnFlag(this.spec) !== RequestFlag.none) {
+      return this.#writeZeroes({ offset, length });
+    }
+    return this.#storeZeroes({ offset, length });
+  }
+
+  /** In batches, as many at once as there are lanes. */
+  async #storeZeroes({ offset, length }: Span): Promise<CopyFailure | null> {
+    const end = offset + length;
+    let failure: CopyFailure | null = null;
+    let next = offset;
+    const oneAfterAnother = async (): Promise<void> => {
+      while (next < end && failure === null) {
+        const span = { offset: next, length: Math.min(COPY_LIMITS.batchBytes, end - next) };
+        next += span.length;
+        const range = plannedRange(span, [{ kind: 'zero', length: span.length }]);
+        const result = await this.#copySpans([{ range, span }], (each) => this.#writeZeroes(each));
+        failure ??= result;
+      }
+    };
+    await Promise.all(Array.from({ length: this.#lanes.width }, oneAfterAnother));
+    return failure;
   }
 
   async #writeZeroes({ offset, length }: Span): Promise<CopyFailure | null> {
@@ -147,12 +171,13 @@ export class CopySession {
     }
     const zeroed = await eachSpan(gaps, ({ offset, length }) => this.zero(offset, length));
     if (zeroed !== null || wanted.length === 0) return zeroed;
-    return this.#copySpans(wanted);
+    return this.#copySpans(wanted, (span) => this.#fallBack(span));
   }
 
-  /** Reserve, fill, link. */
+  /** Reserve, fill, link; `fallBack` where there is nothing to be reserved. */
   async #copySpans(
     wanted: readonly { readonly range: PlannedRange; readonly span: Span }[],
+    fallBack: (span: Span) => Promise<CopyFailure | null>,
   ): Promise<CopyFailure | null> {
     const target = this.spec.target.node;
     // Filled with what is read anyway: nothing that observers would have to know.
@@ -178,7 +203,7 @@ export class CopySession {
     }
     // A piece may be several clusters of which the guest wrote only some: the rest is due still.
     const rest = [...others, ...filled.lost];
-    const fellBack = await eachSpan(rest, (span) => this.#fallBack(span));
+    const fellBack = await eachSpan(rest, fallBack);
     return filled.failure ?? fellBack ?? this.#zeroAll(filled.zeroes);
   }
 

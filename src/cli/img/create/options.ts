@@ -198,7 +198,7 @@ const QCOW2_AMENDMENTS: CreateFormat = {
       type: 'bool',
       help: 'The external data file must stay valid as a raw image',
     },
-    ...KEYSLOT_OPTIONS.map((each) => ({ ...each, name: `encrypt.${each.name}`, help: '' })),
+    ...KEYSLOT_OPTIONS.map((each) => ({ ...each, name: `encrypt.${each.name}` })),
   ],
 };
 

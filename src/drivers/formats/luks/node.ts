@@ -48,6 +48,7 @@ function payloadLength(file: Pick<Child, 'node'>, { payloadOffset }: LuksHeader)
 
 export class LuksNode implements DriverNode {
   readonly limits = LIMITS;
+  readonly storesZeroes = true;
   readonly #file: Child;
   readonly #keyslots: KeyslotChanges;
   readonly #key: CipherKey;

@@ -29,6 +29,7 @@ import type {
 } from '../../../block/index.js';
 import type { ClusterCodec } from '../../../codec/index.js';
 import { amendImage } from './amend/index.js';
+import type { AmendKeyslots } from './encryption/index.js';
 import { PersistentBitmaps } from './bitmaps/index.js';
 import type { BitmapsHeader } from './bitmaps/index.js';
 import {
@@ -88,6 +89,8 @@ export class Qcow2Node implements DriverNode {
   /** What belongs to it once, beside marking the bitmaps. */
   #dueOnce: (() => Promise<void>) | null = null;
   #bitmaps: PersistentBitmaps | null = null;
+  /** Of an image encrypted with LUKS. */
+  amendKeyslots: AmendKeyslots | null = null;
 
   constructor(options: ImageOptions, reopen: Qcow2Reopen) {
     this.#reopen = reopen;
@@ -296,8 +299,13 @@ export class Qcow2Node implements DriverNode {
 
   async amend(options: AmendOptions, context: AmendContext): Promise<void> {
     await this.#requireWritable();
-    const changed = (): void => this.#forget();
-    await amendImage({ store: this.#store, writer: this.#writer, changed }, options, context);
+    const amended = {
+      store: this.#store,
+      writer: this.#writer,
+      changed: () => this.#forget(),
+      keyslots: this.amendKeyslots,
+    };
+    await amendImage(amended, options, context);
   }
 
   async check(repair: 'none' | 'leaks' | 'all'): Promise<CheckResult> {

@@ -11,7 +11,13 @@ import { loadCodec } from '../../../codec/index.js';
 import { readBitmaps } from './bitmaps/index.js';
 import { checkCacheOptions } from './cache-options.js';
 import { dataFileOf } from './data-file.js';
-import { encryptionOf, readCryptHeader, requireFormat, unlock } from './encryption/index.js';
+import {
+  encryptionOf,
+  keyslotsOf,
+  readCryptHeader,
+  requireFormat,
+  unlock,
+} from './encryption/index.js';
 import type { CryptHeader } from './encryption/index.js';
 import { requireWritable } from './features.js';
 import { codecOf, virtualSizeOf } from './header.js';
@@ -117,6 +123,10 @@ async function openImage(
     reportCorruption: (report) => context.reportCorruption?.(report),
   };
   const node = new Qcow2Node(imageOptions, reopenQcow2);
+  const { encrypt } = options;
+  if (crypt !== null && encrypt !== undefined) {
+    node.amendKeyslots = keyslotsOf(context, crypt, encrypt);
+  }
   await guardInactiveL2(node.image, node.image.policies.guarded);
   await node.loadBitmaps(context.node, {
     header: {

@@ -1,13 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
-// Amending an image: version, width of refcounts, lazy refcounts, size, name of the data file.
+// Amending an image: keyslots, version, width of refcounts, lazy refcounts, size, name of the data
+// file.
 //
-// All refusals come first. Then, each durable before the next: the newer version, the width, the
-// data file, lazy refcounts, the size, and last the older version. A power cut between them or
-// within one leaves the view as it was, and an image that is amended in part.
+// All refusals come first. Then, each durable before the next: keyslots, the newer version, the
+// width, the data file, lazy refcounts, the size, and last the older version. A power cut between
+// them or within one leaves the view as it was, and an image that is amended in part.
 
+import { must } from '../../../../base/index.js';
 import type { AmendContext, AmendOptions } from '../../../../block/index.js';
 import type { Writer } from '../data/index.js';
 import type { MetadataStore } from '../metadata/index.js';
+import type { AmendKeyslots } from '../encryption/index.js';
 import { expandZeroes, refuseZstdClusters } from './older-entries.js';
 import { changeRefcountWidth } from './refcount-width.js';
 import { AmendWork } from './work.js';
@@ -16,13 +19,15 @@ import { wishOf } from './wish.js';
 export interface AmendedImage {
   readonly store: MetadataStore;
   readonly writer: Writer;
+  /** Of an image encrypted with LUKS. */
+  readonly keyslots: AmendKeyslots | null;
   /** Everything that was read before may be stale. */
   readonly changed: () => void;
 }
 
 /** No request runs meanwhile. Refused or cancelled, the view is as it was. */
 export async function amendImage(
-  { store, writer, changed }: AmendedImage,
+  { store, writer, changed, keyslots }: AmendedImage,
   options: AmendOptions,
   context: AmendContext,
 ): Promise<void> {
@@ -30,6 +35,9 @@ export async function amendImage(
   const { structures } = image;
   const wish = wishOf(image, options);
   await flusher.settle();
+  if (wish.keyslots !== null) {
+    await must(keyslots, 'keyslots of an encrypted image')(wish.keyslots, context);
+  }
   if (wish.version === 2 && image.codec === 'zstd') await refuseZstdClusters(image);
   const parts = [wish.version, wish.refcountOrder].filter((part) => part !== null).length;
   const work = new AmendWork(context, Math.max(1, parts));

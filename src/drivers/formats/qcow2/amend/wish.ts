@@ -5,6 +5,9 @@
 
 import { bitNumbers, BlockError, hasBit } from '../../../../base/index.js';
 import type { AmendOptions } from '../../../../block/index.js';
+import { luksAmendMembers } from '../../../../crypto/options.js';
+import type { LuksAmendMembers } from '../../../../crypto/options.js';
+import { validate } from '../../../../schema/index.js';
 import { Autoclear, Incompatible } from '../layout.js';
 import type { Qcow2Image } from '../metadata/index.js';
 import { refcountOrderOf } from '../widths.js';
@@ -19,6 +22,7 @@ export interface Wish {
   readonly dataFile: string | null;
   /** The only change there can be: not raw any more. */
   readonly dropsRaw: boolean;
+  readonly keyslots: LuksAmendMembers | null;
 }
 
 const NEWER = '(use compat=1.1 or greater)';
@@ -27,7 +31,7 @@ const NEWER = '(use compat=1.1 or greater)';
 export function wishOf(image: Qcow2Image, options: AmendOptions): Wish {
   const present = image.version === 2 ? 2 : 3;
   const version = versionOf(options.compat) ?? present;
-  refuseEncryption(image, options);
+  const keyslots = keyslotsWished(image, options);
   const { refcount_bits: bits } = options;
   const order = bits === undefined ? image.geometry.refcountOrder : refcountOrderOf(bits);
   const dropsRaw = requireDataFile(image, options);
@@ -52,19 +56,33 @@ export function wishOf(image: Qcow2Image, options: AmendOptions): Wish {
     size: size === image.size ? null : size,
     dataFile: options.data_file ?? null,
     dropsRaw,
+    keyslots,
   };
 }
 
-/** The member `format` is of those who ask a running program. */
-function refuseEncryption(image: Qcow2Image, options: AmendOptions): void {
-  const names = Object.keys(options).filter((name) => name.startsWith('encrypt.'));
-  if (names.length > 0 && image.cipher !== null) {
-    throw invalid('Only LUKS encryption options can be amended');
+/** The member `format` is of those who ask a running program, who are told in other words. */
+function keyslotsWished(image: Qcow2Image, options: AmendOptions): LuksAmendMembers | null {
+  const given = Object.entries(options).filter(([name]) => name.startsWith('encrypt.'));
+  if (given.length === 0) return null;
+  const { format, ...members } = Object.fromEntries(
+    given.map(([name, value]) => [name.slice('encrypt.'.length), value]),
+  );
+  const asked = format !== undefined;
+  if (image.cipher === null) {
+    throw invalid(
+      asked
+        ? "image is not encrypted, can't amend"
+        : "Can't amend encryption options - encryption not present",
+    );
   }
-  if (names.includes('encrypt.format')) throw invalid("image is not encrypted, can't amend");
-  if (names.length > 0) {
-    throw invalid("Can't amend encryption options - encryption not present");
+  if (asked && format !== 'luks') {
+    throw invalid("Amend can't be used to change the qcow2 encryption format");
   }
+  if (image.cipher.format !== 'luks') {
+    const where = asked ? ' for qcow2 with blockdev-amend' : '';
+    throw invalid(`Only LUKS encryption options can be amended${where}`);
+  }
+  return validate(luksAmendMembers, members);
 }
 
 function versionOf(text: string | undefined): 2 | 3 | null {

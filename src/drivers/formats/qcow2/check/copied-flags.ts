@@ -88,9 +88,10 @@ export class CopiedFlags {
     const hi = tables.hi(index);
     return settle(this.#refcountOf(tables.offset(index)), (refcount) => {
       if ((refcount === 1) === isCopied(hi)) return false;
-      const entry = hexBits({ hi, lo: tables.lo(index) });
-      const facts = (): string =>
-        `L2 cluster: l1_index=${index} l1_entry=${entry} refcount=${refcount ?? 0}`;
+      const facts = (): string => {
+        const entry = hexBits({ hi, lo: tables.lo(index) });
+        return `L2 cluster: l1_index=${index} l1_entry=${entry} refcount=${refcount ?? 0}`;
+      };
       return this.#isTurned(facts, 1);
     });
   }

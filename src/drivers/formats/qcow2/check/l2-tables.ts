@@ -5,12 +5,14 @@
 // may be read to find nothing is bounded. Hostile images let any number of L1 entries name one
 // table: `visits()` says how often, so that a sweep looks at it once and counts it so often.
 
+import { IMAGE_LIMITS } from '../../../../base/index.js';
 import type { Eventually } from '../../../../base/index.js';
 import type { Child } from '../../../../block/index.js';
 import { isZero } from '../../../../codec/index.js';
 import { entryHostOffset } from '../entries.js';
 import type { Qcow2Header } from '../header.js';
-import { EmptyTables, readWithin } from './refcounts-on-disk.js';
+import { HoleReads } from '../hole-reads.js';
+import { readWithin } from './refcounts-on-disk.js';
 
 /** Bytes of adjacent tables that one read takes. */
 const READ_AHEAD = 1024 * 1024;
@@ -28,7 +30,7 @@ export class L2Tables {
   readonly #fileLength: number;
   /** By L1 entry: its L2 table holds nothing. */
   readonly #isEmpty: Uint8Array;
-  readonly #emptyTables: EmptyTables;
+  readonly #holeReads: HoleReads;
   /** The hole and the data of the file that were met last: tables in the hole are all zero. */
   #hole: Range = { start: 0, end: 0 };
   #data: Range = { start: 0, end: 0 };
@@ -43,7 +45,12 @@ export class L2Tables {
     this.#fileLength = file.node.length;
     this.entries = l1.byteLength / 8;
     this.#isEmpty = new Uint8Array(this.entries);
-    this.#emptyTables = new EmptyTables(`L2 tables (l1_size ${this.entries})`);
+    this.#holeReads = new HoleReads({
+      what: `L2 tables (l1_size ${this.entries})`,
+      file: file.node,
+      stored: l1.byteLength,
+      most: IMAGE_LIMITS.checkEmptyTableBytes,
+    });
     this.#tally = this.#makeTally();
   }
 
@@ -139,7 +146,7 @@ export class L2Tables {
     const table = bytes.subarray(place.at, place.at + this.#tableBytes);
     if (!isZero(table)) return table;
     this.#isEmpty[place.index] = 1;
-    this.#emptyTables.add(table.length);
+    this.#holeReads.add(this.offset(place.index), table.length);
     return null;
   }
 

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // The refcounts that an image keeps on disk, as a check reads and mends them.
 
-import { BlockError, IMAGE_LIMITS } from '../../../../base/index.js';
+import { IMAGE_LIMITS } from '../../../../base/index.js';
 import type { Eventually } from '../../../../base/index.js';
 import { readRequest, writeRequest } from '../../../../block/index.js';
 import type { Child } from '../../../../block/index.js';
 import { isZero } from '../../../../codec/index.js';
 import type { Qcow2Header } from '../header.js';
+import { HoleReads } from '../hole-reads.js';
 
 /** One refcount of a block; 64-bit ones beyond 2^53 are not exact. */
 export function refcountAt(block: Uint8Array, index: number, refcountBits: number): number {
@@ -22,31 +23,6 @@ export function refcountAt(block: Uint8Array, index: number, refcountBits: numbe
   return value;
 }
 
-/** What reading one table costs beside its bytes. */
-const READ_COST = 16_384;
-
-/** Bounds what is read of tables that turn out to be empty: a sparse file may have any number. */
-export class EmptyTables {
-  readonly #what: string;
-  #count = 0;
-  #cost = 0;
-
-  /** `what` names the tables and the field that gives their number. */
-  constructor(what: string) {
-    this.#what = what;
-  }
-
-  add(bytes: number): void {
-    this.#count += 1;
-    this.#cost += bytes + READ_COST;
-    if (this.#cost <= IMAGE_LIMITS.checkEmptyTableBytes) return;
-    throw new BlockError(
-      'corrupt-image',
-      `Too many empty tables: ${this.#count} of the ${this.#what} hold nothing`,
-    );
-  }
-}
-
 /** Refcount blocks as the file has them, a few at a time. */
 export class RefcountsOnDisk {
   readonly #file: Pick<Child, 'node'>;
@@ -54,7 +30,7 @@ export class RefcountsOnDisk {
   readonly #table: DataView;
   /** By their offset in the file, so that one that many entries name is read once. */
   readonly #blocks = new Map<number, Uint8Array>();
-  readonly #empty: EmptyTables;
+  readonly #empty: HoleReads;
   readonly #noRefcounts: Uint8Array;
 
   constructor(file: Pick<Child, 'node'>, header: Qcow2Header, table: Uint8Array) {
@@ -63,7 +39,12 @@ export class RefcountsOnDisk {
     this.#table = new DataView(table.buffer, table.byteOffset, table.byteLength);
     this.#noRefcounts = new Uint8Array(header.geometry.clusterSize);
     const clusters = header.fields.refcountTableClusters;
-    this.#empty = new EmptyTables(`refcount blocks (refcount_table_clusters ${clusters})`);
+    this.#empty = new HoleReads({
+      what: `refcount blocks (refcount_table_clusters ${clusters})`,
+      file: file.node,
+      stored: table.length,
+      most: IMAGE_LIMITS.checkEmptyTableBytes,
+    });
   }
 
   get tableEntries(): number {
@@ -107,7 +88,7 @@ export class RefcountsOnDisk {
   async #load(offset: number): Promise<Uint8Array> {
     const bytes = new Uint8Array(this.#header.geometry.clusterSize);
     await readWithin(this.#file, offset, bytes);
-    if (isZero(bytes)) this.#empty.add(bytes.length);
+    if (isZero(bytes)) this.#empty.add(offset, bytes.length);
     if (this.#blocks.size * bytes.length >= IMAGE_LIMITS.checkBlockBytes) {
       for (const oldest of this.#blocks.keys()) {
         this.#blocks.delete(oldest);

@@ -166,7 +166,12 @@ export class Mapper {
   }
 
   #table(guestOffset: number): Table | null | Promise<Table> {
-    return this.#emptyTables.has(guestOffset) ? null : this.#store.lookup(guestOffset);
+    if (this.#emptyTables.has(guestOffset)) return null;
+    const table = this.#store.lookup(guestOffset);
+    if (table !== null && !(table instanceof Promise)) {
+      this.#emptyTables.wasRead(table, guestOffset);
+    }
+    return table;
   }
 
   planExtents(offset: number, length: number): Eventually<readonly Extent[] | null> {

@@ -12,7 +12,7 @@
 import { BlockError } from '../../../../base/index.js';
 import type { Eventually } from '../../../../base/index.js';
 import { dataSpan } from '../../../../block/index.js';
-import type { Node } from '../../../../block/index.js';
+import { allocatedBytes } from '../hole-reads.js';
 import type { MetadataStore, Qcow2Image } from '../metadata/index.js';
 
 export async function looksPreallocated(store: MetadataStore): Promise<boolean> {
@@ -83,13 +83,4 @@ function clustersWithData(image: Qcow2Image): Eventually<number> {
     return found;
   };
   return walk();
-}
-
-/** Bytes the host has allocated for what stores the node's data; null when that is no file. */
-function allocatedBytes(node: Node): number | null {
-  for (let at: Node | null = node; at !== null; at = at.primary) {
-    const file = at.driverNode.hostFile;
-    if (file !== undefined) return file.allocatedBytes();
-  }
-  return null;
 }

@@ -17,14 +17,19 @@ export function requireOwnTables(image: Qcow2Image): void {
   if (entries <= most) return;
   const offsets = new Float64Array(entries);
   let tables = 0;
+  let last = 0;
+  let isRising = true;
   for (let index = 0; index < entries; index += 1) {
     const hi = image.l1View.getUint32(index * 8) & OFFSET_HI;
     const lo = (image.l1View.getUint32(index * 8 + 4) & OFFSET_LO) >>> 0;
     if (hi === 0 && lo === 0) continue;
-    offsets[tables] = hi * 2 ** 32 + lo;
+    const offset = hi * 2 ** 32 + lo;
+    offsets[tables] = offset;
     tables += 1;
+    isRising &&= offset > last;
+    last = offset;
   }
-  if (tables <= most) return;
+  if (isRising || tables <= most) return;
   const named = offsets.subarray(0, tables).sort();
   let shared = 0;
   for (let index = 1; index < tables; index += 1) {
