@@ -79,9 +79,18 @@ const CHANGES = [
   'amend -o compat=0.10 zc',
   'amend -o refcount_bits=4 c',
   'amend -o refcount_bits=16,compat=0.10 c',
+  'amend -o size=4M d',
+  'amend -p -o size=1M d',
+  'amend -o data_file_raw=on d',
+  'amend -o data_file_raw=off d',
+  'amend -p -o compat=0.10 d',
+  'amend -o lazy_refcounts=on d',
+  'amend -o size=5M,lazy_refcounts=on w',
+  'amend -o data_file= n',
+  'amend -o size=2M n',
 ];
 
-const IMAGES = new Set(['a', 'o', 's', 'z', 'c']);
+const IMAGES = new Set(['a', 'o', 's', 'z', 'c', 'd', 'w']);
 
 describe.skipIf(isMissing)('img amend and the real one', () => {
   let twins: TwinFolders;
@@ -102,6 +111,11 @@ describe.skipIf(isMissing)('img amend and the real one', () => {
       'qemu-img create -q -f qcow2 -o compression_type=zstd z 1M',
       'qemu-img convert -c -O qcow2 -o compression_type=zstd base zc',
       'qemu-img convert -c -O qcow2 -o cluster_size=512 base c',
+      'qemu-img create -q -f qcow2 -o data_file=d.raw d 2M',
+      'qemu-img create -q -f qcow2 -o data_file=w.raw,data_file_raw=on w 2M',
+      "qemu-io -c 'write -P 5 100k 1M' w",
+      "qemu-io -c 'write -P 5 100k 1M' d",
+      'qemu-img create -q -f qcow2 -o data_file=n.raw n 1M',
     ]);
     twins.split();
   });

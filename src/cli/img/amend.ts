@@ -85,6 +85,8 @@ export const amend: Verb = {
         progress.complete();
       } catch (error) {
         if (cancel.signal.aborted) return INTERRUPTED;
+        // As the reference, which is done either way.
+        progress.complete();
         if (error instanceof BlockError) throw new CliError(error.message, 1, error);
         throw error;
       } finally {

@@ -106,7 +106,7 @@ export function planVersionChange(
   return planBackingChange({ ...header, fields, extensions }, cluster0, keptLink(header, cluster0));
 }
 
-/** How to give the external data file another name, or to drop the claim that it is raw. */
+/** How to name another external data file ('': none), or to drop the claim that it is raw. */
 export function planDataFileChange(
   header: Qcow2Header,
   cluster0: Uint8Array,
@@ -116,13 +116,16 @@ export function planDataFileChange(
   const { name } = change;
   const others = header.extensions.filter((extension) => extension.type !== type);
   const named = { type, data: new Uint8Array(Buffer.from(name ?? '', 'utf8')) };
-  const extensions = name === null ? header.extensions : [named, ...others];
+  const renamed = name === '' ? others : [named, ...others];
+  const extensions = name === null ? header.extensions : renamed;
   const bits = header.fields.autoclearFeatures;
   const autoclearFeatures = change.dropsRaw
     ? withoutBits(bits, bit64(Autoclear.rawExternalData))
     : bits;
   const fields = { ...header.fields, autoclearFeatures };
-  return planBackingChange({ ...header, fields, extensions }, cluster0, keptLink(header, cluster0));
+  const dataFile = name === null ? header.dataFile : name || null;
+  const changed = { ...header, fields, extensions, dataFile };
+  return planBackingChange(changed, cluster0, keptLink(header, cluster0));
 }
 
 /** The present link, whose name must survive being written anew. */
