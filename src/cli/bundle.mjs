@@ -97,6 +97,24 @@ const lightCache = {
   },
 };
 
+/** Of node:crypto: what is used is loaded when it is first called, which takes 4 ms. */
+const CRYPTO = ['createCipheriv', 'createDecipheriv', 'createHash', 'getHashes', 'hash', 'pbkdf2'];
+
+const lateCrypto = {
+  name: 'late-crypto',
+  setup(building) {
+    const namespace = 'late-crypto';
+    building.onResolve({ filter: /^node:crypto$/ }, ({ path }) => ({ path, namespace }));
+    building.onLoad({ filter: /.*/, namespace }, ({ path }) => {
+      const lines = [...CRYPTO, 'timingSafeEqual'].map(
+        (name) => `export const ${name} = (...all) => crypto().${name}(...all);`,
+      );
+      lines.unshift(`const crypto = () => process.getBuiltinModule('${path}');`);
+      return { contents: lines.join('\n') };
+    });
+  },
+};
+
 const commands = new Map();
 
 /** The bundle of a command, by the module in dist/cli that main.js loads: its name in chunks/. */
@@ -106,7 +124,7 @@ async function bundleCommand(module) {
     entryPoints: { [module.replace(/^\.\/|(\/index)?\.js$/g, '')]: entry },
     entryNames: 'chunks/[name]-[hash]',
     ...WRAPPED,
-    plugins: [together, lightCache],
+    plugins: [together, lightCache, lateCrypto],
   });
   const [path] = Object.entries(metafile.outputs).find(
     ([, { entryPoint }]) => entryPoint === relative(ROOT, entry),

@@ -52,6 +52,19 @@ it('is an executable that needs nothing of dist but itself and its chunks', () =
   }
 });
 
+it('loads no cryptography for images that are not encrypted', () => {
+  const disk = join(folder, 'plain.qcow2');
+  const watch = join(folder, 'watch.cjs');
+  const loaded = "process.moduleLoadList.filter((name) => name.endsWith(' crypto'))";
+  writeFileSync(watch, `process.on('exit', () => console.log('crypto:', ${loaded}.length));`);
+  run('img', 'create', '-q', '-f', 'qcow2', disk, '1M');
+  const program = join(folder, 'dist/cli/blockwright.js');
+  for (const verb of ['info', 'check', 'map']) {
+    const args = ['--require', watch, program, 'img', verb, disk];
+    expect(execFileSync(process.execPath, args, { encoding: 'utf8' })).toContain('crypto: 0');
+  }
+});
+
 it('finds its package from wherever it lies', () => {
   const manifest = JSON.parse(readFileSync(join(folder, 'package.json'), 'utf8')) as object;
   writeFileSync(join(folder, 'package.json'), JSON.stringify({ ...manifest, version: '9.8.7' }));

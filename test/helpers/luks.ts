@@ -1,11 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// LUKS files for tests that are not about keys: one iteration and a password that is known.
-import { SeededRandom } from '../../src/base/index.js';
+// LUKS files for tests that are not about keys: their password is known.
 import type { Driver } from '../../src/block/index.js';
-import { deriveKey } from '../../src/crypto/index.js';
 import type { CipherSpec } from '../../src/crypto/index.js';
-import { encodeLuksHeader, formatLuks } from '../../src/crypto/luks/index.js';
 import { luksDriver } from '../../src/drivers/formats/luks/index.js';
+import { makeLuks } from './luks-images.js';
 
 export const XTS: CipherSpec = {
   cipher: 'aes-256',
@@ -14,7 +12,6 @@ export const XTS: CipherSpec = {
   ivHash: null,
 };
 export const LUKS_PASSWORD = 'open';
-const random = new SeededRandom(11);
 
 const heads = new Map<CipherSpec, Promise<Uint8Array>>();
 
@@ -26,22 +23,7 @@ export function luksHead(spec = XTS): Promise<Uint8Array> {
 }
 
 async function makeHead(spec: CipherSpec): Promise<Uint8Array> {
-  const { header, material, masterKey } = await formatLuks(
-    {
-      spec,
-      hash: 'sha256',
-      password: Buffer.from(LUKS_PASSWORD),
-      slotIterations: 1,
-      digestIterations: 1,
-      detached: false,
-    },
-    { derive: deriveKey, fill: (buffer) => random.fill(buffer) },
-  );
-  masterKey.fill(0);
-  const head = new Uint8Array(header.payloadOffset);
-  head.set(encodeLuksHeader(header));
-  head.set(material, header.keyslots[0]?.materialOffset);
-  return head;
+  return (await makeLuks([LUKS_PASSWORD], { spec, payload: 0 })).bytes;
 }
 
 /** A whole file whose payload was never written. */

@@ -3,7 +3,7 @@
 // in bounded time and memory, and the image as it was.
 import { describe, expect, it } from 'vitest';
 import { rulesOf } from '../../src/base/index.js';
-import { writeRequest } from '../../src/block/index.js';
+import { readRequest, writeRequest } from '../../src/block/index.js';
 import { SNAPSHOT_ENTRY } from '../../src/drivers/formats/qcow2/layout.js';
 import { MemoryHost } from '../../src/host/index.js';
 import { checkBytes, checkOn } from '../helpers/qcow2-check.js';
@@ -60,6 +60,25 @@ describe('a snapshot table', () => {
       expect(failure?.message).toContain(`${json} ${badValue}`);
     });
   }
+
+  it('with an L1 table over everything keeps writes out and lets reads pass', async () => {
+    const host = await broken(({ view, table }) => view.setUint32(table + 8, 4 * 2 ** 20));
+    const { node } = await openOn(host, '/image');
+    const found = new Uint8Array(20_000);
+    await node.read(readRequest(0, found));
+    expect([...new Set(found.subarray(4096, 9096))]).toEqual([8]);
+    expect(new Set(found.subarray(9096))).toEqual(new Set([7]));
+    const failure = await failureOf(async () => {
+      await node.write(writeRequest(0, new Uint8Array(4096).fill(9)));
+      await node.flush();
+    });
+    expect(failure?.message).toContain('overlaps the inactive L1 table');
+    await node.close();
+    const { node: again } = await openOn(host, '/image', null, { readOnly: true });
+    await again.read(readRequest(0, found));
+    expect(new Set(found.subarray(0, 4096))).toEqual(new Set([7]));
+    await again.close();
+  });
 
   it('that the file ends within is refused', async () => {
     const host = await broken(({ view, table }) => view.setUint16(table + 14, 0xffff));

@@ -107,9 +107,13 @@ export class Overlaps {
     return this.#find(offset, length, OVERLAP_MODES.cached) !== null;
   }
 
-  /** The same for a table of one cluster that is itself registered as `kind`, to be read. */
+  /**
+   * The same for a table of one cluster that is itself registered as `kind`, to be read. Where a
+   * snapshot says that its L1 table lies is no reason not to: whoever writes is told.
+   */
   structureAt(offset: number, kind: TableKind): string | null {
-    return this.#find(offset, this.#source.geometry.clusterSize, OVERLAP_MODES.cached & ~BIT[kind]);
+    const asked = OVERLAP_MODES.cached & ~BIT[kind] & ~Guarded.inactiveL1;
+    return this.#find(offset, this.#source.geometry.clusterSize, asked);
   }
 
   /** The same where it is to be written. */
