@@ -6,7 +6,7 @@ import { spawn } from 'node:child_process';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 
-import { makeLuks } from '../helpers/luks-images.js';
+import { inQcow2, luksOfQcow2, makeLuks } from '../helpers/luks-images.js';
 import { peer } from '../helpers/peers.js';
 import { someOf } from '../helpers/seeds.js';
 import { TwinFolders } from '../helpers/twin-folders.js';
@@ -63,6 +63,23 @@ const REFUSALS = [
   `amend -f qcow2 ${OBJECTS} -o encrypt.state=active,encrypt.new-secret=new q`,
 ];
 
+const inside = `--image-opts driver=qcow2,encrypt.format=luks,encrypt.key-secret=one,`;
+const amendInside = (options: string, flags = ''): string =>
+  `amend ${flags} ${OBJECTS} -o ${options} ${inside}file.filename=e`;
+
+const INSIDE = [
+  amendInside('encrypt.keyslot=1'),
+  amendInside('encrypt.state=bogus'),
+  amendInside('encrypt.state=inactive,encrypt.keyslot=9'),
+  amendInside('encrypt.state=inactive,encrypt.keyslot=4,size=3M'),
+  amendInside('state=active'),
+  amendInside('encrypt.format=luks,encrypt.state=active'),
+  amendInside('encrypt.state=inactive,encrypt.old-secret=two', '-p'),
+  amendInside('encrypt.state=inactive,encrypt.old-secret=one'),
+  amendInside('encrypt.state=inactive,encrypt.keyslot=4,size=2M', '--force'),
+  `amend -f qcow2 ${OBJECTS} -o encrypt.state=active,encrypt.new-secret=new e`,
+];
+
 const CHANGES = [
   amend('state=inactive,old-secret=two'),
   `amend -p ${OBJECTS} -o state=inactive,keyslot=3,old-secret=three ${image('a')}`,
@@ -83,6 +100,8 @@ describe.skipIf(isMissing)('img amend of keyslots and the real one', () => {
     await write('a', ['one', 'two', undefined, 'three', undefined, undefined, 'two']);
     await write('single', ['one']);
     await write('grow', ['one']);
+    const { bytes } = await makeLuks(['one', undefined, 'two']);
+    writeFileSync(join(twins.theirs, 'e'), inQcow2(bytes));
     twins.make(['qemu-img create -q -f qcow2 q 1M']);
     twins.split();
   });
@@ -124,6 +143,39 @@ describe.skipIf(isMissing)('img amend of keyslots and the real one', () => {
       expect(same, `keyslot ${slot}`).toBeLessThan(64_000 / 64);
     }
     opensInPeers('a', 'one');
+  });
+
+  it('do so within a qcow2 image', () => {
+    for (const line of INSIDE) {
+      expect(twins.shim(`qemu-img ${line}`), line).toEqual(twins.real(`qemu-img ${line}`));
+    }
+    const slots = [twins.ours, twins.theirs].map((folder) =>
+      slotsOf(luksOfQcow2(file('e', folder))),
+    );
+    expect(slots[0]).toBe(slots[1]);
+    const added = 'encrypt.state=active,encrypt.new-secret=new,encrypt.iter-time=1';
+    expect(twins.shim(`qemu-img ${amendInside(added)}`)).toMatchObject({ err: '', status: 0 });
+    const opts = inside.replace('=one', '=new');
+    const read = twins.real(`qemu-io ${OBJECTS} -c 'read 0 2M' ${opts}file.filename=e`, twins.ours);
+    expect(read.out + read.err).toContain('read 2097152/2097152');
+  });
+
+  it('lie in a header apart', () => {
+    const both = 'driver=luks,key-secret=one,file.filename=payload,header.filename=head';
+    for (const [name, bytes] of [['payload', new Uint8Array(65_536)], ['word', 'one']] as const) {
+      writeFileSync(join(twins.ours, name), bytes);
+    }
+    writeFileSync(join(twins.ours, 'head'), new Uint8Array(2 ** 21));
+    const quick = '--type luks1 --pbkdf-force-iterations 1000';
+    const made = `cryptsetup luksFormat -q ${quick} --header head -d word payload`;
+    expect(twins.real(made, twins.ours)).toMatchObject({ status: 0 });
+    const options = 'state=active,new-secret=new,iter-time=1';
+    const line = `amend ${OBJECTS} -o ${options} --image-opts ${both},header.driver=file`;
+    expect(twins.shim(`qemu-img ${line}`)).toMatchObject({ err: '', status: 0 });
+    writeFileSync(join(twins.ours, 'word'), 'new');
+    const test = 'cryptsetup luksOpen --test-passphrase -q -d word --header head payload';
+    expect(twins.real(test, twins.ours).status).toBe(0);
+    expect(file('payload').every((byte) => byte === 0)).toBe(true);
   });
 
   it('add passwords in all eight keyslots, by which the others open the image', () => {

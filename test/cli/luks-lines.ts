@@ -76,7 +76,7 @@ export const REFUSED = [
 
 /** As those, but the reference takes seconds to find out. */
 export const REFUSED_LATE = [
-  'S create -f luks -o key-secret=s0 /nope/x 1M',
+  'S create -f luks -o key-secret=s0,iter-time=1 /nope/x 1M',
   'S create -f luks -o key-secret=s0,ivgen-alg=essiv,ivgen-hash-alg=sha1 x 1M',
   'S create -f luks -o key-secret=s0,preallocation=bogus x 1M',
   'S create -f luks -o key-secret=s0,cipher-alg=des x 1M',

@@ -81,10 +81,15 @@ describe('keyslots of an open image', () => {
   });
   const imageOf = (change: Change): Uint8Array => images.get(change) as Uint8Array;
 
-  it.each(CHANGES)('survive a power cut at every write: $name', async (change) => {
+  const both = CHANGES.flatMap((change) =>
+    (['luks', 'qcow2'] as const).map((format) => ({ change, format, name: change.name })),
+  );
+
+  it.each(both)('survive a power cut at every write, $format: $name', async (one) => {
+    const { change, format } = one;
     const disk = new CrashDisk({ seed: 3 });
     const random = new SeededRandom(4);
-    const stage = await new KeyslotStage(disk).start(imageOf(change));
+    const stage = await new KeyslotStage(disk, format).start(imageOf(change));
     const survivors: MemoryHost[] = [];
     disk.onWrite = (index) => {
       if (isTold(index)) survivors.push(disk.afterPowerLoss(random), disk.durable());
@@ -108,7 +113,8 @@ describe('keyslots of an open image', () => {
   it('are in memory as on disk when a write or a flush fails, and change again', async () => {
     for (const { change, operation, nth } of someOf(FAULTS, 11)) {
       const host = new MemoryHost({ seed: nth });
-      const stage = await new KeyslotStage(host).start(imageOf(change));
+      const format = nth % 2 === 0 ? 'luks' : 'qcow2';
+      const stage = await new KeyslotStage(host, format).start(imageOf(change));
       host.faults.add({ operation, nth, errno: 'EIO' });
       const where = `${change.name}, ${operation} ${nth}`;
       const error = await stage.amend(change.wish, change.force);
@@ -156,6 +162,26 @@ describe('keyslots of an open image', () => {
     }
   });
 
+  it('change one after the other, and a drain waits for that', async () => {
+    const [change] = CHANGES as readonly [Change];
+    const stage = await new KeyslotStage(new MemoryHost({ seed: 1 })).start(imageOf(change));
+    const jobs = [
+      await stage.begin({ state: 'active', 'new-secret': 'two' }),
+      await stage.begin({ state: 'active', 'new-secret': 'new' }, false, 'k'),
+      await stage.begin({ state: 'inactive', keyslot: 0 }, false, 'm'),
+    ];
+    const section = await stage.engine.graph.drain([stage.engine.graph.require('l')]);
+    expect(await stage.onDisk()).toEqual(eight(NONE, 'two', 'new'));
+    section.end();
+    for (const job of jobs) {
+      await job.ended;
+      expect(job.info()).toMatchObject({ status: 'concluded', type: 'amend' });
+      expect(job.info().error).toBeUndefined();
+    }
+    expect(stage.isFree()).toBe(true);
+    await stage.end();
+  });
+
   it('stay as they are when the job is cancelled before it writes', async () => {
     const [change] = CHANGES as readonly [Change];
     const stage = await new KeyslotStage(new MemoryHost()).start(imageOf(change));
@@ -182,13 +208,13 @@ describe('keyslots of an open image', () => {
     await stage.run('blockdev-del', { 'node-name': 'other' });
     const { bytes } = await makeLuks(['two', 'two']);
     stage.host.putFile('/b', bytes);
-    const image = stage.host.fileContents('/a.luks');
+    const image = stage.host.fileContents('/a');
     const changed = await new KeyslotStage(new MemoryHost()).start(image);
     await changed.amend({ state: 'active', 'new-secret': 'two' });
-    const file = await stage.host.openFile('/a.luks', { readOnly: false });
-    await file.write(changed.host.fileContents('/a.luks'), 0);
+    const file = await stage.host.openFile('/a', { readOnly: false });
+    await file.write(changed.host.fileContents('/a'), 0);
     expect(await stage.amend({ state: 'active', 'new-secret': 'new' })).toBeNull();
-    expect(await slotsIn(stage.host.fileContents('/a.luks'))).toEqual(eight('one', 'two', 'new'));
+    expect(await slotsIn(stage.host.fileContents('/a'))).toEqual(eight('one', 'two', 'new'));
     await file.write(bytes, 0);
     expect(await stage.amend({ state: 'active', 'new-secret': 'new' })).toBe(
       'LUKS header: it is not that of the volume any more which was opened',

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// An engine over a simulated host with one LUKS image open, whose keyslots change by
-// `x-blockdev-amend`; and what its keyslots are good for, in memory and on disk.
+// An engine over a simulated host with one image open, LUKS alone or in qcow2, whose keyslots
+// change by `x-blockdev-amend`; and what its keyslots are good for, in memory and on disk.
 
 import type { JsonObject } from '../../src/base/index.js';
 import { HEADER_BYTES, parseLuksHeader } from '../../src/crypto/luks/index.js';
@@ -9,31 +9,40 @@ import type { Engine } from '../../src/engine/index.js';
 import type { Job } from '../../src/jobs/index.js';
 import type { MemoryHost } from '../../src/host/index.js';
 import { runCommand } from '../../src/qmp/dispatch.js';
-import { slotPasswords } from './luks-images.js';
+import { inQcow2, luksOfQcow2, slotPasswords } from './luks-images.js';
 
 export const PASSWORDS = ['one', 'two', 'new'] as const;
-const PATH = '/a.luks';
+const PATH = '/a';
 
 export type Members = Readonly<Record<string, unknown>>;
 
+interface LuksData {
+  readonly slots: readonly { readonly active: boolean }[];
+}
+
 export class KeyslotStage {
   readonly host: MemoryHost;
+  readonly #format: 'luks' | 'qcow2';
   engine!: Engine;
 
-  constructor(host: MemoryHost) {
+  constructor(host: MemoryHost, format: 'luks' | 'qcow2' = 'luks') {
     this.host = host;
+    this.#format = format;
   }
 
   /** Opens the image with the first password, as node `l` over node `f`. */
   async start(image: Uint8Array): Promise<this> {
-    this.host.putFile(PATH, image);
+    const isLuks = this.#format === 'luks';
+    this.host.putFile(PATH, isLuks ? image : inQcow2(image));
     this.engine = await createEngine({ host: this.host, lanes: 0 });
     for (const data of PASSWORDS) {
       await this.run('object-add', { 'qom-type': 'secret', id: data, data });
     }
     await this.run('blockdev-add', { driver: 'file', 'node-name': 'f', filename: PATH });
+    const encrypt = { format: 'luks', 'key-secret': 'one' };
     await this.run('blockdev-add', {
-      driver: 'luks', 'node-name': 'l', file: 'f', 'key-secret': 'one',
+      driver: this.#format, 'node-name': 'l', file: 'f',
+      ...(isLuks ? { 'key-secret': 'one' } : { encrypt }),
     });
     return this;
   }
@@ -44,12 +53,14 @@ export class KeyslotStage {
   }
 
   /** The job, which runs; no time is measured for a new password. */
-  async begin(change: Members, force = false): Promise<Job> {
+  async begin(change: Members, force = false, id = 'j'): Promise<Job> {
+    const members = { ...change, ...(change['state'] === 'active' && { 'iter-time': 0 }) };
     const options = {
-      driver: 'luks', ...change, ...(change['state'] === 'active' && { 'iter-time': 0 }),
+      driver: this.#format,
+      ...(this.#format === 'luks' ? members : { encrypt: { format: 'luks', ...members } }),
     };
-    await this.run('x-blockdev-amend', { 'job-id': 'j', 'node-name': 'l', options, force });
-    return this.engine.jobs.require('j');
+    await this.run('x-blockdev-amend', { 'job-id': id, 'node-name': 'l', options, force });
+    return this.engine.jobs.require(id);
   }
 
   /** What the job says went wrong, or null. */
@@ -64,12 +75,13 @@ export class KeyslotStage {
   /** As the open node says. */
   inMemory(): boolean[] {
     const info = this.engine.graph.require('l').driverNode.info?.();
-    const data = info?.specific?.data as { readonly slots: readonly { active: boolean }[] };
-    return data.slots.map(({ active }) => active);
+    const data = info?.specific?.data as Partial<LuksData> & { readonly encrypt?: LuksData };
+    return ((data.encrypt ?? data).slots ?? []).map(({ active }) => active);
   }
 
   onDisk(host: MemoryHost = this.host): Promise<string[]> {
-    return slotsIn(host.fileContents(PATH));
+    const bytes = host.fileContents(PATH);
+    return slotsIn(this.#format === 'luks' ? bytes : luksOfQcow2(bytes));
   }
 
   /** Whether nobody keeps others from the file. */
@@ -77,6 +89,8 @@ export class KeyslotStage {
     const { permissions } = [...this.engine.graph.require('f').parents][0] as {
       permissions: { taken: number; shared: number };
     };
+    // A qcow2 image is written by nobody else at any time.
+    if (this.#format === 'qcow2') return (permissions.shared & 1) === 1;
     return (permissions.taken & 2) === 0 && (permissions.shared & 3) === 3;
   }
 

@@ -114,3 +114,25 @@ export async function slotPasswords(
   }
   return found;
 }
+
+const CLUSTER = 65_536;
+const CRYPT_HEADER = 0x0537be77;
+
+/** What lies in an image that inQcow2() made. */
+export const luksOfQcow2 = (bytes: Uint8Array): Uint8Array => bytes.subarray(4 * CLUSTER);
+
+/** An empty qcow2 image of 1 MiB, encrypted with this header and its key material. */
+export function inQcow2(luks: Uint8Array): Uint8Array {
+  const clusters = Math.ceil(luks.length / CLUSTER);
+  const bytes = new Uint8Array((4 + clusters) * CLUSTER);
+  const view = new DataView(bytes.buffer);
+  const words: readonly number[] = [
+    0x514649fb, 3, 0, 0, 0, 16, 0, 2 ** 20, 2, 1, 0, 3 * CLUSTER, 0, CLUSTER, 1, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 4, 104, CRYPT_HEADER, 16, 0, 4 * CLUSTER, 0, luks.length,
+  ];
+  for (const [index, word] of words.entries()) view.setUint32(4 * index, word);
+  view.setUint32(CLUSTER + 4, 2 * CLUSTER);
+  for (let each = 0; each < 4 + clusters; each += 1) view.setUint16(2 * CLUSTER + 2 * each, 1);
+  bytes.set(luks, 4 * CLUSTER);
+  return bytes;
+}

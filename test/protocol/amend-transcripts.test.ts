@@ -5,7 +5,7 @@ import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { beforeAll, describe, it } from 'vitest';
 
-import { makeLuks } from '../helpers/luks-images.js';
+import { inQcow2, makeLuks } from '../helpers/luks-images.js';
 import { compare, hasReference, hello, namesInOneOrder } from '../helpers/reference.js';
 import { command, untilEvent } from '../helpers/transcript.js';
 import type { Line, Step } from '../helpers/transcript.js';
@@ -53,6 +53,9 @@ function amend(options: Line, more: Line = {}): Step[] {
   ];
 }
 
+const encrypt = (members: Line, more: Line = {}): Step[] =>
+  amend({ driver: 'qcow2', encrypt: { format: 'luks', ...members } }, more);
+
 /** Whether the answer of the command comes before the events of its job is chance. */
 function withoutEmptyReplies(line: Line): Line | null {
   return JSON.stringify(line) === '{"return":{}}' ? null : namesInOneOrder(line);
@@ -61,6 +64,7 @@ function withoutEmptyReplies(line: Line): Line | null {
 const play = (makeSteps: (directory: string) => Step[], bytes = image): Promise<void> =>
   compare(makeSteps, withoutEmptyReplies, (directory) => {
     writeFileSync(join(directory, 'a.luks'), bytes);
+    writeFileSync(join(directory, 'a.qcow2'), inQcow2(image));
   });
 
 const graph = command('x-debug-query-block-graph');
@@ -182,6 +186,29 @@ describe.skipIf(!hasReference)('as a real daemon changes keyslots', () => {
         { 'read-only': true },
       )),
       ...amend({ state: 'inactive', 'old-secret': 's1' }),
+    ]));
+
+  it('an encrypted qcow2 image keeps its rules, and other readers', () =>
+    play((directory) => [
+      ...start(directory),
+      add({
+        driver: 'qcow2',
+        'node-name': 'l',
+        encrypt: { format: 'luks', 'key-secret': 's0' },
+        file: { driver: 'file', 'node-name': 'g', filename: join(directory, 'a.qcow2') },
+      }),
+      add({ driver: 'raw', 'node-name': 'r', file: 'g', 'read-only': true }),
+      ...encrypt({ format: 'qcow' }),
+      ...encrypt({ state: 'bogus' }),
+      ...encrypt({ state: 'active' }),
+      ...encrypt({ state: 'active', 'new-secret': 's1', keyslot: 8 }),
+      ...encrypt({ state: 'inactive', keyslot: 7 }),
+      ...encrypt({ state: 'inactive', keyslot: 0, 'old-secret': 's1' }),
+      ...encrypt({ state: 'inactive', 'old-secret': 's1' }),
+      graph,
+      ...encrypt({ state: 'inactive', 'old-secret': 's0' }),
+      ...encrypt({ state: 'inactive', 'old-secret': 's0' }, { force: true }),
+      ...encrypt({ state: 'active', 'new-secret': 's1' }),
     ]));
 
   // The reference measures for seconds how fast it is, and fails now and then.
