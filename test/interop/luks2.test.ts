@@ -40,13 +40,11 @@ function ours(...words: string[]): string {
 
 const PBKDF2 = ['--pbkdf', 'pbkdf2', '--pbkdf-force-iterations', '1000'];
 const LITTLE = ['--pbkdf-memory', '1024', '--pbkdf-force-iterations', '4'];
+const SHA512 = ['--hash', 'sha512', '--sector-size', '512'];
 const KINDS = {
   pbkdf2: [...PBKDF2, '--sector-size', '4096', '--label', 'a label'],
   argon2i: ['--pbkdf', 'argon2i', ...LITTLE, '--pbkdf-parallel', '1'],
-  argon2id: [
-    ...['--pbkdf', 'argon2id', ...LITTLE, '--pbkdf-parallel', '2'],
-    ...['--hash', 'sha512', '--sector-size', '512'],
-  ],
+  argon2id: ['--pbkdf', 'argon2id', ...LITTLE, '--pbkdf-parallel', '2', ...SHA512],
 } as const;
 
 describe.skipIf(cryptsetup === null)('a LUKS version 2 header of cryptsetup', () => {
@@ -109,6 +107,18 @@ describe.skipIf(cryptsetup === null)('a LUKS version 2 header of cryptsetup', ()
     const image = 'driver=luks,key-secret=one,file.filename=pbkdf2';
     const amended = ours('img', 'amend', '-o', 'state=inactive', '--image-opts', image);
     expect(amended).toContain('Keyslots of LUKS version 2 cannot be changed');
+  });
+
+  it('may lie apart from the data', () => {
+    writeFileSync(join(folder, 'apart'), '');
+    truncateSync(join(folder, 'apart'), 16 * MIB);
+    writeFileSync(join(folder, 'data'), Buffer.alloc(MIB));
+    setup('luksFormat', '-q', '--type', 'luks2', ...PBKDF2, '--header', 'apart', 'data', 'one');
+    const image =
+      'driver=luks,key-secret=one,file.filename=data,header.driver=file,header.filename=apart';
+    const lines = ['-c', 'write -q -P 5 0 64k', '-c', 'read -q -P 5 0 64k', '-c', 'length'];
+    expect(ours('io', '--image-opts', image, ...lines)).toBe('1 MiB\n');
+    expect(ours('img', 'info', '-f', 'luks', 'apart')).toContain("open that with option 'header'");
   });
 
   it('opens with its second copy when the first is lost', () => {
