@@ -115,6 +115,9 @@ export const CRYPTO_LIMITS = {
   shortDerivation: 200_000,
   /** A derivation that cannot be stopped takes no longer, as far as can be told before. */
   uncancellableMs: 1000,
+  /** Memory that one derivation by Argon2 may take, and parts that it may be cut into. */
+  argonBytes: 1024 * MIB,
+  argonLanes: 64,
 } as const;
 
 export const CODEC_LIMITS = {

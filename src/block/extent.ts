@@ -93,3 +93,23 @@ export interface TargetReservation {
   /** Gives everything back; the same as linking with every piece `dropped`. */
   abandon(): void;
 }
+
+/**
+ * What is stored encrypted in these extents, from `start` on. Null where a part does not hold whole
+ * sectors, or is encrypted once more.
+ */
+export function encryptedExtents(below: readonly Extent[], start: RangeCipher): Extent[] | null {
+  const { key } = start;
+  const extents: Extent[] = [];
+  let { offset } = start;
+  for (const extent of below) {
+    const { kind, length } = extent;
+    const cipher = { key, offset };
+    if (length % key.sectorBytes !== 0) return null;
+    if (kind === 'zero') extents.push({ kind: 'unwritten', length, cipher });
+    else if (kind === 'data' && extent.cipher === undefined) extents.push({ ...extent, cipher });
+    else return null;
+    offset += length;
+  }
+  return extents;
+}

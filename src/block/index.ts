@@ -3,7 +3,7 @@ export * from './bitmap/index.js';
 export * from './block-status.js';
 export { UNNAMED_USER, type Child, type EdgeParent, type EdgeUser } from './child.js';
 export * from './driver.js';
-export type * from './extent.js';
+export * from './extent.js';
 export type * from './graph-api.js';
 export { createGraph, type GraphParts } from './graph.js';
 export { infoBelow, internalSnapshotsOf, vmStateOf } from './inherited-info.js';

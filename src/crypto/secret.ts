@@ -46,7 +46,7 @@ function givenBytes({ data, file }: SecretOptions, sources: SecretSources): Uint
   if (data !== undefined && file !== undefined) {
     throw invalid("'file' and 'data' are mutually exclusive");
   }
-  if (data !== undefined) return Uint8Array.from(Buffer.from(data, 'utf8'));
+  if (data !== undefined) return new TextEncoder().encode(data);
   if (file === undefined) throw invalid("Either 'file' or 'data' must be provided");
   return sources.readFile(file);
 }
@@ -58,7 +58,10 @@ function decodeBase64(text: Uint8Array): Uint8Array {
   if (!/^[A-Za-z0-9+/=\n]*$/.test(letters)) {
     throw invalid('Base64 data contains invalid characters');
   }
-  return Uint8Array.from(Buffer.from(letters, 'base64'));
+  const decoded = Buffer.from(letters, 'base64');
+  const bytes = Uint8Array.from(decoded);
+  decoded.fill(0);
+  return bytes;
 }
 
 function unwrapped(

@@ -121,6 +121,13 @@ export const SCRIPTS: readonly (readonly [string, string])[] = [
       'open -i foo b.qcow2; o -rU b.qcow2; length',
   ],
   ['a.qcow2', 'close; o -U b.qcow2'],
+  ['a.qcow2', 'close; open -o backing.driver=qcow2 o.qcow2; read -v 64k 8; write 0 1k; map'],
+  ['a.qcow2', 'close; open -o backing.driver=raw o.qcow2; read -v 0 8; write 0 1k'],
+  ['a.qcow2', 'close; open -o backing.driver=qcow2 b.qcow2; length'],
+  [
+    '--image-opts driver=qcow2,file.filename=o.qcow2,backing.driver=raw,backing.offset=512',
+    'read -v 0 8; length',
+  ],
   ['a.qcow2', 'close; open -n b.qcow2; length; write 0 1k; read 3 5'],
   ['a.qcow2', 'close; open -k b.qcow2'],
   ['a.qcow2', 'close; open -o foo=bar b.qcow2'],

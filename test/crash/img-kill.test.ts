@@ -11,7 +11,7 @@ import { afterAll, describe, expect, it } from 'vitest';
 
 import { SeededRandom } from '../../src/base/index.js';
 import { runIn } from '../helpers/command-line.js';
-import { FEATURE_SIZE, VERB_CASES } from '../helpers/feature-cases.js';
+import { FEATURE_SIZE, VERB_CASES as ALL_CASES } from '../helpers/feature-cases.js';
 import type { Features } from '../helpers/feature-stage.js';
 import { peer } from '../helpers/peers.js';
 import { someOf } from '../helpers/seeds.js';
@@ -19,6 +19,8 @@ import { someOf } from '../helpers/seeds.js';
 const PROGRAM = new URL('../../dist/cli/blockwright.js', import.meta.url).pathname;
 const MOST_EVENTS = 40;
 const SECTOR = 512;
+/** Of images that go by their names. */
+const VERB_CASES = ALL_CASES.filter(({ features }) => features.encrypted !== true);
 const isCampaign = process.env['BLOCKWRIGHT_CAMPAIGN'] !== undefined;
 const KILLS = isCampaign ? 6 : 1;
 /** No errors, or leaks alone. */

@@ -7,7 +7,7 @@ import { internalSnapshotsOf, vmStateOf } from '../../src/block/index.js';
 import type { Node, VmState } from '../../src/block/index.js';
 import type { MemoryHost } from '../../src/host/index.js';
 import { FEATURES, FEATURE_SIZE as SIZE } from '../helpers/feature-cases.js';
-import { FeatureStage, viewAfter } from '../helpers/feature-stage.js';
+import { FeatureStage, openWithKey, viewAfter } from '../helpers/feature-stage.js';
 import type { Features } from '../helpers/feature-stage.js';
 import { READ_WRITE } from '../helpers/graph.js';
 import { firstDifference, makeGraph } from '../helpers/job-stage.js';
@@ -38,7 +38,7 @@ async function stateBytes(node: Node): Promise<Uint8Array> {
 
 async function stateAfter(host: MemoryHost): Promise<Uint8Array> {
   const graph = makeGraph(host);
-  const bytes = await stateBytes(await graph.openImage('/top', 'qcow2', true));
+  const bytes = await stateBytes(await openWithKey(graph, '/top', true));
   await graph.closeAll();
   return bytes;
 }

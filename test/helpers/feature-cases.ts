@@ -46,6 +46,17 @@ export const FEATURES: Readonly<Record<string, Features>> = {
     lazy: true,
   },
   'version 2 and a snapshot': { options: 'compat=0.10,cluster_size=4k', snapshot: true },
+  'AES, extended L2, a snapshot and a bitmap': {
+    options: 'cluster_size=16k,extended_l2=on,encrypt.format=aes,encrypt.key-secret=k',
+    snapshot: true,
+    bitmap: true,
+    encrypted: true,
+  },
+  'AES and a data file': {
+    options: 'cluster_size=4k,data_file=/data,encrypt.format=aes,encrypt.key-secret=k',
+    dataFile: true,
+    encrypted: true,
+  },
   'L2 tables in pieces and a snapshot': {
     options: 'cluster_size=1k',
     snapshot: true,

@@ -11,8 +11,12 @@ import { CrashDisk } from '../../src/host/index.js';
 import type { MemoryHost } from '../../src/host/index.js';
 import { READ_WRITE } from './graph.js';
 import { makeGraph, readAll } from './job-stage.js';
+import { LUKS_PASSWORD } from './luks.js';
 
 const SECTOR = 512;
+const KEY_ID = 'k';
+/** An image that is not encrypted has no use for it. */
+const KEY = { encrypt: { 'key-secret': KEY_ID } };
 
 export interface Features {
   /** Of `create -o`. */
@@ -27,6 +31,8 @@ export interface Features {
   readonly opening?: Readonly<Record<string, unknown>>;
   /** Has no backing file. */
   readonly alone?: boolean;
+  /** Is opened with a secret. */
+  readonly encrypted?: boolean;
 }
 
 export class FeatureStage {
@@ -55,6 +61,7 @@ export class FeatureStage {
     return graph.open({
       driver: 'qcow2',
       ...this.features.opening,
+      ...KEY,
       'read-only': readOnly,
       discard: 'unmap',
       file: { driver: 'file', filename: name, discard: 'unmap' },
@@ -65,10 +72,21 @@ export class FeatureStage {
   async img(line: string): Promise<void> {
     const said: string[] = [];
     const say = (text: string): void => void said.push(text);
-    const words = line.split(' ').map((word) => (word === "''" ? '' : word));
+    const words = this.#wordsOf(line);
     const program = { name: 'img', out: say, err: say, terminal: false, host: this.disk };
     const status = await runImg(words, program);
     expect([line, status, said.join('')]).toEqual([line, 0, expect.anything()]);
+  }
+
+  /** An encrypted image goes by options, except where it is made. */
+  #wordsOf(line: string): string[] {
+    const [verb = '', ...rest] = line.split(' ').map((word) => (word === "''" ? '' : word));
+    if (this.features.encrypted !== true) return [verb, ...rest];
+    const secret = ['--object', `secret,id=${KEY_ID},data=${LUKS_PASSWORD}`];
+    if (verb === 'create' || !rest.includes('/top')) return [verb, ...secret, ...rest];
+    const image = `driver=qcow2,encrypt.key-secret=${KEY_ID},file.filename=/top`;
+    const named = rest.map((word) => (word === '/top' ? image : word));
+    return [verb, ...secret, '--image-opts', ...named];
   }
 
   async makeChain(size: number): Promise<void> {
@@ -117,7 +135,7 @@ export class FeatureStage {
 
   async #scribble(name: string): Promise<void> {
     const graph = makeGraph(this.disk);
-    const node = await graph.openImage(name, 'qcow2', false);
+    const node = await openWithKey(graph, name, false);
     const user = await graph.attach(node, 'guest', READ_WRITE);
     for (let count = 0; count < 5; count += 1) {
       const offset = SECTOR * this.random.below(node.length / SECTOR);
@@ -128,6 +146,17 @@ export class FeatureStage {
     await user.detach();
     await graph.closeAll();
   }
+}
+
+/** With the key that it needs if it is encrypted; closed with the graph. */
+export function openWithKey(graph: Graph, name: string, readOnly: boolean): Promise<Node> {
+  const file = { driver: 'file', filename: name };
+  return graph.open({
+    driver: 'qcow2',
+    'read-only': readOnly,
+    ...KEY,
+    file,
+  } as unknown as NodeOptions);
 }
 
 /** The lowest of the incompatible feature bits. */
@@ -149,7 +178,7 @@ export async function viewAfter(
   expect(lazy, 'is marked dirty').toBe(true);
   const dirty = await shownView(host, name);
   const other = makeGraph(host);
-  const writer = await other.openImage(name, 'qcow2', false);
+  const writer = await openWithKey(other, name, false);
   const user = await other.attach(writer, 'guest', READ_WRITE);
   await user.write(0, dirty.subarray(0, SECTOR));
   await user.detach();
@@ -214,7 +243,7 @@ async function withNode<T>(
 ): Promise<T> {
   const graph = makeGraph(host);
   try {
-    return await act(await graph.openImage(name, 'qcow2', true));
+    return await act(await openWithKey(graph, name, true));
   } finally {
     await graph.closeAll();
   }

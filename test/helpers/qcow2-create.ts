@@ -5,6 +5,7 @@ import { createQcow2 } from '../../src/drivers/formats/qcow2/create/index.js';
 import type { Qcow2CreateOptions } from '../../src/drivers/formats/qcow2/options.js';
 import { MemoryHost } from '../../src/host/index.js';
 import { fileChild } from './host-file-node.js';
+import { LUKS_PASSWORD } from './luks.js';
 
 export type CreateOptions = Omit<Qcow2CreateOptions, 'file'>;
 
@@ -16,6 +17,7 @@ export async function createOn(
 ): Promise<void> {
   const context: CreateContext = {
     host,
+    secret: () => Buffer.from(LUKS_PASSWORD),
     async node(reference) {
       await (await host.createFile(String(reference))).close();
       return (await fileChild(host, String(reference))).node;

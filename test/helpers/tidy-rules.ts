@@ -38,6 +38,7 @@ const ENTRY_POINTS = [
   'src/testing/index.ts',
   'src/cli/main.ts',
   'src/crypto/derivation/program.ts',
+  'src/crypto/luks2/argon2-worker.ts',
 ];
 
 const TOP_LEVEL = new Set([

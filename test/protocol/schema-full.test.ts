@@ -42,7 +42,6 @@ const DIFFERENCES: readonly { readonly at: RegExp; readonly reason: string }[] =
   },
   { at: /\.key-derivation-limit: added$/, reason: 'the time that unlocking may take' },
   { at: /\.pr-manager: missing$/, reason: 'no persistent reservations' },
-  { at: /options<qcow2>\.encrypt: any and not object$/, reason: 'refused by name' },
 ];
 
 /** Names of versions before the reference's, and of later ones. */

@@ -15,7 +15,7 @@ import {
 } from '../../base/index.js';
 import type { BlockNode } from '../block-node.js';
 import { nameListedChildren } from '../child-lists.js';
-import { ChildRole, type Driver, type OpenContext } from '../driver.js';
+import { ChildRole, type BackingLink, type Driver, type OpenContext } from '../driver.js';
 import type { NodeOptions } from '../graph-api.js';
 import type { BlockGraph } from '../graph.js';
 import { refreshPermissions } from '../permissions.js';
@@ -40,7 +40,7 @@ import {
 import { filenameOf } from './node-filename.js';
 import { protocolOf } from './protocol-of.js';
 import { probeHead, RawProbeGuard, readHead } from './probe.js';
-import { optionsOf, type ImageReference } from './reference.js';
+import { optionsOf, optionsOfName, type ImageReference } from './reference.js';
 
 type Options = Readonly<Record<string, unknown>>;
 
@@ -255,13 +255,34 @@ async function openBacking(
     });
     const child =
       named === null
-        ? await openReference(graph, given, below)
+        ? await openReference(graph, await withFile(graph, { node, given, link }), below)
         : await openNamed(graph, named, below);
     await attachChild(graph, { parent: node, name, role, child });
     if (typeof given !== 'string') child.inheritsFrom = node;
   } catch (error) {
     throw withPrefix('Could not open backing file: ', error);
   }
+}
+
+/** A driver without a file is that of the file which the header names. */
+async function withFile(
+  graph: BlockGraph,
+  reference: {
+    readonly node: BlockNode;
+    readonly given: unknown;
+    readonly link: BackingLink | null;
+  },
+): Promise<unknown> {
+  const { node, given, link } = reference;
+  if (typeof given !== 'object' || given === null) return given;
+  const { driver: name, file } = given as Options;
+  if (typeof name !== 'string' || file !== undefined) return given;
+  const driver = await graph.registry.load(name);
+  if (driver.kind !== 'format' || driver.children['file']?.required !== true) return given;
+  if (link === null) {
+    throw new BlockError('invalid-option', 'A block device must be specified for "file"');
+  }
+  return { ...given, file: await optionsOfName(graph, backingPath(node, link.file)) };
 }
 
 export async function openNamed(
@@ -350,6 +371,12 @@ async function openOver(
 function rawUnlessForeign(head: Uint8Array): 'raw' {
   const foreign = foreignFormat(head);
   if (foreign === null) return 'raw';
+  if (foreign === 'luks' && head[7] === 2) {
+    // To other programs it is raw: whoever means its data has to say so.
+    throw new BlockError('unsupported', 'Its LUKS header is of version 2, which is not guessed', {
+      hint: "Specify the format 'luks' for its data, or 'raw' to use its bytes as they are.",
+    });
+  }
   throw new BlockError('unsupported', `Image format '${foreign}' is not supported`, {
     hint: "Specify the format 'raw' explicitly to use its bytes as they are.",
   });

@@ -11,6 +11,7 @@ import { writeJson } from '../../wire/index.js';
 import type { OptionSpec } from '../getopt.js';
 import { CliError, report } from '../program.js';
 import type { Program } from '../program.js';
+import { withEncryption } from './create/encryption.js';
 import { luksMembers } from './create/luks.js';
 import { createFormat, OptionMistake, OptionValues } from './create/options.js';
 import { sizeArgument } from './numbers.js';
@@ -150,7 +151,7 @@ async function runMeasure(
 function creationMembers(values: OptionValues): Readonly<Record<string, unknown>> {
   const size = values.size ?? 0;
   const members = values.members(['data_file', 'data_file_raw']);
-  if (values.format.name !== 'luks') return { ...members, size };
+  if (values.format.name !== 'luks') return { ...withEncryption(members), size };
   const { preallocation: _, ...others } = members;
   return luksMembers(others, { file: '', size });
 }

@@ -33,8 +33,6 @@ export interface AmendTools extends LuksTools {
 
 export interface AmendWays {
   readonly tools: AmendTools;
-  /** For what is written: a change that has begun is not cancelled. */
-  readonly writing: LuksTools;
   /** What may lose the data is done. */
   readonly force: boolean;
   /** Throws kind `cancelled`; called where nothing is half done. */
@@ -54,7 +52,7 @@ export async function amendKeyslots(
   wish: AmendKeyslots,
   ways: AmendWays,
 ): Promise<LuksHeader> {
-  const editor = new KeyslotEditor(place.area, place.header, ways.writing);
+  const editor = new KeyslotEditor(place.area, place.header, ways.tools);
   if (wish.state === 'active') {
     await add(place, wish, { ...ways, editor });
     return editor.header;

@@ -79,7 +79,7 @@ export class HeaderInUse {
     };
     try {
       const place = { area, header: this.#header };
-      const means = { ...change, tools: tools(change.signal), writing: tools(), checkpoint };
+      const means = { ...change, tools: tools(change.signal), checkpoint };
       this.#header = await amendKeyslots(place, wish, means);
     } catch (error) {
       await this.#catchUp();

@@ -25,6 +25,12 @@ export interface NewKeyslot {
   readonly iterations: number;
 }
 
+interface PreparedSlot {
+  readonly slot: number;
+  readonly keyslot: Keyslot;
+  readonly material: Uint8Array;
+}
+
 /** A header and the area that it lies in; `header` is what is on disk. */
 export class KeyslotEditor {
   readonly #area: LuksArea;
@@ -47,16 +53,20 @@ export class KeyslotEditor {
     return slot < 0 ? null : slot;
   }
 
-  /** Durable when it resolves; an active keyslot is replaced. */
+  /**
+   * Durable when it resolves; an active keyslot is replaced. Keys are derived before anything is
+   * written, so that a derivation can be cancelled.
+   */
   async add(slot: number, wish: NewKeyslot): Promise<void> {
-    const keyslot = this.#keyslot(slot);
-    if (!keyslot.active) return this.#activate(slot, wish);
     const isOnly = this.#header.keyslots.filter(({ active }) => active).length === 1;
-    const spare = isOnly ? this.freeSlot : null;
-    if (spare !== null) await this.#activate(spare, wish);
-    await this.erase(slot);
-    await this.#activate(slot, wish);
-    if (spare !== null) await this.erase(spare);
+    const { active } = this.#keyslot(slot);
+    const spare = active && isOnly ? this.freeSlot : null;
+    const kept = spare === null ? null : await this.#prepare(spare, wish);
+    const made = await this.#prepare(slot, wish);
+    if (kept !== null) await this.#activate(kept);
+    if (active) await this.erase(slot);
+    await this.#activate(made);
+    if (kept !== null) await this.erase(kept.slot);
   }
 
   /** Durable when it resolves, its key material overwritten. */
@@ -73,14 +83,21 @@ export class KeyslotEditor {
     }
   }
 
-  async #activate(slot: number, { masterKey, password, iterations }: NewKeyslot): Promise<void> {
+  async #prepare(
+    slot: number,
+    { masterKey, password, iterations }: NewKeyslot,
+  ): Promise<PreparedSlot> {
     const { materialOffset } = this.#keyslot(slot);
     const salt = new Uint8Array(SALT_BYTES);
     this.#tools.fill(salt);
     const keyslot: Keyslot = { active: false, iterations, salt, materialOffset };
     const place = { header: this.#header, keyslot };
     const material = await makeMaterial(place, { masterKey, password }, this.#tools);
-    await this.#area.write(materialOffset, material);
+    return { slot, keyslot, material };
+  }
+
+  async #activate({ slot, keyslot, material }: PreparedSlot): Promise<void> {
+    await this.#area.write(keyslot.materialOffset, material);
     await this.#store(slot, keyslot, KEYSLOT.size);
     await this.#store(slot, { ...keyslot, active: true }, STATE_BYTES);
   }

@@ -4,7 +4,7 @@
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { createEngine } from '../../../src/engine/index.js';
 import type { Engine } from '../../../src/engine/index.js';
-import { startCreate } from '../../../src/jobs/index.js';
+import { startAmend, startCreate } from '../../../src/jobs/index.js';
 import type { Job } from '../../../src/jobs/index.js';
 import { errorOf, MemoryHost } from '../../helpers/graph.js';
 import { LUKS_PASSWORD, luksHead } from '../../helpers/luks.js';
@@ -74,6 +74,25 @@ describe('a key that takes minutes to derive', () => {
     await job.ended;
     expect(job.info()).toMatchObject({ status: 'concluded', error: 'Operation canceled' });
     expect(await sizeOf('new.luks')).toBe(0);
+  });
+
+  it('ends with the amend that adds a keyslot, nothing written', async () => {
+    const before = await luksHead();
+    host.putFile('old.luks', before);
+    await engine.addNode({ ...hostile, file: { driver: 'file', filename: 'old.luks' } });
+    const options = {
+      driver: 'luks',
+      state: 'active',
+      'new-secret': 's',
+      'iter-time': MINUTES,
+    } as const;
+    const job = await startAmend(engine.jobs, { 'job-id': 'j', 'node-name': 'hostile', options });
+    await turns(20);
+    expect(job.info().status).toBe('running');
+    await job.cancel();
+    await job.ended;
+    expect(job.info()).toMatchObject({ status: 'concluded', error: 'Operation canceled' });
+    expect(Buffer.compare(host.fileContents('old.luks'), before)).toBe(0);
   });
 
   it('ends with the engine, whose job it is', async () => {

@@ -163,6 +163,9 @@ function refuseCombinations(command: ConvertArguments, values: OptionValues | nu
   if (command.outputFormat !== null && command.outputFormat !== 'qcow2') {
     throw new CliError('Compression not supported for this file format');
   }
+  if (values?.isEncrypted === true) {
+    throw new CliError('Compression and encryption not supported at the same time');
+  }
   const preallocation = values?.get('preallocation') ?? 'off';
   if (preallocation !== 'off') {
     throw new CliError('Compression and preallocation not supported at the same time');

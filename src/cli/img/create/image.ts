@@ -10,6 +10,7 @@ import { creationPath, protocolOf } from '../../../block/index.js';
 import type { Backend, CreateContext, Driver, Node } from '../../../block/index.js';
 import { driverOptions } from '../../../drivers/options-catalog.js';
 import { CliError } from '../../program.js';
+import { withEncryption } from './encryption.js';
 import { luksMembers } from './luks.js';
 import { OptionMistake, PREALLOCATIONS } from './options.js';
 import type { CreateMembers, OptionValues } from './options.js';
@@ -130,9 +131,10 @@ async function creationOf(
   const { path: file, size } = place;
   const { name } = values.format;
   if (name === 'qcow2') {
-    const members = qcow2Members(values);
+    const given = qcow2Members(values);
+    const members = withEncryption(given);
     const driver = await session.registry.load(name);
-    const dataFile = members['data-file'];
+    const dataFile = given['data-file'];
     const own = { ...members, file, size };
     if (dataFile === undefined) return { driver, members: own, dataFile: '' };
     const data = { 'data-file': { filename: dataFile } };

@@ -5,6 +5,7 @@
 // Text is checked here by type only; what a value means is checked by the driver's create().
 
 import { BlockError, parseSize } from '../../../base/index.js';
+import type { KeyvalTree } from '../../../schema/index.js';
 import { CliError } from '../../program.js';
 
 export const PREALLOCATIONS: readonly string[] = ['off', 'metadata', 'falloc', 'full'];
@@ -46,10 +47,25 @@ const EXTENT_SIZE: CreateOption = {
   hint: true,
 };
 
+const LUKS_MEMBERS = [
+  ['cipher-alg', 'Name of encryption cipher algorithm'],
+  ['cipher-mode', 'Name of encryption cipher mode'],
+  ['ivgen-alg', 'Name of IV generator algorithm'],
+  ['ivgen-hash-alg', 'Name of IV generator hash algorithm'],
+  ['hash-alg', 'Name of encryption hash algorithm'],
+  ['iter-time', 'Time to spend in PBKDF in milliseconds'],
+] as const;
+
 const QCOW2_OPTIONS: readonly CreateOption[] = [
-  { name: 'encryption', type: 'bool', help: '' },
-  ...['format', 'key-secret', 'cipher-alg', 'cipher-mode', 'ivgen-alg'].map(encryptOption),
-  ...['ivgen-hash-alg', 'hash-alg', 'iter-time'].map(encryptOption),
+  {
+    name: 'encryption',
+    type: 'bool',
+    help: "Encrypt the image with format 'aes'. (Deprecated in favor of encrypt.format=aes)",
+    member: 'encryption',
+  },
+  encryptOption('format', "Encrypt the image, format choices: 'aes', 'luks'"),
+  encryptOption('key-secret', 'ID of secret providing qcow AES key or LUKS passphrase'),
+  ...LUKS_MEMBERS.map(([name, help]) => encryptOption(name, help)),
   {
     name: 'cluster_size',
     type: 'size',
@@ -126,8 +142,9 @@ const QCOW2_OPTIONS: readonly CreateOption[] = [
   EXTENT_SIZE,
 ];
 
-function encryptOption(name: string): CreateOption {
-  return { name: `encrypt.${name}`, type: name === 'iter-time' ? 'number' : 'string', help: '' };
+function encryptOption(name: string, help: string): CreateOption {
+  const full = `encrypt.${name}`;
+  return { name: full, type: name === 'iter-time' ? 'number' : 'string', help, member: full };
 }
 
 const RAW_OPTIONS: readonly CreateOption[] = [
@@ -145,12 +162,7 @@ const RAW_OPTIONS: readonly CreateOption[] = [
 const LUKS_OPTIONS: readonly CreateOption[] = [
   SIZE,
   luksOption('key-secret', 'ID of the secret that provides the keyslot passphrase'),
-  luksOption('cipher-alg', 'Name of encryption cipher algorithm'),
-  luksOption('cipher-mode', 'Name of encryption cipher mode'),
-  luksOption('ivgen-alg', 'Name of IV generator algorithm'),
-  luksOption('ivgen-hash-alg', 'Name of IV generator hash algorithm'),
-  luksOption('hash-alg', 'Name of encryption hash algorithm'),
-  luksOption('iter-time', 'Time to spend in PBKDF in milliseconds'),
+  ...LUKS_MEMBERS.map(([name, help]) => luksOption(name, help)),
   {
     name: 'detached-header',
     type: 'bool',
@@ -271,8 +283,17 @@ export class OptionValues {
   }
 
   /** The options that name a secret, as an image that was made with them is opened. */
-  secrets(): Record<string, string> {
-    return Object.fromEntries([...this.#values].filter(([name]) => name.endsWith('key-secret')));
+  secrets(): KeyvalTree {
+    const own = this.get('key-secret');
+    const encrypt = this.get('encrypt.key-secret');
+    return {
+      ...(own === null ? {} : { 'key-secret': own }),
+      ...(encrypt === null ? {} : { encrypt: { 'key-secret': encrypt } }),
+    };
+  }
+
+  get isEncrypted(): boolean {
+    return this.get('encryption') === 'on' || this.get('encrypt.format') !== null;
   }
 
   /** `name=value` of everything given or with a default, in the reference's order. */

@@ -6,12 +6,14 @@
 import { open, unlink } from 'node:fs/promises';
 
 import { readBackup } from '../../../crypto/luks/index.js';
+import { headerAreaBytes2 } from '../../../crypto/luks2/index.js';
 import { CliError } from '../../program.js';
 import { withSession } from '../session.js';
 import { FORCE_SHARE, FORMAT, IMAGE_OPTS, OBJECT } from '../verb.js';
-import { readArguments, readHeader } from './command.js';
-import type { LuksCommand } from './command.js';
+import { findHeader, readArguments } from './command.js';
+import type { FoundHeader, LuksCommand } from './command.js';
 import { openHeaderPlace } from './place.js';
+import type { HeaderPlace } from './place.js';
 
 const OPTIONS = [OBJECT, IMAGE_OPTS, FORMAT, FORCE_SHARE] as const;
 const PRIVATE = 0o600;
@@ -24,12 +26,18 @@ export const backupCommand: LuksCommand = {
     return withSession(program, async (session) => {
       const forceShare = given.has('share');
       const place = await openHeaderPlace(session, { image, readOnly: true, forceShare });
-      const bytes = await readBackup(place.area, await readHeader(place));
+      const bytes = await backupOf(place, await findHeader(place));
       await keep(backup, bytes);
       return 0;
     });
   },
 };
+
+function backupOf({ area }: HeaderPlace, found: FoundHeader): Promise<Uint8Array> {
+  return found.version === 1
+    ? readBackup(area, found.header)
+    : area.read(0, headerAreaBytes2(found.header));
+}
 
 async function keep(path: string, bytes: Uint8Array): Promise<void> {
   const fail = (error: unknown): CliError => {

@@ -2,8 +2,10 @@
 // What the commands of `img luks` share: their arguments, and the header that they begin with.
 
 import { BlockError } from '../../../base/index.js';
-import { HEADER_BYTES, parseAnyLuksHeader } from '../../../crypto/luks/index.js';
-import type { LuksHeader } from '../../../crypto/luks/index.js';
+import { HEADER_BYTES, hasLuksMagic, parseAnyLuksHeader } from '../../../crypto/luks/index.js';
+import type { LuksArea, LuksHeader } from '../../../crypto/luks/index.js';
+import { isLuks2, readLuks2Header } from '../../../crypto/luks2/index.js';
+import type { Luks2Header } from '../../../crypto/luks2/index.js';
 import type { OptionSpec } from '../../getopt.js';
 import { CliError } from '../../program.js';
 import type { Program } from '../../program.js';
@@ -46,15 +48,36 @@ export function readArguments(
   return { image: { text, format, imageOptions }, backup, given };
 }
 
-export async function readHeader({ area, length, name }: HeaderPlace): Promise<LuksHeader> {
+export type FoundHeader =
+  | { readonly version: 1; readonly header: LuksHeader }
+  | { readonly version: 2; readonly header: Luks2Header };
+
+/** Of either version; of version 2 also where only the second copy is left. */
+export async function findHeader({ area, length, name }: HeaderPlace): Promise<FoundHeader> {
   const bytes = await area.read(0, Math.min(HEADER_BYTES, length));
-  return named(name, () => parseAnyLuksHeader(bytes));
+  return named(name, async () => {
+    if (isLuks2(bytes)) return { version: 2, header: await readLuks2Header(area, length) };
+    if (!hasLuksMagic(bytes)) {
+      const header = await secondCopy(area, length);
+      if (header !== null) return { version: 2, header };
+    }
+    return { version: 1, header: parseAnyLuksHeader(bytes) };
+  });
+}
+
+async function secondCopy(area: LuksArea, length: number): Promise<Luks2Header | null> {
+  try {
+    return await readLuks2Header(area, length);
+  } catch (error) {
+    if (error instanceof BlockError && error.kind === 'corrupt-image') return null;
+    throw error;
+  }
 }
 
 /** What is wrong with a file, with its name. */
-export function named<T>(name: string, work: () => T): T {
+export async function named<T>(name: string, work: () => T | Promise<T>): Promise<T> {
   try {
-    return work();
+    return await work();
   } catch (error) {
     if (!(error instanceof BlockError)) throw error;
     throw new CliError(`'${name}': ${error.message}`, 1, error);

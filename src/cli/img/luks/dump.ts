@@ -6,9 +6,9 @@ import { writeJson } from '../../../wire/index.js';
 import { outPieces } from '../../program.js';
 import { withSession } from '../session.js';
 import { FORCE_SHARE, FORMAT, IMAGE_OPTS, OBJECT, OUTPUT, outputFormat } from '../verb.js';
-import { readArguments, readHeader } from './command.js';
+import { findHeader, readArguments } from './command.js';
 import type { LuksCommand } from './command.js';
-import { factLines, luks1Facts } from './facts.js';
+import { factLines, luks1Facts, luks2Facts } from './facts.js';
 import type { Facts } from './facts.js';
 import { openHeaderPlace } from './place.js';
 
@@ -23,7 +23,8 @@ export const dumpCommand: LuksCommand = {
     return withSession(program, async (session) => {
       const forceShare = given.has('share');
       const place = await openHeaderPlace(session, { image, readOnly: true, forceShare });
-      const facts = luks1Facts(await readHeader(place));
+      const found = await findHeader(place);
+      const facts = found.version === 1 ? luks1Facts(found.header) : luks2Facts(found.header);
       if (shape === 'json') {
         program.out(`${writeJson({ filename: image.text, ...facts }, { pretty: true })}\n`);
       } else {

@@ -2,9 +2,11 @@
 // What a LUKS header says, for `luks dump`: everything but key material. Digests and salts are
 // no secrets: whoever has the header has them, and no key comes out of them.
 
+import { BlockError } from '../../../base/index.js';
 import { keyBytesOf, luksModeOf } from '../../../crypto/index.js';
 import type { LuksHeader } from '../../../crypto/luks/index.js';
 import { materialBytes, STRIPES } from '../../../crypto/luks/index.js';
+import type { Luks2Header, Luks2Keyslot } from '../../../crypto/luks2/index.js';
 
 /** Names in the manner of QMP; offsets and lengths are bytes. */
 export type Facts = { readonly [name: string]: Fact };
@@ -34,6 +36,57 @@ export function luks1Facts(header: LuksHeader): Facts {
   };
 }
 
+export function luks2Facts(header: Luks2Header): Facts {
+  const { segment, digest } = header;
+  return {
+    version: 2,
+    uuid: header.uuid,
+    label: header.label,
+    subsystem: header.subsystem,
+    sequence: header.sequence,
+    'header-bytes': header.copyBytes,
+    'keyslots-bytes': header.keyslotsBytes,
+    'primary-copy': header.copies.primary,
+    'secondary-copy': header.copies.secondary,
+    flags: header.flags.join(' '),
+    tokens: header.tokens.join(' '),
+    cipher: segment.encryption,
+    'sector-size': segment.sectorBytes,
+    'payload-offset': segment.offset,
+    'payload-bytes': segment.size ?? 'dynamic',
+    'vector-offset': segment.vectorOffset,
+    digest: {
+      number: digest.number,
+      hash: digest.hash,
+      iterations: digest.iterations,
+      salt: hex(digest.salt),
+      value: hex(digest.value),
+    },
+    keyslots: header.keyslots.map((keyslot) => ({
+      keyslot: keyslot.number,
+      active: digest.keyslots.includes(keyslot.number),
+      type: keyslot.type,
+      priority: keyslot.priority,
+      'key-bits': keyslot.keyBytes * 8,
+      cipher: keyslot.encryption,
+      'material-offset': keyslot.areaOffset,
+      'material-bytes': keyslot.areaBytes,
+      ...useFacts(keyslot),
+    })),
+  };
+}
+
+function useFacts({ use }: Luks2Keyslot): Facts {
+  if (use instanceof BlockError) return { unusable: use.message };
+  const { kdf, hash } = use;
+  const { salt } = kdf;
+  const cost: Facts =
+    kdf.type === 'pbkdf2'
+      ? { 'kdf-hash': kdf.hash, iterations: kdf.iterations }
+      : { passes: kdf.passes, 'memory-kib': kdf.memoryKib, lanes: kdf.lanes };
+  return { kdf: kdf.type, ...cost, salt: hex(salt), stripes: STRIPES, 'stripes-hash': hash };
+}
+
 export function hex(bytes: Uint8Array): string {
   return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString('hex');
 }
@@ -60,5 +113,6 @@ function isList(value: Facts | readonly Facts[]): value is readonly Facts[] {
 }
 
 function lineOf(indent: string, title: string, value: string): string {
-  return `${indent}${`${title}:`.padEnd(NAME_COLUMNS - indent.length)}${value}`;
+  const shown = value === '' ? '-' : value;
+  return `${indent}${`${title}:`.padEnd(NAME_COLUMNS - indent.length)}${shown}`;
 }

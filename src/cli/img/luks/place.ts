@@ -24,10 +24,12 @@ export interface HeaderPlace {
   readonly length: number;
   /** `key-secret` of the image's options. */
   readonly secret: string | null;
-  /** `key-derivation-limit` of the image's options. */
+  /** `key-derivation-limit` of them. */
   readonly limitSeconds: number | undefined;
   close(): Promise<void>;
 }
+
+type Unlocking = Pick<HeaderPlace, 'secret' | 'limitSeconds'>;
 
 export interface PlaceRequest {
   readonly image: ImageName;
@@ -41,8 +43,7 @@ export async function openHeaderPlace(
   { image, readOnly, forceShare }: PlaceRequest,
 ): Promise<HeaderPlace> {
   const policy: OpenPolicy = { forceShare, noBacking: true };
-  const opened = await openBytes(session, { image, readOnly, policy });
-  const { node, ...wishes } = opened;
+  const { node, ...unlocking } = await openBytes(session, { image, readOnly, policy });
   await refuseOthers(node, image.text);
   const { consistentRead, write, all } = Permission;
   const taken = consistentRead | (readOnly ? 0 : write);
@@ -52,17 +53,15 @@ export async function openHeaderPlace(
     name: image.text,
     area: areaOf(user, image.text),
     length: node.length,
-    ...wishes,
+    ...unlocking,
     close: () => user.detach(),
   };
 }
 
-type Opened = { readonly node: Node } & Pick<HeaderPlace, 'secret' | 'limitSeconds'>;
-
 async function openBytes(
   session: Session,
   request: { readonly image: ImageName; readonly readOnly: boolean; readonly policy: OpenPolicy },
-): Promise<Opened> {
+): Promise<{ readonly node: Node } & Unlocking> {
   const { image, readOnly, policy } = request;
   if (!image.imageOptions) {
     requireFormat(image.format);
@@ -73,16 +72,25 @@ async function openBytes(
   const { optionTree } = await import('../options/list.js');
   const { openByOptions } = await import('../options/open.js');
   const tree = optionTree(image.text, session.program, 'file');
-  const { 'key-secret': secret, 'key-derivation-limit': limit } = tree;
   try {
     const bytes = bytesOf(tree);
     const node = await openByOptions(session, { tree: bytes, readOnly, policy });
-    const limitSeconds = limit === undefined ? undefined : Number(limit);
-    return { node, secret: typeof secret === 'string' ? secret : null, limitSeconds };
+    return { node, ...unlockingOf(tree) };
   } catch (error) {
     if (!(error instanceof BlockError)) throw error;
     throw new CliError(`Could not open '${image.text}': ${error.message}`, 1, error);
   }
+}
+
+function unlockingOf(tree: KeyvalTree): Unlocking {
+  const { 'key-secret': secret, 'key-derivation-limit': limit } = tree;
+  if (limit !== undefined && !(typeof limit === 'string' && /^\d{1,9}$/.test(limit))) {
+    throw new BlockError('invalid-option', "Parameter 'key-derivation-limit' expects a number");
+  }
+  return {
+    secret: typeof secret === 'string' ? secret : null,
+    limitSeconds: limit === undefined ? undefined : Number(limit),
+  };
 }
 
 /** Options of the bytes that the header begins. */

@@ -8,12 +8,13 @@
 import { BlockError, CRYPTO_LIMITS } from '../../../base/index.js';
 import { parseBackup, restoreHeader } from '../../../crypto/luks/index.js';
 import type { LuksHeader } from '../../../crypto/luks/index.js';
+import { isLuks2 } from '../../../crypto/luks2/index.js';
 import { keyBytesOf } from '../../../crypto/index.js';
 import { CliError } from '../../program.js';
 import type { Session } from '../session.js';
 import { withSession } from '../session.js';
 import { FORMAT, IMAGE_OPTS, OBJECT, QUIET } from '../verb.js';
-import { named, readArguments, readHeader } from './command.js';
+import { findHeader, named, readArguments } from './command.js';
 import type { LuksCommand } from './command.js';
 import { hex } from './facts.js';
 import { openHeaderPlace } from './place.js';
@@ -28,7 +29,10 @@ export const restoreCommand: LuksCommand = {
     const { image, backup, given } = readArguments(program, args, { specs: OPTIONS, operands: 2 });
     return withSession(program, async (session) => {
       const bytes = await readBackupFile(session, backup);
-      const wanted = named(backup, () => parseBackup(bytes));
+      if (isLuks2(bytes)) {
+        throw new CliError(`'${backup}': headers of LUKS version 2 are not restored here`);
+      }
+      const wanted = await named(backup, () => parseBackup(bytes));
       const request = { image, readOnly: false, forceShare: false } as const;
       const place = await openHeaderPlace(session, request);
       if (place.length < bytes.length) {
@@ -56,7 +60,9 @@ async function readBackupFile({ host }: Session, path: string): Promise<Uint8Arr
 async function refuseOther(place: HeaderPlace, wanted: LuksHeader): Promise<void> {
   let present: LuksHeader;
   try {
-    present = await readHeader(place);
+    const found = await findHeader(place);
+    if (found.version === 2) throw new CliError(`'${place.name}': its header is of LUKS version 2`);
+    present = found.header;
   } catch (error) {
     if (!(error instanceof CliError)) throw error;
     throw new CliError(`${error.message}; --force restores the header all the same`);

@@ -6,13 +6,20 @@ import { BlockError } from '../../../base/index.js';
 import { limitedDerive, requireText } from '../../../crypto/index.js';
 import { requireSlotNumber, unlockAny, unlockSlot } from '../../../crypto/luks/index.js';
 import type { LuksHeader, UnlockedKey } from '../../../crypto/luks/index.js';
+import {
+  limitedArgon2,
+  ownKeyslots,
+  unlockAny2,
+  unlockSlot2,
+} from '../../../crypto/luks2/index.js';
+import type { Luks2Header } from '../../../crypto/luks2/index.js';
 import { writeJson } from '../../../wire/index.js';
 import { CliError } from '../../program.js';
 import { withSession } from '../session.js';
 import type { Session } from '../session.js';
 import { FORCE_SHARE, FORMAT, IMAGE_OPTS, OBJECT, OUTPUT, outputFormat } from '../verb.js';
-import { readArguments, readHeader } from './command.js';
-import type { LuksCommand } from './command.js';
+import { findHeader, readArguments } from './command.js';
+import type { FoundHeader, LuksCommand } from './command.js';
 import { openHeaderPlace } from './place.js';
 import type { HeaderPlace } from './place.js';
 
@@ -38,9 +45,10 @@ export const testCommand: LuksCommand = {
     return withSession(program, async (session) => {
       const forceShare = given.has('share');
       const place = await openHeaderPlace(session, { image, readOnly: true, forceShare });
-      const header = await readHeader(place);
+      const header = await findHeader(place);
       const password = passwordOf(session, given.get('secret') ?? place.secret);
-      const opened = await tryPassword(place, header, { password, slot });
+      const { limitSeconds } = place;
+      const opened = await tryPassword(place, header, { password, slot, limitSeconds });
       const isOpen = opened !== null;
       if (shape === 'json') {
         const answer = { unlocked: isOpen, ...(isOpen ? { keyslot: opened } : {}) };
@@ -56,9 +64,7 @@ export const testCommand: LuksCommand = {
 function slotNumber(text: string | undefined): number | null {
   if (text === undefined) return null;
   if (!/^\d{1,9}$/.test(text)) throw new CliError(`Invalid keyslot '${text}'`);
-  const slot = Number(text);
-  requireSlotNumber(slot);
-  return slot;
+  return Number(text);
 }
 
 function passwordOf({ graph }: Session, id: string | null): Uint8Array {
@@ -68,27 +74,59 @@ function passwordOf({ graph }: Session, id: string | null): Uint8Array {
   return password;
 }
 
+interface Trial {
+  readonly password: Uint8Array;
+  /** Null: any of them. */
+  readonly slot: number | null;
+  /** As of option `key-derivation-limit`. */
+  readonly limitSeconds: number | undefined;
+}
+
 /** The keyslot that it opens, or null. Wipes the password. */
 async function tryPassword(
-  { area, name, limitSeconds }: HeaderPlace,
-  header: LuksHeader,
-  { password, slot }: { readonly password: Uint8Array; readonly slot: number | null },
+  place: HeaderPlace,
+  found: FoundHeader,
+  trial: Trial,
 ): Promise<number | null> {
   try {
-    const derive = limitedDerive({ image: name, limitSeconds });
-    let unlocked: UnlockedKey | null = null;
-    if (slot === null) unlocked = await unlockAny({ area, header }, password, derive);
-    else {
-      const keyslot = header.keyslots[slot];
-      if (keyslot?.active !== true) {
-        throw new BlockError('invalid-option', `Keyslot ${slot} of '${name}' is not active`);
-      }
-      const masterKey = await unlockSlot({ area, header, keyslot }, password, derive);
-      unlocked = masterKey === null ? null : { slot, masterKey };
-    }
+    const unlocked = await (found.version === 1
+      ? unlocked1(place, found.header, trial)
+      : unlocked2(place, found.header, trial));
     unlocked?.masterKey.fill(0);
     return unlocked?.slot ?? null;
   } finally {
-    password.fill(0);
+    trial.password.fill(0);
   }
+}
+
+async function unlocked1(
+  { area, name }: HeaderPlace,
+  header: LuksHeader,
+  { password, slot, limitSeconds }: Trial,
+): Promise<UnlockedKey | null> {
+  const derive = limitedDerive({ image: name, limitSeconds });
+  if (slot === null) return unlockAny({ area, header }, password, derive);
+  requireSlotNumber(slot);
+  const keyslot = header.keyslots[slot];
+  if (keyslot?.active !== true) throw notActive(slot, name);
+  const masterKey = await unlockSlot({ area, header, keyslot }, password, derive);
+  return masterKey === null ? null : { slot, masterKey };
+}
+
+async function unlocked2(
+  { area, name }: HeaderPlace,
+  header: Luks2Header,
+  { password, slot, limitSeconds }: Trial,
+): Promise<UnlockedKey | null> {
+  const limit = { image: name, limitSeconds };
+  const tools = { derive: limitedDerive(limit), argon2: limitedArgon2(limit) };
+  if (slot === null) return unlockAny2({ area, header }, password, tools);
+  const keyslot = ownKeyslots(header).find(({ number }) => number === slot);
+  if (keyslot === undefined) throw notActive(slot, name);
+  const masterKey = await unlockSlot2({ area, header, keyslot }, password, tools);
+  return masterKey === null ? null : { slot, masterKey };
+}
+
+function notActive(slot: number, name: string): BlockError {
+  return new BlockError('invalid-option', `Keyslot ${slot} of '${name}' is not active`);
 }

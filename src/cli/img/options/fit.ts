@@ -35,7 +35,7 @@ export function fitOwn(driver: string, options: KeyvalTree): KeyvalTree {
 export type Options = Readonly<Record<string, unknown>>;
 
 /** Where options stand: a file of bytes, or an image whose format may be looked for. */
-type Place = 'protocol' | 'image';
+type Place = 'protocol' | 'image' | 'backing';
 
 /** Those that open what has a name of its own in the reference's sense. */
 const PROTOCOLS = new Set(['file', 'host_device', 'null-co', 'null-aio', 'blkdebug', 'blkverify']);
@@ -82,7 +82,9 @@ export class OptionFitter {
     const result: Record<string, unknown> = {};
     const own: Record<string, unknown> = {};
     const members: Members = { ...known.members, ...BLOCKDEV_BASE };
-    requirePresent(driver, members, tree);
+    // The header may name the file of a backing file.
+    const isNamed = place === 'backing' && tree['file'] === undefined;
+    requirePresent(driver, members, isNamed ? { ...tree, file: {} } : tree);
     for (const [key, value] of Object.entries(tree)) {
       if (key === 'driver' && typeof value === 'string') continue;
       const member = members[key];
@@ -112,7 +114,7 @@ export class OptionFitter {
     if (place === 'protocol' && typeof filename === 'string') {
       return protocolOf(this.#session.host, filename);
     }
-    if (place === 'image' && (typeof file === 'string' || isTree(file))) return undefined;
+    if (place !== 'protocol' && (typeof file === 'string' || isTree(file))) return undefined;
     throw mistake('Must specify either driver or file');
   }
 
@@ -175,7 +177,7 @@ function isChild(driver: Driver, key: string): boolean {
 
 /** Formats have files of bytes below them, filters what they are themselves, others images. */
 function placeOf({ kind }: Driver, role: number, below: Place): Place {
-  if ((role & ChildRole.cow) !== 0) return 'image';
+  if ((role & ChildRole.cow) !== 0) return 'backing';
   if (kind === 'format' || (role & ChildRole.metadata) !== 0) return 'protocol';
   return (role & ChildRole.filtered) !== 0 ? below : 'image';
 }

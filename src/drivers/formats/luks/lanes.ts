@@ -5,30 +5,11 @@
 
 import type { Eventually } from '../../../base/index.js';
 import type {
-  Extent,
   PieceOutcome,
-  RangeCipher,
   ReservedPiece,
   TargetReservation,
 } from '../../../block/index.js';
 import type { CipherKey } from '../../../crypto/index.js';
-
-/** Null where a part does not hold whole sectors, or is encrypted once more. */
-export function encryptedExtents(below: readonly Extent[], start: RangeCipher): Extent[] | null {
-  const { key } = start;
-  const extents: Extent[] = [];
-  let { offset } = start;
-  for (const extent of below) {
-    const { kind, length } = extent;
-    const cipher = { key, offset };
-    if (length % key.sectorBytes !== 0) return null;
-    if (kind === 'zero') extents.push({ kind: 'unwritten', length, cipher });
-    else if (kind === 'data' && extent.cipher === undefined) extents.push({ ...extent, cipher });
-    else return null;
-    offset += length;
-  }
-  return extents;
-}
 
 /** Null, and nothing is reserved, where the file would have to link new space itself. */
 export function encryptedReservation(

@@ -8,7 +8,7 @@
 import { BlockError, MAX_OFFSET, settle } from '../../../base/index.js';
 import type { Eventually, PermissionPair } from '../../../base/index.js';
 import { yieldToLoop } from '../../../block/copy/index.js';
-import { writeRequest } from '../../../block/index.js';
+import { encryptedExtents, writeRequest } from '../../../block/index.js';
 import type {
   AmendContext,
   AmendOptions,
@@ -29,7 +29,7 @@ import type { CipherKey, SectorCipher } from '../../../crypto/index.js';
 import type { LuksHeader } from '../../../crypto/luks/index.js';
 import { luksInfo } from './info.js';
 import type { KeyslotChanges } from './keyslot-changes.js';
-import { encryptedExtents, encryptedReservation } from './lanes.js';
+import { encryptedReservation } from './lanes.js';
 
 /** Bytes that are encrypted or decrypted in one turn of the event loop. */
 const PIECE_BYTES = 1024 * 1024;

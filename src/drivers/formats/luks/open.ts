@@ -18,6 +18,7 @@ import { nodeArea } from './area.js';
 import { KeyslotChanges } from './keyslot-changes.js';
 import { InspectedLuks, LuksNode } from './node.js';
 import type { LuksOptions } from './options.js';
+import { openVersion2, version2Header } from './version2-open.js';
 
 /** Where a header says in which sector the payload begins; four bytes. */
 const PAYLOAD_OFFSET = 104;
@@ -26,6 +27,10 @@ export async function openLuks(context: OpenContext, options: LuksOptions): Prom
   const file = context.child('file');
   const apart = context.node.children.get('header');
   const holder = apart ?? file;
+  const second = await version2Header(holder);
+  if (second !== null) {
+    return openVersion2(context, options, { file, holder, header: second });
+  }
   const header = await readLuksHeader(holder.node, apart !== undefined);
   if (apart === undefined) requireWhole(file.node, header);
   if (context.inspectOnly) return new InspectedLuks(file, header);

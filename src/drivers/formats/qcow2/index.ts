@@ -57,5 +57,6 @@ export const qcow2Driver = defineDriver<Qcow2Options>({
   },
   open: openQcow2,
   create: (context, options) => createQcow2(context, options as unknown as Qcow2CreateOptions),
-  measure: (options, source) => measureQcow2(options as unknown as MeasureOptions, source),
+  measure: (options, source, context) =>
+    measureQcow2(options as unknown as MeasureOptions, source, context),
 });

@@ -5,9 +5,12 @@
 // too large rather than too small, and is the reference's.
 
 import { BlockError, IMAGE_LIMITS } from '../../../base/index.js';
-import type { MeasuredSize, MeasureSource } from '../../../block/index.js';
+import type { MeasuredSize, MeasureSource, SecretSource } from '../../../block/index.js';
 import { storedBitmapBytes } from './bitmaps/index.js';
+import { newEncryption } from './create/index.js';
+import { secretOf } from './encryption/index.js';
 import { DEFAULT_CLUSTER_SIZE } from './layout.js';
+import type { Qcow2CreateOptions } from './options.js';
 import { clusterBitsOf, refcountOrderOf, requireRoomForSubclusters } from './widths.js';
 
 export interface MeasureOptions {
@@ -19,12 +22,14 @@ export interface MeasureOptions {
   readonly 'backing-file'?: string;
   readonly preallocation?: string;
   readonly version?: string;
+  readonly encrypt?: NonNullable<Qcow2CreateOptions['encrypt']>;
 }
 
 /** Throws kind `invalid-option` or `too-large` in the reference's words. */
 export async function measureQcow2(
   options: MeasureOptions,
   source: MeasureSource | null,
+  context: SecretContext = {},
 ): Promise<MeasuredSize> {
   const clusterSize = options['cluster-size'] ?? DEFAULT_CLUSTER_SIZE;
   requireOptions(options, clusterSize);
@@ -45,9 +50,25 @@ export async function measureQcow2(
     const keepsAll = options['backing-file'] !== undefined;
     data = keepsAll ? virtualSize : await dataBytes(source, clusterSize);
   }
-  const sizes = { required: full - virtualSize + data, fullyAllocated: full };
+  const crypt = cryptBytes(context, options, clusterSize);
+  const sizes = {
+    required: full - virtualSize + data + crypt,
+    fullyAllocated: full + crypt,
+  };
   const bitmaps = options.version === 'v2' ? null : (source?.bitmaps ?? null);
   return bitmaps === null ? sizes : { ...sizes, bitmaps: storedBitmapBytes(bitmaps, clusterSize) };
+}
+
+/** Clusters of the LUKS header, which the reference adds behind all. Throws without its secret. */
+function cryptBytes(
+  context: SecretContext,
+  options: MeasureOptions,
+  clusterSize: number,
+): number {
+  const encryption = newEncryption(options);
+  if (encryption === null || encryption.luks === null) return 0;
+  secretOf(context, options.encrypt?.['key-secret']).fill(0);
+  return Math.ceil(encryption.headerBytes / clusterSize) * clusterSize;
 }
 
 function requireOptions(options: MeasureOptions, clusterSize: number): void {
@@ -69,6 +90,10 @@ function requireOptions(options: MeasureOptions, clusterSize: number): void {
 
 function invalid(message: string): BlockError {
   return new BlockError('invalid-option', message);
+}
+
+interface SecretContext {
+  readonly secret?: SecretSource;
 }
 
 interface Widths {

@@ -209,8 +209,13 @@ export class Qcow2Node implements DriverNode {
   }
 
   planExtents(offset: number, length: number): Eventually<readonly Extent[] | null> {
-    // What lies in the file is not what the guest sees.
-    return this.image.cipher === null ? this.#mapper.planExtents(offset, length) : null;
+    return this.#lanesFit(offset, length) ? this.#mapper.planExtents(offset, length) : null;
+  }
+
+  /** What is encrypted is planned and reserved in whole sectors. */
+  #lanesFit(offset: number, length: number): boolean {
+    const unit = this.image.cipher === null ? 1 : CRYPT_ALIGNMENT;
+    return offset % unit === 0 && length % unit === 0;
   }
 
   lease(): Lease {
@@ -228,7 +233,7 @@ export class Qcow2Node implements DriverNode {
   }
 
   reserve(offset: number, length: number): Eventually<TargetReservation | null> {
-    if (this.image.cipher !== null) return null;
+    if (!this.#lanesFit(offset, length)) return null;
     if (this.#beforeChange !== null) return this.#afterReady(() => this.reserve(offset, length));
     return reserve({ store: this.#store, eraser: this.#eraser }, offset, length);
   }
@@ -247,6 +252,10 @@ export class Qcow2Node implements DriverNode {
     }
     if (image.version < 3 && image.snapshots.snapshots.length > 0) {
       const text = "Can't resize a v2 image which has snapshots";
+      throw new BlockError('unsupported', text);
+    }
+    if (preallocation !== 'off' && image.cipher !== null && image.version < 3) {
+      const text = 'Preallocation of encrypted images requires compatibility level 1.1 or above';
       throw new BlockError('unsupported', text);
     }
     if (size !== image.size) this.#bitmaps?.requireResizable();

@@ -2,10 +2,13 @@
 // Options of the qcow2 driver: blockdev-add and blockdev-create. Pure data.
 
 import { blockdevRef, blockdevRefOrNull, preallocMode } from '../../../block/options.js';
-import { encryptionAmendOptions, LUKS_OPEN_MEMBERS } from '../../../crypto/options.js';
+import {
+  encryptionAmendOptions,
+  LUKS_OPEN_MEMBERS,
+  luksCreateMembers,
+} from '../../../crypto/options.js';
 import {
   alternate,
-  any,
   bool,
   enumeration,
   int,
@@ -109,6 +112,13 @@ export const qcow2BackingFormat = enumeration('Qcow2BackingFormat', [
   'vvfat',
 ]);
 
+/** `qcow` is the older AES method. */
+const newEncryption = union('QCryptoBlockCreateOptions', {
+  discriminator: 'format',
+  tagName: 'QCryptoBlockFormat',
+  branches: { qcow: aesKey, luks: luksCreateMembers },
+});
+
 export const qcow2CreateOptions = struct('BlockdevCreateOptionsQcow2', {
   file: blockdevRef,
   'data-file': optional(blockdevRef),
@@ -118,7 +128,7 @@ export const qcow2CreateOptions = struct('BlockdevCreateOptionsQcow2', {
   version: optional(qcow2Version),
   'backing-file': optional(str),
   'backing-fmt': optional(qcow2BackingFormat),
-  encrypt: optional(any),
+  encrypt: optional(newEncryption),
   'cluster-size': optional(size),
   preallocation: optional(preallocMode),
   'lazy-refcounts': optional(bool),

@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 // blockdev-create for qcow2: an empty image, byte for byte as the reference lays it out.
 //
-// Order: old header wiped and flushed, tables, flush, header, flush; a power cut before the last
-// step leaves a file that is no qcow2 image.
+// Order: old header wiped and flushed, tables and LUKS header, flush, header, flush; a power cut
+// before the last step leaves a file that is no qcow2 image.
 
 import { BlockError } from '../../../../base/index.js';
 import type { CreateContext, Node } from '../../../../block/index.js';
 import { readRequest, RequestFlag, writeRequest, zeroRequest } from '../../../../block/index.js';
 import type { Qcow2CreateOptions } from '../options.js';
 import { emptyImage } from './empty-image.js';
+import { makeCryptHeader, writeCryptHeader } from './encryption.js';
 import type { EmptyImage, Preallocation } from './empty-image.js';
 import { layOut } from './placement.js';
 
@@ -20,11 +21,15 @@ export async function createQcow2(
   // Opening the file may empty it: not for an image that cannot be.
   const checked = emptyImage(options);
   const plain = layOut(checked);
+  const { encryption } = checked;
+  const secret = options.encrypt?.['key-secret'];
+  const crypt =
+    encryption === null ? null : await makeCryptHeader(context, encryption, secret);
   const file = await context.node(options.file);
   const data = checked.dataFile === null ? null : await context.node(options['data-file']);
   if (data === file) throw sameNode(file);
   const image = data === null ? checked : { ...checked, dataFile: data.filename };
-  const { header, tables, fileLength } = data === null ? plain : layOut(image);
+  const { header, tables, fileLength, cryptHeader } = data === null ? plain : layOut(image);
   const isOutside = image.preallocation === 'metadata' || data !== null;
   await makeRoom(file, fileLength, isOutside ? 'off' : image.preallocation);
   if (file.length < fileLength) {
@@ -35,6 +40,7 @@ export async function createQcow2(
   await file.flush();
   if (data !== null) await sizeDataFile(data, image);
   for (const { offset, bytes } of tables) await file.write(writeRequest(offset, bytes));
+  if (crypt !== null && cryptHeader !== null) await writeCryptHeader(file, crypt, cryptHeader);
   await file.flush();
   await file.write(writeRequest(0, header));
   await file.flush();

@@ -12,6 +12,8 @@ import {
 import type { Geometry } from '../layout.js';
 import type { Qcow2CreateOptions } from '../options.js';
 import { clusterBitsOf, refcountOrderOf, requireRoomForSubclusters } from '../widths.js';
+import { newEncryption } from './encryption.js';
+import type { NewEncryption } from './encryption.js';
 
 /** Everything that decides the bytes of an empty image. */
 export interface EmptyImage {
@@ -28,13 +30,13 @@ export interface EmptyImage {
   /** Name of the external data file, as the header has it. */
   readonly dataFile: string | null;
   readonly dataFileRaw: boolean;
+  readonly encryption: NewEncryption | null;
 }
 
 export type Preallocation = 'off' | 'metadata' | 'falloc' | 'full';
 
 /** The options as facts of an image, every refusal in the reference's words where it has some. */
 export function emptyImage(options: Qcow2CreateOptions): EmptyImage {
-  refuseUnsupported(options);
   const version = options.version === 'v2' ? 2 : 3;
   const { size } = options;
   const clusterSize = options['cluster-size'] ?? DEFAULT_CLUSTER_SIZE;
@@ -76,7 +78,9 @@ export function emptyImage(options: Qcow2CreateOptions): EmptyImage {
     }
     if (external.dataFile === null) refuseBeyondTable(size, geometry);
   }
-  const facts = { size, version, lazyRefcounts, compressionType, ...external } as const;
+  const encryption = newEncryption(options);
+  if (encryption !== null) requireEncryptable({ version, preallocation, ...external });
+  const facts = { size, version, lazyRefcounts, compressionType, encryption, ...external } as const;
   return {
     ...facts,
     ...backing(options),
@@ -151,14 +155,19 @@ function backing(
   return { backingFile, backingFormat };
 }
 
-function refuseUnsupported(options: Qcow2CreateOptions): void {
-  const refuse = (name: string, value: unknown): never => {
-    throw new BlockError(
-      'unsupported',
-      `Creating qcow2 images with ${name} '${String(value)}' is not supported`,
-    );
-  };
-  if (options.encrypt !== undefined) refuse('encrypt', 'luks');
+/**
+ * Zeroes of a file are none to a guest whose data is encrypted: what is set aside must be said to
+ * read as zeroes, which version 2 cannot say, nor a data file that is to be read as it is.
+ */
+function requireEncryptable(
+  image: Pick<EmptyImage, 'version' | 'preallocation' | 'dataFileRaw'>,
+): void {
+  if (image.dataFileRaw) throw invalid('Encryption and data-file-raw cannot be used together');
+  if (image.version >= 3 || image.preallocation === 'off') return;
+  throw invalid(
+    'Preallocation of encrypted images is only supported with compatibility level 1.1 and above ' +
+      '(use version=v3 or greater)',
+  );
 }
 
 function invalid(message: string): BlockError {

@@ -3,11 +3,17 @@
 
 import { BlockError, NO_BITS, orBits } from '../../../../base/index.js';
 import type { Bits64 } from '../../../../base/index.js';
-import { encodeExtensions, encodeHeaderFields, featureNamesExtension } from '../header.js';
-import type { HeaderExtension } from '../header.js';
+import {
+  encodeCryptHeaderPlace,
+  encodeExtensions,
+  encodeHeaderFields,
+  featureNamesExtension,
+} from '../header.js';
+import type { CryptHeaderPlace, HeaderExtension } from '../header.js';
 import {
   COMPRESSION_TYPE_BIT,
   CompressionType,
+  CryptMethod,
   DATA_FILE_BIT,
   EXTENDED_L2_BIT,
   ExtensionType,
@@ -25,13 +31,17 @@ import type { EmptyImage } from './empty-image.js';
 /** Throws kind `invalid-option` where the name of the backing file does not fit. */
 export function encodeHeaderCluster(
   image: EmptyImage,
-  places: { readonly l1TableOffset: number; readonly tableClusters: number },
+  places: {
+    readonly l1TableOffset: number;
+    readonly tableClusters: number;
+    readonly cryptHeader: CryptHeaderPlace | null;
+  },
 ): Uint8Array {
   const { geometry, version } = image;
   const headerLength = version === 2 ? V2_HEADER_LENGTH : V3_HEADER_LENGTH;
   const name = Buffer.from(image.backingFile ?? '', 'utf8');
   const room = geometry.clusterSize - headerLength - name.length;
-  const stream = encodeExtensions(extensionsOf(image));
+  const stream = encodeExtensions(extensionsOf(image, places.cryptHeader));
   if (stream.length > room) {
     const text = `Backing file name too long (backing_file_size ${name.length})`;
     throw new BlockError('invalid-option', text);
@@ -44,7 +54,7 @@ export function encodeHeaderCluster(
     backingFileSize: name.length,
     clusterBits: geometry.clusterBits,
     size: image.size,
-    cryptMethod: 0,
+    cryptMethod: cryptMethodOf(image),
     l1Size: l1EntriesFor(image.size, geometry),
     l1TableOffset: places.l1TableOffset,
     refcountTableOffset: geometry.clusterSize,
@@ -71,7 +81,15 @@ function incompatibleFeaturesOf({ geometry, compressionType }: EmptyImage): Bits
   return compressionType === CompressionType.deflate ? bits : orBits(bits, COMPRESSION_TYPE_BIT);
 }
 
-function extensionsOf(image: EmptyImage): HeaderExtension[] {
+function cryptMethodOf({ encryption }: EmptyImage): number {
+  if (encryption === null) return CryptMethod.none;
+  return encryption.luks === null ? CryptMethod.aes : CryptMethod.luks;
+}
+
+function extensionsOf(
+  image: EmptyImage,
+  cryptHeader: CryptHeaderPlace | null,
+): HeaderExtension[] {
   const extensions: HeaderExtension[] = [];
   if (image.backingFormat !== null) {
     const data = new Uint8Array(Buffer.from(image.backingFormat, 'utf8'));
@@ -80,6 +98,10 @@ function extensionsOf(image: EmptyImage): HeaderExtension[] {
   if (image.dataFile !== null) {
     const data = new Uint8Array(Buffer.from(image.dataFile, 'utf8'));
     extensions.push({ type: ExtensionType.dataFile, data });
+  }
+  if (cryptHeader !== null) {
+    const data = encodeCryptHeaderPlace(cryptHeader);
+    extensions.push({ type: ExtensionType.luksHeader, data });
   }
   if (image.version >= 3 && image.geometry.clusterSize >= FEATURE_NAMES_MIN_CLUSTER) {
     extensions.push(featureNamesExtension());

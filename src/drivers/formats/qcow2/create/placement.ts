@@ -2,8 +2,10 @@
 // Where everything of an empty image lies, and its tables.
 //
 // Header, refcount table, first refcount block, L1 table, then L2 tables and data clusters of a
-// preallocated image, then the refcount blocks that all of these need. Pure: no I/O.
+// preallocated image, the LUKS header of an encrypted one, then the refcount blocks that all of
+// these need. Pure: no I/O.
 
+import type { CryptHeaderPlace } from '../header.js';
 import type { Geometry } from '../layout.js';
 import { l1EntriesFor } from '../layout.js';
 import type { EmptyImage } from './empty-image.js';
@@ -23,6 +25,8 @@ export function layOut(image: EmptyImage): {
   /** Made one by one: those of a preallocated image may be many. */
   tables: Iterable<Piece>;
   fileLength: number;
+  /** Empty clusters; null where nothing is encrypted with LUKS. */
+  cryptHeader: CryptHeaderPlace | null;
 } {
   const { geometry } = image;
   const { clusterSize } = geometry;
@@ -32,13 +36,18 @@ export function layOut(image: EmptyImage): {
     image.preallocation === 'off' ? 0 : Math.ceil(image.size / clusterSize);
   const l2Clusters = Math.ceil(dataClusters / geometry.l2Entries);
   const ownClusters = l2Clusters + (geometry.dataFile ? 0 : dataClusters);
-  const places = placeTables(geometry, l1Clusters + ownClusters);
+  const cryptBytes = image.encryption?.headerBytes ?? 0;
+  const cryptClusters = Math.ceil(cryptBytes / clusterSize);
+  const places = placeTables(geometry, l1Clusters + ownClusters + cryptClusters);
   const { tableClusters, l1Cluster, blocks, lastBlock, endCluster } = places;
   const l1TableOffset = l1Bytes === 0 ? 0 : l1Cluster * clusterSize;
-  const header = encodeHeaderCluster(image, { l1TableOffset, tableClusters });
+  const cryptOffset = (l1Cluster + l1Clusters + ownClusters) * clusterSize;
+  const cryptHeader = cryptBytes === 0 ? null : { offset: cryptOffset, length: cryptBytes };
+  const header = encodeHeaderCluster(image, { l1TableOffset, tableClusters, cryptHeader });
   const l2Cluster = l1Cluster + l1Clusters;
   const firstData = geometry.dataFile ? 0 : l2Cluster + l2Clusters;
-  const data = { l2Cluster, l2Clusters, firstData, dataClusters };
+  const readsAsZeroes = image.encryption !== null;
+  const data = { l2Cluster, l2Clusters, firstData, dataClusters, readsAsZeroes };
   function* tables(): Generator<Piece> {
     const entries = [...blocks].map(([index, cluster]) => [index, cluster * clusterSize] as const);
     yield { offset: clusterSize, bytes: refcountTable(tableClusters * clusterSize, entries) };
@@ -52,8 +61,9 @@ export function layOut(image: EmptyImage): {
   const blocksEnd = (lastBlock + 1) * clusterSize;
   const l1End = dataClusters === 0 ? l1TableOffset + l1Bytes : 0;
   const dataEnd = dataClusters === 0 ? 0 : (l2Cluster + ownClusters) * clusterSize;
-  const fileLength = Math.max(blocksEnd, l1End, dataEnd);
-  return { header, tables: tables(), fileLength };
+  const cryptEnd = cryptBytes === 0 ? 0 : cryptOffset + cryptClusters * clusterSize;
+  const fileLength = Math.max(blocksEnd, l1End, dataEnd, cryptEnd);
+  return { header, tables: tables(), fileLength, cryptHeader };
 }
 
 /** L2 tables, then data clusters or none in this file; none of either unless preallocated. */
@@ -62,6 +72,8 @@ interface DataPlaces {
   readonly l2Clusters: number;
   readonly firstData: number;
   readonly dataClusters: number;
+  /** Zeroes of the file are none to the guest: entries say that they are. */
+  readonly readsAsZeroes: boolean;
 }
 
 function refcountTable(
@@ -87,13 +99,16 @@ function l1Table(length: number, data: DataPlaces, clusterSize: number): Uint8Ar
 
 function* l2Tables(geometry: Geometry, data: DataPlaces): Generator<Piece> {
   const { clusterSize, l2Entries, l2EntryBytes } = geometry;
+  const isZero = data.readsAsZeroes && geometry.subclustersPerCluster === 1;
   for (let table = 0; table < data.l2Clusters; table += 1) {
     const view = new DataView(new ArrayBuffer(clusterSize));
     const first = table * l2Entries;
     const count = Math.min(l2Entries, data.dataClusters - first);
     for (let index = 0; index < count; index += 1) {
       // With a bitmap of subclusters none of them is allocated: what is behind shows through.
-      setOwned(view, index * l2EntryBytes, (data.firstData + first + index) * clusterSize);
+      const at = index * l2EntryBytes;
+      setOwned(view, at, (data.firstData + first + index) * clusterSize);
+      if (isZero) view.setUint8(at + 7, 1);
     }
     const bytes = new Uint8Array(view.buffer);
     yield { offset: (data.l2Cluster + table) * clusterSize, bytes };

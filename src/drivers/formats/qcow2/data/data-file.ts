@@ -23,7 +23,8 @@ export function droppedData(
   span: Span,
 ): readonly number[] | null {
   const { image } = store;
-  if (!image.hasDataFile || image.dataFileRaw) return null;
+  // The entry is not durable yet, and a hole is no zeroes once it is decrypted.
+  if (!image.hasDataFile || image.dataFileRaw || image.cipher !== null) return null;
   const { clusterSize, data, size } = image;
   const stop = span.end >= size ? data.length : span.end - (span.end % clusterSize);
   const ranges: number[] = [];

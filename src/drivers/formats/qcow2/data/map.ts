@@ -7,10 +7,10 @@
 
 import { settle } from '../../../../base/index.js';
 import type { Eventually } from '../../../../base/index.js';
-import { dataSpan, NOT_STORED, StatusFlag } from '../../../../block/index.js';
+import { dataSpan, encryptedExtents, NOT_STORED, StatusFlag } from '../../../../block/index.js';
 import type { BlockStatus, Extent, StatusRuns } from '../../../../block/index.js';
 import { EntryKind } from '../entries.js';
-import type { MetadataStore, Qcow2Image, Table } from '../metadata/index.js';
+import type { DataPlace, MetadataStore, Qcow2Image, Table } from '../metadata/index.js';
 import { addDataRuns } from './data-runs.js';
 import { EmptyTables } from './empty-tables.js';
 import { RunPlan } from './plan.js';
@@ -240,7 +240,7 @@ export class Mapper {
       case EntryKind.hosted:
         return [{ kind: 'backing', length }];
       case EntryKind.data:
-        return this.#lowerData(hostOffset, length);
+        return this.#lowerData({ hostOffset, guestOffset: at }, length);
       case EntryKind.compressed: {
         const skip = at % this.#image.clusterSize;
         return this.#lowerCompressed({ hostOffset, compressedLength }, { skip, length });
@@ -250,7 +250,16 @@ export class Mapper {
     }
   }
 
-  #lowerData(hostOffset: number, length: number): Eventually<readonly Extent[] | null> {
+  #lowerData(place: DataPlace, length: number): Eventually<readonly Extent[] | null> {
+    const { cipher } = this.#image;
+    const stored = this.#lowerStored(place.hostOffset, length);
+    if (cipher === null) return stored;
+    return settle(stored, (extents) => {
+      return extents === null ? null : encryptedExtents(extents, cipher.rangeAt(place));
+    });
+  }
+
+  #lowerStored(hostOffset: number, length: number): Eventually<readonly Extent[] | null> {
     const { data: file } = this.#image;
     const there = Math.min(length, Math.max(0, file.length - hostOffset));
     if (there === 0) return [{ kind: 'zero', length }];

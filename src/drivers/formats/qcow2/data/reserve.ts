@@ -18,6 +18,7 @@ import type {
 import { EntryKind, ownedEntry } from '../entries.js';
 import type { L2Entry } from '../entries.js';
 import type {
+  DataPlace,
   Clusters,
   EntryWatcher,
   MetadataStore,
@@ -206,19 +207,23 @@ class Reservation implements TargetReservation, EntryWatcher {
   }
 
   async #lower(span: Span): Promise<boolean> {
-    const { data, clusterSize } = this.#context.store.image;
+    const { data, clusterSize, cipher: own } = this.#context.store.image;
     const below = await data.reserve(span.hostOffset, span.length);
     if (below === null) return false;
     this.#below.push(below);
     for (const part of below.pieces) {
+      const guestOffset = span.offset + part.offset - span.hostOffset;
+      const cipher = own?.rangeAt({ hostOffset: part.offset, guestOffset }) ?? part.cipher;
       const piece: ReservedPiece = {
-        offset: span.offset + part.offset - span.hostOffset,
+        offset: guestOffset,
         length: part.length,
         file: part.file,
         hostOffset: part.hostOffset,
         fresh: span.fresh,
-        ...(part.cipher === undefined ? {} : { cipher: part.cipher }),
+        ...(cipher === undefined ? {} : { cipher }),
       };
+      // One cipher to a range is all that lanes know.
+      if (own !== null && part.cipher !== undefined) return false;
       // A fresh space below would need its own linking in order with ours.
       if (part.fresh || (span.fresh && (part.offset - span.hostOffset) % clusterSize !== 0)) {
         return false;
@@ -239,12 +244,16 @@ class Reservation implements TargetReservation, EntryWatcher {
   ): Promise<void> {
     const { image } = this.#context.store;
     const { clusterSize, geometry, size } = image;
+    const fillZeroes = (start: number, bytes: number): Promise<void> => {
+      const place = { hostOffset: hostOffset + start, guestOffset: piece.offset + start };
+      return this.#fillZeroes(place, bytes);
+    };
     if (geometry.subclustersPerCluster > 1 && !image.dataFileRaw) {
       const unseen = holes && image.backing === null;
       const written = { ...piece, hostOffset, zeroRanges, holes: unseen };
       const { fills, runs } = subclusterParts(written, geometry);
       for (let index = 0; index < fills.length; index += 2) {
-        await this.#fillZeroes(hostOffset + (fills[index] ?? 0), fills[index + 1] ?? 0);
+        await fillZeroes(fills[index] ?? 0, fills[index + 1] ?? 0);
       }
       for (const run of runs) await this.#settle(run);
       return;
@@ -257,11 +266,11 @@ class Reservation implements TargetReservation, EntryWatcher {
       const first = sayable ? Math.ceil(start / clusterSize) * clusterSize : end;
       const last = piece.offset + end === size ? end : Math.floor(end / clusterSize) * clusterSize;
       if (first >= last) {
-        await this.#fillZeroes(hostOffset + start, end - start);
+        await fillZeroes(start, end - start);
         continue;
       }
-      await this.#fillZeroes(hostOffset + start, first - start);
-      await this.#fillZeroes(hostOffset + last, end - last);
+      await fillZeroes(start, first - start);
+      await fillZeroes(last, end - last);
       const offset = piece.offset + first;
       const middle = { offset, length: last - first, hostOffset: null, holes };
       await this.#settle(cutRun(piece, hostOffset, { from: linkedTo, to: first }));
@@ -272,18 +281,19 @@ class Reservation implements TargetReservation, EntryWatcher {
     // Other programs count on zeroes past the end of the image when they make it larger.
     const tail = (piece.offset + piece.length) % clusterSize;
     if (tail !== 0 && !image.hasDataFile) {
-      await this.#fillZeroes(hostOffset + piece.length, clusterSize - tail);
+      await fillZeroes(piece.length, clusterSize - tail);
     }
     await this.#settle(cutRun(piece, hostOffset, { from: linkedTo, to: piece.length }));
   }
 
-  async #fillZeroes(hostOffset: number, length: number): Promise<void> {
+  async #fillZeroes(place: DataPlace, length: number): Promise<void> {
+    const { hostOffset, guestOffset } = place;
     const { image } = this.#context.store;
     const zeroes = new Uint8Array(Math.min(length, QCOW2_LIMITS.zeroWriteBytes));
     for (let done = 0; done < length; done += zeroes.length) {
       const part = zeroes.subarray(0, Math.min(zeroes.length, length - done));
-      // No encrypted image is reserved from: what the guest would have there does not matter.
-      await image.writeData(null, { hostOffset: hostOffset + done, guestOffset: 0 }, part);
+      const at = { hostOffset: hostOffset + done, guestOffset: guestOffset + done };
+      await image.writeData(null, at, part);
     }
   }
 

@@ -1,0 +1,11 @@
+// SPDX-License-Identifier: Apache-2.0
+export { type DeriveArgon2, limitedArgon2 } from './argon2.js';
+export {
+  headerAreaBytes2,
+  isLuks2,
+  type Luks2Header,
+  readLuks2Header,
+  requirePayloadBehind,
+} from './header.js';
+export { type Luks2Tools, ownKeyslots, unlockAny2, unlockSlot2 } from './keyslots.js';
+export { type Luks2Keyslot, type Luks2Segment, specOf } from './metadata.js';

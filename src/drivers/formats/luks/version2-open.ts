@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: Apache-2.0
+// Opening an image with a LUKS header of version 2, for its data alone: the header is read and
+// never written, and keyslots are changed elsewhere.
+//
+// Only an image that is said to be `luks` gets here; probing finds version 1, as the reference
+// does, and an image of version 2 is raw to it.
+
+import { BlockError } from '../../../base/index.js';
+import { passwordOf, readRequest } from '../../../block/index.js';
+import type { Child, DriverNode, Node, OpenContext } from '../../../block/index.js';
+import { limitedDerive } from '../../../crypto/index.js';
+import { hasLuksMagic } from '../../../crypto/luks/index.js';
+import {
+  isLuks2,
+  limitedArgon2,
+  readLuks2Header,
+  requirePayloadBehind,
+  specOf,
+  unlockAny2,
+} from '../../../crypto/luks2/index.js';
+import type { Luks2Header } from '../../../crypto/luks2/index.js';
+import { nodeArea } from './area.js';
+import type { LuksOptions } from './options.js';
+import { InspectedLuks2, Luks2Node } from './version2-node.js';
+
+const HEAD_BYTES = 8;
+
+/** The header where it is one of version 2, if only its second copy is left; else null. */
+export async function version2Header(holder: Child): Promise<Luks2Header | null> {
+  const head = new Uint8Array(Math.min(HEAD_BYTES, holder.node.length));
+  await holder.node.read(readRequest(0, head));
+  const area = nodeArea(holder);
+  if (isLuks2(head)) return readLuks2Header(area, holder.node.length);
+  if (hasLuksMagic(head)) return null;
+  try {
+    return await readLuks2Header(area, holder.node.length);
+  } catch (error) {
+    if (error instanceof BlockError && error.kind === 'corrupt-image') return null;
+    throw error;
+  }
+}
+
+/** Throws kind `permission` where the secret opens no keyslot. */
+export async function openVersion2(
+  context: OpenContext,
+  options: LuksOptions,
+  place: { readonly file: Child; readonly holder: Child; readonly header: Luks2Header },
+): Promise<DriverNode> {
+  const { file, holder, header } = place;
+  if (holder === file) requireAttached(file.node, header);
+  requireWhole(file.node, header);
+  if (context.inspectOnly) return new InspectedLuks2(file, header.segment);
+  const { filename } = file.node;
+  const limitSeconds = options['key-derivation-limit'];
+  const limit = { image: filename, limitSeconds, signal: context.signal };
+  const tools = { derive: limitedDerive(limit), argon2: limitedArgon2(limit) };
+  const password = passwordOf(context, options['key-secret']);
+  try {
+    const unlocked = await unlockAny2({ area: nodeArea(holder), header }, password, tools);
+    if (unlocked !== null) {
+      const { masterKey } = unlocked;
+      const spec = specOf(header.segment.encryption, masterKey.length);
+      return new Luks2Node(file, header.segment, { spec, masterKey });
+    }
+  } finally {
+    password.fill(0);
+  }
+  throw new BlockError('permission', 'Invalid password, cannot unlock any keyslot');
+}
+
+/** A header that was made to lie apart from its payload is no image without it. */
+function requireAttached({ filename }: Node, header: Luks2Header): void {
+  if (header.segment.offset !== 0) return requirePayloadBehind(header);
+  const text = `'${filename}' is a LUKS header without a payload: open that with option 'header'`;
+  throw new BlockError('invalid-option', text);
+}
+
+function requireWhole({ filename, length }: Node, { segment }: Luks2Header): void {
+  const end = segment.offset + (segment.size ?? 0);
+  if (end <= length) return;
+  const text = `'${filename}' ends at ${length}, its segment at ${end}`;
+  throw new BlockError('corrupt-image', `LUKS2 header: ${text}`);
+}

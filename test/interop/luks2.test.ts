@@ -1,0 +1,162 @@
+// SPDX-License-Identifier: Apache-2.0
+// LUKS version 2 with cryptsetup: it makes headers and encrypts data that is read here, and
+// decrypts what was written here.
+import { mkdtempSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+
+import { runIn } from '../helpers/command-line.js';
+import { CommandServer } from '../helpers/command-server.js';
+import { peer } from '../helpers/peers.js';
+
+const cryptsetup = peer('cryptsetup');
+const MIB = 1024 ** 2;
+const folder = mkdtempSync(join(tmpdir(), 'blockwright-luks2-'));
+const server = new CommandServer();
+
+afterAll(() => {
+  server.close();
+  rmSync(folder, { recursive: true, force: true });
+});
+
+function setup(...words: string[]): string {
+  const { out, err, status } = runIn(folder, [cryptsetup ?? '', ...words]);
+  if (status !== 0) throw new Error(`cryptsetup ${words.join(' ')}: ${err}`);
+  return out;
+}
+
+const SECRETS = ['--object', 'secret,id=one,file=one', '--object', 'secret,id=bad,data=bad'];
+
+/** What it printed; what it complained of comes first. */
+function ours(...words: string[]): string {
+  const [program = '', ...rest] = words;
+  const first = program === 'img' ? [program, rest.shift() ?? ''] : [program];
+  if (rest[0] !== undefined && first[1] === 'luks') first.push(rest.shift() ?? '');
+  const { out, err } = server.run(folder, [...first, ...SECRETS, ...rest]);
+  return `${err}${out}`;
+}
+
+const PBKDF2 = ['--pbkdf', 'pbkdf2', '--pbkdf-force-iterations', '1000'];
+const LITTLE = ['--pbkdf-memory', '1024', '--pbkdf-force-iterations', '4'];
+const SHA512 = ['--hash', 'sha512', '--sector-size', '512'];
+const KINDS = {
+  pbkdf2: [...PBKDF2, '--sector-size', '4096', '--label', 'a label'],
+  argon2i: ['--pbkdf', 'argon2i', ...LITTLE, '--pbkdf-parallel', '1'],
+  argon2id: ['--pbkdf', 'argon2id', ...LITTLE, '--pbkdf-parallel', '2', ...SHA512],
+} as const;
+
+describe.skipIf(cryptsetup === null)('a LUKS version 2 header of cryptsetup', () => {
+  beforeAll(() => {
+    writeFileSync(join(folder, 'one'), 'one');
+    for (const [name, options] of Object.entries(KINDS)) {
+      writeFileSync(join(folder, name), '');
+      truncateSync(join(folder, name), 18 * MIB);
+      setup('luksFormat', '-q', '--type', 'luks2', ...options, name, 'one');
+    }
+  });
+
+  it.each(Object.keys(KINDS))('opens with its password and no other: %s', (name) => {
+    const test = (secret: string): string =>
+      ours('img', 'luks', 'test-passphrase', '--secret', secret, name);
+    expect(test('one')).toBe('The secret opens keyslot 0.\n');
+    expect(test('bad')).toBe('The secret opens no keyslot.\n');
+  });
+
+  it('is dumped', () => {
+    const dumped = setup('luksDump', 'argon2id').replaceAll(/\s/g, '');
+    const facts = JSON.parse(ours('img', 'luks', 'dump', '--output=json', 'argon2id')) as {
+      uuid: string;
+      digest: { salt: string; value: string };
+      keyslots: { salt: string }[];
+    };
+    expect(facts).toMatchObject({
+      version: 2,
+      cipher: 'aes-xts-plain64',
+      'sector-size': 512,
+      'payload-offset': 16 * MIB,
+      'payload-bytes': 'dynamic',
+      'primary-copy': 'valid',
+      'secondary-copy': 'valid',
+      digest: { hash: 'sha512' },
+      keyslots: [{ keyslot: 0, active: true, kdf: 'argon2id', 'memory-kib': 1024, lanes: 2 }],
+    });
+    const { digest, keyslots, uuid } = facts;
+    for (const text of [digest.salt, digest.value, keyslots[0]?.salt, uuid]) {
+      expect(dumped).toContain(text);
+    }
+    expect(ours('img', 'luks', 'dump', 'pbkdf2')).toContain('label:              a label\n');
+  });
+
+  it('is backed up byte for byte, and not restored', () => {
+    setup('luksHeaderBackup', 'argon2i', '--header-backup-file', 'theirs');
+    expect(ours('img', 'luks', 'header-backup', 'argon2i', 'ours')).toBe('');
+    const [own, other] = ['ours', 'theirs'].map((name) => readFileSync(join(folder, name)));
+    expect(Buffer.compare(own as Buffer, other as Buffer)).toBe(0);
+    expect(ours('img', 'luks', 'header-restore', 'argon2i', 'ours')).toContain(
+      'headers of LUKS version 2 are not restored here',
+    );
+  });
+
+  it('is not guessed, and its keyslots are not changed', () => {
+    expect(ours('img', 'info', 'pbkdf2')).toContain(
+      'Its LUKS header is of version 2, which is not guessed',
+    );
+    expect(ours('img', 'info', '-f', 'luks', 'pbkdf2')).toContain('virtual size: 2 MiB');
+    const image = 'driver=luks,key-secret=one,file.filename=pbkdf2';
+    const amended = ours('img', 'amend', '-o', 'state=inactive', '--image-opts', image);
+    expect(amended).toContain('Keyslots of LUKS version 2 cannot be changed');
+  });
+
+  it('may lie apart from the data', () => {
+    writeFileSync(join(folder, 'apart'), '');
+    truncateSync(join(folder, 'apart'), 16 * MIB);
+    writeFileSync(join(folder, 'data'), Buffer.alloc(MIB));
+    setup('luksFormat', '-q', '--type', 'luks2', ...PBKDF2, '--header', 'apart', 'data', 'one');
+    const image =
+      'driver=luks,key-secret=one,file.filename=data,header.driver=file,header.filename=apart';
+    const lines = ['-c', 'write -q -P 5 0 64k', '-c', 'read -q -P 5 0 64k', '-c', 'length'];
+    expect(ours('io', '--image-opts', image, ...lines)).toBe('1 MiB\n');
+    expect(ours('img', 'info', '-f', 'luks', 'apart')).toContain("open that with option 'header'");
+  });
+
+  it('opens with its second copy when the first is lost', () => {
+    const bytes = readFileSync(join(folder, 'pbkdf2'));
+    bytes.fill(0, 0, 4096);
+    writeFileSync(join(folder, 'lost'), bytes);
+    const image = 'driver=luks,key-secret=one,file.filename=lost';
+    const read = ours('io', '-r', '--image-opts', image, '-c', 'length');
+    expect(read).toBe('2 MiB\n');
+    expect(ours('img', 'luks', 'dump', 'lost')).toContain('primary copy:       broken\n');
+  });
+});
+
+describe.skipIf(cryptsetup === null)('data of LUKS version 2', () => {
+  it.each([512, 4096])('is that of cryptsetup, with sectors of %i bytes', (sectorBytes) => {
+    const name = `data-${sectorBytes}`;
+    writeFileSync(join(folder, 'one'), 'one');
+    const plain = Buffer.alloc(MIB, 'some words that are no zeroes ');
+    writeFileSync(join(folder, name), plain);
+    truncateSync(join(folder, name), 6 * MIB);
+    const key = ['-q', '--key-file', 'one'];
+    const reencrypt = ['reencrypt', ...key, '--force-offline-reencrypt'];
+    const room = ['--luks2-metadata-size', '16k', '--luks2-keyslots-size', '1M'];
+    const size = ['--reduce-device-size', '4M', '--sector-size', String(sectorBytes), ...room];
+    setup(...reencrypt, '--encrypt', '--type', 'luks2', ...size, ...PBKDF2, name);
+
+    const image = `driver=luks,key-secret=one,file.filename=${name}`;
+    ours('img', 'convert', '-O', 'raw', '--image-opts', image, 'read');
+    const read = readFileSync(join(folder, 'read'));
+    expect(read.length).toBe(4 * MIB);
+    expect(Buffer.compare(read.subarray(0, MIB), plain)).toBe(0);
+
+    const writes = ['-c', 'write -q -P 7 100k 3k', '-c', 'write -q -P 9 900k 3M'];
+    expect(ours('io', '--image-opts', image, ...writes)).toBe('');
+    setup(...reencrypt, '--decrypt', '--header', `${name}.header`, name);
+    const expected = Buffer.concat([plain, Buffer.alloc(4 * MIB)]);
+    expected.fill(7, 100 * 1024, 103 * 1024).fill(9, 900 * 1024, 900 * 1024 + 3 * MIB);
+    const decrypted = readFileSync(join(folder, name)).subarray(0, 900 * 1024 + 3 * MIB);
+    expect(Buffer.compare(decrypted, expected.subarray(0, decrypted.length))).toBe(0);
+  });
+});

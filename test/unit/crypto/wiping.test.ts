@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: Apache-2.0
+// Keys that are not handed out are zeroes afterwards, whether it went well or not.
+import { describe, expect, it } from 'vitest';
+import { SeededRandom } from '../../../src/base/index.js';
+import { deriveKey } from '../../../src/crypto/index.js';
+import type { DeriveKey } from '../../../src/crypto/index.js';
+import { formatLuks, unlockAny } from '../../../src/crypto/luks/index.js';
+import type { LuksArea, LuksHeader } from '../../../src/crypto/luks/index.js';
+import { QUICK_SPEC } from '../../helpers/luks-images.js';
+
+const WISH = {
+  spec: QUICK_SPEC,
+  hash: 'sha256',
+  password: Buffer.from('open'),
+  slotIterations: 1,
+  digestIterations: 1,
+  detached: false,
+} as const;
+const KEY_BYTES = 16;
+
+/** Remembers each key that went through it, and fails at the call with that number. */
+class Watch {
+  readonly derived: Uint8Array[] = [];
+  /** Passwords that are master keys. */
+  readonly masterKeys: Uint8Array[] = [];
+  readonly random = new SeededRandom(3);
+  #calls = 0;
+  readonly #failing: number;
+
+  constructor(failing = Infinity) {
+    this.#failing = failing;
+  }
+
+  readonly derive: DeriveKey = async (wish) => {
+    this.#calls += 1;
+    if (wish.password !== WISH.password && wish.password.length === KEY_BYTES) {
+      this.masterKeys.push(wish.password);
+    }
+    if (this.#calls === this.#failing) throw new Error('derived no more');
+    const key = await deriveKey(wish);
+    if (wish.length === KEY_BYTES) this.derived.push(key);
+    return key;
+  };
+
+  readonly fill = (buffer: Uint8Array): void => this.random.fill(buffer);
+}
+
+const isWiped = (key: Uint8Array): boolean => key.every((byte) => byte === 0);
+
+async function formatted(): Promise<{ area: LuksArea; header: LuksHeader }> {
+  const { header, material } = await formatLuks(WISH, new Watch());
+  const read = (): Promise<Uint8Array> => Promise.resolve(material.slice());
+  return { area: { read } as unknown as LuksArea, header };
+}
+
+describe('keys are wiped', () => {
+  it('when an image was made: all but the one that is handed out', async () => {
+    const watch = new Watch();
+    const { masterKey } = await formatLuks(WISH, watch);
+    expect(watch.derived.map(isWiped)).toEqual([true]);
+    expect(watch.masterKeys).toEqual([masterKey]);
+    expect(isWiped(masterKey)).toBe(false);
+  });
+
+  it.each([1, 2])('when derivation %d of a new image fails', async (failing) => {
+    const watch = new Watch(failing);
+    await expect(formatLuks(WISH, watch)).rejects.toThrow('derived no more');
+    expect(watch.masterKeys.map(isWiped)).toEqual([true]);
+  });
+
+  it('when a password is right: all but the master key', async () => {
+    const watch = new Watch();
+    const unlocked = await unlockAny(await formatted(), WISH.password, watch.derive);
+    expect(watch.derived.map(isWiped)).toEqual([true]);
+    expect(watch.masterKeys).toEqual([unlocked?.masterKey]);
+    expect(isWiped(watch.masterKeys[0] as Uint8Array)).toBe(false);
+  });
+
+  it('when a password is wrong', async () => {
+    const watch = new Watch();
+    expect(await unlockAny(await formatted(), Buffer.from('shut'), watch.derive)).toBeNull();
+    expect([...watch.derived, ...watch.masterKeys].map(isWiped)).toEqual([true, true]);
+  });
+
+  it("when the master key's digest cannot be derived", async () => {
+    const watch = new Watch(2);
+    const opened = unlockAny(await formatted(), WISH.password, watch.derive);
+    await expect(opened).rejects.toThrow('derived no more');
+    expect([...watch.derived, ...watch.masterKeys].map(isWiped)).toEqual([true, true]);
+  });
+});
