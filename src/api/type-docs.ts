@@ -89,6 +89,8 @@ export const typeDocs: Readonly<Record<string, string>> = {
   BlockdevAmendOptions: 'What to change of an open image; drivers that change none are refused.',
   BlockdevAmendOptionsLUKS: 'Keyslots of a LUKS image.',
   BlockdevAmendOptionsQcow2: 'Encryption of a qcow2 image.',
+  QCryptoBlockCreateOptions: 'How a new image is encrypted, by the format of its encryption.',
+  QCryptoBlockCreateOptionsLUKS: 'Ciphers, password and cost of a new LUKS header.',
   QCryptoBlockAmendOptions: 'What to change of the encryption, by its format.',
   QCryptoBlockAmendOptionsLUKS: 'What becomes of which keyslots.',
   QCryptoBlockLUKSKeyslotState: 'What a keyslot becomes: `active` with a password, or erased.',

@@ -150,7 +150,7 @@ async function runMeasure(
 /** As they are for creating an image; of a file nothing is asked. */
 function creationMembers(values: OptionValues): Readonly<Record<string, unknown>> {
   const size = values.size ?? 0;
-  const members = values.members(['data_file', 'data_file_raw']);
+  const members = values.members();
   if (values.format.name !== 'luks') return { ...withEncryption(members), size };
   const { preallocation: _, ...others } = members;
   return luksMembers(others, { file: '', size });

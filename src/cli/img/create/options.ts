@@ -17,9 +17,8 @@ interface CreateOption {
   readonly type: OptionType;
   readonly help: string;
   readonly fallback?: string;
-  /** Member of blockdev-create; absent: refused by name when it is given, unless a hint. */
+  /** Member of blockdev-create; absent: a hint, which changes nothing. */
   readonly member?: string;
-  readonly hint?: boolean;
 }
 
 export interface CreateFormat {
@@ -39,12 +38,11 @@ const SIZE: CreateOption = {
  * Hints for btrfs and XFS: accepted and without effect, as in the reference on any other file
  * system.
  */
-const NOCOW: CreateOption = { name: 'nocow', type: 'bool', help: '', hint: true };
+const NOCOW: CreateOption = { name: 'nocow', type: 'bool', help: '' };
 const EXTENT_SIZE: CreateOption = {
   name: 'extent_size_hint',
   type: 'size',
   help: '',
-  hint: true,
 };
 
 const LUKS_MEMBERS = [
@@ -306,19 +304,13 @@ export class OptionValues {
     return parts.join('');
   }
 
-  /**
-   * Members for the driver's create(), `size` and `file` aside; refuses what is not supported,
-   * unless it is among those that do not matter.
-   */
-  members(ignored: readonly string[] = []): CreateMembers {
+  /** Members for the driver's create(), `size` and `file` aside. */
+  members(): CreateMembers {
     const result: CreateMembers = {};
     for (const option of this.format.options) {
       const value = this.get(option.name);
       if (value === null || option.name === 'size') continue;
-      if (option.member === undefined) {
-        if (value === 'off' || option.hint === true || ignored.includes(option.name)) continue;
-        throw new BlockError('unsupported', `Option '${option.name}' is not supported`);
-      }
+      if (option.member === undefined) continue;
       result[option.member] = memberValue(option, value);
     }
     return result;
