@@ -121,5 +121,15 @@ async function hold({ base, overlay, baseSectors, extended, compress, seed }: Im
   await graph.closeAll().catch(() => undefined);
 }
 
+/** The end of a compressed cluster's last sector is a hole of the file. */
+const COMPRESSED_IN_PARTS: Images = {
+  base: [{ at: 0, sectors: 600, zero: false }],
+  overlay: [],
+  baseSectors: SIZE / SECTOR,
+  extended: false,
+  compress: true,
+  seed: 0,
+};
+
 it('a view in batches is what it is step by step, and so are its copy and a comparison', () =>
-  fc.assert(fc.asyncProperty(images, hold), { numRuns: 15 }));
+  fc.assert(fc.asyncProperty(images, hold), { numRuns: 15, examples: [[COMPRESSED_IN_PARTS]] }));

@@ -9,6 +9,7 @@ import { settle } from '../../../../base/index.js';
 import type { Eventually } from '../../../../base/index.js';
 import { dataSpan, encryptedExtents, NOT_STORED, StatusFlag } from '../../../../block/index.js';
 import type { BlockStatus, Extent, StatusRuns } from '../../../../block/index.js';
+import type { HostFile } from '../../../../host/index.js';
 import { EntryKind } from '../entries.js';
 import type { DataPlace, MetadataStore, Qcow2Image, Table } from '../metadata/index.js';
 import { addDataRuns } from './data-runs.js';
@@ -277,14 +278,14 @@ export class Mapper {
     const there = Math.min(stored.compressedLength, file.length - stored.hostOffset);
     if (there <= 0) return null;
     return settle(file.planExtents(stored.hostOffset, there), (extents) => {
-      const only = extents?.[0];
-      if (only?.kind !== 'data' || only.length !== there || only.cipher !== undefined) return null;
+      const holesAreThere = file.driverNode.hostFile !== undefined;
+      const place = extents === null ? null : onePlace(extents, holesAreThere);
+      if (place === null) return null;
       return [
         {
           kind: 'compressed',
           codec: this.#image.codec,
-          file: only.file,
-          hostOffset: only.hostOffset,
+          ...place,
           compressedLength: there,
           inflatedLength: clusterSize,
           skip: part.skip,
@@ -293,6 +294,28 @@ export class Mapper {
       ];
     });
   }
+}
+
+/**
+ * Where the host has plain data in one stretch, in however many parts that was told; or null. The
+ * end of a cluster's last sector may never have been written: a hole, which a host file can read.
+ */
+function onePlace(
+  extents: readonly Extent[],
+  holesAreThere: boolean,
+): { readonly file: HostFile; readonly hostOffset: number } | null {
+  const [first] = extents;
+  if (first?.kind !== 'data') return null;
+  let end = first.hostOffset;
+  for (const extent of extents) {
+    const isHole = extent.kind === 'zero' && holesAreThere;
+    if (!isHole) {
+      if (extent.kind !== 'data' || extent.cipher !== undefined) return null;
+      if (extent.file !== first.file || extent.hostOffset !== end) return null;
+    }
+    end += extent.length;
+  }
+  return { file: first.file, hostOffset: first.hostOffset };
 }
 
 /** Whether there was anything to add: null ends the plan. */
