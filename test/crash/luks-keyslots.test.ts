@@ -4,7 +4,7 @@ import { beforeAll, describe, expect, it } from 'vitest';
 import { SeededRandom } from '../../src/base/index.js';
 import { deriveKey } from '../../src/crypto/index.js';
 import type { CipherSpec } from '../../src/crypto/index.js';
-import type { LuksArea, LuksHeader, NewKeyslot } from '../../src/crypto/luks/index.js';
+import type { LuksHeader, NewKeyslot } from '../../src/crypto/luks/index.js';
 import {
   encodeLuksHeader,
   formatLuks,
@@ -14,9 +14,9 @@ import {
   parseLuksHeader,
   unlockSlot,
 } from '../../src/crypto/luks/index.js';
+import { CutArea, PowerCut } from '../helpers/cut-area.js';
 
 const SPEC: CipherSpec = { cipher: 'aes-128', mode: 'ecb', ivGenerator: null, ivHash: null };
-const SECTOR = 512;
 const random = new SeededRandom(5);
 /** Long buffers are noise enough as one byte each. */
 const fill = (buffer: Uint8Array): void => {
@@ -24,47 +24,6 @@ const fill = (buffer: Uint8Array): void => {
   else random.fill(buffer);
 };
 const tools = { derive: deriveKey, fill };
-
-class PowerCut extends Error {}
-
-/** A disk that keeps, of what was not flushed, any sectors when its power is cut. */
-class CutArea implements LuksArea {
-  bytes: Uint8Array;
-  /** Bytes of each write. */
-  readonly lengths: number[] = [];
-  #durable: Uint8Array;
-  #writesLeft: number;
-
-  constructor(bytes: Uint8Array, writesLeft: number) {
-    this.bytes = bytes.slice();
-    this.#durable = bytes.slice();
-    this.#writesLeft = writesLeft;
-  }
-
-  read(offset: number, length: number): Promise<Uint8Array> {
-    return Promise.resolve(this.bytes.slice(offset, offset + length));
-  }
-
-  async write(offset: number, bytes: Uint8Array): Promise<void> {
-    this.bytes.set(bytes, offset);
-    this.lengths.push(bytes.length);
-    if (this.#writesLeft === 0) throw new PowerCut();
-    this.#writesLeft -= 1;
-  }
-
-  async flush(): Promise<void> {
-    this.#durable = this.bytes.slice();
-  }
-
-  /** What a disk holds afterwards: each sector as it was flushed, or as it was written last. */
-  afterCut(): Uint8Array {
-    const disk = this.#durable.slice();
-    for (let start = 0; start < disk.length; start += SECTOR) {
-      if (random.chance(0.5)) disk.set(this.bytes.subarray(start, start + SECTOR), start);
-    }
-    return disk;
-  }
-}
 
 interface Volume {
   readonly bytes: Uint8Array;
@@ -89,7 +48,7 @@ async function volumeOf(slots: readonly number[]): Promise<Volume> {
   const bytes = new Uint8Array(headerAreaBytes(SPEC));
   bytes.set(encodeLuksHeader(made.header));
   bytes.set(made.material, 4096);
-  const area = new CutArea(bytes, Infinity);
+  const area = new CutArea(bytes);
   const editor = new KeyslotEditor(area, made.header, tools);
   for (const slot of slots) if (slot !== 0) await editor.add(slot, keyOf(made.masterKey, slot));
   if (!slots.includes(0)) await editor.erase(0);
@@ -149,13 +108,13 @@ describe('keyslots under power cuts', () => {
         return false;
       }
     };
-    const whole = new CutArea(bytes, Infinity);
+    const whole = new CutArea(bytes);
     await run(whole);
     for (const writes of [...turningPoints(whole.lengths), Infinity]) {
       const area = new CutArea(bytes, writes);
       const ended = await run(area);
       expect(ended).toBe(writes === Infinity);
-      const states = await statesOf(area.afterCut(), masterKey);
+      const states = await statesOf(area.afterCut(random), masterKey);
       expect(states, `after ${writes} writes`).not.toContain('broken');
       expect(states.some((state) => state !== 'erased')).toBe(true);
       for (const [slot, { active }] of header.keyslots.entries()) {
@@ -170,7 +129,7 @@ describe('keyslots under power cuts', () => {
   it('leave nothing of the erased key material', async () => {
     const { bytes } = volumes[2] as Volume;
     const header = headerOf(bytes);
-    const area = new CutArea(bytes, Infinity);
+    const area = new CutArea(bytes);
     await new KeyslotEditor(area, header, tools).erase(6);
     const { materialOffset } = header.keyslots[6] as LuksHeader['keyslots'][number];
     const range = [materialOffset, materialOffset + 64_000] as const;

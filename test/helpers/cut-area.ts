@@ -10,7 +10,8 @@ export class PowerCut extends Error {}
 
 export class CutArea implements LuksArea {
   bytes: Uint8Array;
-  writes = 0;
+  /** Bytes of each write. */
+  readonly lengths: number[] = [];
   #durable: Uint8Array;
   readonly #mostWrites: number;
 
@@ -27,8 +28,8 @@ export class CutArea implements LuksArea {
 
   async write(offset: number, bytes: Uint8Array): Promise<void> {
     this.bytes.set(bytes, offset);
-    if (this.writes === this.#mostWrites) throw new PowerCut();
-    this.writes += 1;
+    this.lengths.push(bytes.length);
+    if (this.lengths.length > this.#mostWrites) throw new PowerCut();
   }
 
   async flush(): Promise<void> {
