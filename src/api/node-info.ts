@@ -6,6 +6,12 @@
 
 import { detectZeroesOptions } from '../block/options.js';
 import {
+  cipherAlgorithm,
+  cipherMode,
+  hashAlgorithm,
+  ivGeneratorAlgorithm,
+} from '../crypto/options.js';
+import {
   bool,
   deferred,
   enumeration,
@@ -47,32 +53,10 @@ const luksSlot = struct('QCryptoBlockInfoLUKSSlot', {
   stripes: optional(uint),
   'key-offset': uint,
 });
-const hashAlgorithm = enumeration('QCryptoHashAlgorithm', [
-  'md5',
-  'sha1',
-  'sha224',
-  'sha256',
-  'sha384',
-  'sha512',
-  'ripemd160',
-]);
 const luksInfo = struct('QCryptoBlockInfoLUKS', {
-  'cipher-alg': enumeration('QCryptoCipherAlgorithm', [
-    'aes-128',
-    'aes-192',
-    'aes-256',
-    'des',
-    '3des',
-    'cast5-128',
-    'serpent-128',
-    'serpent-192',
-    'serpent-256',
-    'twofish-128',
-    'twofish-192',
-    'twofish-256',
-  ]),
-  'cipher-mode': enumeration('QCryptoCipherMode', ['ecb', 'cbc', 'xts', 'ctr']),
-  'ivgen-alg': enumeration('QCryptoIVGenAlgorithm', ['plain', 'plain64', 'essiv']),
+  'cipher-alg': cipherAlgorithm,
+  'cipher-mode': cipherMode,
+  'ivgen-alg': ivGeneratorAlgorithm,
   'ivgen-hash-alg': optional(hashAlgorithm),
   'hash-alg': hashAlgorithm,
   'payload-offset': int,
