@@ -1,13 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // The payload of a LUKS image, decrypted: sectors count from the payload's start.
 //
-// A write encrypts a copy, piece by piece, for the buffer is its owner's; a read decrypts in
-// place. Bulk copies go past the node: they get the ranges of the file and the cipher. The master
-// key lies in shared memory, where lanes find it, until the node is closed.
+// Bulk copies go past the node: they get the ranges of the file and the cipher. The master key lies
+// in shared memory, where lanes find it, until the node is closed.
 
 import { BlockError, MAX_OFFSET, settle } from '../../../base/index.js';
 import type { Eventually, PermissionPair } from '../../../base/index.js';
-import { yieldToLoop } from '../../../block/copy/index.js';
 import { encryptedExtents, writeRequest } from '../../../block/index.js';
 import type {
   AmendContext,
@@ -25,14 +23,12 @@ import type {
   TruncateOptions,
 } from '../../../block/index.js';
 import { makeSectorCipher, SECTOR_BYTES, sharedCipherKey } from '../../../crypto/index.js';
-import type { CipherKey, SectorCipher } from '../../../crypto/index.js';
+import type { CipherKey } from '../../../crypto/index.js';
 import type { LuksHeader } from '../../../crypto/luks/index.js';
 import { luksInfo } from './info.js';
 import type { KeyslotChanges } from './keyslot-changes.js';
 import { encryptedReservation } from './lanes.js';
-
-/** Bytes that are encrypted or decrypted in one turn of the event loop. */
-const PIECE_BYTES = 1024 * 1024;
+import { Payload, PIECE_BYTES } from './payload.js';
 
 const LIMITS: NodeLimits = {
   requestAlignment: SECTOR_BYTES,
@@ -52,7 +48,7 @@ export class LuksNode implements DriverNode {
   readonly #file: Child;
   readonly #keyslots: KeyslotChanges;
   readonly #key: CipherKey;
-  readonly #cipher: SectorCipher;
+  readonly #payload: Payload;
 
   /** Takes the key: wiped at once, and the copy when the node is closed. */
   constructor(file: Child, keyslots: KeyslotChanges, masterKey: Uint8Array) {
@@ -61,7 +57,12 @@ export class LuksNode implements DriverNode {
     const { spec } = keyslots.header;
     this.#key = sharedCipherKey({ spec, key: masterKey, sectorBytes: SECTOR_BYTES });
     masterKey.fill(0);
-    this.#cipher = makeSectorCipher(this.#key);
+    const cipher = makeSectorCipher(this.#key);
+    this.#payload = new Payload({
+      file,
+      start: keyslots.header.payloadOffset,
+      crypt: (way, bytes, offset) => cipher[way](bytes, offset / SECTOR_BYTES),
+    });
   }
 
   get #header(): LuksHeader {
@@ -85,47 +86,11 @@ export class LuksNode implements DriverNode {
   }
 
   read(request: Request): Eventually<void> {
-    const { buffer, offset } = request;
-    if (buffer === null) return undefined;
-    const below = { ...request, offset: offset + this.#header.payloadOffset };
-    const read = this.#file.node.read(below);
-    if (read instanceof Promise) return read.then(() => this.#decrypt(buffer, offset));
-    return this.#decrypt(buffer, offset);
-  }
-
-  #decrypt(buffer: Uint8Array, offset: number): Eventually<void> {
-    if (buffer.length > PIECE_BYTES) return this.#decryptPieces(buffer, offset);
-    this.#cipher.decrypt(buffer, offset / SECTOR_BYTES);
-    return undefined;
-  }
-
-  async #decryptPieces(buffer: Uint8Array, offset: number): Promise<void> {
-    for (let start = 0; start < buffer.length; start += PIECE_BYTES) {
-      const piece = buffer.subarray(start, start + PIECE_BYTES);
-      this.#cipher.decrypt(piece, (offset + start) / SECTOR_BYTES);
-      await yieldToLoop();
-    }
+    return this.#payload.read(request);
   }
 
   write(request: Request): Eventually<void> {
-    return request.length <= PIECE_BYTES ? this.#writePiece(request) : this.#writePieces(request);
-  }
-
-  async #writePieces(request: Request): Promise<void> {
-    for (let start = 0; start < request.length; start += PIECE_BYTES) {
-      const buffer = request.buffer?.subarray(start, start + PIECE_BYTES) ?? null;
-      const length = buffer?.length ?? 0;
-      await this.#writePiece({ ...request, offset: request.offset + start, length, buffer });
-      await yieldToLoop();
-    }
-  }
-
-  #writePiece(request: Request): Eventually<void> {
-    if (request.buffer === null) return undefined;
-    const buffer = new Uint8Array(request.buffer);
-    this.#cipher.encrypt(buffer, request.offset / SECTOR_BYTES);
-    const offset = request.offset + this.#header.payloadOffset;
-    return this.#file.node.write({ ...request, offset, buffer });
+    return this.#payload.write(request);
   }
 
   /** What is encrypted cannot be told from zeroes: all of it is data. */
@@ -161,7 +126,7 @@ export class LuksNode implements DriverNode {
     const zeroes = new Uint8Array(Math.min(length, PIECE_BYTES));
     for (let done = 0; done < length; done += zeroes.length) {
       const buffer = zeroes.subarray(0, Math.min(zeroes.length, length - done));
-      await this.#writePiece(writeRequest(offset + done, buffer));
+      await this.write(writeRequest(offset + done, buffer));
     }
   }
 

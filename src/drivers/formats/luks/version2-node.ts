@@ -3,12 +3,10 @@
 //
 // Its sectors are of 512 to 4,096 bytes, and initial vectors count 512 bytes whatever the sector,
 // from the number on that the segment says: so longer sectors are encrypted one by one. Otherwise
-// as with version 1: a write encrypts a copy, a read decrypts in place, the key is wiped at the
-// end. Bulk copies go through the node.
+// as with version 1; the key is wiped at the end. Bulk copies go through the node.
 
-import { BlockError, MAX_OFFSET, Permission, settle } from '../../../base/index.js';
+import { BlockError, MAX_OFFSET, Permission } from '../../../base/index.js';
 import type { Eventually, PermissionPair } from '../../../base/index.js';
-import { yieldToLoop } from '../../../block/copy/index.js';
 import type {
   BlockStatus,
   Child,
@@ -23,9 +21,7 @@ import type {
 import { makeSectorCipher, SECTOR_BYTES } from '../../../crypto/index.js';
 import type { CipherSpec, SectorCipher } from '../../../crypto/index.js';
 import type { Luks2Segment } from '../../../crypto/luks2/index.js';
-
-/** Bytes that are encrypted or decrypted in one turn of the event loop. */
-const PIECE_BYTES = 1024 * 1024;
+import { Payload } from './payload.js';
 
 interface SegmentKey {
   readonly spec: CipherSpec;
@@ -83,7 +79,7 @@ export class InspectedLuks2 implements DriverNode {
 export class Luks2Node extends InspectedLuks2 {
   readonly #spec: CipherSpec;
   readonly #masterKey: Uint8Array;
-  readonly #cipher: SectorCipher;
+  readonly #payload: Payload;
 
   /** Takes the key, which it wipes when it is closed. */
   constructor(file: Child, segment: Luks2Segment, { spec, masterKey }: SegmentKey) {
@@ -91,61 +87,20 @@ export class Luks2Node extends InspectedLuks2 {
     this.#spec = spec;
     this.#masterKey = masterKey;
     const { sectorBytes } = segment;
-    this.#cipher = makeSectorCipher({ spec, key: masterKey, sectorBytes });
+    const cipher = makeSectorCipher({ spec, key: masterKey, sectorBytes });
+    this.#payload = new Payload({
+      file,
+      start: segment.offset,
+      crypt: (way, bytes, offset) => cryptSectors(segment, { cipher, way }, { bytes, offset }),
+    });
   }
 
   override read(request: Request): Eventually<void> {
-    const { buffer, offset } = request;
-    if (buffer === null) return undefined;
-    const below = { ...request, offset: offset + this.segment.offset };
-    return settle(this.file.node.read(below), () => this.#decrypt(buffer, offset));
-  }
-
-  #decrypt(buffer: Uint8Array, offset: number): Eventually<void> {
-    if (buffer.length > PIECE_BYTES) return this.#decryptPieces(buffer, offset);
-    this.#crypt('decrypt', buffer, offset);
-    return undefined;
-  }
-
-  async #decryptPieces(buffer: Uint8Array, offset: number): Promise<void> {
-    for (let start = 0; start < buffer.length; start += PIECE_BYTES) {
-      this.#crypt('decrypt', buffer.subarray(start, start + PIECE_BYTES), offset + start);
-      await yieldToLoop();
-    }
+    return this.#payload.read(request);
   }
 
   write(request: Request): Eventually<void> {
-    return request.length <= PIECE_BYTES ? this.#writePiece(request) : this.#writePieces(request);
-  }
-
-  async #writePieces(request: Request): Promise<void> {
-    for (let start = 0; start < request.length; start += PIECE_BYTES) {
-      const buffer = request.buffer?.subarray(start, start + PIECE_BYTES) ?? null;
-      const length = buffer?.length ?? 0;
-      await this.#writePiece({ ...request, offset: request.offset + start, length, buffer });
-      await yieldToLoop();
-    }
-  }
-
-  #writePiece(request: Request): Eventually<void> {
-    if (request.buffer === null) return undefined;
-    const buffer = new Uint8Array(request.buffer);
-    this.#crypt('encrypt', buffer, request.offset);
-    const offset = request.offset + this.segment.offset;
-    return this.file.node.write({ ...request, offset, buffer });
-  }
-
-  #crypt(way: 'encrypt' | 'decrypt', bytes: Uint8Array, offset: number): void {
-    const { sectorBytes, vectorOffset } = this.segment;
-    const first = vectorOffset + offset / SECTOR_BYTES;
-    if (sectorBytes === SECTOR_BYTES) {
-      this.#cipher[way](bytes, first);
-      return;
-    }
-    for (let start = 0; start < bytes.length; start += sectorBytes) {
-      const sector = bytes.subarray(start, start + sectorBytes);
-      this.#cipher[way](sector, first + start / SECTOR_BYTES);
-    }
+    return this.#payload.write(request);
   }
 
   planExtents(): null {
@@ -193,5 +148,21 @@ export class Luks2Node extends InspectedLuks2 {
   override close(): Promise<void> {
     this.#masterKey.fill(0);
     return Promise.resolve();
+  }
+}
+
+/** In place; `offset` is that of the bytes in the payload. */
+function cryptSectors(
+  { sectorBytes, vectorOffset }: Luks2Segment,
+  { cipher, way }: { readonly cipher: SectorCipher; readonly way: 'encrypt' | 'decrypt' },
+  { bytes, offset }: { readonly bytes: Uint8Array; readonly offset: number },
+): void {
+  const first = vectorOffset + offset / SECTOR_BYTES;
+  if (sectorBytes === SECTOR_BYTES) {
+    cipher[way](bytes, first);
+    return;
+  }
+  for (let start = 0; start < bytes.length; start += sectorBytes) {
+    cipher[way](bytes.subarray(start, start + sectorBytes), first + start / SECTOR_BYTES);
   }
 }
