@@ -24,7 +24,7 @@ export function keyslotsOf(
   const inUse = new HeaderInUse({
     area: crypt.area,
     header: crypt.header,
-    detached: true,
+    detached: false,
     openedWith: options['key-secret'] ?? '',
     secret,
     tools: (signal) => {
