@@ -60,7 +60,7 @@ export async function openVersion2(
     if (unlocked !== null) {
       const { masterKey } = unlocked;
       const spec = specOf(header.segment.encryption, masterKey.length);
-      return new Luks2Node(file, header.segment, { spec, masterKey });
+      return new Luks2Node(file, header.segment, { spec, key: masterKey });
     }
   } finally {
     password.fill(0);
