@@ -4,8 +4,9 @@
 //
 // A program is a list of numbers: how many ciphers and how many steps; of each cipher its way (see
 // aes.h), bytes of a sector, of its key and of the key of its vectors, which lie in this order in
-// the bytes of all keys, and the number of its first vector; of each step its target descriptor and offset, length, granularity of
-// zeroes (0: not looked for; -1: not looked for, and the host copies by itself what it can, sharing
+// the bytes of all keys, and the number of its first vector; of each step its target descriptor and
+// offset, length, granularity of zeroes (0: not looked for; -1: not looked for, and the host copies
+// by itself what it can, sharing
 // storage where its file system does), the target's cipher (-1: none) and what the first byte is to
 // it, and the number of parts; then of each part its descriptor (-1: zeroes), offset, length,
 // cipher and offset in that. Ranges with a cipher are whole sectors, and so is every part and every

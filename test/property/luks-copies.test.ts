@@ -81,11 +81,11 @@ async function makeNode(stage: Stage, kind: Kind, name: string): Promise<Node> {
   }
   if (kind === 'raw') await makeFile(stage.host, filename, SIZE);
   else await makeEmptyLuks(stage, filename, kind === 'qcow2 in luks' ? 'luks' : kind);
-  if (kind !== 'raw' && kind !== 'qcow2 in luks') return stage.graph.open({ ...luks, 'node-name': name });
   if (kind === 'raw') {
     const file = { driver: 'file', filename };
     return stage.graph.open({ driver: 'raw', file, 'node-name': name });
   }
+  if (kind !== 'qcow2 in luks') return stage.graph.open({ ...luks, 'node-name': name });
   await createImage(stage, { name, size: SIZE, clusterSize: 4096 });
   const image = stage.host.fileContents(`${name}.qcow2`);
   const file = await stage.graph.open({ ...luks, 'node-name': `${name}-file` });

@@ -40,9 +40,10 @@ export interface NativeAddon {
   /** How many leading bytes are zero. */
   zeroPrefix(buffer: Uint8Array): number;
   /**
-   * Encrypts (`way` + 4) or decrypts whole sectors in place, `vector` the number of the first one's:
-   * `way` 0 ECB, 1 CBC, 2 XTS, + 8 with vectors of 32 bits, + 16 without the widest instructions,
-   * + 32 where vectors count 512 bytes in longer sectors; `vectorKey` is that of essiv, else empty. -ENOTSUP where the processor has no AES.
+   * Encrypts (`way` + 4) or decrypts whole sectors in place; `vector` is the number of the first
+   * one's. `way` is 0 ECB, 1 CBC, 2 XTS, + 8 with vectors of 32 bits, + 16 without the widest
+   * instructions, + 32 where vectors count 512 bytes in longer sectors; `vectorKey` is that of
+   * essiv, else empty. -ENOTSUP where the processor has no AES.
    */
   cryptRange(
     way: number,
