@@ -9,12 +9,21 @@ import { readRequest, writeRequest } from '../../../../block/index.js';
 import type { Child } from '../../../../block/index.js';
 import { HEADER_BYTES, parseLuksHeader } from '../../../../crypto/luks/index.js';
 import type { LuksArea, LuksHeader } from '../../../../crypto/luks/index.js';
-import type { CryptHeaderPlace } from '../header.js';
+import type { CryptHeaderPlace, Qcow2Header } from '../header.js';
+import { CryptMethod } from '../layout.js';
 
 /** The area and what its header says; `header` is replaced where keyslots change. */
 export interface CryptHeader {
   readonly area: LuksArea;
   header: LuksHeader;
+}
+
+/** Throws kind `unsupported` for an image that has none. */
+export function locateCryptHeader({ cryptHeader, fields }: Qcow2Header): CryptHeaderPlace {
+  if (cryptHeader !== null) return cryptHeader;
+  const how = fields.cryptMethod === CryptMethod.none ? 'not encrypted' : 'encrypted with AES';
+  const text = `The qcow2 image is ${how}: it has no LUKS header`;
+  throw new BlockError('unsupported', text);
 }
 
 /** Throws kind `corrupt-image` or `unsupported` naming the field. */
