@@ -40,16 +40,17 @@ export interface NativeAddon {
   /** How many leading bytes are zero. */
   zeroPrefix(buffer: Uint8Array): number;
   /**
-   * Encrypts (`way` + 4) or decrypts whole sectors in place, `sector` the number of the first:
-   * `way` 0 ECB, 1 CBC, 2 XTS, + 8 with vectors of 32 bits, + 16 without the widest instructions;
-   * `vectorKey` is that of essiv, else empty. -ENOTSUP where the processor has no AES.
+   * Encrypts (`way` + 4) or decrypts whole sectors in place; `vector` is the number of the first
+   * one's. `way` is 0 ECB, 1 CBC, 2 XTS, + 8 with vectors of 32 bits, + 16 without the widest
+   * instructions, + 32 where vectors count 512 bytes in longer sectors; `vectorKey` is that of
+   * essiv, else empty. -ENOTSUP where the processor has no AES.
    */
   cryptRange(
     way: number,
     key: Uint8Array,
     vectorKey: Uint8Array,
     data: Uint8Array,
-    sector: number,
+    vector: number,
     sectorBytes: number,
   ): number;
   /**
