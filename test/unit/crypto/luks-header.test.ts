@@ -3,7 +3,7 @@
 import fc from 'fast-check';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { SeededRandom } from '../../../src/base/index.js';
-import { deriveKey, limitedDerive } from '../../../src/crypto/index.js';
+import { deriveKey, HASH_NAMES, limitedDerive } from '../../../src/crypto/index.js';
 import type { CipherSpec } from '../../../src/crypto/index.js';
 import { mergeKey, mixStripes, splitKey } from '../../../src/crypto/luks/anti-forensic.js';
 import { nativeAddon } from '../../../src/host/index.js';
@@ -66,7 +66,7 @@ describe('a LUKS header', () => {
     ['version', 7, 'LUKS version'],
     ['cipher name', 8, 'Algorithm'],
     ['key bytes', 111, 'key_bytes 97'],
-    ['slot state', 211, 'Keyslot 0 state (active/disable) is corrupted (active 0x00ac71b2)'],
+    ['slot state', 211, 'Keyslot 0 state (active/disable) is corrupted (active'],
     ['stripes', 208 + 47, 'Keyslot 0 is corrupted (stripes 4065 != 4000)'],
   ])('is refused for its %s', (_, offset, text) => {
     const bytes = encodeLuksHeader(made.header);
@@ -120,7 +120,7 @@ describe('a LUKS header', () => {
           // Behind the NUL of a name anything may stand.
           if (after === shown) expect(bit).toBeGreaterThan(8 * 8);
         } catch (error) {
-          expect(String(error)).toMatch(/LUKS|Keyslot|supported|cipher mode string|hash spec|available/);
+          expect(String(error)).toMatch(/LUKS|Keyslot|supported|cipher mode string|available/);
         }
       }),
       { numRuns: 200 },
@@ -135,12 +135,13 @@ describe('the anti-forensic splitter', () => {
         fc.integer({ min: 1, max: 100 }),
         fc.integer({ min: 0, max: 9 }),
         fc.nat(),
-        (length, count, seed) => {
+        fc.constantFrom(...HASH_NAMES),
+        (length, count, seed, hash) => {
           const stripes = new Uint8Array(length * count);
           new SeededRandom(seed).fill(stripes);
           const [native, twin] = [new Uint8Array(length), new Uint8Array(length)];
-          if (nativeAddon()?.mixStripes(stripes, native) !== 0) return;
-          mixStripes(stripes, twin, 'sha256');
+          if (nativeAddon()?.mixStripes(hash, stripes, native) !== 0) return;
+          mixStripes(stripes, twin, hash);
           expect(native).toEqual(twin);
         },
       ),
