@@ -31,11 +31,12 @@ struct DeriveTask {
   std::vector<uint8_t> salt;
   std::vector<uint8_t> key;
   bool whole = false;
-};
 
-void Wipe(std::vector<uint8_t>* bytes) {
-  if (!bytes->empty()) explicit_bzero(bytes->data(), bytes->size());
-}
+  ~DeriveTask() {
+    explicit_bzero(password.data(), password.size());
+    explicit_bzero(key.data(), key.size());
+  }
+};
 
 /** What this thread has had of the processor, in milliseconds. */
 double ThreadMs() {
@@ -57,8 +58,8 @@ void FinishDerive(napi_env env, napi_status, void* data) {
   std::unique_ptr<DeriveTask> task(static_cast<DeriveTask*>(data));
   size_t length = task->whole ? task->key.size() : 0;
   void* bytes = nullptr;
-  napi_value buffer;
-  napi_value key;
+  napi_value buffer = nullptr;
+  napi_value key = nullptr;
   *task->cost = task->cpu_ms;
   napi_delete_reference(env, task->cancel_owner);
   napi_delete_reference(env, task->cost_owner);
@@ -68,14 +69,12 @@ void FinishDerive(napi_env env, napi_status, void* data) {
     if (length > 0) memcpy(bytes, task->key.data(), length);
     napi_resolve_deferred(env, task->deferred, key);
   } else {
-    napi_value message;
-    napi_value error;
+    napi_value message = nullptr;
+    napi_value error = nullptr;
     napi_create_string_utf8(env, "no memory for the key", NAPI_AUTO_LENGTH, &message);
     napi_create_error(env, nullptr, message, &error);
     napi_reject_deferred(env, task->deferred, error);
   }
-  Wipe(&task->password);
-  Wipe(&task->key);
 }
 
 // (password, salt, iterations, keyBytes, cancel, cost): a promise of the key, empty once
@@ -119,7 +118,7 @@ napi_value DeriveLater(napi_env env, napi_callback_info info) {
                              &task->work) == napi_ok &&
       napi_queue_async_work(env, task->work) == napi_ok;
   if (!queued) {
-    Wipe(&task->password);
+    napi_throw_error(env, nullptr, "no memory for a derivation");
     return nullptr;
   }
   task.release();

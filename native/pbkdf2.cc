@@ -196,10 +196,13 @@ SHA_TARGET Words FirstDigest(const Keyed& keyed, Bytes salt, uint32_t number) {
   return Digest(keyed.outer, {inner, kDigest}, kBlock);
 }
 
+/** Another thread sets it. */
+bool IsCancelled(const int32_t* cancel) { return __atomic_load_n(cancel, __ATOMIC_RELAXED) != 0; }
+
 /** `kLanes` blocks of the key, from block `number` (counted from 1) on. */
 template <size_t kLanes>
 SHA_TARGET bool DeriveBlocks(const Keyed& keyed, Bytes salt, uint32_t iterations,
-                             const volatile int32_t* cancel, uint32_t number, uint8_t* blocks) {
+                             const int32_t* cancel, uint32_t number, uint8_t* blocks) {
   Words last[kLanes];
   Words sums[kLanes];
   for (size_t lane = 0; lane < kLanes; lane += 1) {
@@ -207,7 +210,7 @@ SHA_TARGET bool DeriveBlocks(const Keyed& keyed, Bytes salt, uint32_t iterations
     sums[lane] = last[lane];
   }
   for (uint32_t done = 1; done < iterations; done += 1) {
-    if (done % kIterationsPerLook == 0 && *cancel != 0) return false;
+    if (done % kIterationsPerLook == 0 && IsCancelled(cancel)) return false;
     KeyedDigests<kLanes>(keyed, last);
     for (size_t lane = 0; lane < kLanes; lane += 1) {
       sums[lane].low = _mm_xor_si128(sums[lane].low, last[lane].low);
@@ -218,6 +221,12 @@ SHA_TARGET bool DeriveBlocks(const Keyed& keyed, Bytes salt, uint32_t iterations
   return true;
 }
 
+/** What the steps of a derivation left on the stack, which is below that of their caller. */
+__attribute__((noinline)) void WipeStack() {
+  uint8_t spent[4096];
+  explicit_bzero(spent, sizeof spent);
+}
+
 }  // namespace
 
 bool CanDerive() {
@@ -226,12 +235,12 @@ bool CanDerive() {
   return (ebx & (1u << 29)) != 0 && __builtin_cpu_supports("sse4.1");
 }
 
-bool DeriveSha256(Bytes password, Bytes salt, uint32_t iterations, const volatile int32_t* cancel,
+bool DeriveSha256(Bytes password, Bytes salt, uint32_t iterations, const int32_t* cancel,
                   uint8_t* key, size_t key_bytes) {
   Keyed keyed = KeyOf(password);
   uint8_t blocks[2 * kDigest];
   uint32_t number = 1;
-  bool whole = *cancel == 0;
+  bool whole = !IsCancelled(cancel);
   for (size_t at = 0; whole && at < key_bytes; at += sizeof blocks, number += 2) {
     size_t count = key_bytes - at < sizeof blocks ? key_bytes - at : sizeof blocks;
     whole = count > kDigest
@@ -241,6 +250,7 @@ bool DeriveSha256(Bytes password, Bytes salt, uint32_t iterations, const volatil
   }
   explicit_bzero(blocks, sizeof blocks);
   explicit_bzero(&keyed, sizeof keyed);
+  WipeStack();
   return whole;
 }
 
@@ -262,6 +272,7 @@ SHA_TARGET void MixSha256(Bytes stripes, uint8_t* block, size_t block_bytes) {
   }
   explicit_bzero(message, sizeof message);
   explicit_bzero(digest, sizeof digest);
+  WipeStack();
 }
 
 #else
@@ -270,7 +281,7 @@ bool CanDerive() { return false; }
 
 void MixSha256(Bytes, uint8_t*, size_t) {}
 
-bool DeriveSha256(Bytes, Bytes, uint32_t, const volatile int32_t*, uint8_t*, size_t) {
+bool DeriveSha256(Bytes, Bytes, uint32_t, const int32_t*, uint8_t*, size_t) {
   return false;
 }
 

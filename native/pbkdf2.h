@@ -21,7 +21,7 @@ bool CanDerive();
  * Fills the key; false when `cancel` was not 0 at some time, with the key of no use then. `cancel`
  * is looked at some hundred times a second.
  */
-bool DeriveSha256(Bytes password, Bytes salt, uint32_t iterations, const volatile int32_t* cancel,
+bool DeriveSha256(Bytes password, Bytes salt, uint32_t iterations, const int32_t* cancel,
                   uint8_t* key, size_t key_bytes);
 
 /**

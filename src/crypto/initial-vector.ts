@@ -5,9 +5,11 @@
 // little endian and followed by zeroes. `essiv` encrypts the 64-bit number by AES with the digest
 // of the data's key; which AES follows from the length of the digest, not from the data's cipher.
 
-import { createCipheriv, createHash } from 'node:crypto';
+import { createCipheriv } from 'node:crypto';
+import type { Cipher } from 'node:crypto';
 
 import { assert } from '../base/index.js';
+import { digestOf } from './digest.js';
 import type { CipherSpec, HashName } from './names.js';
 import { aesOfKeyBytes, HASH_BYTES } from './names.js';
 
@@ -16,26 +18,25 @@ const WORD = 0x1_0000_0000;
 
 /** The key of essiv; the caller wipes it. */
 export function vectorKeyOf(ivHash: HashName, key: Uint8Array): Uint8Array {
-  return createHash(ivHash).update(key).digest();
+  return digestOf(ivHash, key);
 }
 
 export class InitialVectors {
   readonly #isShort: boolean;
-  readonly #encrypt: ((blocks: Uint8Array) => Buffer) | null;
+  readonly #encryption: Cipher | null;
 
   /** `key` is that of the data: the digest of all of it is what essiv encrypts by. */
   constructor({ ivGenerator, ivHash }: CipherSpec, key: Uint8Array) {
     this.#isShort = ivGenerator === 'plain';
     if (ivHash === null) {
-      this.#encrypt = null;
+      this.#encryption = null;
       return;
     }
     const cipher = aesOfKeyBytes(HASH_BYTES[ivHash]);
     assert(cipher !== null, 'essiv has an AES for its digest');
     const digest = vectorKeyOf(ivHash, key);
-    const encryption = createCipheriv(`${cipher}-ecb`, digest, null).setAutoPadding(false);
+    this.#encryption = createCipheriv(`${cipher}-ecb`, digest, null).setAutoPadding(false);
     digest.fill(0);
-    this.#encrypt = (blocks) => encryption.update(blocks);
   }
 
   /** The vectors of `count` sectors from number `first` on, one after another. */
@@ -47,6 +48,11 @@ export class InitialVectors {
       view.setUint32(index * VECTOR_BYTES, sector % WORD, true);
       if (!this.#isShort) view.setUint32(index * VECTOR_BYTES + 4, sector / WORD, true);
     }
-    return this.#encrypt === null ? vectors : this.#encrypt(vectors);
+    return this.#encryption === null ? vectors : this.#encryption.update(vectors);
+  }
+
+  /** Ends their use. */
+  wipe(): void {
+    this.#encryption?.final();
   }
 }

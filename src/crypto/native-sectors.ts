@@ -22,6 +22,7 @@ export class NativeSectors implements SectorCipher {
   readonly #way: number;
   readonly #key: Uint8Array;
   readonly #vectorKey: Uint8Array;
+  #isWiped = false;
 
   /** `path`: below `widest` only to try the others. */
   constructor(addon: NativeAddon, cipher: CipherKey, path: AesPath = 'widest') {
@@ -41,10 +42,17 @@ export class NativeSectors implements SectorCipher {
     this.#run(this.#way, data, sector);
   }
 
+  wipe(): void {
+    this.#isWiped = true;
+    this.#vectorKey.fill(0);
+  }
+
   #run(way: number, data: Uint8Array, sector: number): void {
     const { sectorBytes } = this;
     const keys = this.#key;
     assert(data.length % sectorBytes === 0, 'whole sectors are encrypted');
+    // Its holder has wiped the key: nothing may be encrypted by zeroes.
+    assert(!this.#isWiped, 'a cipher is not used after its end');
     const status = this.#addon.cryptRange(way, keys, this.#vectorKey, data, sector, sectorBytes);
     assert(status === 0, 'the processor has not lost its instructions');
   }

@@ -4,7 +4,7 @@
 // Bulk copies go past the node: they get the ranges of the file and the cipher. The master key lies
 // in shared memory, where lanes find it, until the node is closed.
 
-import { BlockError, MAX_OFFSET, settle } from '../../../base/index.js';
+import { BlockError, MAX_OFFSET, secretCopy, settle } from '../../../base/index.js';
 import type { Eventually, PermissionPair } from '../../../base/index.js';
 import { encryptedExtents, writeRequest } from '../../../block/index.js';
 import type {
@@ -23,7 +23,7 @@ import type {
   TruncateOptions,
 } from '../../../block/index.js';
 import { makeSectorCipher, SECTOR_BYTES, sharedCipherKey } from '../../../crypto/index.js';
-import type { CipherKey } from '../../../crypto/index.js';
+import type { CipherKey, SectorCipher } from '../../../crypto/index.js';
 import type { LuksHeader } from '../../../crypto/luks/index.js';
 import { luksInfo } from './info.js';
 import type { KeyslotChanges } from './keyslot-changes.js';
@@ -48,6 +48,7 @@ export class LuksNode implements DriverNode {
   readonly #file: Child;
   readonly #keyslots: KeyslotChanges;
   readonly #key: CipherKey;
+  readonly #cipher: SectorCipher;
   readonly #payload: Payload;
 
   /** Takes the key: wiped at once, and the copy when the node is closed. */
@@ -57,11 +58,11 @@ export class LuksNode implements DriverNode {
     const { spec } = keyslots.header;
     this.#key = sharedCipherKey({ spec, key: masterKey, sectorBytes: SECTOR_BYTES });
     masterKey.fill(0);
-    const cipher = makeSectorCipher(this.#key);
+    this.#cipher = makeSectorCipher(this.#key);
     this.#payload = new Payload({
       file,
       start: keyslots.header.payloadOffset,
-      crypt: (way, bytes, offset) => cipher[way](bytes, offset / SECTOR_BYTES),
+      crypt: (way, bytes, offset) => this.#cipher[way](bytes, offset / SECTOR_BYTES),
     });
   }
 
@@ -144,11 +145,12 @@ export class LuksNode implements DriverNode {
 
   /** The key stays what it is, whatever becomes of the secret; the new instance gets a copy. */
   reopen(context: OpenContext): Promise<DriverNode> {
-    const key = Uint8Array.from(this.#key.key);
+    const key = secretCopy(this.#key.key);
     return Promise.resolve(new LuksNode(context.child('file'), this.#keyslots, key));
   }
 
   close(): Promise<void> {
+    this.#cipher.wipe();
     this.#key.key.fill(0);
     return Promise.resolve();
   }

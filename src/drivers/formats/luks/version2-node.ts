@@ -5,7 +5,7 @@
 // from the number on that the segment says: so longer sectors are encrypted one by one. Otherwise
 // as with version 1; the key is wiped at the end. Bulk copies go through the node.
 
-import { BlockError, MAX_OFFSET, Permission } from '../../../base/index.js';
+import { BlockError, MAX_OFFSET, Permission, secretCopy } from '../../../base/index.js';
 import type { Eventually, PermissionPair } from '../../../base/index.js';
 import type {
   BlockStatus,
@@ -79,6 +79,7 @@ export class InspectedLuks2 implements DriverNode {
 export class Luks2Node extends InspectedLuks2 {
   readonly #spec: CipherSpec;
   readonly #masterKey: Uint8Array;
+  readonly #cipher: SectorCipher;
   readonly #payload: Payload;
 
   /** Takes the key, which it wipes when it is closed. */
@@ -88,6 +89,7 @@ export class Luks2Node extends InspectedLuks2 {
     this.#masterKey = masterKey;
     const { sectorBytes } = segment;
     const cipher = makeSectorCipher({ spec, key: masterKey, sectorBytes });
+    this.#cipher = cipher;
     this.#payload = new Payload({
       file,
       start: segment.offset,
@@ -140,12 +142,13 @@ export class Luks2Node extends InspectedLuks2 {
 
   /** The key stays what it is, whatever becomes of the secret; the new instance gets a copy. */
   reopen(context: OpenContext): Promise<DriverNode> {
-    const masterKey = Uint8Array.from(this.#masterKey);
+    const masterKey = secretCopy(this.#masterKey);
     const key = { spec: this.#spec, masterKey };
     return Promise.resolve(new Luks2Node(context.child('file'), this.segment, key));
   }
 
   override close(): Promise<void> {
+    this.#cipher.wipe();
     this.#masterKey.fill(0);
     return Promise.resolve();
   }

@@ -9,6 +9,7 @@ import { BlockError } from '../../../base/index.js';
 import { passwordOf, readRequest } from '../../../block/index.js';
 import type { Child, DriverNode, Node, OpenContext } from '../../../block/index.js';
 import { limitedDerive } from '../../../crypto/index.js';
+import type { CipherSpec } from '../../../crypto/index.js';
 import { hasLuksMagic } from '../../../crypto/luks/index.js';
 import {
   isLuks2,
@@ -59,13 +60,22 @@ export async function openVersion2(
     const unlocked = await unlockAny2({ area: nodeArea(holder), header }, password, tools);
     if (unlocked !== null) {
       const { masterKey } = unlocked;
-      const spec = specOf(header.segment.encryption, masterKey.length);
-      return new Luks2Node(file, header.segment, { spec, masterKey });
+      return new Luks2Node(file, header.segment, { spec: specOfKey(header, masterKey), masterKey });
     }
   } finally {
     password.fill(0);
   }
   throw new BlockError('permission', 'Invalid password, cannot unlock any keyslot');
+}
+
+/** Wipes the key where the segment can have none such. */
+function specOfKey({ segment }: Luks2Header, masterKey: Uint8Array): CipherSpec {
+  try {
+    return specOf(segment.encryption, masterKey.length);
+  } catch (error) {
+    masterKey.fill(0);
+    throw error;
+  }
 }
 
 /** A header that was made to lie apart from its payload is no image without it. */
