@@ -555,6 +555,17 @@ export interface Driver<Options = Record<string, unknown>> {
     source: MeasureSource | null,
     context?: { readonly secret?: SecretSource },
   ): Promise<MeasuredSize>;
+  /**
+   * Which bytes of an image's file are its LUKS header and key material, whatever they say. Throws
+   * kind `unsupported` for an image without.
+   */
+  locateEncryptionHeader?(file: Node): Promise<EncryptionHeaderPlace>;
+}
+
+/** Bytes of a file. */
+export interface EncryptionHeaderPlace {
+  readonly offset: number;
+  readonly length: number;
 }
 
 /** Where requests to `node` can be held: at the first node on their way that can; null: nowhere. */

@@ -25,19 +25,28 @@ export const SECTOR_BYTES = 512;
 /** What the twin goes over several times stays in a core's cache. */
 const SLICE_BYTES = 32_768;
 
+/** How initial vectors are numbered where they do not just count sectors from 0 on. */
+export interface VectorNumbers {
+  /** That of sector 0, up to 2^52. */
+  readonly first: number;
+  /** They count 512 bytes, however long sectors are. */
+  readonly count512: boolean;
+}
+
 /** A spec and its key: all that a lane needs. The holder wipes the key. */
 export interface CipherKey {
   readonly spec: CipherSpec;
   readonly key: Uint8Array;
   /** 512 to 4,096, a power of two. */
   readonly sectorBytes: number;
+  readonly vectors?: VectorNumbers;
 }
 
 /** With the key copied into shared memory: threads see it where it is, until it is wiped. */
-export function sharedCipherKey({ spec, key, sectorBytes }: CipherKey): CipherKey {
-  const shared = new Uint8Array(new SharedArrayBuffer(key.length));
-  shared.set(key);
-  return { spec, key: shared, sectorBytes };
+export function sharedCipherKey(cipher: CipherKey): CipherKey {
+  const key = new Uint8Array(new SharedArrayBuffer(cipher.key.length));
+  key.set(cipher.key);
+  return { ...cipher, key };
 }
 
 /** One key, ready for use; not shared between threads. */
@@ -75,9 +84,7 @@ export function makeTwin(cipher: CipherKey): SectorCipher {
   requireFitting(cipher);
   const { spec, key, sectorBytes } = cipher;
   if (spec.mode === 'ecb') return new EcbSectors(ecbBlocks(spec, key), sectorBytes);
-  const vectors = new InitialVectors(spec, key);
-  if (spec.mode === 'cbc') return new CbcSectors({ spec, key, sectorBytes }, vectors);
-  return new XtsSectors({ spec, key, sectorBytes }, vectors);
+  return spec.mode === 'cbc' ? new CbcSectors(cipher) : new XtsSectors(cipher);
 }
 
 function ecbBlocks({ cipher }: CipherSpec, key: Uint8Array): Blocks {
@@ -127,9 +134,10 @@ class CbcSectors implements SectorCipher {
   /** The last block that went out of the chain; it is mixed into what comes next. */
   readonly #last = new Uint8Array(BLOCK_BYTES);
 
-  constructor({ spec, key, sectorBytes }: CipherKey, vectors: InitialVectors) {
+  constructor(cipher: CipherKey) {
+    const { spec, key, sectorBytes } = cipher;
     this.sectorBytes = sectorBytes;
-    this.#vectors = vectors;
+    this.#vectors = new InitialVectors(cipher);
     this.#blocks = ecbBlocks(spec, key);
     const zero = new Uint8Array(BLOCK_BYTES);
     this.#chain = createCipheriv(`${spec.cipher}-cbc`, key, zero).setAutoPadding(false);
@@ -181,9 +189,10 @@ class XtsSectors implements SectorCipher {
   /** Used again by the next slice. */
   #tweaks = new Uint32Array(0);
 
-  constructor({ spec, key, sectorBytes }: CipherKey, vectors: InitialVectors) {
+  constructor(cipher: CipherKey) {
+    const { spec, key, sectorBytes } = cipher;
     this.sectorBytes = sectorBytes;
-    this.#vectors = vectors;
+    this.#vectors = new InitialVectors(cipher);
     const half = key.length / 2;
     this.#data = ecbBlocks(spec, key.subarray(0, half));
     this.#tweak = ecbBlocks(spec, key.subarray(half));

@@ -2,7 +2,12 @@
 // What the commands of `img luks` share: their arguments, and the header that they begin with.
 
 import { BlockError } from '../../../base/index.js';
-import { HEADER_BYTES, hasLuksMagic, parseAnyLuksHeader } from '../../../crypto/luks/index.js';
+import {
+  HEADER_BYTES,
+  hasLuksMagic,
+  parseAnyLuksHeader,
+  parseLuksHeader,
+} from '../../../crypto/luks/index.js';
 import type { LuksArea, LuksHeader } from '../../../crypto/luks/index.js';
 import { isLuks2, readLuks2Header } from '../../../crypto/luks2/index.js';
 import type { Luks2Header } from '../../../crypto/luks2/index.js';
@@ -53,9 +58,11 @@ export type FoundHeader =
   | { readonly version: 2; readonly header: Luks2Header };
 
 /** Of either version; of version 2 also where only the second copy is left. */
-export async function findHeader({ area, length, name }: HeaderPlace): Promise<FoundHeader> {
+export async function findHeader(place: HeaderPlace): Promise<FoundHeader> {
+  const { area, length, name } = place;
   const bytes = await area.read(0, Math.min(HEADER_BYTES, length));
   return named(name, async () => {
+    if (place.inQcow2) return { version: 1, header: parseLuksHeader(bytes, { detached: true }) };
     if (isLuks2(bytes)) return { version: 2, header: await readLuks2Header(area, length) };
     if (!hasLuksMagic(bytes)) {
       const header = await secondCopy(area, length);

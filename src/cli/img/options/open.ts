@@ -137,7 +137,7 @@ async function withDebuggedName(
 }
 
 /** As a command line would give them. */
-function asTexts(options: Options): KeyvalTree {
+export function asTexts(options: Options): KeyvalTree {
   const entries = Object.entries(options).map(([name, value]) => [name, textOf(value)] as const);
   return Object.fromEntries(entries) as KeyvalTree;
 }

@@ -3,12 +3,14 @@
 
 import { ChildRole, defineDriver } from '../../../block/index.js';
 import { createQcow2 } from './create/index.js';
+import { locateCryptHeader } from './encryption/index.js';
 import { QCOW2_MAGIC } from './layout.js';
 import { measureQcow2 } from './measure.js';
 import type { MeasureOptions } from './measure.js';
 import { openQcow2 } from './open.js';
 import type { Qcow2CreateOptions, Qcow2Options } from './options.js';
 import { joinOptions } from './policies.js';
+import { inspectHeader } from './structures.js';
 
 export const qcow2Driver = defineDriver<Qcow2Options>({
   name: 'qcow2',
@@ -48,8 +50,8 @@ export const qcow2Driver = defineDriver<Qcow2Options>({
     'l2-cache-entry-size',
     'refcount-cache-size',
     'cache-clean-interval',
-    'encrypt',
   ],
+  changeableOptions: ['encrypt'],
   probe(head) {
     if (head.length < 8) return 0;
     const view = new DataView(head.buffer, head.byteOffset, head.byteLength);
@@ -59,4 +61,7 @@ export const qcow2Driver = defineDriver<Qcow2Options>({
   create: (context, options) => createQcow2(context, options as unknown as Qcow2CreateOptions),
   measure: (options, source, context) =>
     measureQcow2(options as unknown as MeasureOptions, source, context),
+  async locateEncryptionHeader(file) {
+    return locateCryptHeader(await inspectHeader(file));
+  },
 });
