@@ -30,7 +30,9 @@ const XTS: CipherSpec = { cipher: 'aes-256', mode: 'xts', ivGenerator: 'plain64'
 const addon = nativeAddon();
 const block = new Uint8Array(32);
 const isNative =
-  addon !== null && canCryptNatively(addon) && addon.mixStripes('sha256', block, block.slice()) === 0;
+  addon !== null &&
+  canCryptNatively(addon) &&
+  addon.mixStripes('sha256', block, block.slice()) === 0;
 
 const secrets: Record<string, Uint8Array> = {};
 let folder = '';
