@@ -34,10 +34,21 @@ export interface Luks2Header extends Luks2Metadata {
   readonly copies: { readonly primary: CopyState; readonly secondary: CopyState };
 }
 
-interface Copy {
+/** One that can be believed. */
+export interface Luks2Copy {
   readonly raw: RawBinary;
   readonly text: Uint8Array;
+  /** All of it. */
+  readonly bytes: Uint8Array;
 }
+
+/** Null: broken, or not there. */
+export interface Luks2Copies {
+  readonly primary: Luks2Copy | null;
+  readonly secondary: Luks2Copy | null;
+}
+
+type Copy = Luks2Copy;
 
 const EXTENT = { version: 2, length: BINARY_BYTES } as const;
 /** By Node's names. */
@@ -53,15 +64,31 @@ export function isLuks2(head: Uint8Array): boolean {
  * `unsupported` for what this program does not know. `length`: bytes of what the area lies in.
  */
 export async function readLuks2Header(area: LuksArea, length: number): Promise<Luks2Header> {
+  return headerOf(await readCopies(area, length));
+}
+
+/** Those that can be believed, whatever their texts say. */
+export async function readCopies(
+  area: Pick<LuksArea, 'read'>,
+  length: number,
+): Promise<Luks2Copies> {
   const place = { area, length };
-  const first = await readCopy(place, 0, LUKS_MAGIC);
-  const second = await readSecond(place, first);
-  if (first === null && second === null) {
+  const primary = await readCopy(place, 0, LUKS_MAGIC);
+  return { primary, secondary: await readSecond(place, primary) };
+}
+
+/** The one that counts: the newer, or else the first. Throws kind `corrupt-image`. */
+export function newerCopy({ primary, secondary }: Luks2Copies): Luks2Copy {
+  if (primary === null && secondary === null) {
     throw corrupt('neither of its two copies has a checksum that holds');
   }
-  const isSecondNewer = (second?.raw.sequence ?? -1) > (first?.raw.sequence ?? -1);
-  const newer = (isSecondNewer ? second : first) as Copy;
-  const { raw, text } = newer;
+  const isSecondNewer = (secondary?.raw.sequence ?? -1) > (primary?.raw.sequence ?? -1);
+  return (isSecondNewer ? secondary : primary) as Copy;
+}
+
+/** Throws as readLuks2Header() does. */
+export function headerOf(copies: Luks2Copies): Luks2Header {
+  const { raw, text } = newerCopy(copies);
   const copyBytes = raw.headerBytes;
   const metadata = parseMetadata(text, copyBytes);
   return {
@@ -71,7 +98,7 @@ export async function readLuks2Header(area: LuksArea, length: number): Promise<L
     subsystem: nameOf('subsystem', raw.subsystem),
     sequence: raw.sequence,
     copyBytes,
-    copies: { primary: stateOf(first), secondary: stateOf(second) },
+    copies: { primary: stateOf(copies.primary), secondary: stateOf(copies.secondary) },
   };
 }
 
@@ -95,7 +122,7 @@ function stateOf(copy: Copy | null): CopyState {
 }
 
 interface Place {
-  readonly area: LuksArea;
+  readonly area: Pick<LuksArea, 'read'>;
   readonly length: number;
 }
 
@@ -130,20 +157,27 @@ async function readCopy(
   if (offset + headerBytes > length) return null;
   const bytes = await area.read(offset, headerBytes);
   if (!hasChecksum(bytes, raw)) return null;
-  return { raw, text: bytes.subarray(BINARY_BYTES) };
+  return { raw, text: bytes.subarray(BINARY_BYTES), bytes };
 }
 
-/** Of all bytes of the copy, the checksum itself as zeroes. */
-function hasChecksum(bytes: Uint8Array, { checksumName, checksum }: RawBinary): boolean {
+function hasChecksum(bytes: Uint8Array, raw: RawBinary): boolean {
+  const digest = checksumOf(bytes, raw);
+  return digest !== null && timingSafeEqual(digest, raw.checksum.subarray(0, digest.length));
+}
+
+/** Of all bytes of the copy, the checksum itself as zeroes; null for one that is not known. */
+export function checksumOf(
+  bytes: Uint8Array,
+  { checksumName }: Pick<RawBinary, 'checksumName'>,
+): Uint8Array | null {
   const end = checksumName.indexOf(0);
   const name = Buffer.from(checksumName.subarray(0, Math.max(end, 0))).toString('latin1');
-  if (!CHECKSUMS.includes(name)) return false;
-  const digest = createHash(name)
+  if (!CHECKSUMS.includes(name)) return null;
+  return createHash(name)
     .update(bytes.subarray(0, CHECKSUM_AT))
     .update(new Uint8Array(CHECKSUM_BYTES))
     .update(bytes.subarray(CHECKSUM_AT + CHECKSUM_BYTES))
     .digest();
-  return timingSafeEqual(digest, checksum.subarray(0, digest.length));
 }
 
 function startsWith(bytes: Uint8Array, magic: Uint8Array): boolean {

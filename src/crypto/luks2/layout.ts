@@ -10,6 +10,9 @@ import type { StructValue } from '../../base/index.js';
 
 export const SECOND_MAGIC = new Uint8Array([0x53, 0x4b, 0x55, 0x4c, 0xba, 0xbe]);
 export const BINARY_BYTES = 4096;
+/** Where in it the numbers of the copy and its place are, and its checksum. */
+export const SEQUENCE_AT = 16;
+export const OFFSET_AT = 256;
 export const CHECKSUM_AT = 448;
 export const CHECKSUM_BYTES = 64;
 
