@@ -10,13 +10,26 @@ import { createCipheriv, createHash } from 'node:crypto';
 import { assert } from '../base/index.js';
 import type { CipherSpec, HashName } from './names.js';
 import { aesOfKeyBytes, HASH_BYTES } from './names.js';
+import type { CipherKey } from './sector-cipher.js';
 
 const VECTOR_BYTES = 16;
 const WORD = 0x1_0000_0000;
+/** What vectors count where they do not count sectors. */
+const COUNTED_BYTES = 512;
 
 /** The key of essiv; the caller wipes it. */
 export function vectorKeyOf(ivHash: HashName, key: Uint8Array): Uint8Array {
   return createHash(ivHash).update(key).digest();
+}
+
+/** Numbers of vectors from one sector to the next. */
+export function vectorStep({ sectorBytes, vectors }: CipherKey): number {
+  return vectors?.count512 === true ? sectorBytes / COUNTED_BYTES : 1;
+}
+
+/** Number of the vector of a sector. */
+export function vectorNumber(cipher: CipherKey, sector: number): number {
+  return (cipher.vectors?.first ?? 0) + sector * vectorStep(cipher);
 }
 
 export class InitialVectors {
@@ -38,12 +51,12 @@ export class InitialVectors {
     this.#encrypt = (blocks) => encryption.update(blocks);
   }
 
-  /** The vectors of `count` sectors from number `first` on, one after another. */
-  of(first: number, count: number): Uint8Array {
+  /** `count` vectors from number `first` on, `step` numbers from one to the next. */
+  of(first: number, count: number, step = 1): Uint8Array {
     const vectors = new Uint8Array(count * VECTOR_BYTES);
     const view = new DataView(vectors.buffer);
     for (let index = 0; index < count; index += 1) {
-      const sector = first + index;
+      const sector = first + index * step;
       view.setUint32(index * VECTOR_BYTES, sector % WORD, true);
       if (!this.#isShort) view.setUint32(index * VECTOR_BYTES + 4, sector / WORD, true);
     }

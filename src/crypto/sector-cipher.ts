@@ -10,7 +10,7 @@ import { createCipheriv, createDecipheriv } from 'node:crypto';
 
 import { assert } from '../base/index.js';
 import { nativeAddon } from '../host/index.js';
-import { InitialVectors } from './initial-vector.js';
+import { InitialVectors, vectorNumber, vectorStep } from './initial-vector.js';
 import type { CipherSpec } from './names.js';
 import { keyBytesOf } from './names.js';
 import { canCryptNatively, NativeSectors } from './native-sectors.js';
@@ -21,19 +21,28 @@ export const SECTOR_BYTES = 512;
 /** What the twin goes over several times stays in a core's cache. */
 const SLICE_BYTES = 32_768;
 
+/** How initial vectors are numbered where they do not just count sectors from 0 on. */
+export interface VectorNumbers {
+  /** That of sector 0, up to 2^52. */
+  readonly first: number;
+  /** They count 512 bytes, however long sectors are. */
+  readonly count512: boolean;
+}
+
 /** A spec and its key: all that a lane needs. The holder wipes the key. */
 export interface CipherKey {
   readonly spec: CipherSpec;
   readonly key: Uint8Array;
   /** 512 to 4,096, a power of two. */
   readonly sectorBytes: number;
+  readonly vectors?: VectorNumbers;
 }
 
 /** With the key copied into shared memory: threads see it where it is, until it is wiped. */
-export function sharedCipherKey({ spec, key, sectorBytes }: CipherKey): CipherKey {
-  const shared = new Uint8Array(new SharedArrayBuffer(key.length));
-  shared.set(key);
-  return { spec, key: shared, sectorBytes };
+export function sharedCipherKey(cipher: CipherKey): CipherKey {
+  const key = new Uint8Array(new SharedArrayBuffer(cipher.key.length));
+  key.set(cipher.key);
+  return { ...cipher, key };
 }
 
 /** One key, ready for use; not shared between threads. */
@@ -68,10 +77,15 @@ export function makeTwin(cipher: CipherKey): SectorCipher {
   requireFitting(cipher);
   const { spec, key, sectorBytes } = cipher;
   if (spec.mode === 'ecb') return new EcbSectors(ecbBlocks(spec, key), sectorBytes);
-  const vectors = new InitialVectors(spec, key);
-  if (spec.mode === 'cbc') return new CbcSectors({ spec, key, sectorBytes }, vectors);
-  return new XtsSectors({ spec, key, sectorBytes }, vectors);
+  const made = new InitialVectors(spec, key);
+  const step = vectorStep(cipher);
+  const vectors: VectorsOf = (sector, count) =>
+    made.of(vectorNumber(cipher, sector), count, step);
+  return spec.mode === 'cbc' ? new CbcSectors(cipher, vectors) : new XtsSectors(cipher, vectors);
 }
+
+/** The vectors of `count` sectors from number `sector` on, one after another. */
+type VectorsOf = (sector: number, count: number) => Uint8Array;
 
 function ecbBlocks({ cipher }: CipherSpec, key: Uint8Array): Blocks {
   const encryption = createCipheriv(`${cipher}-ecb`, key, null).setAutoPadding(false);
@@ -104,13 +118,13 @@ class EcbSectors implements SectorCipher {
 
 class CbcSectors implements SectorCipher {
   readonly sectorBytes: number;
-  readonly #vectors: InitialVectors;
+  readonly #vectors: VectorsOf;
   readonly #blocks: Blocks;
   readonly #chain: (sector: Uint8Array) => Buffer;
   /** The last block that went out of the chain; it is mixed into what comes next. */
   readonly #last = new Uint8Array(BLOCK_BYTES);
 
-  constructor({ spec, key, sectorBytes }: CipherKey, vectors: InitialVectors) {
+  constructor({ spec, key, sectorBytes }: CipherKey, vectors: VectorsOf) {
     this.sectorBytes = sectorBytes;
     this.#vectors = vectors;
     this.#blocks = ecbBlocks(spec, key);
@@ -122,7 +136,7 @@ class CbcSectors implements SectorCipher {
   encrypt(data: Uint8Array, sector: number): void {
     const { sectorBytes } = this;
     requireWhole(data, sectorBytes);
-    const vectors = this.#vectors.of(sector, data.length / sectorBytes);
+    const vectors = this.#vectors(sector, data.length / sectorBytes);
     for (let start = 0; start < data.length; start += sectorBytes) {
       const part = data.subarray(start, start + sectorBytes);
       const vector = (start / sectorBytes) * BLOCK_BYTES;
@@ -138,7 +152,7 @@ class CbcSectors implements SectorCipher {
   decrypt(data: Uint8Array, sector: number): void {
     const { sectorBytes } = this;
     requireWhole(data, sectorBytes);
-    const vectors = this.#vectors.of(sector, data.length / sectorBytes);
+    const vectors = this.#vectors(sector, data.length / sectorBytes);
     const before = new Uint8Array(data.length);
     before.set(data.subarray(0, data.length - BLOCK_BYTES), BLOCK_BYTES);
     for (let start = 0, vector = 0; start < data.length; start += sectorBytes) {
@@ -151,13 +165,13 @@ class CbcSectors implements SectorCipher {
 
 class XtsSectors implements SectorCipher {
   readonly sectorBytes: number;
-  readonly #vectors: InitialVectors;
+  readonly #vectors: VectorsOf;
   readonly #data: Blocks;
   readonly #tweak: Blocks;
   /** Used again by the next slice. */
   #tweaks = new Uint32Array(0);
 
-  constructor({ spec, key, sectorBytes }: CipherKey, vectors: InitialVectors) {
+  constructor({ spec, key, sectorBytes }: CipherKey, vectors: VectorsOf) {
     this.sectorBytes = sectorBytes;
     this.#vectors = vectors;
     const half = key.length / 2;
@@ -189,7 +203,7 @@ class XtsSectors implements SectorCipher {
   #tweaksOf(length: number, sector: number): Uint8Array {
     const { sectorBytes } = this;
     const count = length / sectorBytes;
-    const first = this.#tweak.encrypt(this.#vectors.of(sector, count));
+    const first = this.#tweak.encrypt(this.#vectors(sector, count));
     if (this.#tweaks.length < length / 4) this.#tweaks = new Uint32Array(length / 4);
     const words = this.#tweaks;
     const source = new DataView(first.buffer, first.byteOffset, first.byteLength);

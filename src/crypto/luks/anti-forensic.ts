@@ -38,13 +38,12 @@ export function mergeKey(split: Uint8Array, length: number, hash: HashName): Uin
 /** Stripe after stripe mixed in and diffused. */
 function chainOf(stripes: Uint8Array, hash: HashName, length: number): Uint8Array {
   const block = new Uint8Array(length);
-  const addon = hash === 'sha256' ? nativeAddon() : null;
-  if (addon?.mixStripes(stripes, block) === 0) return block;
+  if (nativeAddon()?.mixStripes(hash, stripes, block) === 0) return block;
   mixStripes(stripes, block, hash);
   return block;
 }
 
-/** What the addon does for SHA-256: stripes as long as `block` are mixed into it. */
+/** What the addon does where it has the digest: stripes as long as `block` are mixed into it. */
 export function mixStripes(stripes: Uint8Array, block: Uint8Array, hash: HashName): void {
   for (let start = 0; start < stripes.length; start += block.length) {
     for (let at = 0; at < block.length; at += 1) {

@@ -14,7 +14,7 @@ import type { DerivationLimit } from '../../../crypto/index.js';
 import { HeaderInUse, keyslotIterations } from '../../../crypto/luks/index.js';
 import type { LuksHeader } from '../../../crypto/luks/index.js';
 import { validate } from '../../../schema/index.js';
-import { nodeArea } from './area.js';
+import { headerArea } from './area.js';
 import { luksAmendOptions } from './options.js';
 
 export interface OpenedLuks {
@@ -37,7 +37,7 @@ export class KeyslotChanges {
     this.#refresh = () => context.permissionsChanged?.();
     this.#holder = holder.name;
     this.#inUse = new HeaderInUse({
-      area: nodeArea(holder),
+      area: headerArea(holder),
       header,
       detached: holder.name === 'header',
       openedWith,

@@ -14,7 +14,7 @@ import {
   unlockAny,
 } from '../../../crypto/luks/index.js';
 import type { LuksHeader } from '../../../crypto/luks/index.js';
-import { nodeArea } from './area.js';
+import { headerArea } from './area.js';
 import { KeyslotChanges } from './keyslot-changes.js';
 import { InspectedLuks, LuksNode } from './node.js';
 import type { LuksOptions } from './options.js';
@@ -39,7 +39,7 @@ export async function openLuks(context: OpenContext, options: LuksOptions): Prom
   const derive = limitedDerive(limit);
   const password = passwordOf(context, options['key-secret']);
   try {
-    const unlocked = await unlockAny({ area: nodeArea(holder), header }, password, derive);
+    const unlocked = await unlockAny({ area: headerArea(holder), header }, password, derive);
     if (unlocked !== null) {
       const openedWith = options['key-secret'] ?? '';
       const keyslots = new KeyslotChanges(context, { holder, header, openedWith, limit });

@@ -19,7 +19,7 @@ import {
   unlockAny2,
 } from '../../../crypto/luks2/index.js';
 import type { Luks2Header } from '../../../crypto/luks2/index.js';
-import { nodeArea } from './area.js';
+import { headerArea } from './area.js';
 import type { LuksOptions } from './options.js';
 import { InspectedLuks2, Luks2Node } from './version2-node.js';
 
@@ -29,7 +29,7 @@ const HEAD_BYTES = 8;
 export async function version2Header(holder: Child): Promise<Luks2Header | null> {
   const head = new Uint8Array(Math.min(HEAD_BYTES, holder.node.length));
   await holder.node.read(readRequest(0, head));
-  const area = nodeArea(holder);
+  const area = headerArea(holder);
   if (isLuks2(head)) return readLuks2Header(area, holder.node.length);
   if (hasLuksMagic(head)) return null;
   try {
@@ -56,11 +56,11 @@ export async function openVersion2(
   const tools = { derive: limitedDerive(limit), argon2: limitedArgon2(limit) };
   const password = passwordOf(context, options['key-secret']);
   try {
-    const unlocked = await unlockAny2({ area: nodeArea(holder), header }, password, tools);
+    const unlocked = await unlockAny2({ area: headerArea(holder), header }, password, tools);
     if (unlocked !== null) {
       const { masterKey } = unlocked;
       const spec = specOf(header.segment.encryption, masterKey.length);
-      return new Luks2Node(file, header.segment, { spec, masterKey });
+      return new Luks2Node(file, header.segment, { spec, key: masterKey });
     }
   } finally {
     password.fill(0);

@@ -5,7 +5,7 @@
 // the payload's offset in it means nothing here.
 
 import { BlockError } from '../../../../base/index.js';
-import { readRequest, writeRequest } from '../../../../block/index.js';
+import { nodeArea } from '../../../../block/index.js';
 import type { Child } from '../../../../block/index.js';
 import { HEADER_BYTES, parseLuksHeader } from '../../../../crypto/luks/index.js';
 import type { LuksArea, LuksHeader } from '../../../../crypto/luks/index.js';
@@ -36,26 +36,17 @@ export async function readCryptHeader(
   return { area, header: parseLuksHeader(bytes, { detached: true }) };
 }
 
-function areaOf(file: Pick<Child, 'node'>, place: CryptHeaderPlace): LuksArea {
-  const requireInside = (offset: number, length: number): void => {
-    if (offset + length <= place.length) return;
-    throw new BlockError('corrupt-image', 'Request for data outside of extension header', {
-      detail: `${length} bytes at ${offset} of ${place.length}`,
-    });
-  };
-  return {
-    async read(offset, length) {
-      requireInside(offset, length);
-      const bytes = new Uint8Array(length);
-      await file.node.read(readRequest(place.offset + offset, bytes));
-      return bytes;
+function areaOf(
+  file: Pick<Child, 'node'>,
+  { offset: start, length: end }: CryptHeaderPlace,
+): LuksArea {
+  return nodeArea(file, {
+    start,
+    requireInside(offset, length) {
+      if (offset + length <= end) return;
+      throw new BlockError('corrupt-image', 'Request for data outside of extension header', {
+        detail: `${length} bytes at ${offset} of ${end}`,
+      });
     },
-    async write(offset, bytes) {
-      requireInside(offset, bytes.length);
-      await file.node.write(writeRequest(place.offset + offset, bytes));
-    },
-    async flush() {
-      await file.node.flush();
-    },
-  };
+  });
 }

@@ -11,13 +11,17 @@ import type { LuksAmendMembers } from '../../../../crypto/options.js';
 import type { Qcow2Options } from '../options.js';
 import type { CryptHeader } from './area.js';
 
-export type AmendKeyslots = (options: LuksAmendMembers, change: KeyslotChange) => Promise<void>;
+export interface ImageKeyslots {
+  /** Id of the secret that opened the image; a reopen that names another one tries none. */
+  readonly openedWith: string;
+  amend(options: LuksAmendMembers, change: KeyslotChange): Promise<void>;
+}
 
 export function keyslotsOf(
   context: OpenContext,
-  crypt: CryptHeader,
+  { crypt, openedWith }: { readonly crypt: CryptHeader; readonly openedWith: string },
   options: NonNullable<Qcow2Options['encrypt']>,
-): AmendKeyslots {
+): ImageKeyslots {
   const { host, secret = noSecrets } = context;
   const image = context.child('file').node.filename;
   const limitSeconds = options.format === 'luks' ? options['key-derivation-limit'] : undefined;
@@ -25,7 +29,7 @@ export function keyslotsOf(
     area: crypt.area,
     header: crypt.header,
     detached: true,
-    openedWith: options['key-secret'] ?? '',
+    openedWith,
     secret,
     tools: (signal) => {
       const derive = limitedDerive({ image, limitSeconds, signal });
@@ -37,11 +41,14 @@ export function keyslotsOf(
       };
     },
   });
-  return async (options, change) => {
-    try {
-      await inUse.amend(options, change);
-    } finally {
-      crypt.header = inUse.header;
-    }
+  return {
+    openedWith,
+    async amend(wish, change) {
+      try {
+        await inUse.amend(wish, change);
+      } finally {
+        crypt.header = inUse.header;
+      }
+    },
   };
 }

@@ -26,10 +26,9 @@ export function encryptionOf({ fields }: Qcow2Header): EncryptionFormat | null {
   return fields.cryptMethod === CryptMethod.luks ? 'luks' : 'aes';
 }
 
-/** Throws kind `invalid-option` where options and header tell of different formats. */
-export function requireFormat(header: Qcow2Header, options: Qcow2Options): void {
+/** Throws kind `invalid-option` where options tell of another format than the image has. */
+export function requireFormat(present: EncryptionFormat | null, options: Qcow2Options): void {
   const wanted = options.encrypt?.format;
-  const present = encryptionOf(header);
   if (wanted === undefined || wanted === present) return;
   throw invalid(
     present === null
