@@ -12,6 +12,8 @@ import { COPY_BYTES, luks2Copy } from './luks2-header.js';
 
 const SPEC: CipherSpec = { cipher: 'aes-128', mode: 'ecb', ivGenerator: null, ivHash: null };
 const KEY_BYTES = 16;
+/** Others are refused by cryptsetup. */
+const SALT_BYTES = 32;
 /** Of one keyslot's area, which holds 4,000 stripes. */
 export const SLOT_BYTES = 65_536;
 
@@ -38,7 +40,7 @@ interface Material {
 export class Luks2Maker {
   readonly #random: SeededRandom;
   readonly #masterKey = new Uint8Array(KEY_BYTES);
-  readonly #digestSalt = new Uint8Array(8);
+  readonly #digestSalt = new Uint8Array(SALT_BYTES);
   readonly #materials = new Map<string, Material>();
 
   constructor(seed: number) {
@@ -91,7 +93,7 @@ export class Luks2Maker {
   async #materialOf(password: string): Promise<Material> {
     const known = this.#materials.get(password);
     if (known !== undefined) return known;
-    const salt = new Uint8Array(8);
+    const salt = new Uint8Array(SALT_BYTES);
     this.#random.fill(salt);
     const split = { hash: 'sha256', stripes: STRIPES } as const;
     const bytes = splitKey(this.#masterKey, split, (buffer) => this.#random.fill(buffer));
