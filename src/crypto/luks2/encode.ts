@@ -10,7 +10,7 @@ import {
   BINARY_BYTES,
   CHECKSUM_AT,
   CHECKSUM_BYTES,
-  OFFSET_AT,
+  HEADER_OFFSET_AT,
   SECOND_MAGIC,
   SEQUENCE_AT,
 } from './layout.js';
@@ -22,7 +22,7 @@ export interface CopyPair {
 
 export interface NewText {
   readonly text: string;
-  readonly sequence: number;
+  readonly sequence: bigint;
 }
 
 /** Both copies as they follow from one. */
@@ -41,16 +41,16 @@ function encodeCopy(
   const bytes = Uint8Array.from(old);
   const view = new DataView(bytes.buffer);
   bytes.set(place === 'primary' ? LUKS_MAGIC : SECOND_MAGIC);
-  view.setBigUint64(OFFSET_AT, place === 'primary' ? 0n : BigInt(bytes.length));
+  view.setBigUint64(HEADER_OFFSET_AT, place === 'primary' ? 0n : BigInt(bytes.length));
   if (change !== undefined) {
     const text = Buffer.from(change.text);
     assert(BINARY_BYTES + text.length < bytes.length, 'a text fits where a longer one was');
-    view.setBigUint64(SEQUENCE_AT, BigInt(change.sequence));
+    view.setBigUint64(SEQUENCE_AT, change.sequence);
     bytes.fill(0, BINARY_BYTES);
     bytes.set(text, BINARY_BYTES);
   }
   const checksum = checksumOf(bytes, raw);
-  assert(checksum !== null, 'the checksum of a copy that was believed is known');
+  assert(!('because' in checksum), 'the checksum of a copy that was believed is known');
   bytes.fill(0, CHECKSUM_AT, CHECKSUM_AT + CHECKSUM_BYTES);
   bytes.set(checksum, CHECKSUM_AT);
   return bytes;

@@ -62,17 +62,24 @@ export async function unlockSlot2(
 ): Promise<Uint8Array | null> {
   const { use, keyBytes, areaOffset } = keyslot;
   if (use instanceof BlockError) throw use;
-  const derived = await derivedBy(keyslot.number, use, { password, tools });
   const material = await area.read(areaOffset, keyMaterialBytes(keyBytes));
-  const key = { spec: use.spec, key: derived, sectorBytes: SECTOR_BYTES };
-  makeSectorCipher(key).decrypt(material, 0);
-  derived.fill(0);
+  const derived = await derivedBy(keyslot.number, use, { password, tools });
+  try {
+    const key = { spec: use.spec, key: derived, sectorBytes: SECTOR_BYTES };
+    makeSectorCipher(key).decrypt(material, 0);
+  } finally {
+    derived.fill(0);
+  }
   const split = material.subarray(0, keyBytes * STRIPES);
   const masterKey = mergeKey(split, keyBytes, use.hash);
   material.fill(0);
-  if (await isKeyOf(header.digest, masterKey, tools)) return masterKey;
-  masterKey.fill(0);
-  return null;
+  let isRight = false;
+  try {
+    isRight = await isKeyOf(header.digest, masterKey, tools);
+  } finally {
+    if (!isRight) masterKey.fill(0);
+  }
+  return isRight ? masterKey : null;
 }
 
 function derivedBy(

@@ -17,10 +17,10 @@ import { hasLuksMagic } from '../luks/index.js';
 import type { Luks2Backup } from './backup.js';
 import { copyPair } from './encode.js';
 import type { CopyPair } from './encode.js';
-import { headerOf, isLuks2, newerCopy, readCopies } from './header.js';
+import { headerOf, isLuks2, newerOf, readCopies } from './header.js';
 import type { Luks2Header } from './header.js';
 import { ownKeyslots } from './keyslots.js';
-import { BINARY_BYTES, COPY_BYTES, OFFSET_AT, SECOND_MAGIC } from './layout.js';
+import { BINARY_BYTES, COPY_BYTES, HEADER_OFFSET_AT, SECOND_MAGIC } from './layout.js';
 import type { Luks2Keyslot } from './metadata.js';
 
 const SECTOR_BYTES = 512;
@@ -82,7 +82,7 @@ export async function eraseCopies2({
 function isSecondCopy(sector: Uint8Array, offset: number): boolean {
   const isMagic = SECOND_MAGIC.every((byte, index) => sector[index] === byte);
   const view = new DataView(sector.buffer, sector.byteOffset, sector.byteLength);
-  return isMagic && view.getBigUint64(OFFSET_AT) === BigInt(offset);
+  return isMagic && view.getBigUint64(HEADER_OFFSET_AT) === BigInt(offset);
 }
 
 interface Present {
@@ -97,7 +97,7 @@ async function presentHeader(area: LuksArea, length: number): Promise<Present | 
     // Of version 1, beside which a second copy is one that was left over.
     if (hasLuksMagic(head) && !isLuks2(head)) return null;
     const copies = await readCopies(area, length);
-    const isPrimary = newerCopy(copies) === copies.primary;
+    const isPrimary = newerOf(copies) === copies.primary;
     return { header: headerOf(copies), believed: isPrimary ? 'primary' : 'secondary' };
   } catch (error) {
     if (error instanceof BlockError) return null;
@@ -217,7 +217,8 @@ class Exchange {
     this.#now.set(material, offset);
     await this.#area.flush();
     const { copy } = this.#backup;
-    const sequence = Math.max(copy.raw.sequence, this.#present.header.sequence) + 1;
+    const present = BigInt(this.#present.header.sequence);
+    const sequence = (copy.sequence > present ? copy.sequence : present) + 1n;
     const text = textWithOnly(copy.text, { keyslot, offset });
     await this.#putCopies(copyPair(copy, { text, sequence }), this.#present.believed);
     await this.#put({ start, end });

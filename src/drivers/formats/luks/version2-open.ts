@@ -9,10 +9,12 @@ import { BlockError } from '../../../base/index.js';
 import { passwordOf, readRequest } from '../../../block/index.js';
 import type { Child, DriverNode, Node, OpenContext } from '../../../block/index.js';
 import { limitedDerive } from '../../../crypto/index.js';
+import type { CipherSpec } from '../../../crypto/index.js';
 import { hasLuksMagic } from '../../../crypto/luks/index.js';
 import {
   isLuks2,
   limitedArgon2,
+  ownKeyslots,
   readLuks2Header,
   requirePayloadBehind,
   specOf,
@@ -54,18 +56,38 @@ export async function openVersion2(
   const limitSeconds = options['key-derivation-limit'];
   const limit = { image: filename, limitSeconds, signal: context.signal };
   const tools = { derive: limitedDerive(limit), argon2: limitedArgon2(limit) };
+  requireCipher(header);
   const password = passwordOf(context, options['key-secret']);
   try {
     const unlocked = await unlockAny2({ area: headerArea(holder), header }, password, tools);
     if (unlocked !== null) {
       const { masterKey } = unlocked;
-      const spec = specOf(header.segment.encryption, masterKey.length);
+      const spec = dataSpec(header, masterKey.length);
       return new Luks2Node(file, header.segment, { spec, key: masterKey });
     }
   } finally {
     password.fill(0);
   }
   throw new BlockError('permission', 'Invalid password, cannot unlock any keyslot');
+}
+
+/** What cannot be decrypted with any key of the header is told before one is derived. */
+function requireCipher(header: Luks2Header): void {
+  const sizes = new Set(ownKeyslots(header).map(({ keyBytes }) => keyBytes));
+  let failure: unknown = null;
+  for (const keyBytes of sizes) {
+    try {
+      dataSpec(header, keyBytes);
+      return;
+    } catch (error) {
+      failure ??= error;
+    }
+  }
+  if (failure !== null) throw failure;
+}
+
+function dataSpec({ segment: { encryption } }: Luks2Header, keyBytes: number): CipherSpec {
+  return specOf({ encryption, keyBytes, field: 'segments.0' });
 }
 
 /** A header that was made to lie apart from its payload is no image without it. */

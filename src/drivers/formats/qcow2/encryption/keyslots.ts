@@ -28,7 +28,7 @@ export function keyslotsOf(
   const inUse = new HeaderInUse({
     area: crypt.area,
     header: crypt.header,
-    detached: true,
+    detached: false,
     openedWith,
     secret,
     tools: (signal) => {
