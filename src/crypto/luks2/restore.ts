@@ -141,7 +141,8 @@ async function putSpan(
   { now, wanted }: { readonly now: Uint8Array; readonly wanted: Uint8Array },
   { start, end }: Span,
 ): Promise<void> {
-  const differs = (at: number): boolean => !isAlike(now, wanted, { start: at, end: at + PAGE_BYTES });
+  const differs = (at: number): boolean =>
+    !isAlike(now, wanted, { start: at, end: at + PAGE_BYTES });
   for (let at = start; at < end; ) {
     if (!differs(at)) {
       at += PAGE_BYTES;
