@@ -62,7 +62,7 @@ export async function openVersion2(
     const unlocked = await unlockAny2({ area: headerArea(holder), header }, password, tools);
     if (unlocked !== null) {
       const { masterKey } = unlocked;
-      const spec = dataSpec(header, masterKey.length);
+      const spec = specOfKey(header, masterKey);
       return new Luks2Node(file, header.segment, { spec, key: masterKey });
     }
   } finally {
@@ -84,6 +84,16 @@ function requireCipher(header: Luks2Header): void {
     }
   }
   if (failure !== null) throw failure;
+}
+
+/** Wipes the key where the segment can have none such. */
+function specOfKey(header: Luks2Header, masterKey: Uint8Array): CipherSpec {
+  try {
+    return dataSpec(header, masterKey.length);
+  } catch (error) {
+    masterKey.fill(0);
+    throw error;
+  }
 }
 
 function dataSpec({ segment: { encryption } }: Luks2Header, keyBytes: number): CipherSpec {
