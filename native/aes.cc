@@ -284,11 +284,11 @@ Processor LookAtProcessor() {
   return found;
 }
 
-/** Little endian numbers, one to a sector. */
+/** Little endian numbers, one to a sector from number `first` on. */
 void PlainVectors(const SectorCipher& cipher, uint64_t first, size_t count, uint8_t* vectors) {
   memset(vectors, 0, count * kBlock);
   for (size_t index = 0; index < count; index += 1) {
-    uint64_t number = first + index;
+    uint64_t number = cipher.first_vector + (first + index) * cipher.vector_step;
     if (cipher.has_short_vectors) number &= 0xffffffff;
     memcpy(vectors + index * kBlock, &number, sizeof number);
   }

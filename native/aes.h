@@ -23,6 +23,10 @@ struct SectorCipher {
   const uint8_t* vector_key = nullptr;
   size_t vector_key_bytes = 0;
   size_t sector_bytes = 0;
+  /** Numbers of vectors from one sector to the next. */
+  uint64_t vector_step = 1;
+  /** Number of the vector of sector 0. */
+  uint64_t first_vector = 0;
   /** Leaves out the widest instructions: for tests. */
   bool is_narrow = false;
 };
@@ -32,6 +36,8 @@ const int kCipherModes = 3;
 const int64_t kWayEncrypts = 4;
 const int64_t kWayShortVectors = 8;
 const int64_t kWayNarrow = 16;
+/** Vectors count 512 bytes, however long sectors are. */
+const int64_t kWayShortCounts = 32;
 
 /** Mode and vectors of `way`; false when there is no such, or sizes do not fit each other. */
 bool SetCipher(SectorCipher* cipher, int64_t way, int64_t sector_bytes);
@@ -39,6 +45,9 @@ bool SetCipher(SectorCipher* cipher, int64_t way, int64_t sector_bytes);
 /** In place; `bytes` are whole sectors. 0, or minus ENOTSUP where the processor has no AES. */
 int CryptRange(const SectorCipher& cipher, bool encrypts, uint8_t* data, size_t bytes,
                uint64_t first_sector);
+
+/** What vectors count with kWayShortCounts. */
+const size_t kShortCount = 512;
 
 }  // namespace blockwright
 

@@ -4,8 +4,9 @@
 //
 // A program is a list of numbers: how many ciphers and how many steps; of each cipher its way (see
 // aes.h), bytes of a sector, of its key and of the key of its vectors, which lie in this order in
-// the bytes of all keys; of each step its target descriptor and offset, length, granularity of
-// zeroes (0: not looked for; -1: not looked for, and the host copies by itself what it can, sharing
+// the bytes of all keys, and the number of its first vector; of each step its target descriptor and
+// offset, length, granularity of zeroes (0: not looked for; -1: not looked for, and the host copies
+// by itself what it can, sharing
 // storage where its file system does), the target's cipher (-1: none) and what the first byte is to
 // it, and the number of parts; then of each part its descriptor (-1: zeroes), offset, length,
 // cipher and offset in that. Ranges with a cipher are whole sectors, and so is every part and every
@@ -35,7 +36,7 @@ namespace {
 // Stays in a core's cache between its read and its write.
 const size_t kChunk = 256 * 1024;
 const size_t kHead = 2;
-const size_t kCipherSize = 4;
+const size_t kCipherSize = 5;
 const size_t kStepHead = 7;
 const size_t kPartSize = 5;
 
@@ -353,6 +354,8 @@ bool ReadCiphers(CopyTask* task) {
     cipher.vector_key_bytes = static_cast<size_t>(at[3]);
     used += cipher.key_bytes + cipher.vector_key_bytes;
     if (!SetCipher(&cipher, static_cast<int64_t>(at[0]), static_cast<int64_t>(at[1]))) return false;
+    if (!(at[4] >= 0)) return false;
+    cipher.first_vector = static_cast<uint64_t>(at[4]);
     task->ciphers.push_back(cipher);
   }
   return true;
@@ -367,13 +370,13 @@ bool IsWhole(const CopyTask& task) {
     if (program.size() - at < kStepHead) return false;
     double length = program[at + 2];
     double parts = program[at + 6];
-    if (program[at + 4] >= ciphers) return false;
+    if (!(program[at + 4] < ciphers)) return false;
     at += kStepHead;
     if (!(parts >= 0) || parts > static_cast<double>((program.size() - at) / kPartSize)) {
       return false;
     }
     for (double part = 0; part < parts; part += 1, at += kPartSize) {
-      if (!(program[at + 2] > 0) || program[at + 3] >= ciphers) return false;
+      if (!(program[at + 2] > 0) || !(program[at + 3] < ciphers)) return false;
       length -= program[at + 2];
     }
     if (length != 0) return false;

@@ -16,6 +16,7 @@ export { protocolOf } from './open/protocol-of.js';
 export * from './users/op-blockers.js';
 export * from './registry.js';
 export * from './request.js';
+export * from './open/node-area.js';
 export * from './open/secret.js';
 export type * from './snapshot-view.js';
 export * from './transaction.js';

@@ -5,8 +5,12 @@
 // passes of ECB over all blocks (tweaks, then data) and doubles the tweaks in between; CBC
 // decrypts in one pass of ECB and encrypts through one chain whose end is taken out of the next
 // sector's first block. Sources: IEEE 1619 (XTS), LUKS on-disk format 1.2.3.
+//
+// OpenSSL wipes an expanded key when its object is told that nothing follows. What is decrypted may
+// be key material, so copies of it are wiped as well.
 
 import { createCipheriv, createDecipheriv } from 'node:crypto';
+import type { Cipher } from 'node:crypto';
 
 import { assert } from '../base/index.js';
 import { nativeAddon } from '../host/index.js';
@@ -21,19 +25,28 @@ export const SECTOR_BYTES = 512;
 /** What the twin goes over several times stays in a core's cache. */
 const SLICE_BYTES = 32_768;
 
+/** How initial vectors are numbered where they do not just count sectors from 0 on. */
+export interface VectorNumbers {
+  /** That of sector 0, up to 2^52. */
+  readonly first: number;
+  /** They count 512 bytes, however long sectors are. */
+  readonly count512: boolean;
+}
+
 /** A spec and its key: all that a lane needs. The holder wipes the key. */
 export interface CipherKey {
   readonly spec: CipherSpec;
   readonly key: Uint8Array;
   /** 512 to 4,096, a power of two. */
   readonly sectorBytes: number;
+  readonly vectors?: VectorNumbers;
 }
 
 /** With the key copied into shared memory: threads see it where it is, until it is wiped. */
-export function sharedCipherKey({ spec, key, sectorBytes }: CipherKey): CipherKey {
-  const shared = new Uint8Array(new SharedArrayBuffer(key.length));
-  shared.set(key);
-  return { spec, key: shared, sectorBytes };
+export function sharedCipherKey(cipher: CipherKey): CipherKey {
+  const key = new Uint8Array(new SharedArrayBuffer(cipher.key.length));
+  key.set(cipher.key);
+  return { ...cipher, key };
 }
 
 /** One key, ready for use; not shared between threads. */
@@ -42,12 +55,15 @@ export interface SectorCipher {
   /** Whole sectors, in place; `sector` is the number of the first, up to 2^53 − 1. */
   encrypt(data: Uint8Array, sector: number): void;
   decrypt(data: Uint8Array, sector: number): void;
+  /** Ends its use: what was made of the key is gone. The key itself is its holder's. */
+  wipe(): void;
 }
 
 /** The two directions of one block cipher, over any number of blocks. */
 interface Blocks {
   encrypt(blocks: Uint8Array): Buffer;
   decrypt(blocks: Uint8Array): Buffer;
+  wipe(): void;
 }
 
 /** By the addon where that is to be had. The key is not copied: it has to stay until the end. */
@@ -68,9 +84,7 @@ export function makeTwin(cipher: CipherKey): SectorCipher {
   requireFitting(cipher);
   const { spec, key, sectorBytes } = cipher;
   if (spec.mode === 'ecb') return new EcbSectors(ecbBlocks(spec, key), sectorBytes);
-  const vectors = new InitialVectors(spec, key);
-  if (spec.mode === 'cbc') return new CbcSectors({ spec, key, sectorBytes }, vectors);
-  return new XtsSectors({ spec, key, sectorBytes }, vectors);
+  return spec.mode === 'cbc' ? new CbcSectors(cipher) : new XtsSectors(cipher);
 }
 
 function ecbBlocks({ cipher }: CipherSpec, key: Uint8Array): Blocks {
@@ -79,6 +93,10 @@ function ecbBlocks({ cipher }: CipherSpec, key: Uint8Array): Blocks {
   return {
     encrypt: (blocks) => encryption.update(blocks),
     decrypt: (blocks) => decryption.update(blocks),
+    wipe() {
+      encryption.final();
+      decryption.final();
+    },
   };
 }
 
@@ -98,7 +116,13 @@ class EcbSectors implements SectorCipher {
 
   decrypt(data: Uint8Array): void {
     requireWhole(data, this.sectorBytes);
-    data.set(this.#blocks.decrypt(data));
+    const plain = this.#blocks.decrypt(data);
+    data.set(plain);
+    plain.fill(0);
+  }
+
+  wipe(): void {
+    this.#blocks.wipe();
   }
 }
 
@@ -106,17 +130,17 @@ class CbcSectors implements SectorCipher {
   readonly sectorBytes: number;
   readonly #vectors: InitialVectors;
   readonly #blocks: Blocks;
-  readonly #chain: (sector: Uint8Array) => Buffer;
+  readonly #chain: Cipher;
   /** The last block that went out of the chain; it is mixed into what comes next. */
   readonly #last = new Uint8Array(BLOCK_BYTES);
 
-  constructor({ spec, key, sectorBytes }: CipherKey, vectors: InitialVectors) {
+  constructor(cipher: CipherKey) {
+    const { spec, key, sectorBytes } = cipher;
     this.sectorBytes = sectorBytes;
-    this.#vectors = vectors;
+    this.#vectors = new InitialVectors(cipher);
     this.#blocks = ecbBlocks(spec, key);
     const zero = new Uint8Array(BLOCK_BYTES);
-    const chain = createCipheriv(`${spec.cipher}-cbc`, key, zero).setAutoPadding(false);
-    this.#chain = (sector) => chain.update(sector);
+    this.#chain = createCipheriv(`${spec.cipher}-cbc`, key, zero).setAutoPadding(false);
   }
 
   encrypt(data: Uint8Array, sector: number): void {
@@ -129,7 +153,7 @@ class CbcSectors implements SectorCipher {
       for (let at = 0; at < BLOCK_BYTES; at += 1) {
         part[at] = (part[at] ?? 0) ^ (vectors[vector + at] ?? 0) ^ (this.#last[at] ?? 0);
       }
-      const out = this.#chain(part);
+      const out = this.#chain.update(part);
       part.set(out);
       this.#last.set(out.subarray(sectorBytes - BLOCK_BYTES));
     }
@@ -145,7 +169,15 @@ class CbcSectors implements SectorCipher {
       before.set(vectors.subarray(vector, vector + BLOCK_BYTES), start);
       vector += BLOCK_BYTES;
     }
-    mix(data, this.#blocks.decrypt(data), before);
+    const mixed = this.#blocks.decrypt(data);
+    mix(data, mixed, before);
+    mixed.fill(0);
+  }
+
+  wipe(): void {
+    this.#vectors.wipe();
+    this.#blocks.wipe();
+    this.#chain.final();
   }
 }
 
@@ -157,9 +189,10 @@ class XtsSectors implements SectorCipher {
   /** Used again by the next slice. */
   #tweaks = new Uint32Array(0);
 
-  constructor({ spec, key, sectorBytes }: CipherKey, vectors: InitialVectors) {
+  constructor(cipher: CipherKey) {
+    const { spec, key, sectorBytes } = cipher;
     this.sectorBytes = sectorBytes;
-    this.#vectors = vectors;
+    this.#vectors = new InitialVectors(cipher);
     const half = key.length / 2;
     this.#data = ecbBlocks(spec, key.subarray(0, half));
     this.#tweak = ecbBlocks(spec, key.subarray(half));
@@ -181,8 +214,17 @@ class XtsSectors implements SectorCipher {
       const slice = data.subarray(start, start + step);
       const tweaks = this.#tweaksOf(slice.length, sector + start / sectorBytes);
       mix(slice, slice, tweaks);
-      mix(slice, crypt(slice), tweaks);
+      const mixed = crypt(slice);
+      mix(slice, mixed, tweaks);
+      mixed.fill(0);
     }
+  }
+
+  wipe(): void {
+    this.#vectors.wipe();
+    this.#data.wipe();
+    this.#tweak.wipe();
+    this.#tweaks.fill(0);
   }
 
   /** One tweak for each block: that of the sector, then each the double of the one before. */

@@ -21,14 +21,19 @@ import {
 } from '../helpers/job-stage.js';
 import type { Stage } from '../helpers/job-stage.js';
 import { luksHead } from '../helpers/luks.js';
+import { luks2Head } from '../helpers/luks2-image.js';
 import { runs } from '../helpers/seeds.js';
 import { startBackup } from '../helpers/start-backup.js';
 
 const SIZE = 3 * 2 ** 18 + 512;
 
-let head: Uint8Array;
+let heads: Readonly<Record<'luks' | 'luks2' | 'luks2 of long sectors', Uint8Array>>;
 beforeAll(async () => {
-  head = await luksHead();
+  heads = {
+    luks: await luksHead(),
+    luks2: await luks2Head({ sectorBytes: 512, vectorOffset: 0 }),
+    'luks2 of long sectors': await luks2Head({ sectorBytes: 4096, vectorOffset: 3 }),
+  };
 });
 
 /** A stage and how many steps with ciphers its lanes were given. */
@@ -49,7 +54,9 @@ function watchedStage(seed: number): {
   return { stage: makeStage({ seed, lanes }), encryptedSteps: () => steps };
 }
 
-const KINDS = ['luks', 'raw', 'qcow2', 'qcow2 in luks', 'qcow2 with AES'] as const;
+const KINDS = [
+  'luks', 'raw', 'qcow2', 'qcow2 in luks', 'qcow2 with AES', 'luks2', 'luks2 of long sectors',
+] as const;
 /** Where the header of qcow2 has its encryption, and the older method's number. */
 const CRYPT_METHOD = 32;
 const AES = 1;
@@ -73,12 +80,12 @@ async function makeNode(stage: Stage, kind: Kind, name: string): Promise<Node> {
     return stage.graph.open({ driver: 'qcow2', encrypt, file, 'node-name': name });
   }
   if (kind === 'raw') await makeFile(stage.host, filename, SIZE);
-  else await makeEmptyLuks(stage, filename);
-  if (kind === 'luks') return stage.graph.open({ ...luks, 'node-name': name });
+  else await makeEmptyLuks(stage, filename, kind === 'qcow2 in luks' ? 'luks' : kind);
   if (kind === 'raw') {
     const file = { driver: 'file', filename };
     return stage.graph.open({ driver: 'raw', file, 'node-name': name });
   }
+  if (kind !== 'qcow2 in luks') return stage.graph.open({ ...luks, 'node-name': name });
   await createImage(stage, { name, size: SIZE, clusterSize: 4096 });
   const image = stage.host.fileContents(`${name}.qcow2`);
   const file = await stage.graph.open({ ...luks, 'node-name': `${name}-file` });
@@ -89,7 +96,12 @@ async function makeNode(stage: Stage, kind: Kind, name: string): Promise<Node> {
 }
 
 /** The payload is a hole, with room for metadata behind the disk. */
-async function makeEmptyLuks(stage: Stage, path: string): Promise<void> {
+async function makeEmptyLuks(
+  stage: Stage,
+  path: string,
+  kind: keyof typeof heads,
+): Promise<void> {
+  const head = heads[kind];
   const file = await stage.host.createFile(path);
   await file.write(head, 0);
   await file.truncate(head.length + 2 ** 20 + 2 ** 19);
@@ -119,7 +131,8 @@ describe('copies of encrypted images', () => {
           }
           const target = await makeNode(stage, to, 'target');
           if (away) keepLanesAway(target);
-          const wanted = (await readAll(source)).subarray(0, Math.min(source.length, SIZE));
+          const size = SIZE - (seed % 2) * 512;
+          const wanted = (await readAll(source)).subarray(0, Math.min(source.length, size));
           const [reader, writer] = [
             await graph.attach(source, 'source', { taken: 1, shared: 15 }),
             await graph.attach(target, 'target', { taken: 3, shared: 15 }),
@@ -136,7 +149,9 @@ describe('copies of encrypted images', () => {
           const got = (await readAll(target)).subarray(0, wanted.length);
           expect(firstDifference(got, wanted)).toBe(-1);
           const encrypted = [from, to].some((each) => /luks|AES/.test(each));
-          if (!away && encrypted) expect(encryptedSteps()).toBeGreaterThan(0);
+          // A batch that ends within a sector goes through the nodes.
+          const isWhole = size % 4096 === 0 || ![from, to].some((each) => /long/.test(each));
+          if (!away && encrypted && isWhole) expect(encryptedSteps()).toBeGreaterThan(0);
           await reader.detach();
           await writer.detach();
           await graph.closeAll();
@@ -149,7 +164,7 @@ describe('copies of encrypted images', () => {
 
   it('get their zeroes encrypted in lanes, and nothing else changes', async () => {
     const { stage, encryptedSteps } = watchedStage(5);
-    const target = await makeNode(stage, 'luks', 'target');
+    const target = await makeNode(stage, 'luks2', 'target');
     const user = await stage.graph.attach(target, 'fill', { taken: 3, shared: 15 });
     const wanted = new Uint8Array(target.length).fill(9);
     await user.write(0, wanted);

@@ -7,15 +7,21 @@
 // (native/copy.cc has their order).
 
 import { constants } from 'node:os';
-import { COPY_LIMITS, errnoText, kindOfErrno, must } from '../../base/index.js';
-import { canCryptNatively, HASH_BYTES, nativeWayOf, vectorKeyOf } from '../../crypto/index.js';
+import { COPY_LIMITS, errnoText, kindOfErrno, must, secretBytes } from '../../base/index.js';
+import {
+  canCryptNatively,
+  HASH_BYTES,
+  nativeWayOf,
+  vectorKeyOf,
+  vectorNumber,
+} from '../../crypto/index.js';
 import type { CipherKey, CipherPlace } from '../../crypto/index.js';
 import type { NativeAddon } from '../../host/index.js';
 import type { LanePart, LaneResult, LaneStep, LaneTask } from './lane-task.js';
 import type { LaneMessage } from './lane-worker.js';
 
 const HEAD = 2;
-const CIPHER_NUMBERS = 4;
+const CIPHER_NUMBERS = 5;
 const STEP_HEAD = 7;
 const PART_NUMBERS = 5;
 
@@ -66,8 +72,12 @@ export async function runNatively(
   const { ciphers = [], steps } = task;
   const program = encode(ciphers, steps, descriptors);
   const keys = keysOf(ciphers);
-  const answer = addon.copyLater(program, task.cancel, task.flushedSoon === true ? 1 : 0, keys);
-  keys.fill(0);
+  let answer: Promise<Float64Array>;
+  try {
+    answer = addon.copyLater(program, task.cancel, task.flushedSoon === true ? 1 : 0, keys);
+  } finally {
+    keys.fill(0);
+  }
   return decode(await answer, steps.length);
 }
 
@@ -75,7 +85,7 @@ export async function runNatively(
 function keysOf(ciphers: readonly CipherKey[]): Uint8Array {
   let size = 0;
   for (const { spec, key } of ciphers) size += key.length + vectorKeyBytes(spec);
-  const keys = new Uint8Array(size);
+  const keys = secretBytes(size);
   let at = 0;
   for (const { spec, key } of ciphers) {
     keys.set(key, at);
@@ -104,11 +114,12 @@ function encode(
   let at = 0;
   program[at++] = ciphers.length;
   program[at++] = steps.length;
-  for (const { spec, key, sectorBytes } of ciphers) {
-    program[at++] = nativeWayOf(spec);
-    program[at++] = sectorBytes;
-    program[at++] = key.length;
-    program[at++] = vectorKeyBytes(spec);
+  for (const cipher of ciphers) {
+    program[at++] = nativeWayOf(cipher);
+    program[at++] = cipher.sectorBytes;
+    program[at++] = cipher.key.length;
+    program[at++] = vectorKeyBytes(cipher.spec);
+    program[at++] = vectorNumber(cipher, 0);
   }
   for (const { parts, length, target, zeroGranularity, hostCopies } of steps) {
     if (target.kind !== 'file') throw new TypeError('the addon writes to files');

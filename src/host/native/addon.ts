@@ -40,24 +40,26 @@ export interface NativeAddon {
   /** How many leading bytes are zero. */
   zeroPrefix(buffer: Uint8Array): number;
   /**
-   * Encrypts (`way` + 4) or decrypts whole sectors in place, `sector` the number of the first:
-   * `way` 0 ECB, 1 CBC, 2 XTS, + 8 with vectors of 32 bits, + 16 without the widest instructions;
-   * `vectorKey` is that of essiv, else empty. -ENOTSUP where the processor has no AES.
+   * Encrypts (`way` + 4) or decrypts whole sectors in place; `vector` is the number of the first
+   * one's. `way` is 0 ECB, 1 CBC, 2 XTS, + 8 with vectors of 32 bits, + 16 without the widest
+   * instructions, + 32 where vectors count 512 bytes in longer sectors; `vectorKey` is that of
+   * essiv, else empty. -ENOTSUP where the processor has no AES.
    */
   cryptRange(
     way: number,
     key: Uint8Array,
     vectorKey: Uint8Array,
     data: Uint8Array,
-    sector: number,
+    vector: number,
     sectorBytes: number,
   ): number;
   /**
-   * PBKDF2 with HMAC-SHA-256 on a thread of the pool: the key, or nothing once `cancel[0]` is not
-   * 0; `cost[0]` is then what the thread had of a processor, in milliseconds. Null where the
-   * processor has no SHA-256.
+   * PBKDF2 with HMAC on a thread of the pool: the key, or nothing once `cancel[0]` is not 0;
+   * `cost[0]` is then what the thread had of a processor, in milliseconds. Null for digests that it
+   * has no instructions for.
    */
-  deriveLater(
+  deriveByDigest(
+    digest: string,
     password: Uint8Array,
     salt: Uint8Array,
     iterations: number,
@@ -66,10 +68,10 @@ export interface NativeAddon {
     cost: Float64Array,
   ): Promise<Uint8Array> | null;
   /**
-   * Mixes stripes, each as long as `block`, into `block` by the diffusion of LUKS with SHA-256.
-   * -ENOTSUP where the processor has no SHA-256.
+   * Mixes stripes, each as long as `block`, into `block` by the diffusion of LUKS. -ENOTSUP for
+   * digests that the processor has no instructions for.
    */
-  mixStripes(stripes: Uint8Array, block: Uint8Array): number;
+  mixStripes(digest: string, stripes: Uint8Array, block: Uint8Array): number;
 }
 
 const ENTRY_POINTS = [
@@ -86,7 +88,7 @@ const ENTRY_POINTS = [
   'testLock',
   'zeroPrefix',
   'cryptRange',
-  'deriveLater',
+  'deriveByDigest',
   'mixStripes',
 ] as const satisfies readonly (keyof NativeAddon)[];
 

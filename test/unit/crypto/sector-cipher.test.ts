@@ -59,16 +59,22 @@ describe('sectors in bulk', () => {
         fc.oneof(fc.nat(1000), fc.constantFrom(2 ** 32 - 2, 2 ** 32, 2 ** 44 + 5)),
         fc.constantFrom(512, 1024, 4096),
         fc.nat(3),
-        (key, count, first, sectorBytes, misplaced) => {
+        fc.option(fc.constantFrom(0, 3, 2 ** 32 - 5, 2 ** 52), { nil: undefined }),
+        (key, count, first, sectorBytes, misplaced, firstVector) => {
           // XTS refuses two equal keys.
           key[0] = (key[key.length / 2] ?? 0) ^ 1;
           const plain = Buffer.alloc(count * sectorBytes, 'some text of a guest ');
           const wanted = Buffer.alloc(plain.length);
           for (let start = 0; start < plain.length; start += sectorBytes) {
             const part = plain.subarray(start, start + sectorBytes);
-            wanted.set(reference(spec, key, part, first + start / sectorBytes), start);
+            const sector = first + start / sectorBytes;
+            const vector =
+              firstVector === undefined ? sector : firstVector + (sector * sectorBytes) / 512;
+            wanted.set(reference(spec, key, part, vector), start);
           }
-          for (const cipher of allWays({ spec, key, sectorBytes })) {
+          const vectors = { first: firstVector ?? 0, count512: true };
+          const numbered = firstVector === undefined ? {} : { vectors };
+          for (const cipher of allWays({ spec, key, sectorBytes, ...numbered })) {
             const data = new Uint8Array(plain.length + 4).subarray(misplaced, -4 + misplaced);
             data.set(plain);
             cipher.encrypt(data, first);

@@ -1,31 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
-// Header and key material as bytes of the node that they lie in.
+// Header and key material at the start of the node that they lie in, and no further than that.
 
 import { BlockError } from '../../../base/index.js';
-import { readRequest, writeRequest } from '../../../block/index.js';
+import { nodeArea } from '../../../block/index.js';
 import type { Child } from '../../../block/index.js';
 import type { LuksArea } from '../../../crypto/luks/index.js';
 
-/** `start`: where in the node the header begins. */
-export function nodeArea(child: Pick<Child, 'node'>, start = 0): LuksArea {
-  return {
-    async read(offset, length) {
-      const { node } = child;
-      if (start + offset + length > node.length) {
-        throw new BlockError(
-          'corrupt-image',
-          `LUKS header: ${length} bytes at ${offset} lie past the end of '${node.filename}'`,
-        );
-      }
-      const bytes = new Uint8Array(length);
-      await node.read(readRequest(start + offset, bytes));
-      return bytes;
+export function headerArea(child: Pick<Child, 'node'>): LuksArea {
+  return nodeArea(child, {
+    start: 0,
+    requireInside(offset, length) {
+      const { filename, length: end } = child.node;
+      if (offset + length <= end) return;
+      const text = `${length} bytes at ${offset} lie past the end of '${filename}'`;
+      throw new BlockError('corrupt-image', `LUKS header: ${text}`);
     },
-    async write(offset, bytes) {
-      await child.node.write(writeRequest(start + offset, bytes));
-    },
-    async flush() {
-      await child.node.flush();
-    },
-  };
+  });
 }

@@ -8,13 +8,13 @@
 import { Permission } from '../../../base/index.js';
 import type { PermissionPair } from '../../../base/index.js';
 import type { AmendContext, AmendOptions, Child, OpenContext } from '../../../block/index.js';
-import { noSecrets } from '../../../block/index.js';
+import { passwordOf } from '../../../block/index.js';
 import { limitedDerive } from '../../../crypto/index.js';
 import type { DerivationLimit } from '../../../crypto/index.js';
 import { HeaderInUse, keyslotIterations } from '../../../crypto/luks/index.js';
 import type { LuksHeader } from '../../../crypto/luks/index.js';
 import { validate } from '../../../schema/index.js';
-import { nodeArea } from './area.js';
+import { headerArea } from './area.js';
 import { luksAmendOptions } from './options.js';
 
 export interface OpenedLuks {
@@ -33,15 +33,15 @@ export class KeyslotChanges {
   #changes = 0;
 
   constructor(context: OpenContext, { holder, header, openedWith, limit }: OpenedLuks) {
-    const { host, secret = noSecrets } = context;
+    const { host } = context;
     this.#refresh = () => context.permissionsChanged?.();
     this.#holder = holder.name;
     this.#inUse = new HeaderInUse({
-      area: nodeArea(holder),
+      area: headerArea(holder),
       header,
       detached: holder.name === 'header',
       openedWith,
-      secret,
+      password: (id) => passwordOf(context, id),
       tools: (signal) => {
         const derive = limitedDerive({ ...limit, signal });
         return {

@@ -1,12 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// The payload of a LUKS image, decrypted: sectors count from the payload's start.
+// A LUKS image of version 1 as a node: its payload, and keyslots that may change meanwhile.
 //
-// Bulk copies go past the node: they get the ranges of the file and the cipher. The master key lies
-// in shared memory, where lanes find it, until the node is closed.
+// The master key is the payload's, until the node is closed.
 
-import { BlockError, MAX_OFFSET, settle } from '../../../base/index.js';
+import { BlockError } from '../../../base/index.js';
 import type { Eventually, PermissionPair } from '../../../base/index.js';
-import { encryptedExtents, writeRequest } from '../../../block/index.js';
 import type {
   AmendContext,
   AmendOptions,
@@ -22,13 +20,11 @@ import type {
   TargetReservation,
   TruncateOptions,
 } from '../../../block/index.js';
-import { makeSectorCipher, SECTOR_BYTES, sharedCipherKey } from '../../../crypto/index.js';
-import type { CipherKey } from '../../../crypto/index.js';
+import { SECTOR_BYTES } from '../../../crypto/index.js';
 import type { LuksHeader } from '../../../crypto/luks/index.js';
 import { luksInfo } from './info.js';
 import type { KeyslotChanges } from './keyslot-changes.js';
-import { encryptedReservation } from './lanes.js';
-import { Payload, PIECE_BYTES } from './payload.js';
+import { Payload } from './payload.js';
 
 const LIMITS: NodeLimits = {
   requestAlignment: SECTOR_BYTES,
@@ -47,22 +43,15 @@ export class LuksNode implements DriverNode {
   readonly storesZeroes = true;
   readonly #file: Child;
   readonly #keyslots: KeyslotChanges;
-  readonly #key: CipherKey;
   readonly #payload: Payload;
 
   /** Takes the key: wiped at once, and the copy when the node is closed. */
   constructor(file: Child, keyslots: KeyslotChanges, masterKey: Uint8Array) {
     this.#file = file;
     this.#keyslots = keyslots;
-    const { spec } = keyslots.header;
-    this.#key = sharedCipherKey({ spec, key: masterKey, sectorBytes: SECTOR_BYTES });
-    masterKey.fill(0);
-    const cipher = makeSectorCipher(this.#key);
-    this.#payload = new Payload({
-      file,
-      start: keyslots.header.payloadOffset,
-      crypt: (way, bytes, offset) => cipher[way](bytes, offset / SECTOR_BYTES),
-    });
+    const { spec, payloadOffset } = keyslots.header;
+    const cipher = { spec, key: masterKey, sectorBytes: SECTOR_BYTES };
+    this.#payload = new Payload({ file, start: payloadOffset }, cipher);
   }
 
   get #header(): LuksHeader {
@@ -99,43 +88,19 @@ export class LuksNode implements DriverNode {
   }
 
   planExtents(offset: number, length: number): Eventually<readonly Extent[] | null> {
-    if (!isWhole(offset, length)) return null;
-    const below = this.#file.node.planExtents(offset + this.#header.payloadOffset, length);
-    return settle(below, (extents) => {
-      return extents === null ? null : encryptedExtents(extents, { key: this.#key, offset });
-    });
+    return this.#payload.planExtents(offset, length);
   }
 
   lease(): Lease {
-    return this.#file.node.lease();
+    return this.#payload.lease();
   }
 
   reserve(offset: number, length: number): Eventually<TargetReservation | null> {
-    if (!isWhole(offset, length)) return null;
-    const { payloadOffset } = this.#header;
-    return settle(this.#file.node.reserve(offset + payloadOffset, length), (below) =>
-      encryptedReservation(below, {
-        key: this.#key,
-        payloadOffset,
-        writeZeroes: (at, bytes) => this.#writeZeroes(at, bytes),
-      }),
-    );
-  }
-
-  async #writeZeroes(offset: number, length: number): Promise<void> {
-    const zeroes = new Uint8Array(Math.min(length, PIECE_BYTES));
-    for (let done = 0; done < length; done += zeroes.length) {
-      const buffer = zeroes.subarray(0, Math.min(zeroes.length, length - done));
-      await this.write(writeRequest(offset + done, buffer));
-    }
+    return this.#payload.reserve(offset, length);
   }
 
   truncate(size: number, options: TruncateOptions): Eventually<void> {
-    const { payloadOffset } = this.#header;
-    if (size > MAX_OFFSET - payloadOffset) {
-      throw new BlockError('too-large', 'The requested file size is too large');
-    }
-    return this.#file.node.truncate(size + payloadOffset, options);
+    return this.#payload.truncate(size, options);
   }
 
   info(): DriverInfo {
@@ -144,12 +109,12 @@ export class LuksNode implements DriverNode {
 
   /** The key stays what it is, whatever becomes of the secret; the new instance gets a copy. */
   reopen(context: OpenContext): Promise<DriverNode> {
-    const key = Uint8Array.from(this.#key.key);
+    const { key } = this.#payload.copyOfKey();
     return Promise.resolve(new LuksNode(context.child('file'), this.#keyslots, key));
   }
 
   close(): Promise<void> {
-    this.#key.key.fill(0);
+    this.#payload.wipe();
     return Promise.resolve();
   }
 }
@@ -189,10 +154,6 @@ export class InspectedLuks implements DriverNode {
   close(): Promise<void> {
     return Promise.resolve();
   }
-}
-
-function isWhole(offset: number, length: number): boolean {
-  return offset % SECTOR_BYTES === 0 && length % SECTOR_BYTES === 0;
 }
 
 function statusOf(rest: number, length: number): BlockStatus {

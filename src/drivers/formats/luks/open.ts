@@ -10,11 +10,12 @@ import { limitedDerive } from '../../../crypto/index.js';
 import {
   HEADER_BYTES,
   hasLuksMagic,
+  materialBytes,
   parseLuksHeader,
   unlockAny,
 } from '../../../crypto/luks/index.js';
 import type { LuksHeader } from '../../../crypto/luks/index.js';
-import { nodeArea } from './area.js';
+import { headerArea } from './area.js';
 import { KeyslotChanges } from './keyslot-changes.js';
 import { InspectedLuks, LuksNode } from './node.js';
 import type { LuksOptions } from './options.js';
@@ -33,13 +34,14 @@ export async function openLuks(context: OpenContext, options: LuksOptions): Prom
   }
   const header = await readLuksHeader(holder.node, apart !== undefined);
   if (apart === undefined) requireWhole(file.node, header);
+  else requireMaterial(apart.node, header);
   if (context.inspectOnly) return new InspectedLuks(file, header);
   const limitSeconds = options['key-derivation-limit'];
   const limit = { image: file.node.filename, limitSeconds, signal: context.signal };
   const derive = limitedDerive(limit);
   const password = passwordOf(context, options['key-secret']);
   try {
-    const unlocked = await unlockAny({ area: nodeArea(holder), header }, password, derive);
+    const unlocked = await unlockAny({ area: headerArea(holder), header }, password, derive);
     if (unlocked !== null) {
       const openedWith = options['key-secret'] ?? '';
       const keyslots = new KeyslotChanges(context, { holder, header, openedWith, limit });
@@ -63,6 +65,16 @@ function requireWhole({ filename, length }: Node, { payloadOffset }: LuksHeader)
   if (length >= payloadOffset) return;
   const text = `'${filename}' ends at ${length}, before its payload at ${payloadOffset}`;
   throw new BlockError('corrupt-image', `LUKS header: ${text}`);
+}
+
+/** So that no change of a keyslot makes the file longer, by whatever its header says. */
+function requireMaterial({ filename, length }: Node, { spec, keyslots }: LuksHeader): void {
+  for (const [slot, { materialOffset }] of keyslots.entries()) {
+    const end = materialOffset + materialBytes(spec);
+    if (end <= length) continue;
+    const text = `'${filename}' ends at ${length}, the key material of keyslot ${slot} at ${end}`;
+    throw new BlockError('corrupt-image', `LUKS header: ${text}`);
+  }
 }
 
 /** A header that was made to lie apart from its payload is no image without it. */

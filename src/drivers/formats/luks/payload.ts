@@ -1,12 +1,26 @@
 // SPDX-License-Identifier: Apache-2.0
-// Requests on the bytes behind a header of either version: a read decrypts in place, a write
-// encrypts a copy, for the buffer is its owner's.
+// The bytes behind a header of either version, decrypted: a read decrypts in place, a write
+// encrypts a copy, for the buffer is its owner's. Sectors count from the payload's start.
 //
-// Long requests go in pieces, and other work gets its turn between them.
+// Long requests go in pieces, and other work gets its turn between them. Bulk copies go past the
+// node: they get the ranges of the file and the cipher. The key lies in shared memory, where lanes
+// find it, until it is wiped.
 
+import { assert, BlockError, MAX_OFFSET, secretCopy, settle } from '../../../base/index.js';
 import type { Eventually } from '../../../base/index.js';
 import { yieldToLoop } from '../../../block/copy/index.js';
-import type { Child, Request } from '../../../block/index.js';
+import { encryptedExtents, writeRequest } from '../../../block/index.js';
+import type {
+  Child,
+  Extent,
+  Lease,
+  Request,
+  TargetReservation,
+  TruncateOptions,
+} from '../../../block/index.js';
+import { makeSectorCipher, sharedCipherKey } from '../../../crypto/index.js';
+import type { CipherKey, SectorCipher } from '../../../crypto/index.js';
+import { encryptedReservation } from './lanes.js';
 
 /** Bytes that are encrypted or decrypted in one turn of the event loop. */
 export const PIECE_BYTES = 1024 * 1024;
@@ -15,15 +29,30 @@ export interface PayloadPlace {
   readonly file: Child;
   /** Bytes into the file at which the payload begins. */
   readonly start: number;
-  /** In place; `offset` in bytes from the payload's start. */
-  crypt(way: 'encrypt' | 'decrypt', bytes: Uint8Array, offset: number): void;
 }
 
 export class Payload {
   readonly #place: PayloadPlace;
+  readonly #key: CipherKey;
+  readonly #cipher: SectorCipher;
 
-  constructor(place: PayloadPlace) {
+  /** Takes the key: wiped at once, and the copy by wipe(). */
+  constructor(place: PayloadPlace, cipher: CipherKey) {
     this.#place = place;
+    this.#key = sharedCipherKey(cipher);
+    cipher.key.fill(0);
+    this.#cipher = makeSectorCipher(this.#key);
+  }
+
+  /** Once nothing is read or written any more. */
+  wipe(): void {
+    this.#cipher.wipe();
+    this.#key.key.fill(0);
+  }
+
+  /** For another payload, which takes it. */
+  copyOfKey(): CipherKey {
+    return { ...this.#key, key: secretCopy(this.#key.key) };
   }
 
   read(request: Request): Eventually<void> {
@@ -37,13 +66,14 @@ export class Payload {
 
   #decrypt(buffer: Uint8Array, offset: number): Eventually<void> {
     if (buffer.length > PIECE_BYTES) return this.#decryptPieces(buffer, offset);
-    this.#place.crypt('decrypt', buffer, offset);
+    this.#cipher.decrypt(buffer, this.#sectorAt(offset));
     return undefined;
   }
 
   async #decryptPieces(buffer: Uint8Array, offset: number): Promise<void> {
     for (let start = 0; start < buffer.length; start += PIECE_BYTES) {
-      this.#place.crypt('decrypt', buffer.subarray(start, start + PIECE_BYTES), offset + start);
+      const piece = buffer.subarray(start, start + PIECE_BYTES);
+      this.#cipher.decrypt(piece, this.#sectorAt(offset + start));
       await yieldToLoop();
     }
   }
@@ -65,7 +95,59 @@ export class Payload {
     if (request.buffer === null) return undefined;
     const buffer = new Uint8Array(request.buffer);
     const { file, start } = this.#place;
-    this.#place.crypt('encrypt', buffer, request.offset);
+    this.#cipher.encrypt(buffer, this.#sectorAt(request.offset));
     return file.node.write({ ...request, offset: request.offset + start, buffer });
+  }
+
+  #sectorAt(offset: number): number {
+    const sector = offset / this.#key.sectorBytes;
+    assert(Number.isInteger(sector), 'a payload is read and written in sectors');
+    return sector;
+  }
+
+  planExtents(offset: number, length: number): Eventually<readonly Extent[] | null> {
+    if (!this.#isWhole(offset, length)) return null;
+    const { file, start } = this.#place;
+    return settle(file.node.planExtents(offset + start, length), (extents) => {
+      return extents === null ? null : encryptedExtents(extents, { key: this.#key, offset });
+    });
+  }
+
+  lease(): Lease {
+    return this.#place.file.node.lease();
+  }
+
+  reserve(offset: number, length: number): Eventually<TargetReservation | null> {
+    if (!this.#isWhole(offset, length)) return null;
+    const { file, start } = this.#place;
+    return settle(file.node.reserve(offset + start, length), (below) =>
+      encryptedReservation(below, {
+        key: this.#key,
+        payloadOffset: start,
+        writeZeroes: (at, bytes) => this.#writeZeroes(at, bytes),
+      }),
+    );
+  }
+
+  async #writeZeroes(offset: number, length: number): Promise<void> {
+    const zeroes = new Uint8Array(Math.min(length, PIECE_BYTES));
+    for (let done = 0; done < length; done += zeroes.length) {
+      const buffer = zeroes.subarray(0, Math.min(zeroes.length, length - done));
+      await this.write(writeRequest(offset + done, buffer));
+    }
+  }
+
+  /** Bytes of the payload. Throws kind `too-large` where the file could not be so long. */
+  truncate(size: number, options: TruncateOptions): Eventually<void> {
+    const { file, start } = this.#place;
+    if (size > MAX_OFFSET - start) {
+      throw new BlockError('too-large', 'The requested file size is too large');
+    }
+    return file.node.truncate(size + start, options);
+  }
+
+  #isWhole(offset: number, length: number): boolean {
+    const { sectorBytes } = this.#key;
+    return offset % sectorBytes === 0 && length % sectorBytes === 0;
   }
 }

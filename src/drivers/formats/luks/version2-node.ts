@@ -1,32 +1,27 @@
 // SPDX-License-Identifier: Apache-2.0
-// The payload of a LUKS version 2 image, decrypted.
+// A LUKS image of version 2 as a node, for its data alone.
 //
 // Its sectors are of 512 to 4,096 bytes, and initial vectors count 512 bytes whatever the sector,
-// from the number on that the segment says: so longer sectors are encrypted one by one. Otherwise
-// as with version 1; the key is wiped at the end. Bulk copies go through the node.
+// from the number on that the segment says. Otherwise the payload is as with version 1.
 
-import { BlockError, MAX_OFFSET, Permission } from '../../../base/index.js';
+import { BlockError, Permission } from '../../../base/index.js';
 import type { Eventually, PermissionPair } from '../../../base/index.js';
 import type {
   BlockStatus,
   Child,
   DriverInfo,
   DriverNode,
+  Extent,
   Lease,
   NodeLimits,
   OpenContext,
   Request,
+  TargetReservation,
   TruncateOptions,
 } from '../../../block/index.js';
-import { makeSectorCipher, SECTOR_BYTES } from '../../../crypto/index.js';
-import type { CipherSpec, SectorCipher } from '../../../crypto/index.js';
+import type { CipherKey } from '../../../crypto/index.js';
 import type { Luks2Segment } from '../../../crypto/luks2/index.js';
 import { Payload } from './payload.js';
-
-interface SegmentKey {
-  readonly spec: CipherSpec;
-  readonly masterKey: Uint8Array;
-}
 
 /** An image without its key: only what the header says. */
 export class InspectedLuks2 implements DriverNode {
@@ -77,22 +72,15 @@ export class InspectedLuks2 implements DriverNode {
 }
 
 export class Luks2Node extends InspectedLuks2 {
-  readonly #spec: CipherSpec;
-  readonly #masterKey: Uint8Array;
+  readonly storesZeroes = true;
   readonly #payload: Payload;
 
-  /** Takes the key, which it wipes when it is closed. */
-  constructor(file: Child, segment: Luks2Segment, { spec, masterKey }: SegmentKey) {
+  /** Takes the key: wiped at once, and the copy when the node is closed. */
+  constructor(file: Child, segment: Luks2Segment, { spec, key }: Omit<CipherKey, 'sectorBytes'>) {
     super(file, segment);
-    this.#spec = spec;
-    this.#masterKey = masterKey;
-    const { sectorBytes } = segment;
-    const cipher = makeSectorCipher({ spec, key: masterKey, sectorBytes });
-    this.#payload = new Payload({
-      file,
-      start: segment.offset,
-      crypt: (way, bytes, offset) => cryptSectors(segment, { cipher, way }, { bytes, offset }),
-    });
+    const { sectorBytes, vectorOffset, offset: start } = segment;
+    const vectors = { first: vectorOffset, count512: true };
+    this.#payload = new Payload({ file, start }, { spec, key, sectorBytes, vectors });
   }
 
   override read(request: Request): Eventually<void> {
@@ -103,27 +91,23 @@ export class Luks2Node extends InspectedLuks2 {
     return this.#payload.write(request);
   }
 
-  planExtents(): null {
-    return null;
+  planExtents(offset: number, length: number): Eventually<readonly Extent[] | null> {
+    return this.#payload.planExtents(offset, length);
   }
 
-  reserve(): null {
-    return null;
+  reserve(offset: number, length: number): Eventually<TargetReservation | null> {
+    return this.#payload.reserve(offset, length);
   }
 
   lease(): Lease {
-    return this.file.node.lease();
+    return this.#payload.lease();
   }
 
   truncate(size: number, options: TruncateOptions): Eventually<void> {
-    const { offset, size: fixed } = this.segment;
-    if (fixed !== null) {
+    if (this.segment.size !== null) {
       throw new BlockError('unsupported', 'LUKS2 header: its segment has a size of its own');
     }
-    if (size > MAX_OFFSET - offset) {
-      throw new BlockError('too-large', 'The requested file size is too large');
-    }
-    return this.file.node.truncate(size + offset, options);
+    return this.#payload.truncate(size, options);
   }
 
   /** A header that lies apart is read alone, and nobody may change it meanwhile. */
@@ -140,29 +124,12 @@ export class Luks2Node extends InspectedLuks2 {
 
   /** The key stays what it is, whatever becomes of the secret; the new instance gets a copy. */
   reopen(context: OpenContext): Promise<DriverNode> {
-    const masterKey = Uint8Array.from(this.#masterKey);
-    const key = { spec: this.#spec, masterKey };
+    const key = this.#payload.copyOfKey();
     return Promise.resolve(new Luks2Node(context.child('file'), this.segment, key));
   }
 
   override close(): Promise<void> {
-    this.#masterKey.fill(0);
+    this.#payload.wipe();
     return Promise.resolve();
-  }
-}
-
-/** In place; `offset` is that of the bytes in the payload. */
-function cryptSectors(
-  { sectorBytes, vectorOffset }: Luks2Segment,
-  { cipher, way }: { readonly cipher: SectorCipher; readonly way: 'encrypt' | 'decrypt' },
-  { bytes, offset }: { readonly bytes: Uint8Array; readonly offset: number },
-): void {
-  const first = vectorOffset + offset / SECTOR_BYTES;
-  if (sectorBytes === SECTOR_BYTES) {
-    cipher[way](bytes, first);
-    return;
-  }
-  for (let start = 0; start < bytes.length; start += sectorBytes) {
-    cipher[way](bytes.subarray(start, start + sectorBytes), first + start / SECTOR_BYTES);
   }
 }

@@ -9,17 +9,19 @@ import { BlockError } from '../../../base/index.js';
 import { passwordOf, readRequest } from '../../../block/index.js';
 import type { Child, DriverNode, Node, OpenContext } from '../../../block/index.js';
 import { limitedDerive } from '../../../crypto/index.js';
+import type { CipherSpec } from '../../../crypto/index.js';
 import { hasLuksMagic } from '../../../crypto/luks/index.js';
 import {
   isLuks2,
   limitedArgon2,
+  ownKeyslots,
   readLuks2Header,
   requirePayloadBehind,
   specOf,
   unlockAny2,
 } from '../../../crypto/luks2/index.js';
 import type { Luks2Header } from '../../../crypto/luks2/index.js';
-import { nodeArea } from './area.js';
+import { headerArea } from './area.js';
 import type { LuksOptions } from './options.js';
 import { InspectedLuks2, Luks2Node } from './version2-node.js';
 
@@ -29,7 +31,7 @@ const HEAD_BYTES = 8;
 export async function version2Header(holder: Child): Promise<Luks2Header | null> {
   const head = new Uint8Array(Math.min(HEAD_BYTES, holder.node.length));
   await holder.node.read(readRequest(0, head));
-  const area = nodeArea(holder);
+  const area = headerArea(holder);
   if (isLuks2(head)) return readLuks2Header(area, holder.node.length);
   if (hasLuksMagic(head)) return null;
   try {
@@ -54,18 +56,48 @@ export async function openVersion2(
   const limitSeconds = options['key-derivation-limit'];
   const limit = { image: filename, limitSeconds, signal: context.signal };
   const tools = { derive: limitedDerive(limit), argon2: limitedArgon2(limit) };
+  requireCipher(header);
   const password = passwordOf(context, options['key-secret']);
   try {
-    const unlocked = await unlockAny2({ area: nodeArea(holder), header }, password, tools);
+    const unlocked = await unlockAny2({ area: headerArea(holder), header }, password, tools);
     if (unlocked !== null) {
       const { masterKey } = unlocked;
-      const spec = specOf(header.segment.encryption, masterKey.length);
-      return new Luks2Node(file, header.segment, { spec, masterKey });
+      const spec = specOfKey(header, masterKey);
+      return new Luks2Node(file, header.segment, { spec, key: masterKey });
     }
   } finally {
     password.fill(0);
   }
   throw new BlockError('permission', 'Invalid password, cannot unlock any keyslot');
+}
+
+/** What cannot be decrypted with any key of the header is told before one is derived. */
+function requireCipher(header: Luks2Header): void {
+  const sizes = new Set(ownKeyslots(header).map(({ keyBytes }) => keyBytes));
+  let failure: unknown = null;
+  for (const keyBytes of sizes) {
+    try {
+      dataSpec(header, keyBytes);
+      return;
+    } catch (error) {
+      failure ??= error;
+    }
+  }
+  if (failure !== null) throw failure;
+}
+
+/** Wipes the key where the segment can have none such. */
+function specOfKey(header: Luks2Header, masterKey: Uint8Array): CipherSpec {
+  try {
+    return dataSpec(header, masterKey.length);
+  } catch (error) {
+    masterKey.fill(0);
+    throw error;
+  }
+}
+
+function dataSpec({ segment: { encryption } }: Luks2Header, keyBytes: number): CipherSpec {
+  return specOf({ encryption, keyBytes, field: 'segments.0' });
 }
 
 /** A header that was made to lie apart from its payload is no image without it. */

@@ -29,7 +29,7 @@ import type {
 } from '../../../block/index.js';
 import type { ClusterCodec } from '../../../codec/index.js';
 import { amendImage } from './amend/index.js';
-import type { AmendKeyslots } from './encryption/index.js';
+import type { ImageKeyslots } from './encryption/index.js';
 import { PersistentBitmaps } from './bitmaps/index.js';
 import type { BitmapsHeader } from './bitmaps/index.js';
 import {
@@ -90,7 +90,7 @@ export class Qcow2Node implements DriverNode {
   #dueOnce: (() => Promise<void>) | null = null;
   #bitmaps: PersistentBitmaps | null = null;
   /** Of an image encrypted with LUKS. */
-  amendKeyslots: AmendKeyslots | null = null;
+  keyslots: ImageKeyslots | null = null;
 
   constructor(options: ImageOptions, reopen: Qcow2Reopen) {
     this.#reopen = reopen;
@@ -108,7 +108,6 @@ export class Qcow2Node implements DriverNode {
     this.vmState = new Qcow2VmState(this.#store, () => this.#requireWritable());
     this.image.doubt.onWayBack = () => this.#makeDue();
     const { clusterSize, cipher } = this.image;
-    cipher?.hold();
     this.limits = {
       requestAlignment: cipher === null ? REQUEST_ALIGNMENT : CRYPT_ALIGNMENT,
       maxTransfer: 0,
@@ -312,7 +311,7 @@ export class Qcow2Node implements DriverNode {
       store: this.#store,
       writer: this.#writer,
       changed: () => this.#forget(),
-      keyslots: this.amendKeyslots,
+      keyslots: this.keyslots,
     };
     await amendImage(amended, options, context);
   }

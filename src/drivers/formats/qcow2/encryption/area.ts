@@ -2,10 +2,10 @@
 // The LUKS header of an encrypted image: clusters of the file that a header extension names.
 //
 // Key material counts from the start of that area and stays within it, whatever the header says;
-// the payload's offset in it means nothing here.
+// the payload's offset in it means nothing here, but has to be one that could be.
 
 import { BlockError } from '../../../../base/index.js';
-import { readRequest, writeRequest } from '../../../../block/index.js';
+import { nodeArea } from '../../../../block/index.js';
 import type { Child } from '../../../../block/index.js';
 import { HEADER_BYTES, parseLuksHeader } from '../../../../crypto/luks/index.js';
 import type { LuksArea, LuksHeader } from '../../../../crypto/luks/index.js';
@@ -33,29 +33,20 @@ export async function readCryptHeader(
 ): Promise<CryptHeader> {
   const area = areaOf(file, place);
   const bytes = await area.read(0, Math.min(HEADER_BYTES, place.length));
-  return { area, header: parseLuksHeader(bytes, { detached: true }) };
+  return { area, header: parseLuksHeader(bytes, { detached: false }) };
 }
 
-function areaOf(file: Pick<Child, 'node'>, place: CryptHeaderPlace): LuksArea {
-  const requireInside = (offset: number, length: number): void => {
-    if (offset + length <= place.length) return;
-    throw new BlockError('corrupt-image', 'Request for data outside of extension header', {
-      detail: `${length} bytes at ${offset} of ${place.length}`,
-    });
-  };
-  return {
-    async read(offset, length) {
-      requireInside(offset, length);
-      const bytes = new Uint8Array(length);
-      await file.node.read(readRequest(place.offset + offset, bytes));
-      return bytes;
+function areaOf(
+  file: Pick<Child, 'node'>,
+  { offset: start, length: end }: CryptHeaderPlace,
+): LuksArea {
+  return nodeArea(file, {
+    start,
+    requireInside(offset, length) {
+      if (offset + length <= end) return;
+      throw new BlockError('corrupt-image', 'Request for data outside of extension header', {
+        detail: `${length} bytes at ${offset} of ${end}`,
+      });
     },
-    async write(offset, bytes) {
-      requireInside(offset, bytes.length);
-      await file.node.write(writeRequest(place.offset + offset, bytes));
-    },
-    async flush() {
-      await file.node.flush();
-    },
-  };
+  });
 }
