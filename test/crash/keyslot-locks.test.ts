@@ -11,6 +11,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 
 import { QmpClient } from '../../src/client/index.js';
 import { parseAnyLuksHeader } from '../../src/crypto/luks/index.js';
+import { nativeAddon } from '../../src/host/index.js';
 import { runIn } from '../helpers/command-line.js';
 import type { Outcome } from '../helpers/command-line.js';
 import { CommandServer } from '../helpers/command-server.js';
@@ -22,7 +23,8 @@ import { startRealDaemon } from '../helpers/real-daemon.js';
 const daemon = peer('qemu-storage-daemon');
 const tools = [peer('qemu-img'), peer('qemu-io'), daemon];
 const program = new URL('../../dist/cli/blockwright.js', import.meta.url).pathname;
-const usable = !tools.includes(null) && existsSync(program);
+/** Without the addon no locks are set. */
+const usable = !tools.includes(null) && existsSync(program) && nativeAddon() !== null;
 
 type Format = 'luks' | 'qcow2';
 const PASSWORDS = ['one', 'two', 'new'];
