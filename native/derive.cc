@@ -34,11 +34,12 @@ struct DeriveTask {
   std::vector<uint8_t> salt;
   std::vector<uint8_t> key;
   bool whole = false;
-};
 
-void Wipe(std::vector<uint8_t>* bytes) {
-  if (!bytes->empty()) explicit_bzero(bytes->data(), bytes->size());
-}
+  ~DeriveTask() {
+    explicit_bzero(password.data(), password.size());
+    explicit_bzero(key.data(), key.size());
+  }
+};
 
 /** What this thread has had of the processor, in milliseconds. */
 double ThreadMs() {
@@ -47,12 +48,19 @@ double ThreadMs() {
   return static_cast<double>(now.tv_sec) * 1e3 + static_cast<double>(now.tv_nsec) / 1e6;
 }
 
+/** What a derivation has left on the stack below its caller. */
+__attribute__((noinline)) void WipeStack() {
+  uint8_t spent[8192];
+  explicit_bzero(spent, sizeof spent);
+}
+
 void RunDerive(napi_env, void* data) {
   DeriveTask* task = static_cast<DeriveTask*>(data);
   double start = ThreadMs();
   task->whole = task->deriver->derive({task->password.data(), task->password.size()},
                                       {task->salt.data(), task->salt.size()}, task->iterations,
                                       task->cancel, task->key.data(), task->key.size());
+  WipeStack();
   task->cpu_ms = ThreadMs() - start;
 }
 
@@ -60,8 +68,8 @@ void FinishDerive(napi_env env, napi_status, void* data) {
   std::unique_ptr<DeriveTask> task(static_cast<DeriveTask*>(data));
   size_t length = task->whole ? task->key.size() : 0;
   void* bytes = nullptr;
-  napi_value buffer;
-  napi_value key;
+  napi_value buffer = nullptr;
+  napi_value key = nullptr;
   *task->cost = task->cpu_ms;
   napi_delete_reference(env, task->cancel_owner);
   napi_delete_reference(env, task->cost_owner);
@@ -71,14 +79,12 @@ void FinishDerive(napi_env env, napi_status, void* data) {
     if (length > 0) memcpy(bytes, task->key.data(), length);
     napi_resolve_deferred(env, task->deferred, key);
   } else {
-    napi_value message;
-    napi_value error;
+    napi_value message = nullptr;
+    napi_value error = nullptr;
     napi_create_string_utf8(env, "no memory for the key", NAPI_AUTO_LENGTH, &message);
     napi_create_error(env, nullptr, message, &error);
     napi_reject_deferred(env, task->deferred, error);
   }
-  Wipe(&task->password);
-  Wipe(&task->key);
 }
 
 // (digest, password, salt, iterations, keyBytes, cancel, cost): a promise of the key, empty once
@@ -125,7 +131,7 @@ napi_value DeriveByDigest(napi_env env, napi_callback_info info) {
                              &task->work) == napi_ok &&
       napi_queue_async_work(env, task->work) == napi_ok;
   if (!queued) {
-    Wipe(&task->password);
+    napi_throw_error(env, nullptr, "no memory for a derivation");
     return nullptr;
   }
   task.release();
@@ -150,6 +156,7 @@ napi_value MixStripes(napi_env env, napi_callback_info info) {
   const Deriver* deriver = DeriverOf(digest);
   if (deriver == nullptr) return MakeNumber(env, -ENOTSUP);
   deriver->mix({stripes, stripes_bytes}, block, block_bytes);
+  WipeStack();
   return MakeNumber(env, 0);
 }
 

@@ -17,7 +17,7 @@ import { LUKS_PASSWORD } from '../helpers/luks.js';
 import { inQcow2, makeLuks, QUICK_SPEC } from '../helpers/luks-images.js';
 import { luks1Mutant, luks2Mutant, qcow2LuksMutant } from '../helpers/luks-mutants.js';
 import type { Luks2Base, Mutant } from '../helpers/luks-mutants.js';
-import { makeLuks2 } from '../helpers/luks2-images.js';
+import { makeLuks2 } from '../helpers/luks2-payload.js';
 import { measureLine, misdeeds } from '../helpers/measured-run.js';
 import { peer } from '../helpers/peers.js';
 import { forEachSeed, runs } from '../helpers/seeds.js';

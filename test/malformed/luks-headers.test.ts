@@ -14,7 +14,7 @@ import { LUKS_PASSWORD } from '../helpers/luks.js';
 import { inQcow2, makeLuks, QUICK_SPEC } from '../helpers/luks-images.js';
 import { luks1Mutant, luks2Mutant, qcow2LuksMutant } from '../helpers/luks-mutants.js';
 import type { Luks2Base, Mutant } from '../helpers/luks-mutants.js';
-import { makeLuks2 } from '../helpers/luks2-images.js';
+import { makeLuks2 } from '../helpers/luks2-payload.js';
 import { forEachSeed, runs } from '../helpers/seeds.js';
 
 const SEEDS = runs(30, 4000);

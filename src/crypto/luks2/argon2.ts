@@ -86,16 +86,25 @@ function inThread(wish: Argon2Wish, signal?: AbortSignal): Promise<Argon2Answer>
   return new Promise((resolve, reject) => {
     const cancelled = (): void => reject(cancelledDerivation());
     if (signal?.aborted === true) return cancelled();
-    const worker = new Worker(packageFile(PROGRAM), { workerData: wish });
+    // Shared, so that no message has a copy.
+    const password = new Uint8Array(new SharedArrayBuffer(wish.password.length));
+    password.set(wish.password);
+    const worker = new Worker(packageFile(PROGRAM), { workerData: { ...wish, password } });
+    let isStopped = false;
     const stop = (): void => {
+      isStopped = true;
       cancelled();
       void worker.terminate();
     };
     signal?.addEventListener('abort', stop, { once: true });
-    worker.on('message', (answer: Argon2Answer) => resolve(answer));
+    worker.on('message', (answer: Argon2Answer) => {
+      if (isStopped) answer.key.fill(0);
+      else resolve(answer);
+    });
     worker.on('error', (cause) => reject(notThere(cause)));
     worker.on('exit', () => {
       signal?.removeEventListener('abort', stop);
+      password.fill(0);
       reject(new BlockError('io', 'The thread that derives a key ended without it'));
     });
   });

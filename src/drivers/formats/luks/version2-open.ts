@@ -51,7 +51,7 @@ export async function openVersion2(
   const { file, holder, header } = place;
   if (holder === file) requireAttached(file.node, header);
   requireWhole(file.node, header);
-  if (context.inspectOnly) return new InspectedLuks2(file, header.segment);
+  if (context.inspectOnly) return new InspectedLuks2(file, header);
   const { filename } = file.node;
   const limitSeconds = options['key-derivation-limit'];
   const limit = { image: filename, limitSeconds, signal: context.signal };
@@ -62,8 +62,8 @@ export async function openVersion2(
     const unlocked = await unlockAny2({ area: headerArea(holder), header }, password, tools);
     if (unlocked !== null) {
       const { masterKey } = unlocked;
-      const spec = dataSpec(header, masterKey.length);
-      return new Luks2Node(file, header.segment, { spec, key: masterKey });
+      const spec = specOfKey(header, masterKey);
+      return new Luks2Node(file, header, { spec, key: masterKey });
     }
   } finally {
     password.fill(0);
@@ -84,6 +84,16 @@ function requireCipher(header: Luks2Header): void {
     }
   }
   if (failure !== null) throw failure;
+}
+
+/** Wipes the key where the segment can have none such. */
+function specOfKey(header: Luks2Header, masterKey: Uint8Array): CipherSpec {
+  try {
+    return dataSpec(header, masterKey.length);
+  } catch (error) {
+    masterKey.fill(0);
+    throw error;
+  }
 }
 
 function dataSpec({ segment: { encryption } }: Luks2Header, keyBytes: number): CipherSpec {

@@ -103,9 +103,9 @@ async function openImage(
     else await structures.clearAutoclear();
   }
   const tables = await readTopTables(file.node, header, repairs);
-  const cipher = await keptOrUnlocked(context, { header, crypt, options }, current);
   await loadCodec(codecOf(header));
-  const imageOptions: ImageOptions = {
+  const cipher = await keptOrUnlocked(context, { header, crypt, options }, current);
+  const imageOptions = {
     ...tables,
     ...factsOfImage(header, options),
     label: path,
@@ -118,7 +118,29 @@ async function openImage(
     structures,
     clock: context.host.clock,
     reportCorruption: (report) => context.reportCorruption?.(report),
-  };
+  } satisfies ImageOptions;
+  // The node lets go of it when it is closed.
+  cipher?.hold();
+  try {
+    return await nodeOf(context, imageOptions, { header, crypt, options, current });
+  } catch (error) {
+    cipher?.release();
+    throw error;
+  }
+}
+
+async function nodeOf(
+  context: OpenContext,
+  imageOptions: ImageOptions & { readonly structures: Qcow2Structures },
+  { header, crypt, options, current }: {
+    readonly header: Qcow2Header;
+    readonly crypt: CryptHeader | null;
+    readonly options: Qcow2Options;
+    readonly current: Qcow2Node | null;
+  },
+): Promise<DriverNode> {
+  const { structures } = imageOptions;
+  const repairs = context.repairs === true;
   const node = new Qcow2Node(imageOptions, reopenQcow2);
   const { encrypt } = options;
   if (crypt !== null && encrypt !== undefined) {

@@ -2,7 +2,7 @@
 // Keyslots of an encrypted image that is open. The clusters they lie in hold nothing else, and the
 // image keeps other writers of its file away at all times.
 
-import { noSecrets } from '../../../../block/index.js';
+import { passwordOf } from '../../../../block/index.js';
 import type { OpenContext } from '../../../../block/index.js';
 import { limitedDerive } from '../../../../crypto/index.js';
 import { HeaderInUse, keyslotIterations } from '../../../../crypto/luks/index.js';
@@ -22,7 +22,7 @@ export function keyslotsOf(
   { crypt, openedWith }: { readonly crypt: CryptHeader; readonly openedWith: string },
   options: NonNullable<Qcow2Options['encrypt']>,
 ): ImageKeyslots {
-  const { host, secret = noSecrets } = context;
+  const { host } = context;
   const image = context.child('file').node.filename;
   const limitSeconds = options.format === 'luks' ? options['key-derivation-limit'] : undefined;
   const inUse = new HeaderInUse({
@@ -30,7 +30,7 @@ export function keyslotsOf(
     header: crypt.header,
     detached: false,
     openedWith,
-    secret,
+    password: (id) => passwordOf(context, id),
     tools: (signal) => {
       const derive = limitedDerive({ image, limitSeconds, signal });
       return {

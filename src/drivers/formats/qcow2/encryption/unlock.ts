@@ -4,7 +4,7 @@
 // LUKS (crypt_method 2) keeps a master key in keyslots; with the older AES method (1) the first 16
 // bytes of the password are the key of AES-128 in CBC mode, which does not say whether it is right.
 
-import { BlockError, must } from '../../../../base/index.js';
+import { BlockError, must, secretBytes } from '../../../../base/index.js';
 import { passwordOf } from '../../../../block/index.js';
 import type { OpenContext } from '../../../../block/index.js';
 import { limitedDerive } from '../../../../crypto/index.js';
@@ -51,7 +51,7 @@ export async function unlock(
   const password = secretOf(context, options.encrypt?.['key-secret']);
   try {
     if (format === 'aes') {
-      const key = new Uint8Array(AES_KEY_BYTES);
+      const key = secretBytes(AES_KEY_BYTES);
       key.set(password.subarray(0, AES_KEY_BYTES));
       return new DataCipher(format, AES, key);
     }
