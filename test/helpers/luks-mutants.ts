@@ -24,7 +24,8 @@ const EDGES = [
   0xffff, 0x10000, 0x7fff_ffff, 0x8000_0000, 0xffff_fff0, 0xffff_ffff,
 ];
 const BOMBS = [0, 2, 0x7fff_ffff, 0x8000_0000, 0xffff_ffff];
-const HUGE = [1n << 40n, 1n << 53n, (1n << 63n) - 1n, 1n << 63n, (1n << 64n) - 4096n, (1n << 64n) - 1n];
+const LAST = (1n << 64n) - 1n;
+const HUGE = [1n << 40n, 1n << 53n, (1n << 63n) - 1n, 1n << 63n, LAST - 4095n, LAST];
 
 const SLOT_FIELDS = ['active', 'iterations', null, 'key_material_offset', 'stripes'];
 const slotNumber = (slot: number, field: string): NumberField => {
@@ -49,9 +50,9 @@ const LUKS1_TEXTS = [
 const TEXTS = [
   '', 'aes', 'AES', 'serpent', 'twofish', 'cast5', 'cbc', 'ecb', 'ecb-plain64', 'cbc-', 'cbc-plain',
   'cbc-plain64', 'cbc-plain64:sha256', 'cbc-essiv', 'cbc-essiv:', 'cbc-essiv:sha256',
-  'cbc-essiv:sha1', 'cbc-essiv:foo', 'cbc-foo', 'xts-plain64', 'ctr-plain64', 'foo-plain64', '-', ':',
-  'sha1', 'sha256', 'SHA256', 'sha512', 'md5', 'whirlpool', 'sha3-256', 'foo', 'a\nb', '\x1b[31m',
-  '\xff\xfe', '%s%n', 'x'.repeat(31), 'x'.repeat(40),
+  'cbc-essiv:sha1', 'cbc-essiv:foo', 'cbc-foo', 'xts-plain64', 'ctr-plain64', 'foo-plain64', '-',
+  ':', 'sha1', 'sha256', 'SHA256', 'sha512', 'md5', 'whirlpool', 'sha3-256', 'foo', 'a\nb',
+  '\x1b[31m', '\xff\xfe', '%s%n', 'x'.repeat(31), 'x'.repeat(40),
 ];
 
 function pick<T>(random: Random, from: readonly T[]): T {
@@ -149,19 +150,22 @@ type Path = readonly (string | number)[];
 
 const LEAVES: readonly Json[] = [
   null, true, 0, 1, -1, 2, 1.5, 512, 513, 4096, 65_536, 2 ** 31 - 1, 2 ** 31, 2 ** 32 - 1, 2 ** 32,
-  2 ** 53, '', '0', '1', '-1', '00', '0x10', '1e3', '512', '513', '4096', '32768', '33280', '163840',
-  '294912', '9007199254740991', '9007199254740992', '18446744073709551615', '18446744073709551616',
-  '99999999999999999999999999', 'dynamic', 'crypt', 'linear', 'luks1', 'luks2', 'reencrypt', 'raw',
-  'none', 'pbkdf2', 'argon2id', 'sha256', 'sha1', 'foo', 'aes-xts-plain64', 'aes-cbc-essiv:sha256',
-  'serpent-xts-plain64', 'cipher_null-ecb', 'aes', 'a\nb\u001b[31m', 'x'.repeat(3000), [], ['0'], ['0', '0'],
-  ['0', '1'], ['7'], [0], ['x'], {}, { '0': {} }, { x: 1 }, { mandatory: ['foo'] },
+  2 ** 53, '', '0', '1', '-1', '00', '0x10', '1e3', '512', '513', '4096', '32768', '33280',
+  '163840', '294912', '9007199254740991', '9007199254740992', '18446744073709551615',
+  '18446744073709551616', '99999999999999999999999999', 'dynamic', 'crypt', 'linear', 'luks1',
+  'luks2', 'reencrypt', 'raw', 'none', 'pbkdf2', 'argon2id', 'sha256', 'sha1', 'foo', 'aes-xts-plain64',
+  'aes-cbc-essiv:sha256', 'serpent-xts-plain64', 'cipher_null-ecb', 'aes', 'a\nb\u001b[31m', 'x'.repeat(3000), [], ['0'],
+  ['0', '0'], ['0', '1'], ['7'], [0], ['x'], {}, { '0': {} }, { x: 1 }, { mandatory: ['foo'] },
 ];
-const COUNTS: readonly Json[] = [0, -1, 2, 1.5, '1000', null, 2 ** 31 - 1, 2 ** 31, 2 ** 32 - 1, 2 ** 40];
+const COUNTS: readonly Json[] = [
+  0, -1, 2, 1.5, '1000', null, 2 ** 31 - 1, 2 ** 31, 2 ** 32 - 1, 2 ** 40,
+];
+const SALT = 'AAAAAAAAAAAAAAAAAAAAAA==';
 const KDFS: readonly Json[] = [
-  { type: 'argon2id', time: 4, memory: 2 ** 22, cpus: 4, salt: 'AAAAAAAAAAAAAAAAAAAAAA==' },
-  { type: 'argon2id', time: 2 ** 31 - 1, memory: 2 ** 20, cpus: 4, salt: 'AAAAAAAAAAAAAAAAAAAAAA==' },
-  { type: 'argon2i', time: 2 ** 31, memory: 32, cpus: 1, salt: 'AAAAAAAAAAAAAAAAAAAAAA==' },
-  { type: 'argon2id', time: 1, memory: 2 ** 31, cpus: 2 ** 24, salt: 'AAAAAAAAAAAAAAAAAAAAAA==' },
+  { type: 'argon2id', time: 4, memory: 2 ** 22, cpus: 4, salt: SALT },
+  { type: 'argon2id', time: 2 ** 31 - 1, memory: 2 ** 20, cpus: 4, salt: SALT },
+  { type: 'argon2i', time: 2 ** 31, memory: 32, cpus: 1, salt: SALT },
+  { type: 'argon2id', time: 1, memory: 2 ** 31, cpus: 2 ** 24, salt: SALT },
   { type: 'argon2id', time: 1, memory: 32, cpus: 0, salt: '' },
 ];
 
