@@ -75,6 +75,15 @@ export async function readLuks2Header(area: LuksArea, length: number): Promise<L
   };
 }
 
+/** Whether both have one key and payload, whatever their keyslots. */
+export function isSameVolume2(one: Luks2Metadata, other: Luks2Metadata): boolean {
+  const [left, right] = [one, other].map(({ segment, digest }) => {
+    const { salt, value } = digest;
+    return JSON.stringify([segment, [...salt], [...value]]);
+  });
+  return left === right;
+}
+
 /** Bytes of both copies and of all key material. Throws kind `unsupported` for too many. */
 export function headerAreaBytes2({ copyBytes, keyslotsBytes }: Luks2Header): number {
   const bytes = copyBytes * 2 + keyslotsBytes;

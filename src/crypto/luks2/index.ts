@@ -3,6 +3,7 @@ export { type DeriveArgon2, limitedArgon2 } from './argon2.js';
 export {
   headerAreaBytes2,
   isLuks2,
+  isSameVolume2,
   type Luks2Header,
   readLuks2Header,
   requirePayloadBehind,

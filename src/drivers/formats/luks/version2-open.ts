@@ -18,10 +18,12 @@ import {
   specOf,
   unlockAny2,
 } from '../../../crypto/luks2/index.js';
-import type { Luks2Header } from '../../../crypto/luks2/index.js';
+import type { CipherSpec } from '../../../crypto/index.js';
+import type { Luks2Header, Luks2Segment } from '../../../crypto/luks2/index.js';
 import { headerArea } from './area.js';
 import type { LuksOptions } from './options.js';
 import { InspectedLuks2, Luks2Node } from './version2-node.js';
+import type { Luks2Parts } from './version2-node.js';
 
 const HEAD_BYTES = 8;
 
@@ -44,9 +46,9 @@ export async function version2Header(holder: Child): Promise<Luks2Header | null>
 export async function openVersion2(
   context: OpenContext,
   options: LuksOptions,
-  place: { readonly file: Child; readonly holder: Child; readonly header: Luks2Header },
+  place: Luks2Parts & { readonly holder: Child },
 ): Promise<DriverNode> {
-  const { file, holder, header } = place;
+  const { file, holder, header, openIfOther } = place;
   if (holder === file) requireAttached(file.node, header);
   requireWhole(file.node, header);
   if (context.inspectOnly) return new InspectedLuks2(file, header.segment);
@@ -59,13 +61,23 @@ export async function openVersion2(
     const unlocked = await unlockAny2({ area: headerArea(holder), header }, password, tools);
     if (unlocked !== null) {
       const { masterKey } = unlocked;
-      const spec = specOf(header.segment.encryption, masterKey.length);
-      return new Luks2Node(file, header.segment, { spec, key: masterKey });
+      const key = { spec: specOfKey(header.segment, masterKey), key: masterKey };
+      return new Luks2Node({ file, header, openIfOther }, key);
     }
   } finally {
     password.fill(0);
   }
   throw new BlockError('permission', 'Invalid password, cannot unlock any keyslot');
+}
+
+/** Wipes the key where nothing can be done with it. */
+function specOfKey({ encryption }: Luks2Segment, masterKey: Uint8Array): CipherSpec {
+  try {
+    return specOf(encryption, masterKey.length);
+  } catch (error) {
+    masterKey.fill(0);
+    throw error;
+  }
 }
 
 /** A header that was made to lie apart from its payload is no image without it. */

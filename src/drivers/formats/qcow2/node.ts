@@ -108,7 +108,6 @@ export class Qcow2Node implements DriverNode {
     this.vmState = new Qcow2VmState(this.#store, () => this.#requireWritable());
     this.image.doubt.onWayBack = () => this.#makeDue();
     const { clusterSize, cipher } = this.image;
-    cipher?.hold();
     this.limits = {
       requestAlignment: cipher === null ? REQUEST_ALIGNMENT : CRYPT_ALIGNMENT,
       maxTransfer: 0,

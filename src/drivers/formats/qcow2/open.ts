@@ -6,13 +6,14 @@
 // else is written. Errors carry the path of the image file.
 
 import { BlockError, hasBit } from '../../../base/index.js';
-import type { DriverNode, OpenContext } from '../../../block/index.js';
+import type { Child, DriverNode, OpenContext } from '../../../block/index.js';
 import { loadCodec } from '../../../codec/index.js';
 import { readBitmaps } from './bitmaps/index.js';
 import { checkCacheOptions } from './cache-options.js';
 import { dataFileOf } from './data-file.js';
 import {
   encryptionOf,
+  isKeyOf,
   keyslotsOf,
   readCryptHeader,
   requireFormat,
@@ -107,6 +108,33 @@ async function openImage(
   }
   const tables = await readTopTables(file.node, header, repairs);
   const cipher = await keptOrUnlocked(context, { header, crypt, options }, current);
+  cipher?.hold();
+  try {
+    const image = { path, current, header, structures, tables, dataFile, cipher };
+    return await openUnlocked(context, options, image);
+  } catch (error) {
+    cipher?.release();
+    throw error;
+  }
+}
+
+interface UnlockedImage extends ImagePlace {
+  readonly header: Qcow2Header;
+  readonly structures: Qcow2Structures;
+  readonly tables: Awaited<ReturnType<typeof readTopTables>>;
+  readonly dataFile: Child | null;
+  /** Held, for the node that is made. */
+  readonly cipher: DataCipher | null;
+}
+
+async function openUnlocked(
+  context: OpenContext,
+  options: Qcow2Options,
+  { path, current, header, structures, tables, dataFile, cipher }: UnlockedImage,
+): Promise<DriverNode> {
+  const repairs = context.repairs === true;
+  const { crypt } = structures;
+  const file = context.child('file');
   await loadCodec(codecOf(header));
   const imageOptions: ImageOptions = {
     ...tables,
@@ -155,7 +183,7 @@ function mustBeInspected(context: OpenContext, header: Qcow2Header): boolean {
   return header.geometry.dataFile || encryptionOf(header) !== null;
 }
 
-/** An image that is only reopened keeps its key, which takes long to get. */
+/** An image that is only reopened keeps its key, which takes long to get; another one does not. */
 async function keptOrUnlocked(
   context: OpenContext,
   { options, ...image }: {
@@ -166,7 +194,7 @@ async function keptOrUnlocked(
   current: Qcow2Node | null,
 ): Promise<DataCipher | null> {
   const kept = current?.image.cipher ?? null;
-  if (kept !== null && kept.format === encryptionOf(image.header)) return kept;
+  if (kept !== null && isKeyOf(kept, image.header, image.crypt)) return kept;
   return await unlock(context, image, options);
 }
 
