@@ -39,6 +39,12 @@ uint8_t* Arguments::Bytes(size_t index, size_t* length) {
   return static_cast<uint8_t*>(data);
 }
 
+void Arguments::Text(size_t index, char* into, size_t size) {
+  if (ok_ && napi_get_value_string_utf8(env_, values_[index], into, size, nullptr) != napi_ok) {
+    Fail("a string is expected");
+  }
+}
+
 const double* Arguments::Numbers(size_t index, size_t* count) {
   napi_typedarray_type type;
   void* data = nullptr;

@@ -19,7 +19,7 @@ namespace blockwright {
 /** The arguments of one call; `ok` is false (and a TypeError pending) once one was wrong. */
 class Arguments {
  public:
-  static const size_t kMost = 6;
+  static const size_t kMost = 7;
 
   Arguments(napi_env env, napi_callback_info info);
 
@@ -28,6 +28,8 @@ class Arguments {
   int64_t Integer(size_t index);
   /** The bytes of a Uint8Array, over an ArrayBuffer or a SharedArrayBuffer. */
   uint8_t* Bytes(size_t index, size_t* length);
+  /** A string, cut short to `size` bytes with the zero that ends it. */
+  void Text(size_t index, char* into, size_t size);
   /** The numbers of a Float64Array. */
   const double* Numbers(size_t index, size_t* count);
   /** The first number of an Int32Array. */

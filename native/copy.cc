@@ -370,13 +370,13 @@ bool IsWhole(const CopyTask& task) {
     if (program.size() - at < kStepHead) return false;
     double length = program[at + 2];
     double parts = program[at + 6];
-    if (program[at + 4] >= ciphers) return false;
+    if (!(program[at + 4] < ciphers)) return false;
     at += kStepHead;
     if (!(parts >= 0) || parts > static_cast<double>((program.size() - at) / kPartSize)) {
       return false;
     }
     for (double part = 0; part < parts; part += 1, at += kPartSize) {
-      if (!(program[at + 2] > 0) || program[at + 3] >= ciphers) return false;
+      if (!(program[at + 2] > 0) || !(program[at + 3] < ciphers)) return false;
       length -= program[at + 2];
     }
     if (length != 0) return false;

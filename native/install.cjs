@@ -24,6 +24,9 @@ const SOURCES = [
   'locks.cc',
   'pbkdf2.cc',
   'scan.cc',
+  'sha1.cc',
+  'sha256.cc',
+  'sha512.cc',
 ];
 const FLAGS = ['-std=c++17', '-O3', '-fPIC', '-shared', '-fvisibility=hidden', '-fno-exceptions'];
 const COMPILE_LIMIT_MS = 120_000;

@@ -4,6 +4,7 @@ export * from './clock.js';
 export * from './errors.js';
 export * from './limits.js';
 export * from './random.js';
+export * from './secret-bytes.js';
 export * from './settle.js';
 export * from './permission.js';
 export * from './in-flight.js';

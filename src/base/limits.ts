@@ -109,6 +109,8 @@ export const CRYPTO_LIMITS = {
   headerAreaBytes: 64 * MIB,
   /** What unlocking one image may take unless its user says otherwise. */
   derivationSeconds: 60,
+  /** Of a file that a secret is read from. */
+  secretFileBytes: MIB,
   /** Derivations that run at the same time: most threads of the pool are for files. */
   parallelDerivations: 2,
   /** Digests of a derivation, in pairs, that take less than a second on any machine. */

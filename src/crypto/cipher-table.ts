@@ -26,7 +26,7 @@ export interface SectorCover {
 
 export class CipherTable {
   readonly #keys: readonly CipherKey[];
-  readonly #made: SectorCipher[] = [];
+  readonly #made: (SectorCipher | undefined)[] = [];
 
   constructor(keys: readonly CipherKey[]) {
     this.#keys = keys;
@@ -60,6 +60,11 @@ export class CipherTable {
         piece.set(bytes.subarray(head, head + piece.length));
       },
     };
+  }
+
+  /** Ends their use. */
+  wipe(): void {
+    for (const cipher of this.#made) cipher?.wipe();
   }
 
   #at(index: number): SectorCipher {

@@ -5,10 +5,12 @@
 // little endian and followed by zeroes. `essiv` encrypts the 64-bit number by AES with the digest
 // of the data's key; which AES follows from the length of the digest, not from the data's cipher.
 
-import { createCipheriv, createHash } from 'node:crypto';
+import { createCipheriv } from 'node:crypto';
+import type { Cipher } from 'node:crypto';
 
 import { assert } from '../base/index.js';
-import type { CipherSpec, HashName } from './names.js';
+import { digestOf } from './digest.js';
+import type { HashName } from './names.js';
 import { aesOfKeyBytes, HASH_BYTES } from './names.js';
 import type { CipherKey } from './sector-cipher.js';
 
@@ -19,11 +21,11 @@ const COUNTED_BYTES = 512;
 
 /** The key of essiv; the caller wipes it. */
 export function vectorKeyOf(ivHash: HashName, key: Uint8Array): Uint8Array {
-  return createHash(ivHash).update(key).digest();
+  return digestOf(ivHash, key);
 }
 
 /** Numbers of vectors from one sector to the next. */
-export function vectorStep({ sectorBytes, vectors }: CipherKey): number {
+function vectorStep({ sectorBytes, vectors }: CipherKey): number {
   return vectors?.count512 === true ? sectorBytes / COUNTED_BYTES : 1;
 }
 
@@ -33,33 +35,41 @@ export function vectorNumber(cipher: CipherKey, sector: number): number {
 }
 
 export class InitialVectors {
-  readonly #isShort: boolean;
-  readonly #encrypt: ((blocks: Uint8Array) => Buffer) | null;
+  readonly #cipher: CipherKey;
+  readonly #encryption: Cipher | null;
 
-  /** `key` is that of the data: the digest of all of it is what essiv encrypts by. */
-  constructor({ ivGenerator, ivHash }: CipherSpec, key: Uint8Array) {
-    this.#isShort = ivGenerator === 'plain';
+  /** The digest of the data's whole key is what essiv encrypts by. */
+  constructor(cipher: CipherKey) {
+    this.#cipher = cipher;
+    const { ivHash } = cipher.spec;
     if (ivHash === null) {
-      this.#encrypt = null;
+      this.#encryption = null;
       return;
     }
-    const cipher = aesOfKeyBytes(HASH_BYTES[ivHash]);
-    assert(cipher !== null, 'essiv has an AES for its digest');
-    const digest = vectorKeyOf(ivHash, key);
-    const encryption = createCipheriv(`${cipher}-ecb`, digest, null).setAutoPadding(false);
+    const aes = aesOfKeyBytes(HASH_BYTES[ivHash]);
+    assert(aes !== null, 'essiv has an AES for its digest');
+    const digest = vectorKeyOf(ivHash, cipher.key);
+    this.#encryption = createCipheriv(`${aes}-ecb`, digest, null).setAutoPadding(false);
     digest.fill(0);
-    this.#encrypt = (blocks) => encryption.update(blocks);
   }
 
-  /** `count` vectors from number `first` on, `step` numbers from one to the next. */
-  of(first: number, count: number, step = 1): Uint8Array {
+  /** Those of `count` sectors from number `sector` on, one after another. */
+  of(sector: number, count: number): Uint8Array {
+    const first = vectorNumber(this.#cipher, sector);
+    const step = vectorStep(this.#cipher);
+    const isShort = this.#cipher.spec.ivGenerator === 'plain';
     const vectors = new Uint8Array(count * VECTOR_BYTES);
     const view = new DataView(vectors.buffer);
     for (let index = 0; index < count; index += 1) {
-      const sector = first + index * step;
-      view.setUint32(index * VECTOR_BYTES, sector % WORD, true);
-      if (!this.#isShort) view.setUint32(index * VECTOR_BYTES + 4, sector / WORD, true);
+      const number = first + index * step;
+      view.setUint32(index * VECTOR_BYTES, number % WORD, true);
+      if (!isShort) view.setUint32(index * VECTOR_BYTES + 4, number / WORD, true);
     }
-    return this.#encrypt === null ? vectors : this.#encrypt(vectors);
+    return this.#encryption === null ? vectors : this.#encryption.update(vectors);
+  }
+
+  /** Ends their use. */
+  wipe(): void {
+    this.#encryption?.final();
   }
 }

@@ -74,30 +74,38 @@ export function cipherSpecOf(header: {
   readonly keyBytes: number;
 }): CipherSpec {
   const { cipherName, cipherMode, keyBytes } = header;
-  const match = /^([a-z0-9]+)(?:-([a-z0-9]+)(?::([a-z0-9]+))?)?$/.exec(cipherMode);
-  const [, mode, vector, ivHash] = match ?? [];
-  if (mode === undefined) throw unsupported('cipher mode', cipherMode);
-  if (cipherName !== 'aes') throw unsupported('cipher', cipherName);
-  if (!isOneOf(CIPHER_MODES, mode)) throw unsupported('cipher mode', cipherMode);
-  if (vector !== undefined && !isOneOf(IV_GENERATORS, vector)) {
-    throw unsupported('IV generator', vector);
+  const match = /^([^-]*)(?:-([^:]*)(?::(.*))?)?$/s.exec(cipherMode);
+  const [, mode = '', vector, ivHash] = match ?? [];
+  // Without a vector `ecb` alone makes sense, and other programs write it so.
+  if (vector === undefined && mode !== 'ecb') {
+    throw unsupported(`Unexpected cipher mode string format '${cipherMode}'`);
   }
-  const cipher = aesOfKeyBytes(mode === 'xts' ? keyBytes / 2 : keyBytes);
+  if (!isOneOf(CIPHER_MODES, mode)) throw unsupported(`Cipher mode '${mode}' not supported`);
+  const bytes = mode === 'xts' ? keyBytes / 2 : keyBytes;
+  const cipher = cipherName === 'aes' ? aesOfKeyBytes(bytes) : null;
   if (cipher === null) {
-    throw new BlockError(
-      'corrupt-image',
-      `LUKS header: no cipher ${cipherName}-${mode} has keys of ${keyBytes} bytes (key_bytes)`,
-    );
+    const text = `Algorithm '${cipherName}' with key size ${bytes} bytes not supported`;
+    throw unsupported(text);
   }
-  const spec = { cipher, mode, ivGenerator: vector ?? null, ivHash: hashOf(ivHash) };
+  if (vector !== undefined && !isOneOf(IV_GENERATORS, vector)) {
+    throw unsupported(`IV generator '${vector}' not supported`);
+  }
+  const hash = vector === 'essiv' ? requiredHash(ivHash) : null;
+  const spec = { cipher, mode, ivGenerator: vector ?? null, ivHash: hash };
   requireConsistent(spec);
   return spec;
 }
 
-function hashOf(name: string | undefined): HashName | null {
-  if (name === undefined) return null;
-  if (!isOneOf(HASH_NAMES, name)) throw unsupported('hash algorithm', name);
-  return name;
+/** Only `essiv` has one: what stands behind other vectors is read over by everybody. */
+function requiredHash(name: string | undefined): HashName {
+  if (name === undefined) throw unsupported('Missing IV generator hash specification');
+  return hashOfHeader(name);
+}
+
+/** The digest that a LUKS header names. Throws kind `unsupported`. */
+export function hashOfHeader(name: string): HashName {
+  if (isOneOf(HASH_NAMES, name)) return name;
+  throw unsupported(`Hash algorithm '${name}' not supported`);
 }
 
 /** Throws where vector, mode and digest do not go together. */
@@ -126,6 +134,6 @@ export function isOneOf<const T extends string>(names: readonly T[], name: strin
   return (names as readonly string[]).includes(name);
 }
 
-function unsupported(what: string, name: string): BlockError {
-  return new BlockError('unsupported', `LUKS header: ${what} '${name}' is not supported`);
+function unsupported(text: string): BlockError {
+  return new BlockError('unsupported', text);
 }

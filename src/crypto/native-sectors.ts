@@ -23,6 +23,7 @@ export class NativeSectors implements SectorCipher {
   readonly #way: number;
   readonly #cipher: CipherKey;
   readonly #vectorKey: Uint8Array;
+  #isWiped = false;
 
   /** `path`: below `widest` only to try the others. */
   constructor(addon: NativeAddon, cipher: CipherKey, path: AesPath = 'widest') {
@@ -42,10 +43,17 @@ export class NativeSectors implements SectorCipher {
     this.#run(this.#way, data, sector);
   }
 
+  wipe(): void {
+    this.#isWiped = true;
+    this.#vectorKey.fill(0);
+  }
+
   #run(way: number, data: Uint8Array, sector: number): void {
     const { sectorBytes } = this;
     const { key } = this.#cipher;
     assert(data.length % sectorBytes === 0, 'whole sectors are encrypted');
+    // Its holder has wiped the key: nothing may be encrypted by zeroes.
+    assert(!this.#isWiped, 'a cipher is not used after its end');
     const vector = vectorNumber(this.#cipher, sector);
     const status = this.#addon.cryptRange(way, key, this.#vectorKey, data, vector, sectorBytes);
     assert(status === 0, 'the processor has not lost its instructions');

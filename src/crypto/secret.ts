@@ -6,7 +6,7 @@
 
 import { createDecipheriv } from 'node:crypto';
 
-import { BlockError } from '../base/index.js';
+import { BlockError, secretBytes, secretCopy } from '../base/index.js';
 
 export interface SecretOptions {
   readonly data?: string;
@@ -33,12 +33,11 @@ const BLOCK_BYTES = 16;
 export function loadSecret(options: SecretOptions, sources: SecretSources): Uint8Array {
   const { format = 'raw', keyid } = options;
   const given = givenBytes(options, sources);
-  const bytes = format === 'base64' ? decodeBase64(given) : given;
-  if (keyid === undefined) return bytes;
+  const decoded = (): Uint8Array => (format === 'base64' ? decodeBase64(given) : secretCopy(given));
   try {
-    return unwrapped(bytes, options, sources.secret(keyid));
+    return keyid === undefined ? decoded() : unwrapped(decoded, options, sources.secret(keyid));
   } finally {
-    bytes.fill(0);
+    given.fill(0);
   }
 }
 
@@ -51,64 +50,78 @@ function givenBytes({ data, file }: SecretOptions, sources: SecretSources): Uint
   return sources.readFile(file);
 }
 
-/** Wipes what it decodes. */
+const ALPHABET = Buffer.from('ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/');
+const [PAD, LINE_END] = Buffer.from('=\n');
+
+/**
+ * Never a string, which nobody could wipe. As the reference reads it: whole groups of four letters,
+ * padding in each of them, a rest left out.
+ */
 function decodeBase64(text: Uint8Array): Uint8Array {
-  const letters = Buffer.from(text.buffer, text.byteOffset, text.length).toString('latin1');
-  text.fill(0);
-  if (!/^[A-Za-z0-9+/=\n]*$/.test(letters)) {
-    throw invalid('Base64 data contains invalid characters');
+  const decoded = secretBytes(Math.floor(text.length / 4) * 3);
+  const group = secretBytes(4);
+  let [filled, length] = [0, 0];
+  for (const letter of text) {
+    if (letter === LINE_END) continue;
+    if (letter !== PAD && !ALPHABET.includes(letter)) {
+      decoded.fill(0);
+      throw invalid('Base64 data contains invalid characters');
+    }
+    group[filled] = letter;
+    filled += 1;
+    if (filled < 4) continue;
+    filled = 0;
+    const bits = group.reduce((sum, each) => sum * 64 + Math.max(0, ALPHABET.indexOf(each)), 0);
+    decoded[length] = bits >>> 16;
+    decoded[length + 1] = bits >>> 8;
+    decoded[length + 2] = bits;
+    length += 1 + Number(group[2] !== PAD) + Number(group[3] !== PAD);
   }
-  const decoded = Buffer.from(letters, 'base64');
-  const bytes = Uint8Array.from(decoded);
+  group.fill(0);
+  const bytes = secretCopy(decoded.subarray(0, length));
   decoded.fill(0);
   return bytes;
 }
 
+/** What is wrong with key and vector is told before anything of the data is. Wipes the key. */
 function unwrapped(
-  wrapped: Uint8Array,
+  decoded: () => Uint8Array,
   { iv }: SecretOptions,
   key: Uint8Array,
 ): Uint8Array {
   try {
     if (key.length !== KEY_BYTES) throw invalid(`Key should be ${KEY_BYTES} bytes in length`);
     if (iv === undefined) throw invalid('IV is required to decrypt secret');
-    const vector = decodeBase64(Uint8Array.from(Buffer.from(iv, 'latin1')));
+    const vector = decodeBase64(new TextEncoder().encode(iv));
     if (vector.length !== BLOCK_BYTES) {
       throw invalid(`IV should be ${BLOCK_BYTES} bytes in length not ${vector.length}`);
     }
+    const wrapped = decoded();
     if (wrapped.length % BLOCK_BYTES !== 0 || wrapped.length === 0) {
       const text = `Length ${wrapped.length} must be a multiple of block size ${BLOCK_BYTES}`;
+      wrapped.fill(0);
       throw invalid(text);
     }
     const cipher = createDecipheriv('aes-256-cbc', key, vector).setAutoPadding(false);
     const plain = cipher.update(wrapped);
     cipher.final();
+    wrapped.fill(0);
     return withoutPadding(plain);
   } finally {
     key.fill(0);
   }
 }
 
-/** As many bytes as the last one says are padding. Wipes what it is given. */
+/** As many bytes as the last one says are padding, which may be none. Wipes what it is given. */
 function withoutPadding(plain: Buffer): Uint8Array {
   const padding = plain.at(-1) ?? 0;
-  const length = plain.length - padding;
   try {
-    if (padding === 0 || padding > BLOCK_BYTES) {
+    if (padding > BLOCK_BYTES) {
       throw invalid(`Incorrect number of padding bytes (${padding}) found on decrypted data`);
     }
-    return Uint8Array.from(plain.subarray(0, length));
+    return secretCopy(plain.subarray(0, plain.length - padding));
   } finally {
     plain.fill(0);
-  }
-}
-
-/** The data as a password: UTF-8 text, byte by byte. Throws kind `invalid-option`. */
-export function requireText(id: string, data: Uint8Array): void {
-  try {
-    new TextDecoder('utf-8', { fatal: true }).decode(data);
-  } catch {
-    throw invalid(`Data from secret ${id} is not valid UTF-8`);
   }
 }
 

@@ -5,12 +5,16 @@
 // passes of ECB over all blocks (tweaks, then data) and doubles the tweaks in between; CBC
 // decrypts in one pass of ECB and encrypts through one chain whose end is taken out of the next
 // sector's first block. Sources: IEEE 1619 (XTS), LUKS on-disk format 1.2.3.
+//
+// OpenSSL wipes an expanded key when its object is told that nothing follows. What is decrypted may
+// be key material, so copies of it are wiped as well.
 
 import { createCipheriv, createDecipheriv } from 'node:crypto';
+import type { Cipher } from 'node:crypto';
 
 import { assert } from '../base/index.js';
 import { nativeAddon } from '../host/index.js';
-import { InitialVectors, vectorNumber, vectorStep } from './initial-vector.js';
+import { InitialVectors } from './initial-vector.js';
 import type { CipherSpec } from './names.js';
 import { keyBytesOf } from './names.js';
 import { canCryptNatively, NativeSectors } from './native-sectors.js';
@@ -51,12 +55,15 @@ export interface SectorCipher {
   /** Whole sectors, in place; `sector` is the number of the first, up to 2^53 − 1. */
   encrypt(data: Uint8Array, sector: number): void;
   decrypt(data: Uint8Array, sector: number): void;
+  /** Ends its use: what was made of the key is gone. The key itself is its holder's. */
+  wipe(): void;
 }
 
 /** The two directions of one block cipher, over any number of blocks. */
 interface Blocks {
   encrypt(blocks: Uint8Array): Buffer;
   decrypt(blocks: Uint8Array): Buffer;
+  wipe(): void;
 }
 
 /** By the addon where that is to be had. The key is not copied: it has to stay until the end. */
@@ -77,15 +84,8 @@ export function makeTwin(cipher: CipherKey): SectorCipher {
   requireFitting(cipher);
   const { spec, key, sectorBytes } = cipher;
   if (spec.mode === 'ecb') return new EcbSectors(ecbBlocks(spec, key), sectorBytes);
-  const made = new InitialVectors(spec, key);
-  const step = vectorStep(cipher);
-  const vectors: VectorsOf = (sector, count) =>
-    made.of(vectorNumber(cipher, sector), count, step);
-  return spec.mode === 'cbc' ? new CbcSectors(cipher, vectors) : new XtsSectors(cipher, vectors);
+  return spec.mode === 'cbc' ? new CbcSectors(cipher) : new XtsSectors(cipher);
 }
-
-/** The vectors of `count` sectors from number `sector` on, one after another. */
-type VectorsOf = (sector: number, count: number) => Uint8Array;
 
 function ecbBlocks({ cipher }: CipherSpec, key: Uint8Array): Blocks {
   const encryption = createCipheriv(`${cipher}-ecb`, key, null).setAutoPadding(false);
@@ -93,6 +93,10 @@ function ecbBlocks({ cipher }: CipherSpec, key: Uint8Array): Blocks {
   return {
     encrypt: (blocks) => encryption.update(blocks),
     decrypt: (blocks) => decryption.update(blocks),
+    wipe() {
+      encryption.final();
+      decryption.final();
+    },
   };
 }
 
@@ -112,38 +116,44 @@ class EcbSectors implements SectorCipher {
 
   decrypt(data: Uint8Array): void {
     requireWhole(data, this.sectorBytes);
-    data.set(this.#blocks.decrypt(data));
+    const plain = this.#blocks.decrypt(data);
+    data.set(plain);
+    plain.fill(0);
+  }
+
+  wipe(): void {
+    this.#blocks.wipe();
   }
 }
 
 class CbcSectors implements SectorCipher {
   readonly sectorBytes: number;
-  readonly #vectors: VectorsOf;
+  readonly #vectors: InitialVectors;
   readonly #blocks: Blocks;
-  readonly #chain: (sector: Uint8Array) => Buffer;
+  readonly #chain: Cipher;
   /** The last block that went out of the chain; it is mixed into what comes next. */
   readonly #last = new Uint8Array(BLOCK_BYTES);
 
-  constructor({ spec, key, sectorBytes }: CipherKey, vectors: VectorsOf) {
+  constructor(cipher: CipherKey) {
+    const { spec, key, sectorBytes } = cipher;
     this.sectorBytes = sectorBytes;
-    this.#vectors = vectors;
+    this.#vectors = new InitialVectors(cipher);
     this.#blocks = ecbBlocks(spec, key);
     const zero = new Uint8Array(BLOCK_BYTES);
-    const chain = createCipheriv(`${spec.cipher}-cbc`, key, zero).setAutoPadding(false);
-    this.#chain = (sector) => chain.update(sector);
+    this.#chain = createCipheriv(`${spec.cipher}-cbc`, key, zero).setAutoPadding(false);
   }
 
   encrypt(data: Uint8Array, sector: number): void {
     const { sectorBytes } = this;
     requireWhole(data, sectorBytes);
-    const vectors = this.#vectors(sector, data.length / sectorBytes);
+    const vectors = this.#vectors.of(sector, data.length / sectorBytes);
     for (let start = 0; start < data.length; start += sectorBytes) {
       const part = data.subarray(start, start + sectorBytes);
       const vector = (start / sectorBytes) * BLOCK_BYTES;
       for (let at = 0; at < BLOCK_BYTES; at += 1) {
         part[at] = (part[at] ?? 0) ^ (vectors[vector + at] ?? 0) ^ (this.#last[at] ?? 0);
       }
-      const out = this.#chain(part);
+      const out = this.#chain.update(part);
       part.set(out);
       this.#last.set(out.subarray(sectorBytes - BLOCK_BYTES));
     }
@@ -152,28 +162,37 @@ class CbcSectors implements SectorCipher {
   decrypt(data: Uint8Array, sector: number): void {
     const { sectorBytes } = this;
     requireWhole(data, sectorBytes);
-    const vectors = this.#vectors(sector, data.length / sectorBytes);
+    const vectors = this.#vectors.of(sector, data.length / sectorBytes);
     const before = new Uint8Array(data.length);
     before.set(data.subarray(0, data.length - BLOCK_BYTES), BLOCK_BYTES);
     for (let start = 0, vector = 0; start < data.length; start += sectorBytes) {
       before.set(vectors.subarray(vector, vector + BLOCK_BYTES), start);
       vector += BLOCK_BYTES;
     }
-    mix(data, this.#blocks.decrypt(data), before);
+    const mixed = this.#blocks.decrypt(data);
+    mix(data, mixed, before);
+    mixed.fill(0);
+  }
+
+  wipe(): void {
+    this.#vectors.wipe();
+    this.#blocks.wipe();
+    this.#chain.final();
   }
 }
 
 class XtsSectors implements SectorCipher {
   readonly sectorBytes: number;
-  readonly #vectors: VectorsOf;
+  readonly #vectors: InitialVectors;
   readonly #data: Blocks;
   readonly #tweak: Blocks;
   /** Used again by the next slice. */
   #tweaks = new Uint32Array(0);
 
-  constructor({ spec, key, sectorBytes }: CipherKey, vectors: VectorsOf) {
+  constructor(cipher: CipherKey) {
+    const { spec, key, sectorBytes } = cipher;
     this.sectorBytes = sectorBytes;
-    this.#vectors = vectors;
+    this.#vectors = new InitialVectors(cipher);
     const half = key.length / 2;
     this.#data = ecbBlocks(spec, key.subarray(0, half));
     this.#tweak = ecbBlocks(spec, key.subarray(half));
@@ -195,15 +214,24 @@ class XtsSectors implements SectorCipher {
       const slice = data.subarray(start, start + step);
       const tweaks = this.#tweaksOf(slice.length, sector + start / sectorBytes);
       mix(slice, slice, tweaks);
-      mix(slice, crypt(slice), tweaks);
+      const mixed = crypt(slice);
+      mix(slice, mixed, tweaks);
+      mixed.fill(0);
     }
+  }
+
+  wipe(): void {
+    this.#vectors.wipe();
+    this.#data.wipe();
+    this.#tweak.wipe();
+    this.#tweaks.fill(0);
   }
 
   /** One tweak for each block: that of the sector, then each the double of the one before. */
   #tweaksOf(length: number, sector: number): Uint8Array {
     const { sectorBytes } = this;
     const count = length / sectorBytes;
-    const first = this.#tweak.encrypt(this.#vectors(sector, count));
+    const first = this.#tweak.encrypt(this.#vectors.of(sector, count));
     if (this.#tweaks.length < length / 4) this.#tweaks = new Uint32Array(length / 4);
     const words = this.#tweaks;
     const source = new DataView(first.buffer, first.byteOffset, first.byteLength);

@@ -68,6 +68,7 @@ export class ObjectRegistry {
   readonly #secrets = new Map<string, SecretObject>();
   readonly #branches = new Map<string, ObjectBranch>();
   readonly #graph: () => Graph;
+  #isClosed = false;
 
   constructor(clock: Clock, graph: () => Graph) {
     this.#clock = clock;
@@ -86,15 +87,19 @@ export class ObjectRegistry {
   }
 
   #adopt(id: string, register: () => ManagedObject): void {
-    // Every container has the property `type`.
-    if (id === 'type' || this.#objects.has(id)) {
-      throw new BlockError(
-        'exists',
-        `attempt to add duplicate property '${id}' to object (type 'container')`,
-      );
-    }
+    this.#requireFree(id);
     this.#objects.set(id, register());
     this.#branches.set('objects', () => this.#objects);
+  }
+
+  #requireFree(id: string): void {
+    if (this.#isClosed) throw new BlockError('invalid-state', 'The engine is closed');
+    // Every container has the property `type`.
+    if (id !== 'type' && !this.#objects.has(id)) return;
+    throw new BlockError(
+      'exists',
+      `attempt to add duplicate property '${id}' to object (type 'container')`,
+    );
   }
 
   /** Throws kind `invalid-option` for what cannot be the name of an object. */
@@ -110,10 +115,14 @@ export class ObjectRegistry {
     if (object === undefined) throw new BlockError('not-found', `object '${id}' not found`);
     if (object.inUse) throw new BlockError('busy', `object '${id}' is in use, can not be deleted`);
     const thread = this.#threads.get(id);
+    this.#forget(id);
+    await thread?.close();
+  }
+
+  #forget(id: string): void {
     this.#secrets.get(id)?.wipe();
     const maps = [this.#objects, this.#groups, this.#threads, this.#secrets];
     for (const map of maps) map.delete(id);
-    await thread?.close();
   }
 
   throttleGroup(id: string): ThrottleGroup | null {
@@ -139,9 +148,10 @@ export class ObjectRegistry {
     return this.placement.of(node)?.lanes(host) ?? null;
   }
 
-  /** Ends the threads and wipes the secrets. */
+  /** Ends the threads and wipes the secrets, also one that is still read. */
   async close(): Promise<void> {
-    for (const secret of this.#secrets.values()) secret.wipe();
+    this.#isClosed = true;
+    for (const id of this.#secrets.keys()) this.#forget(id);
     for (const thread of this.#threads.values()) await thread.close();
   }
 
@@ -173,6 +183,12 @@ export class ObjectRegistry {
   async #makeSecret(options: SecretObjectOptions): Promise<() => ManagedObject> {
     const { host } = this.#graph();
     const made = await makeSecret(options, { host, secret: (id) => this.secret(id) });
+    try {
+      this.#requireFree(options.id);
+    } catch (error) {
+      made.wipe();
+      throw error;
+    }
     return () => {
       this.#secrets.set(options.id, made);
       return made;

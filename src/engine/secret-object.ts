@@ -4,13 +4,10 @@
 // The options that held it are not kept. What can be asked for are the names beside the data; the
 // data itself is refused where the reference would print it.
 
-import { BlockError } from '../base/index.js';
+import { BlockError, CRYPTO_LIMITS, secretCopy } from '../base/index.js';
 import type { SecretOptions } from '../crypto/index.js';
 import type { Host } from '../host/index.js';
 import type { ManagedObject, ObjectProperty } from './objects.js';
-
-/** Bytes of a file that a secret is read from. */
-const MAX_FILE_BYTES = 1024 * 1024;
 
 export type SecretObjectOptions = SecretOptions & {
   readonly 'qom-type': 'secret';
@@ -35,13 +32,13 @@ export async function makeSecret(
   const { loadSecret } = await import('../crypto/index.js');
   const { data: given, file } = options;
   const isRead = file !== undefined && given === undefined;
-  const read = isRead ? await host.readWhole(file, MAX_FILE_BYTES) : null;
+  const read = isRead ? await host.readWhole(file, CRYPTO_LIMITS.secretFileBytes) : null;
   const data = loadSecret(options, { secret, readFile: () => read ?? new Uint8Array(0) });
   return {
     type: 'secret',
     properties: propertiesOf(options),
     inUse: false,
-    data: () => Uint8Array.from(data),
+    data: () => secretCopy(data),
     wipe: () => void data.fill(0),
   };
 }

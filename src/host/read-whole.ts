@@ -3,7 +3,7 @@
 
 import { open } from 'node:fs/promises';
 
-import { BlockError, errnoText } from '../base/index.js';
+import { BlockError, errnoText, secretCopy } from '../base/index.js';
 
 const CHUNK_BYTES = 16 * 1024;
 
@@ -13,12 +13,14 @@ export async function readWhole(path: string, most: number): Promise<Uint8Array>
   let length = 0;
   try {
     const file = await open(path, 'r').catch((error: unknown) => {
-      throw unreadable(path, error);
+      throw unreadable(path, error, 'Failed to open');
     });
     try {
       while (length <= most) {
         const rest = Math.min(CHUNK_BYTES, bytes.length - length);
-        const { bytesRead } = await file.read(bytes, length, rest, null);
+        const { bytesRead } = await file.read(bytes, length, rest, null).catch((error: unknown) => {
+          throw unreadable(path, error, 'Error reading');
+        });
         if (bytesRead === 0) break;
         length += bytesRead;
       }
@@ -26,7 +28,7 @@ export async function readWhole(path: string, most: number): Promise<Uint8Array>
       await file.close();
     }
     if (length > most) throw tooLong(path, most);
-    return bytes.slice(0, length);
+    return secretCopy(bytes.subarray(0, length));
   } finally {
     bytes.fill(0, 0, length);
   }
@@ -36,9 +38,9 @@ export function tooLong(path: string, most: number): BlockError {
   return new BlockError('too-large', `'${path}' is longer than ${most} bytes`, { path });
 }
 
-function unreadable(path: string, error: unknown): BlockError {
+function unreadable(path: string, error: unknown, what: string): BlockError {
   const code = (error as NodeJS.ErrnoException).code ?? 'EIO';
   // The quotation marks are those that scripts see from the reference.
-  const text = `Unable to read ${path}: Failed to open file “${path}”: ${errnoText(code)}`;
+  const text = `Unable to read ${path}: ${what} file “${path}”: ${errnoText(code)}`;
   return new BlockError('io', text, { path, errno: code });
 }

@@ -45,6 +45,7 @@ describe.skipIf(peer('qemu-img') === null)('img on LUKS images as the real qemu-
     const plain = new Uint8Array(3 * 1024 * 1024).fill(7, 0, 1_000_001);
     put('plain', plain.fill(9, 2_000_000, 2_300_000));
     put('binary', Buffer.from([0xff, 0xfe]));
+    put('nul', Buffer.from('p\0w'));
     put('word', Buffer.from('pw'));
     const make = `create -q -f luks -o key-secret=s0,iter-time=1`;
     for (const image of ['a 1M', 'b 1000001', 'c 64k']) {
@@ -65,7 +66,7 @@ describe.skipIf(peer('qemu-img') === null)('img on LUKS images as the real qemu-
   it('what cannot be is refused in the same words', () => {
     for (const line of [...someOf(REFUSED, 6), ...someOf(REFUSED_LATE, 6)]) expectSame(line);
     const names = readdirSync(twins.ours).toSorted();
-    expect(names).toEqual(['a', 'b', 'binary', 'c', 'plain', 'word']);
+    expect(names).toEqual(['a', 'b', 'binary', 'c', 'nul', 'plain', 'word']);
   });
 
   it('secrets are taken and refused in the same words', () => {

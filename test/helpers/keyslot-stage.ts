@@ -105,7 +105,8 @@ export function slotsIn(image: Uint8Array): Promise<string[]> {
   return slotPasswords(image, header, PASSWORDS);
 }
 
-function withoutPrototype(value: unknown): unknown {
+/** As the command's parser makes objects. */
+export function withoutPrototype(value: unknown): unknown {
   if (typeof value !== 'object' || value === null) return value;
   const entries = Object.entries(value).map(([name, member]) => [name, withoutPrototype(member)]);
   return Object.assign(Object.create(null) as object, Object.fromEntries(entries));

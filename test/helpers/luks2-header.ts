@@ -49,8 +49,8 @@ export function areaOf(bytes: Uint8Array): LuksArea {
 
 const base64 = (length: number): string => Buffer.alloc(length, 7).toString('base64');
 
-/** A text that is right, to be spoilt. */
-export function luks2Text(): Record<string, unknown> {
+/** A text that is right in copies of so many bytes, to be spoilt. */
+export function luks2Text(headerBytes = COPY_BYTES): Record<string, unknown> {
   return {
     keyslots: { '0': keyslot(32_768), '1': keyslot(327_680) },
     tokens: {},
@@ -75,7 +75,7 @@ export function luks2Text(): Record<string, unknown> {
         digest: base64(32),
       },
     },
-    config: { json_size: '12288', keyslots_size: String(KEYSLOTS_BYTES) },
+    config: { json_size: String(headerBytes - 4096), keyslots_size: String(KEYSLOTS_BYTES) },
   };
 }
 

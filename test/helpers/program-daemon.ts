@@ -15,6 +15,7 @@ const MAIN = new URL('../../dist/cli/blockwright.js', import.meta.url).pathname;
 
 export interface ProgramDaemon extends AsyncDisposable {
   readonly client: QmpClient;
+  readonly pid: number;
   /** Unix socket of its other monitor. */
   readonly path: string;
   /** What it said on standard error so far. */
@@ -65,6 +66,7 @@ export async function startProgramDaemon(
   };
   return {
     client,
+    pid: child.pid ?? 0,
     path,
     complaint: () => complaint,
     openFiles: () => filesOf(child.pid ?? 0),

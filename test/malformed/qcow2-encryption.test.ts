@@ -113,8 +113,21 @@ const ROWS: readonly Row[] = [
   },
   {
     name: 'with key material behind its end',
-    change: (view) => view.setUint32(crypt + 208 + 40, 0x00ff_ffff),
+    change: (view) => {
+      view.setUint32(crypt + 208 + 40, 0x00ff_ffff);
+      view.setUint32(crypt + 104, 0x01ff_ffff);
+    },
     says: 'Request for data outside of extension header',
+  },
+  {
+    name: 'with key material behind its payload',
+    change: (view) => view.setUint32(crypt + 208 + 40, 0x00ff_ffff),
+    says: 'Keyslot 0 is overlapping with the encrypted payload',
+  },
+  {
+    name: 'without a payload',
+    change: (view) => view.setUint32(crypt + 104, 0),
+    says: 'LUKS payload is overlapping with the header (payload_offset 0)',
   },
 ];
 

@@ -131,12 +131,16 @@ export async function runLaneTask(
 ): Promise<LaneResult[]> {
   const results: LaneResult[] = [];
   const tools = { files, scratch, ciphers: new CipherTable(task.ciphers ?? []) };
-  for (const step of task.steps) {
-    if (Atomics.load(task.cancel, 0) !== 0) {
-      results.push(CANCELLED);
-      continue;
+  try {
+    for (const step of task.steps) {
+      if (Atomics.load(task.cancel, 0) !== 0) {
+        results.push(CANCELLED);
+        continue;
+      }
+      results.push(await runStep(task, step, tools));
     }
-    results.push(await runStep(task, step, tools));
+  } finally {
+    tools.ciphers.wipe();
   }
   return results;
 }

@@ -7,7 +7,7 @@
 // (native/copy.cc has their order).
 
 import { constants } from 'node:os';
-import { COPY_LIMITS, errnoText, kindOfErrno, must } from '../../base/index.js';
+import { COPY_LIMITS, errnoText, kindOfErrno, must, secretBytes } from '../../base/index.js';
 import {
   canCryptNatively,
   HASH_BYTES,
@@ -72,8 +72,12 @@ export async function runNatively(
   const { ciphers = [], steps } = task;
   const program = encode(ciphers, steps, descriptors);
   const keys = keysOf(ciphers);
-  const answer = addon.copyLater(program, task.cancel, task.flushedSoon === true ? 1 : 0, keys);
-  keys.fill(0);
+  let answer: Promise<Float64Array>;
+  try {
+    answer = addon.copyLater(program, task.cancel, task.flushedSoon === true ? 1 : 0, keys);
+  } finally {
+    keys.fill(0);
+  }
   return decode(await answer, steps.length);
 }
 
@@ -81,7 +85,7 @@ export async function runNatively(
 function keysOf(ciphers: readonly CipherKey[]): Uint8Array {
   let size = 0;
   for (const { spec, key } of ciphers) size += key.length + vectorKeyBytes(spec);
-  const keys = new Uint8Array(size);
+  const keys = secretBytes(size);
   let at = 0;
   for (const { spec, key } of ciphers) {
     keys.set(key, at);

@@ -12,7 +12,10 @@ export const noSecrets: SecretSource = (id) => {
   throw new BlockError('not-found', `No secret with id '${id}'`);
 };
 
-/** Bytes of the password that key-secret names, which is text; the caller wipes them. */
+/**
+ * Bytes of the password that key-secret names, which is text without NUL; the caller wipes them.
+ * Throws kind `invalid-option`.
+ */
 export function passwordOf(
   { secret = noSecrets }: { readonly secret?: SecretSource },
   id: string | undefined,
@@ -21,7 +24,7 @@ export function passwordOf(
     throw new BlockError('invalid-option', "Parameter 'key-secret' is required for cipher");
   }
   const password = secret(id);
-  if (isUtf8(password)) return password;
+  if (isUtf8(password) && !password.includes(0)) return password;
   password.fill(0);
   throw new BlockError('invalid-option', `Data from secret ${id} is not valid UTF-8`);
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Keys from passwords (PBKDF2, RFC 8018 section 5.2), off the event loop: in the addon where the
-// processor has SHA-256, else by OpenSSL, in a process of its own where that takes long.
+// Keys from passwords (PBKDF2, RFC 8018 section 5.2), off the event loop: in the addon where it has
+// the digest for this processor, else by OpenSSL, in a process of its own where that takes long.
 //
 // What takes long can be cancelled, and nothing of it outlives this process or holds up its end.
 // Only a few run at a time, so that threads of the pool are left for files.
@@ -51,7 +51,7 @@ async function nextEnd(signal?: AbortSignal): Promise<void> {
 }
 
 async function derived(wish: Derivation, signal?: AbortSignal): Promise<Uint8Array> {
-  const addon = wish.hash === 'sha256' ? nativeAddon() : null;
+  const addon = nativeAddon();
   const native = addon === null ? null : derivedNatively(addon, wish, signal);
   if (native !== null) return native;
   if (workOf(wish) > CRYPTO_LIMITS.shortDerivation) {
@@ -75,16 +75,16 @@ async function derived(wish: Derivation, signal?: AbortSignal): Promise<Uint8Arr
   throw cancelledDerivation();
 }
 
-/** Null where the processor cannot. */
+/** Null where the addon cannot. */
 function derivedNatively(
   addon: NativeAddon,
   wish: Derivation,
   signal?: AbortSignal,
 ): Promise<Uint8Array> | null {
-  const { password, salt, iterations, length, onCost } = wish;
+  const { hash, password, salt, iterations, length, onCost } = wish;
   const cancel = new Int32Array(1);
   const cost = new Float64Array(1);
-  const native = addon.deriveLater(password, salt, iterations, length, cancel, cost);
+  const native = addon.deriveByDigest(hash, password, salt, iterations, length, cancel, cost);
   if (native === null) return null;
   const whole = native.then((key) => {
     if (key.length !== length) throw cancelledDerivation();

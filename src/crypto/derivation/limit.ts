@@ -22,6 +22,7 @@ export interface DerivationLimit {
 
 /** What a machine does in a second at the least, of what workOf() counts. */
 const SLOWEST_PER_SECOND = 200_000;
+const MOST_ITERATIONS = 2 ** 31 - 1;
 /** A keyslot and the digest of the master key, eight times. */
 const MOST_DERIVATIONS = 16;
 
@@ -42,6 +43,7 @@ export function limitedDerive(
       totalMs += await expectedMs(wish, derive);
       if (totalMs > limitSeconds * 1000) throw refusal(image, wish, { totalMs, limitSeconds });
     }
+    requirePossible(image, wish);
     return derive(wish, signal);
   };
 }
@@ -50,6 +52,13 @@ function requireLimit(limitSeconds: number): void {
   if (limitSeconds >= 1) return;
   const text = `key-derivation-limit must be at least 1 second, not ${limitSeconds}`;
   throw new BlockError('invalid-option', text);
+}
+
+/** A header has 32 bits for them, and no library takes more than 31. */
+function requirePossible(image: string, { origin = 'a key', iterations }: Derivation): void {
+  if (iterations <= MOST_ITERATIONS) return;
+  const text = `the ${iterations} iterations of ${origin} are more than ${MOST_ITERATIONS}`;
+  throw new BlockError('too-large', `Unlocking '${image}' is not possible: ${text}`);
 }
 
 function refusal(

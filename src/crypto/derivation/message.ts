@@ -2,6 +2,7 @@
 // The bytes in which a derivation is handed to a process: five numbers (digest, iterations, bytes
 // of the key, of the salt, of the password; 32 bits, little endian), the salt, the password.
 
+import { secretBytes } from '../../base/index.js';
 import { HASH_NAMES } from '../names.js';
 import type { PortableDerivation } from './portable.js';
 
@@ -10,7 +11,7 @@ const HEAD_BYTES = 20;
 /** The caller wipes it. */
 export function encodeDerivation(wish: PortableDerivation): Uint8Array {
   const { hash, iterations, length, salt, password } = wish;
-  const message = new Uint8Array(HEAD_BYTES + salt.length + password.length);
+  const message = secretBytes(HEAD_BYTES + salt.length + password.length);
   const view = new DataView(message.buffer);
   const numbers = [HASH_NAMES.indexOf(hash), iterations, length, salt.length, password.length];
   for (const [index, number] of numbers.entries()) view.setUint32(index * 4, number, true);

@@ -7,7 +7,7 @@
 
 import { spawn } from 'node:child_process';
 
-import { BlockError } from '../../base/index.js';
+import { BlockError, secretBytes } from '../../base/index.js';
 import { packageFile } from '../../host/index.js';
 import { encodeDerivation } from './message.js';
 import type { PortableDerivation } from './portable.js';
@@ -27,7 +27,7 @@ export function deriveInProcess(wish: PortableDerivation): DerivingProcess {
   });
   let isStopped = false;
   const key = new Promise<Uint8Array>((resolve, reject) => {
-    const bytes = new Uint8Array(wish.length);
+    const bytes = secretBytes(wish.length);
     let filled = 0;
     const fail = (cause: unknown): void => {
       bytes.fill(0);

@@ -4,15 +4,16 @@
 // It ends at once when the input does. The work in the pool of threads would hold up a plain exit
 // until it is done, so it kills itself.
 
+import { secretBytes } from '../../base/index.js';
 import { decodeDerivation } from './message.js';
 import { derivePortably } from './portable.js';
 import type { PortableDerivation } from './portable.js';
 
-let received = new Uint8Array(0);
+let received: Uint8Array = new Uint8Array(0);
 let isRunning = false;
 
 process.stdin.on('data', (chunk: Uint8Array) => {
-  const longer = new Uint8Array(received.length + chunk.length);
+  const longer = secretBytes(received.length + chunk.length);
   longer.set(received);
   longer.set(chunk, received.length);
   received.fill(0);

@@ -5,7 +5,7 @@
 // all but the last are random, the last makes the chain of xor and diffusion end at the key.
 // Diffusion hashes each digest-long piece together with its number, the last piece cut short.
 
-import { assert } from '../../base/index.js';
+import { assert, secretBytes } from '../../base/index.js';
 import { nativeAddon } from '../../host/index.js';
 import { digestOf } from '../digest.js';
 import type { HashName } from '../names.js';
@@ -37,14 +37,13 @@ export function mergeKey(split: Uint8Array, length: number, hash: HashName): Uin
 
 /** Stripe after stripe mixed in and diffused. */
 function chainOf(stripes: Uint8Array, hash: HashName, length: number): Uint8Array {
-  const block = new Uint8Array(length);
-  const addon = hash === 'sha256' ? nativeAddon() : null;
-  if (addon?.mixStripes(stripes, block) === 0) return block;
+  const block = secretBytes(length);
+  if (nativeAddon()?.mixStripes(hash, stripes, block) === 0) return block;
   mixStripes(stripes, block, hash);
   return block;
 }
 
-/** What the addon does for SHA-256: stripes as long as `block` are mixed into it. */
+/** What the addon does where it has the digest: stripes as long as `block` are mixed into it. */
 export function mixStripes(stripes: Uint8Array, block: Uint8Array, hash: HashName): void {
   for (let start = 0; start < stripes.length; start += block.length) {
     for (let at = 0; at < block.length; at += 1) {
@@ -56,10 +55,11 @@ export function mixStripes(stripes: Uint8Array, block: Uint8Array, hash: HashNam
 
 function diffuse(block: Uint8Array, hash: HashName): void {
   const piece = HASH_BYTES[hash];
-  const message = Buffer.alloc(4 + piece);
+  const message = secretBytes(4 + piece);
+  const number = new DataView(message.buffer);
   for (let start = 0, index = 0; start < block.length; start += piece, index += 1) {
     const part = block.subarray(start, start + piece);
-    message.writeUInt32BE(index);
+    number.setUint32(0, index);
     message.set(part, 4);
     const digest = digestOf(hash, message.subarray(0, 4 + part.length));
     part.set(digest.subarray(0, part.length));

@@ -5,7 +5,7 @@
 // right behind the last one, each at a multiple of 4,096. Order of writing is the caller's: the
 // material before the header, for the header makes it an image.
 
-import { assert } from '../../base/index.js';
+import { assert, secretBytes } from '../../base/index.js';
 import type { DeriveKey } from '../derivation/index.js';
 import type { CipherSpec, HashName } from '../names.js';
 import { keyBytesOf } from '../names.js';
@@ -49,7 +49,8 @@ function slotBytes(spec: CipherSpec): number {
 }
 
 export async function formatLuks(wish: NewLuks, tools: LuksTools): Promise<FormattedLuks> {
-  const masterKey = randomBytes(keyBytesOf(wish.spec), tools);
+  const masterKey = secretBytes(keyBytesOf(wish.spec));
+  tools.fill(masterKey);
   try {
     const header = await headerOf(wish, masterKey, tools);
     const [keyslot] = header.keyslots;

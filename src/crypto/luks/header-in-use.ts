@@ -20,8 +20,11 @@ export interface VolumeInUse extends HeaderPlace {
   readonly header: LuksHeader;
   /** Id of the secret that opened it. */
   readonly openedWith: string;
-  /** A copy of a secret's data, which is wiped here. Throws kind `not-found`. */
-  readonly secret: (id: string) => Uint8Array;
+  /**
+   * A copy of the password that a secret holds, which is wiped here. Throws kind `not-found`, and
+   * `invalid-option` for what is no password.
+   */
+  readonly password: (id: string) => Uint8Array;
   /** For one change, which the signal ends. */
   readonly tools: (signal?: AbortSignal) => AmendTools;
 }
@@ -92,7 +95,7 @@ export class HeaderInUse {
   }
 
   #requiredSource(id: string): PasswordSource {
-    return () => this.#volume.secret(id);
+    return () => this.#volume.password(id);
   }
 
   async #readAgain(): Promise<LuksHeader> {

@@ -4,13 +4,14 @@
 // Nothing of it is believed before it was looked at: names end with NUL and are printable, the
 // cipher is one that is built in, iterations are there, and no two of header, key material and
 // payload overlap (CVE-2021-4122 and its kin). What can be told from the bytes alone is told
-// here; that a derivation takes too long is told by whoever derives.
+// here, in the reference's words and order, which scripts know; that a derivation takes too long
+// is told by whoever derives.
 
-import { BlockError, decodeStruct, encodeStruct, validateStruct } from '../../base/index.js';
+import { BlockError, decodeStruct, encodeStruct, escapeControls } from '../../base/index.js';
 import type { CipherSpec, HashName } from '../names.js';
-import { cipherSpecOf, HASH_NAMES, isOneOf, keyBytesOf, luksModeOf } from '../names.js';
+import { cipherSpecOf, hashOfHeader, keyBytesOf, luksModeOf } from '../names.js';
 import { SECTOR_BYTES } from '../sector-cipher.js';
-import type { RawKeyslot } from './layout.js';
+import type { RawHeader, RawKeyslot } from './layout.js';
 import {
   HEADER,
   HEADER_BYTES,
@@ -50,11 +51,14 @@ export interface HeaderPlace {
 }
 
 const EXTENT = { version: 1, length: HEADER_BYTES } as const;
-const MAX_ITERATIONS = 2 ** 31 - 1;
 
 /** Bytes that key material takes, in whole sectors. */
 export function materialBytes(spec: CipherSpec): number {
-  return Math.ceil((keyBytesOf(spec) * STRIPES) / SECTOR_BYTES) * SECTOR_BYTES;
+  return materialOf(keyBytesOf(spec));
+}
+
+function materialOf(keyBytes: number): number {
+  return Math.ceil((keyBytes * STRIPES) / SECTOR_BYTES) * SECTOR_BYTES;
 }
 
 export function hasLuksMagic(head: Uint8Array): boolean {
@@ -66,85 +70,93 @@ export function hasLuksMagic(head: Uint8Array): boolean {
  * another version, cipher, mode or digest.
  */
 export function parseLuksHeader(bytes: Uint8Array, place: HeaderPlace): LuksHeader {
-  if (bytes.length < HEADER_BYTES) throw corrupt(`the file ends at ${bytes.length} bytes`);
   if (!hasLuksMagic(bytes)) throw new BlockError('corrupt-image', 'Volume is not in LUKS format');
+  if (bytes.length < HEADER_BYTES) throw corrupt(`LUKS header: it ends at ${bytes.length} bytes`);
   const raw = decodeStruct(HEADER, bytes, EXTENT);
   if (raw.version !== 1) {
     throw new BlockError('unsupported', `LUKS version ${raw.version} is not supported`);
   }
-  validateStruct(HEADER, raw, EXTENT);
-  const cipherMode = textOf('cipher_mode', raw.cipherMode);
-  const cipherName = textOf('cipher_name', raw.cipherName);
-  const hash = textOf('hash_spec', raw.hashSpec);
-  if (!isOneOf(HASH_NAMES, hash)) {
-    throw new BlockError('unsupported', `LUKS header: hash '${hash}' is not supported`);
+  const cipherName = textOf('cipher name', raw.cipherName);
+  const cipherMode = textOf('cipher mode', raw.cipherMode);
+  const hashSpec = textOf('hash spec', raw.hashSpec);
+  if (raw.mkDigestIterations === 0) {
+    throw corrupt('LUKS key iteration count is zero', 'mk_digest_iterations 0');
   }
-  const spec = cipherSpecOf({ cipherName, cipherMode, keyBytes: raw.keyBytes });
-  requireIterations('mk_digest_iterations', raw.mkDigestIterations);
-  const header: LuksHeader = {
-    spec,
-    hash,
+  const slots = Array.from({ length: KEYSLOT_COUNT }, (_, index) => keyslotAt(bytes, index));
+  requireApart(raw, slots, place);
+  return {
+    spec: cipherSpecOf({ cipherName, cipherMode, keyBytes: raw.keyBytes }),
+    hash: hashOfHeader(hashSpec),
     payloadOffset: raw.payloadOffset * SECTOR_BYTES,
     mkDigest: raw.mkDigest,
     mkDigestSalt: raw.mkDigestSalt,
     mkDigestIterations: raw.mkDigestIterations,
     uuid: textOf('uuid', raw.uuid),
-    keyslots: Array.from({ length: KEYSLOT_COUNT }, (_, index) => keyslotAt(bytes, index)),
+    keyslots: slots.map(({ active, iterations, salt, keyMaterialOffset }) => ({
+      active: active === SlotState.active,
+      iterations,
+      salt,
+      materialOffset: keyMaterialOffset * SECTOR_BYTES,
+    })),
   };
-  requireApart(header, place);
-  return header;
 }
 
-function keyslotAt(bytes: Uint8Array, index: number): Keyslot {
+function keyslotAt(bytes: Uint8Array, index: number): RawKeyslot {
   const at = KEYSLOTS_AT + index * KEYSLOT.size;
   const raw: RawKeyslot = decodeStruct(KEYSLOT, bytes.subarray(at), EXTENT);
-  try {
-    validateStruct(KEYSLOT, raw, EXTENT);
-  } catch (error) {
-    if (!(error instanceof BlockError)) throw error;
-    throw corrupt(`keyslot ${index}: ${error.message}`);
+  const { active, iterations, stripes } = raw;
+  // Scripts know the number with a sign.
+  if (stripes !== STRIPES) {
+    throw corrupt(`Keyslot ${index} is corrupted (stripes ${stripes | 0} != ${STRIPES})`);
   }
-  const active = raw.active === SlotState.active;
-  if (active) requireIterations(`keyslot ${index} iterations`, raw.iterations);
-  return {
-    active,
-    iterations: raw.iterations,
-    salt: raw.salt,
-    materialOffset: raw.keyMaterialOffset * SECTOR_BYTES,
-  };
-}
-
-function requireIterations(what: string, value: number): void {
-  if (value >= 1 && value <= MAX_ITERATIONS) return;
-  throw corrupt(`${what} must be from 1 to 2^31 - 1, not ${value}`);
+  if (active !== SlotState.active && active !== SlotState.inactive) {
+    const detail = `active 0x${active.toString(16).padStart(8, '0')}`;
+    throw corrupt(`Keyslot ${index} state (active/disable) is corrupted`, detail);
+  }
+  if (active === SlotState.active && iterations === 0) {
+    throw corrupt(`Keyslot ${index} iteration count is zero`, 'iterations 0');
+  }
+  return raw;
 }
 
 /** Every pair of header, key material and payload. */
-function requireApart(header: LuksHeader, { detached }: HeaderPlace): void {
-  const length = materialBytes(header.spec);
-  const areas = header.keyslots.map(({ materialOffset }, index) => ({
-    name: `key material of keyslot ${index}`,
-    start: materialOffset,
-    end: materialOffset + length,
-  }));
-  areas.unshift({ name: 'the header', start: 0, end: HEADER_BYTES });
-  for (const [index, area] of areas.entries()) {
-    for (const other of areas.slice(index + 1)) {
-      if (area.start >= other.end || other.start >= area.end) continue;
-      throw corrupt(`${other.name} at ${other.start} overlaps ${area.name}`);
+function requireApart(
+  { keyBytes, payloadOffset }: RawHeader,
+  slots: readonly RawKeyslot[],
+  { detached }: HeaderPlace,
+): void {
+  const length = materialOf(keyBytes);
+  const payload = payloadOffset * SECTOR_BYTES;
+  const payloadField = `payload_offset ${payloadOffset}`;
+  if (!detached && payload < HEADER_BYTES) {
+    throw corrupt('LUKS payload is overlapping with the header', payloadField);
+  }
+  const starts = slots.map(({ keyMaterialOffset }) => keyMaterialOffset * SECTOR_BYTES);
+  for (const [index, start] of starts.entries()) {
+    const field = `key_material_offset ${start / SECTOR_BYTES}`;
+    if (start < HEADER_BYTES) {
+      throw corrupt(`Keyslot ${index} is overlapping with the LUKS header`, field);
     }
-    if (detached || area.end <= header.payloadOffset) continue;
-    throw corrupt(`${area.name} overlaps the payload at ${header.payloadOffset}`);
+    if (!detached && start + length > payload) {
+      const text = `Keyslot ${index} is overlapping with the encrypted payload`;
+      throw corrupt(text, `${field}, key_bytes ${keyBytes}, ${payloadField}`);
+    }
+    for (let other = index + 1; other < starts.length; other += 1) {
+      const from = starts[other] ?? 0;
+      if (start >= from + length || from >= start + length) continue;
+      const text = `Keyslots ${index} and ${other} are overlapping in the header`;
+      throw corrupt(text, `${field} and ${from / SECTOR_BYTES}, key_bytes ${keyBytes}`);
+    }
   }
 }
 
 /** Ends with NUL and is printable ASCII before that. */
 function textOf(field: string, bytes: Uint8Array): string {
   const end = bytes.indexOf(0);
-  if (end < 0) throw corrupt(`${field} is not terminated`);
+  if (end < 0) throw corrupt(`LUKS header ${field} is not NUL terminated`);
   const text = Buffer.from(bytes.subarray(0, end)).toString('latin1');
-  if (!/^[\x20-\x7e]*$/.test(text)) throw corrupt(`${field} is not printable`);
-  return text;
+  if (/^[\x20-\x7e]*$/.test(text)) return text;
+  throw corrupt(`LUKS header ${field} '${escapeControls(text)}' is not printable`);
 }
 
 /** The 592 bytes of the header. */
@@ -190,6 +202,8 @@ function padded(text: string, length: number): Uint8Array {
   return bytes;
 }
 
-function corrupt(text: string): BlockError {
-  return new BlockError('corrupt-image', `LUKS header: ${text}`);
+/** `detail`: field and value, which the reference does not print. */
+function corrupt(text: string, detail?: string): BlockError {
+  if (detail === undefined) return new BlockError('corrupt-image', text);
+  return new BlockError('corrupt-image', `${text} (${detail})`, { detail });
 }

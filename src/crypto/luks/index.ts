@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 export * from './amend.js';
-export { mergeKey } from './anti-forensic.js';
 export * from './backup.js';
 export * from './facts.js';
 export * from './format.js';

@@ -4,11 +4,11 @@
 // Material is encrypted by the image's own cipher under the derived key, counted from sector 0.
 // Keys that were derived, split or tried and found wrong are wiped before anybody else sees them.
 
-import { timingSafeEqual } from 'node:crypto';
-
 import { assert } from '../../base/index.js';
 import type { DeriveKey } from '../derivation/index.js';
+import { isSameDigest } from '../digest.js';
 import { keyBytesOf } from '../names.js';
+import type { CipherSpec, HashName } from '../names.js';
 import { makeSectorCipher, SECTOR_BYTES } from '../sector-cipher.js';
 import { mergeKey, splitKey } from './anti-forensic.js';
 import type { Keyslot, LuksHeader } from './header.js';
@@ -56,13 +56,7 @@ export async function unlockSlot(
   const origin = `keyslot ${header.keyslots.indexOf(keyslot)}`;
   const material = await area.read(materialOffset, materialBytes(spec));
   const derived = await derive({ hash, password, salt, iterations, length, origin });
-  try {
-    makeSectorCipher({ spec, key: derived, sectorBytes: SECTOR_BYTES }).decrypt(material, 0);
-  } finally {
-    derived.fill(0);
-  }
-  const masterKey = mergeKey(material.subarray(0, length * STRIPES), length, hash);
-  material.fill(0);
+  const masterKey = keyIn(material, { spec, derived, length, hash });
   let isRight = false;
   try {
     isRight = await isMasterKey(header, masterKey, derive);
@@ -70,6 +64,40 @@ export async function unlockSlot(
     if (!isRight) masterKey.fill(0);
   }
   return isRight ? masterKey : null;
+}
+
+/** The key in decrypted and merged key material. Takes what it is given, and wipes it. */
+export function keyIn(
+  material: Uint8Array,
+  { spec, derived, length, hash }: {
+    readonly spec: CipherSpec;
+    readonly derived: Uint8Array;
+    /** Bytes of the key. */
+    readonly length: number;
+    readonly hash: HashName;
+  },
+): Uint8Array {
+  try {
+    cryptMaterial('decrypt', material, { spec, derived });
+    return mergeKey(material.subarray(0, length * STRIPES), length, hash);
+  } finally {
+    material.fill(0);
+  }
+}
+
+/** In place. Wipes the derived key. */
+function cryptMaterial(
+  way: 'encrypt' | 'decrypt',
+  material: Uint8Array,
+  { spec, derived }: { readonly spec: CipherSpec; readonly derived: Uint8Array },
+): void {
+  try {
+    const cipher = makeSectorCipher({ spec, key: derived, sectorBytes: SECTOR_BYTES });
+    cipher[way](material, 0);
+    cipher.wipe();
+  } finally {
+    derived.fill(0);
+  }
 }
 
 async function isMasterKey(
@@ -85,7 +113,7 @@ async function isMasterKey(
     length: DIGEST_BYTES,
     origin: "the master key's digest",
   });
-  return timingSafeEqual(digest, header.mkDigest);
+  return isSameDigest(digest, header.mkDigest);
 }
 
 /** Encrypted key material of one keyslot, in whole sectors; `fill` gives random bytes. */
@@ -99,14 +127,10 @@ export async function makeMaterial(
   assert(masterKey.length === length, 'the master key fits the cipher');
   const { salt, iterations } = place.keyslot;
   const derived = await tools.derive({ hash, password, salt, iterations, length });
-  try {
-    const material = new Uint8Array(materialBytes(spec));
-    const split = splitKey(masterKey, { hash, stripes: STRIPES }, tools.fill);
-    material.set(split);
-    split.fill(0);
-    makeSectorCipher({ spec, key: derived, sectorBytes: SECTOR_BYTES }).encrypt(material, 0);
-    return material;
-  } finally {
-    derived.fill(0);
-  }
+  const material = new Uint8Array(materialBytes(spec));
+  const split = splitKey(masterKey, { hash, stripes: STRIPES }, tools.fill);
+  material.set(split);
+  split.fill(0);
+  cryptMaterial('encrypt', material, { spec, derived });
+  return material;
 }

@@ -27,19 +27,19 @@ export const HEADER = struct('LUKS header', [
   bytes('cipherMode', 32),
   bytes('hashSpec', 32),
   u32('payloadOffset'),
-  u32('keyBytes', { min: 1, max: 64 }),
+  u32('keyBytes'),
   bytes('mkDigest', DIGEST_BYTES),
   bytes('mkDigestSalt', SALT_BYTES),
-  u32('mkDigestIterations', { min: 1 }),
+  u32('mkDigestIterations'),
   bytes('uuid', 40),
 ]);
 
 export const KEYSLOT = struct('LUKS keyslot', [
-  u32('active', { oneOf: [SlotState.active, SlotState.inactive] }),
+  u32('active'),
   u32('iterations'),
   bytes('salt', SALT_BYTES),
   u32('keyMaterialOffset'),
-  u32('stripes', { equals: STRIPES }),
+  u32('stripes'),
 ]);
 
 assertLayout(HEADER, { 1: KEYSLOTS_AT });

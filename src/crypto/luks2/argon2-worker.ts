@@ -46,4 +46,6 @@ async function derived(wish: Argon2Wish): Promise<Argon2Answer> {
   return { key, ms: systemClock.now() - start };
 }
 
-parentPort?.postMessage(await derived(workerData as Argon2Wish));
+const answer = await derived(workerData as Argon2Wish);
+parentPort?.postMessage(answer);
+answer.key.fill(0);

@@ -31,8 +31,8 @@ export interface Argon2Answer {
 }
 
 const PROGRAM = 'dist/crypto/luks2/argon2-worker.js';
-/** Blocks of 1 KiB that are filled: what usual images want is not measured first. */
-const USUAL_WORK = 4 * 1024 * 1024;
+/** Blocks of 1 KiB that any machine fills in a second, so that usual images are not measured. */
+const SLOWEST_PER_SECOND = 70_000;
 const PROBE = { passes: 4, memoryKib: 2048, lanes: 1 } as const;
 
 /** The one that runs now; never rejects. */
@@ -49,7 +49,7 @@ export function limitedArgon2({ image, limitSeconds, signal }: DerivationLimit):
   let total = 0;
   return async (wish) => {
     total += wish.passes * wish.memoryKib;
-    if (total > USUAL_WORK) {
+    if (total > limit * SLOWEST_PER_SECOND) {
       const seconds = Math.ceil(total / (rate ??= await measuredRate()) / 1000);
       if (seconds > limit) {
         throw new BlockError(
@@ -70,32 +70,48 @@ async function measuredRate(): Promise<number> {
   return (PROBE.passes * PROBE.memoryKib) / Math.max(ms, 1);
 }
 
-async function oneAtATime(wish: Argon2Wish, signal?: AbortSignal): Promise<Argon2Answer> {
-  const before = running;
-  const own = before.then(() => inThread(wish, signal));
+/** The signal ends also what waits for its turn. */
+function oneAtATime(wish: Argon2Wish, signal?: AbortSignal): Promise<Argon2Answer> {
+  const own = running.then(() => inThread(wish, signal));
   running = own.catch(() => undefined);
-  return own;
+  return new Promise((resolve, reject) => {
+    const stop = (): void => reject(cancelledDerivation());
+    if (signal?.aborted === true) stop();
+    signal?.addEventListener('abort', stop, { once: true });
+    own.then(resolve, reject).finally(() => signal?.removeEventListener('abort', stop));
+  });
 }
 
 function inThread(wish: Argon2Wish, signal?: AbortSignal): Promise<Argon2Answer> {
   return new Promise((resolve, reject) => {
-    const cancelled = (): void => {
-      reject(new BlockError('cancelled', 'The derivation of a key was cancelled'));
-    };
+    const cancelled = (): void => reject(cancelledDerivation());
     if (signal?.aborted === true) return cancelled();
-    const worker = new Worker(packageFile(PROGRAM), { workerData: wish });
+    // Shared, so that no message has a copy.
+    const password = new Uint8Array(new SharedArrayBuffer(wish.password.length));
+    password.set(wish.password);
+    const worker = new Worker(packageFile(PROGRAM), { workerData: { ...wish, password } });
+    let isStopped = false;
     const stop = (): void => {
+      isStopped = true;
       cancelled();
       void worker.terminate();
     };
     signal?.addEventListener('abort', stop, { once: true });
-    worker.on('message', (answer: Argon2Answer) => resolve(answer));
+    worker.on('message', (answer: Argon2Answer) => {
+      if (isStopped) answer.key.fill(0);
+      else resolve(answer);
+    });
     worker.on('error', (cause) => reject(notThere(cause)));
     worker.on('exit', () => {
       signal?.removeEventListener('abort', stop);
+      password.fill(0);
       reject(new BlockError('io', 'The thread that derives a key ended without it'));
     });
   });
+}
+
+function cancelledDerivation(): BlockError {
+  return new BlockError('cancelled', 'The derivation of a key was cancelled');
 }
 
 function notThere(cause: Error): BlockError {

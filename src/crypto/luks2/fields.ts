@@ -2,7 +2,7 @@
 // Members of the JSON text of a LUKS version 2 header, each looked at before it is believed; what
 // is wrong is named by its path. Numbers beyond 32 bits are decimal texts there.
 
-import { BlockError, MAX_OFFSET } from '../../base/index.js';
+import { BlockError, escapeControls, JsonDouble, MAX_OFFSET } from '../../base/index.js';
 import type { JsonValue } from '../../base/index.js';
 
 /** An object of the text and where it is: `keyslots.0.kdf`. */
@@ -12,8 +12,8 @@ export class Fields {
 
   constructor(path: string, value: JsonValue | undefined) {
     this.path = path;
-    const isObject = typeof value === 'object' && value !== null && !Array.isArray(value);
-    if (!isObject) throw corrupt(`'${path}' is not an object`);
+    const isStructure = typeof value === 'object' && value !== null && !Array.isArray(value);
+    if (!isStructure || value instanceof JsonDouble) throw corrupt(`'${path}' is not an object`);
     this.#members = value as Readonly<Record<string, JsonValue>>;
   }
 
@@ -49,7 +49,8 @@ export class Fields {
     const value = this.#member(name);
     if (typeof value === 'number' && value >= min && value <= max) return value;
     const shown = typeof value === 'number' || typeof value === 'bigint' ? `, not ${value}` : '';
-    throw corrupt(`'${this.#pathOf(name)}' must be from ${min} to ${max}${shown}`);
+    const wish = min === max ? `must be ${min}` : `must be from ${min} to ${max}`;
+    throw corrupt(`'${this.#pathOf(name)}' ${wish}${shown}`);
   }
 
   /** A number of 64 bits, written as a text; only what can be an offset is accepted. */
@@ -57,15 +58,15 @@ export class Fields {
     const text = this.text(name);
     const value = /^(0|[1-9]\d{0,19})$/.test(text) ? Number(text) : Infinity;
     if (value <= MAX_OFFSET) return value;
-    throw corrupt(`'${this.#pathOf(name)}' is no offset or size`);
+    throw corrupt(`'${this.#pathOf(name)}' is no offset or size: ${quoted(text)}`);
   }
 
   base64(name: string, { min, max }: { readonly min: number; readonly max: number }): Uint8Array {
     const text = this.text(name);
-    const isShort = text.length <= max * 2 + 4;
-    if (isShort && /^[A-Za-z0-9+/]*={0,2}$/.test(text)) {
-      const bytes = Uint8Array.from(Buffer.from(text, 'base64'));
-      if (bytes.length >= min && bytes.length <= max) return bytes;
+    if (text.length <= max * 2 + 4) {
+      const bytes = Buffer.from(text, 'base64');
+      const isCanonical = bytes.toString('base64') === text;
+      if (isCanonical && bytes.length >= min && bytes.length <= max) return Uint8Array.from(bytes);
     }
     throw corrupt(`'${this.#pathOf(name)}' is not base64 of ${min} to ${max} bytes`);
   }
@@ -86,7 +87,7 @@ export class Fields {
 
   #numberOf(text: string): number {
     if (/^(0|[1-9]\d{0,8})$/.test(text)) return Number(text);
-    throw corrupt(`'${this.path}' has a name or reference that is no number`);
+    throw corrupt(`'${this.path}' has a name or reference that is no number: ${quoted(text)}`);
   }
 
   #member(name: string): JsonValue | undefined {
@@ -100,6 +101,11 @@ export class Fields {
 }
 
 const SHOWN = 80;
+
+/** A text of the image as messages show it. */
+export function quoted(text: string): string {
+  return `'${escapeControls(text.slice(0, SHOWN))}'`;
+}
 
 export function corrupt(text: string): BlockError {
   return new BlockError('corrupt-image', `LUKS2 header: ${text}`);

@@ -5,11 +5,13 @@
 // text looked at. The second is found by the size that the first names, or, where the first is
 // lost, at one of the nine places where it can be. Nothing is ever repaired here.
 
-import { createHash, timingSafeEqual } from 'node:crypto';
+import { createHash, getHashes, timingSafeEqual } from 'node:crypto';
 
-import { BlockError, CRYPTO_LIMITS, decodeStruct } from '../../base/index.js';
+import { BlockError, CRYPTO_LIMITS, decodeStruct, MAX_OFFSET } from '../../base/index.js';
 import { LUKS_MAGIC } from '../luks/index.js';
 import type { LuksArea } from '../luks/index.js';
+import { HASH_NAMES, isOneOf } from '../names.js';
+import { corrupt, quoted } from './fields.js';
 import { parseMetadata } from './metadata.js';
 import type { Luks2Metadata } from './metadata.js';
 import {
@@ -18,7 +20,11 @@ import {
   CHECKSUM_AT,
   CHECKSUM_BYTES,
   COPY_BYTES,
+  HEADER_BYTES_AT,
+  HEADER_OFFSET_AT,
   SECOND_MAGIC,
+  SEQUENCE_AT,
+  VERSION_AT,
 } from './layout.js';
 import type { RawBinary } from './layout.js';
 
@@ -28,7 +34,8 @@ export interface Luks2Header extends Luks2Metadata {
   readonly uuid: string;
   readonly label: string;
   readonly subsystem: string;
-  readonly sequence: number;
+  /** A bigint above 2^53 − 1. */
+  readonly sequence: number | bigint;
   /** Bytes of one copy; key material begins behind two. */
   readonly copyBytes: number;
   readonly copies: { readonly primary: CopyState; readonly secondary: CopyState };
@@ -36,12 +43,19 @@ export interface Luks2Header extends Luks2Metadata {
 
 interface Copy {
   readonly raw: RawBinary;
+  readonly sequence: bigint;
+  /** Of all of it. */
+  readonly size: number;
   readonly text: Uint8Array;
 }
 
+/** A copy that cannot be believed. */
+interface Broken {
+  readonly because: string;
+}
+
 const EXTENT = { version: 2, length: BINARY_BYTES } as const;
-/** By Node's names. */
-const CHECKSUMS = ['sha1', 'sha256', 'sha512'];
+const NO_MAGIC: Broken = { because: 'no magic' };
 
 /** Whether these bytes begin a header of version 2. */
 export function isLuks2(head: Uint8Array): boolean {
@@ -54,24 +68,18 @@ export function isLuks2(head: Uint8Array): boolean {
  */
 export async function readLuks2Header(area: LuksArea, length: number): Promise<Luks2Header> {
   const place = { area, length };
-  const first = await readCopy(place, 0, LUKS_MAGIC);
-  const second = await readSecond(place, first);
-  if (first === null && second === null) {
-    throw corrupt('neither of its two copies has a checksum that holds');
-  }
-  const isSecondNewer = (second?.raw.sequence ?? -1) > (first?.raw.sequence ?? -1);
-  const newer = (isSecondNewer ? second : first) as Copy;
-  const { raw, text } = newer;
-  const copyBytes = raw.headerBytes;
+  const primary = await readCopy(place, 0, LUKS_MAGIC);
+  const secondary = await readSecond(place, primary);
+  const { raw, text, sequence, size: copyBytes } = newerOf(primary, secondary);
   const metadata = parseMetadata(text, copyBytes);
   return {
     ...metadata,
     uuid: nameOf('uuid', raw.uuid),
     label: nameOf('label', raw.label),
     subsystem: nameOf('subsystem', raw.subsystem),
-    sequence: raw.sequence,
+    sequence: sequence <= MAX_OFFSET ? Number(sequence) : sequence,
     copyBytes,
-    copies: { primary: stateOf(first), secondary: stateOf(second) },
+    copies: { primary: stateOf(primary), secondary: stateOf(secondary) },
   };
 }
 
@@ -82,6 +90,23 @@ export function isSameVolume2(one: Luks2Metadata, other: Luks2Metadata): boolean
     return JSON.stringify([segment, [...salt], [...value]]);
   });
   return left === right;
+}
+
+/** The first of two that are equally new. */
+function newerOf(primary: Copy | Broken, secondary: Copy | Broken): Copy {
+  if (isBroken(primary)) {
+    if (!isBroken(secondary)) return secondary;
+    throw corrupt(
+      `neither of its two copies is valid: the primary has ${primary.because}, ` +
+        `the secondary ${secondary.because}`,
+    );
+  }
+  if (isBroken(secondary)) return primary;
+  return secondary.sequence > primary.sequence ? secondary : primary;
+}
+
+function isBroken(copy: Copy | Broken): copy is Broken {
+  return 'because' in copy;
 }
 
 /** Bytes of both copies and of all key material. Throws kind `unsupported` for too many. */
@@ -99,8 +124,8 @@ export function requirePayloadBehind({ segment, copyBytes, keyslotsBytes }: Luks
   throw corrupt(`its payload at ${segment.offset} overlaps the area of keyslots up to ${end}`);
 }
 
-function stateOf(copy: Copy | null): CopyState {
-  return copy === null ? 'broken' : 'valid';
+function stateOf(copy: Copy | Broken): CopyState {
+  return isBroken(copy) ? 'broken' : 'valid';
 }
 
 interface Place {
@@ -108,51 +133,71 @@ interface Place {
   readonly length: number;
 }
 
-async function readSecond(place: Place, first: Copy | null): Promise<Copy | null> {
-  if (first !== null) return readCopy(place, first.raw.headerBytes, SECOND_MAGIC);
+async function readSecond(place: Place, first: Copy | Broken): Promise<Copy | Broken> {
+  if (!isBroken(first)) return readCopy(place, first.size, SECOND_MAGIC);
+  let found: Broken = NO_MAGIC;
   for (const offset of COPY_BYTES) {
     const copy = await readCopy(place, offset, SECOND_MAGIC);
-    if (copy !== null) return copy;
+    if (!isBroken(copy)) return copy;
+    if (copy !== NO_MAGIC) found = copy;
   }
-  return null;
+  return found;
 }
 
-/** Null where there is none that can be believed. */
 async function readCopy(
   { area, length }: Place,
   offset: number,
   magic: Uint8Array,
-): Promise<Copy | null> {
-  if (offset + BINARY_BYTES > length) return null;
+): Promise<Copy | Broken> {
+  if (offset + BINARY_BYTES > length) return NO_MAGIC;
   const head = await area.read(offset, BINARY_BYTES);
-  if (!startsWith(head, magic)) return null;
-  let raw: RawBinary;
-  try {
-    raw = decodeStruct(BINARY, head, EXTENT);
-  } catch (error) {
-    if (error instanceof BlockError) return null;
-    throw error;
+  if (!startsWith(head, magic)) return NO_MAGIC;
+  const { version, headerBytes, headerOffset, sequence } = numbersOf(head);
+  if (version !== 2) return { because: `version ${version}` };
+  if (headerOffset !== BigInt(offset)) {
+    return { because: `hdr_offset ${headerOffset} at ${offset}` };
   }
-  const { headerBytes, headerOffset, version } = raw;
-  if (version !== 2 || headerOffset !== offset || !COPY_BYTES.includes(headerBytes)) return null;
-  if (offset !== 0 && headerBytes !== offset) return null;
-  if (offset + headerBytes > length) return null;
-  const bytes = await area.read(offset, headerBytes);
-  if (!hasChecksum(bytes, raw)) return null;
-  return { raw, text: bytes.subarray(BINARY_BYTES) };
+  const size = COPY_BYTES.find((bytes) => BigInt(bytes) === headerBytes);
+  if (size === undefined || (offset !== 0 && size !== offset) || offset + size > length) {
+    return { because: `hdr_size ${headerBytes} at ${offset} of ${length} bytes` };
+  }
+  const bytes = await area.read(offset, size);
+  const raw = decodeStruct(BINARY, bytes, EXTENT);
+  const fault = checksumFault(bytes, raw);
+  if (fault !== null) return { because: fault };
+  return { raw, sequence, size, text: bytes.subarray(BINARY_BYTES) };
 }
 
-/** Of all bytes of the copy, the checksum itself as zeroes. */
-function hasChecksum(bytes: Uint8Array, { checksumName, checksum }: RawBinary): boolean {
+/** What may be too large for a number. */
+function numbersOf(head: Uint8Array): {
+  readonly version: number;
+  readonly headerBytes: bigint;
+  readonly sequence: bigint;
+  readonly headerOffset: bigint;
+} {
+  const view = new DataView(head.buffer, head.byteOffset);
+  return {
+    version: view.getUint16(VERSION_AT),
+    headerBytes: view.getBigUint64(HEADER_BYTES_AT),
+    sequence: view.getBigUint64(SEQUENCE_AT),
+    headerOffset: view.getBigUint64(HEADER_OFFSET_AT),
+  };
+}
+
+/** Of all bytes of the copy, the checksum itself as zeroes; null where it holds. */
+function checksumFault(bytes: Uint8Array, { checksumName, checksum }: RawBinary): string | null {
   const end = checksumName.indexOf(0);
   const name = Buffer.from(checksumName.subarray(0, Math.max(end, 0))).toString('latin1');
-  if (!CHECKSUMS.includes(name)) return false;
+  if (!isOneOf(HASH_NAMES, name) || !getHashes().includes(name)) {
+    return `csum_alg ${quoted(name)}, which is not known`;
+  }
   const digest = createHash(name)
     .update(bytes.subarray(0, CHECKSUM_AT))
     .update(new Uint8Array(CHECKSUM_BYTES))
     .update(bytes.subarray(CHECKSUM_AT + CHECKSUM_BYTES))
     .digest();
-  return timingSafeEqual(digest, checksum.subarray(0, digest.length));
+  const holds = timingSafeEqual(digest, checksum.subarray(0, digest.length));
+  return holds ? null : 'a checksum that does not hold';
 }
 
 function startsWith(bytes: Uint8Array, magic: Uint8Array): boolean {
@@ -168,8 +213,4 @@ function nameOf(field: string, bytes: Uint8Array): string {
   } catch {
     throw corrupt(`${field} is not UTF-8`);
   }
-}
-
-function corrupt(text: string): BlockError {
-  return new BlockError('corrupt-image', `LUKS2 header: ${text}`);
 }

@@ -9,4 +9,5 @@ export {
   requirePayloadBehind,
 } from './header.js';
 export { type Luks2Tools, ownKeyslots, unlockAny2, unlockSlot2 } from './keyslots.js';
+export { COPY_BYTES, SECOND_MAGIC } from './layout.js';
 export { type Luks2Keyslot, type Luks2Segment, specOf } from './metadata.js';

@@ -9,9 +9,8 @@ import { timingSafeEqual } from 'node:crypto';
 
 import { BlockError } from '../../base/index.js';
 import type { LuksArea, UnlockedKey } from '../luks/index.js';
-import { mergeKey, STRIPES } from '../luks/index.js';
+import { keyIn } from '../luks/index.js';
 import type { DeriveKey } from '../derivation/index.js';
-import { makeSectorCipher, SECTOR_BYTES } from '../sector-cipher.js';
 import { keyBytesOf } from '../names.js';
 import type { DeriveArgon2 } from './argon2.js';
 import type { KeyslotUse, Luks2Digest, Luks2Keyslot, Luks2Metadata } from './metadata.js';
@@ -62,17 +61,17 @@ export async function unlockSlot2(
 ): Promise<Uint8Array | null> {
   const { use, keyBytes, areaOffset } = keyslot;
   if (use instanceof BlockError) throw use;
-  const derived = await derivedBy(keyslot.number, use, { password, tools });
+  const { spec, hash } = use;
   const material = await area.read(areaOffset, keyMaterialBytes(keyBytes));
-  const key = { spec: use.spec, key: derived, sectorBytes: SECTOR_BYTES };
-  makeSectorCipher(key).decrypt(material, 0);
-  derived.fill(0);
-  const split = material.subarray(0, keyBytes * STRIPES);
-  const masterKey = mergeKey(split, keyBytes, use.hash);
-  material.fill(0);
-  if (await isKeyOf(header.digest, masterKey, tools)) return masterKey;
-  masterKey.fill(0);
-  return null;
+  const derived = await derivedBy(keyslot.number, use, { password, tools });
+  const masterKey = keyIn(material, { spec, derived, length: keyBytes, hash });
+  let isRight = false;
+  try {
+    isRight = await isKeyOf(header.digest, masterKey, tools);
+  } finally {
+    if (!isRight) masterKey.fill(0);
+  }
+  return isRight ? masterKey : null;
 }
 
 function derivedBy(

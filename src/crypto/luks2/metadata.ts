@@ -13,7 +13,8 @@ import { JsonSyntaxError, parseJson } from '../../wire/index.js';
 import type { CipherSpec, HashName } from '../names.js';
 import { cipherSpecOf, HASH_BYTES, HASH_NAMES, isOneOf } from '../names.js';
 import { STRIPES } from '../luks/index.js';
-import { corrupt, Fields, unsupported } from './fields.js';
+import { corrupt, Fields, quoted, unsupported } from './fields.js';
+import { requireReferences } from './references.js';
 
 export type Kdf =
   | {
@@ -92,12 +93,16 @@ const AREA_ALIGNMENT = 4096;
 const MOST_VECTOR = 2 ** 52;
 const SALT = { min: 8, max: 64 } as const;
 const ITERATIONS = { min: 1, max: 2 ** 31 - 1 } as const;
-const KEY = { min: 1, max: 64 } as const;
+/** Bytes of a key that ciphers here have. */
+const MOST_KEY_BYTES = 64;
+const KEY = { min: 0, max: 2 ** 32 - 1 } as const;
+const OPENING = 0x7b;
 
 /** `text` ends with NUL. Throws kinds `corrupt-image` and `unsupported`. */
 export function parseMetadata(text: Uint8Array, copyBytes: number): Luks2Metadata {
   const root = new Fields('', parsed(text));
   const config = root.object('config');
+  requireSizes(config, text.length);
   const flags = requireKnown(config);
   const keyslotsBytes = config.offset('keyslots_size');
   const keyslots = root.numbered('keyslots', MEMBERS).map(keyslotOf);
@@ -106,18 +111,30 @@ export function parseMetadata(text: Uint8Array, copyBytes: number): Luks2Metadat
   if (first === undefined) throw corrupt("'segments' is empty");
   if (others.length > 0) throw unsupported('more than one segment (a reencryption)');
   const [segmentNumber, fields] = first;
+  if (segmentNumber !== 0) throw corrupt(`'segments' begins with ${segmentNumber}, not with 0`);
   const segment = segmentOf(fields);
   requireApart(keyslots, { start: copyBytes * 2, bytes: keyslotsBytes });
   const digests = root.numbered('digests', MEMBERS);
+  const tokens = root.numbered('tokens', MEMBERS);
+  requireReferences({ keyslots: numbersOf(keyslots), segments: [segmentNumber] }, digests, tokens);
   const found = digests.find(([, each]) => each.numbers('segments').includes(segmentNumber));
   if (found === undefined) throw corrupt("no member of 'digests' is that of the segment");
-  const tokens = root.numbered('tokens', MEMBERS).map(([, token]) => token.text('type'));
-  return { keyslots, segment, digest: digestOf(found), keyslotsBytes, tokens, flags };
+  const types = tokens.map(([, token]) => token.text('type'));
+  return { keyslots, segment, digest: digestOf(found), keyslotsBytes, tokens: types, flags };
 }
 
+function numbersOf(keyslots: readonly Luks2Keyslot[]): readonly number[] {
+  return keyslots.map(({ number }) => number);
+}
+
+/** The text begins with its object, ends with NUL, and nothing lies behind it. */
 function parsed(bytes: Uint8Array): JsonValue {
   const end = bytes.indexOf(0);
   if (end < 0) throw corrupt('its JSON text is not terminated');
+  if (bytes[0] !== OPENING) throw corrupt("its JSON text does not begin with '{'");
+  if (bytes.subarray(end).some((byte) => byte !== 0)) {
+    throw corrupt(`something lies behind its JSON text of ${end} bytes`);
+  }
   let text: string;
   try {
     text = new TextDecoder('utf-8', { fatal: true }).decode(bytes.subarray(0, end));
@@ -132,22 +149,32 @@ function parsed(bytes: Uint8Array): JsonValue {
   }
 }
 
+function requireSizes(config: Fields, textBytes: number): void {
+  const size = config.offset('json_size');
+  if (size !== textBytes) throw corrupt(`'config.json_size' must be ${textBytes}, not ${size}`);
+  const room = config.offset('keyslots_size');
+  if (room % AREA_ALIGNMENT === 0) return;
+  throw corrupt(`'config.keyslots_size' ${room} is no multiple of ${AREA_ALIGNMENT}`);
+}
+
 /** What must be understood to touch the data; the flags are hints. */
 function requireKnown(config: Fields): readonly string[] {
   if (config.has('requirements')) {
     const requirements = config.object('requirements');
     const [name] = requirements.has('mandatory') ? requirements.texts('mandatory') : [];
-    if (name !== undefined) throw unsupported(`requirement '${name.slice(0, 64)}'`);
+    if (name !== undefined) throw unsupported(`requirement ${quoted(name)}`);
   }
   return config.has('flags') ? config.texts('flags') : [];
 }
 
 function keyslotOf([number, fields]: readonly [number, Fields]): Luks2Keyslot {
   const area = fields.object('area');
-  const encryption = area.has('encryption') ? area.text('encryption') : 'none';
+  const type = fields.text('type');
+  const encryption = area.has('encryption') || isOwn(fields) ? area.text('encryption') : 'none';
+  if (encryption === '') throw corrupt(`'${area.path}.encryption' is empty`);
   return {
     number,
-    type: fields.text('type'),
+    type,
     keyBytes: fields.number('key_size', KEY),
     priority: fields.has('priority') ? fields.number('priority', { min: 0, max: 2 }) : 1,
     areaOffset: area.offset('offset'),
@@ -157,22 +184,27 @@ function keyslotOf([number, fields]: readonly [number, Fields]): Luks2Keyslot {
   };
 }
 
+/** Of the kind that has a key material of its own. */
+function isOwn(fields: Fields): boolean {
+  return fields.text('type') === 'luks2';
+}
+
 /** How a key is taken out of it, or why it cannot be. */
 function useOf(fields: Fields, area: Fields, encryption: string): KeyslotUse | BlockError {
   try {
-    const type = fields.text('type');
-    if (type !== 'luks2') throw unsupported(`type '${type}' of ${fields.path}`);
+    if (!isOwn(fields)) throw unsupported(`type ${quoted(fields.text('type'))} of ${fields.path}`);
     const areaType = area.text('type');
-    if (areaType !== 'raw') throw unsupported(`type '${areaType}' of ${area.path}`);
+    if (areaType !== 'raw') throw unsupported(`type ${quoted(areaType)} of ${area.path}`);
     const af = fields.object('af');
     const afType = af.text('type');
-    if (afType !== 'luks1') throw unsupported(`type '${afType}' of ${af.path}`);
+    if (afType !== 'luks1') throw unsupported(`type ${quoted(afType)} of ${af.path}`);
     af.number('stripes', { min: STRIPES, max: STRIPES });
-    return {
-      spec: specOf(encryption, area.number('key_size', KEY)),
-      hash: hashOf(af, 'hash'),
-      kdf: kdfOf(fields.object('kdf')),
-    };
+    const keyBytes = fields.number('key_size', KEY);
+    if (keyBytes < 1 || keyBytes > MOST_KEY_BYTES) {
+      throw unsupported(`${fields.path}.key_size ${keyBytes}`);
+    }
+    const wish = { encryption, keyBytes: area.number('key_size', KEY), field: area.path };
+    return { spec: specOf(wish), hash: hashOf(af, 'hash'), kdf: kdfOf(fields.object('kdf')) };
   } catch (error) {
     if (error instanceof BlockError && error.kind === 'unsupported') return error;
     throw error;
@@ -186,7 +218,7 @@ function kdfOf(kdf: Fields): Kdf {
     const iterations = kdf.number('iterations', ITERATIONS);
     return { type, hash: hashOf(kdf, 'hash'), iterations, salt };
   }
-  if (type !== 'argon2i' && type !== 'argon2id') throw unsupported(`${kdf.path} '${type}'`);
+  if (type !== 'argon2i' && type !== 'argon2id') throw unsupported(`${kdf.path} ${quoted(type)}`);
   const lanes = kdf.number('cpus', { min: 1, max: CRYPTO_LIMITS.argonLanes });
   const memory = { min: 8 * lanes, max: 2 ** 32 - 1 };
   const memoryKib = kdf.number('memory', memory);
@@ -200,27 +232,40 @@ function kdfOf(kdf: Fields): Kdf {
 function hashOf(fields: Fields, name: string): HashName {
   const hash = fields.text(name);
   if (isOneOf(HASH_NAMES, hash)) return hash;
-  throw unsupported(`${fields.path}.${name} '${hash.slice(0, 64)}'`);
+  throw unsupported(`${fields.path}.${name} ${quoted(hash)}`);
 }
 
-/** Of `aes-xts-plain64` and the like. Throws kind `unsupported`. */
-export function specOf(encryption: string, keyBytes: number): CipherSpec {
-  const [, cipherName, cipherMode] = /^([^-]{1,32})-(.{1,64})$/.exec(encryption) ?? [];
-  if (cipherName === undefined || cipherMode === undefined) {
-    throw unsupported(`encryption '${encryption.slice(0, 64)}'`);
+/** Of `aes-xts-plain64` and the like, in `field`. Throws kind `unsupported`. */
+export function specOf({ encryption, keyBytes, field }: Encryption): CipherSpec {
+  const [, cipherName = '', cipherMode = ''] = /^([^-]{1,32})-(.{1,64})$/.exec(encryption) ?? [];
+  try {
+    return cipherSpecOf({ cipherName, cipherMode, keyBytes });
+  } catch (error) {
+    if (!(error instanceof BlockError)) throw error;
+    const what = `${field}.encryption ${quoted(encryption)} with a key of ${keyBytes} bytes`;
+    throw unsupported(what);
   }
-  return cipherSpecOf({ cipherName, cipherMode, keyBytes });
+}
+
+export interface Encryption {
+  readonly encryption: string;
+  readonly keyBytes: number;
+  /** Path of what has it as a member. */
+  readonly field: string;
 }
 
 function segmentOf(fields: Fields): Luks2Segment {
   const type = fields.text('type');
-  if (type !== 'crypt') throw unsupported(`type '${type.slice(0, 64)}' of ${fields.path}`);
+  if (type !== 'crypt') throw unsupported(`type ${quoted(type)} of ${fields.path}`);
   if (fields.has('integrity')) throw unsupported(`${fields.path}.integrity`);
   const sectorBytes = fields.number('sector_size', { min: 512, max: 4096 });
   if ((sectorBytes & (sectorBytes - 1)) !== 0) {
     throw corrupt(`'${fields.path}.sector_size' is no power of two: ${sectorBytes}`);
   }
   const isDynamic = fields.text('size') === 'dynamic';
+  if (fields.text('size') === '0') throw corrupt(`'${fields.path}.size' is 0`);
+  if (fields.text('encryption') === '') throw corrupt(`'${fields.path}.encryption' is empty`);
+  if (fields.has('flags')) fields.texts('flags');
   const segment = {
     offset: fields.offset('offset'),
     size: isDynamic ? null : fields.offset('size'),
@@ -240,7 +285,7 @@ function segmentOf(fields: Fields): Luks2Segment {
 
 function digestOf([number, fields]: readonly [number, Fields]): Luks2Digest {
   const type = fields.text('type');
-  if (type !== 'pbkdf2') throw unsupported(`type '${type.slice(0, 64)}' of ${fields.path}`);
+  if (type !== 'pbkdf2') throw unsupported(`type ${quoted(type)} of ${fields.path}`);
   const hash = hashOf(fields, 'hash');
   return {
     number,
@@ -271,6 +316,7 @@ function requireApart(keyslots: readonly Luks2Keyslot[], { start, bytes }: Room)
     const areaEnd = areaOffset + areaBytes;
     const name = `the area of keyslot ${number} at ${areaOffset}`;
     if (areaOffset % AREA_ALIGNMENT !== 0) throw corrupt(`${name} is not aligned`);
+    if (areaBytes === 0) throw corrupt(`${name} is empty`);
     if (areaOffset < start || areaEnd > end) {
       throw corrupt(`${name} of ${areaBytes} bytes lies outside of ${start} to ${end}`);
     }

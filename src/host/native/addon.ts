@@ -54,11 +54,12 @@ export interface NativeAddon {
     sectorBytes: number,
   ): number;
   /**
-   * PBKDF2 with HMAC-SHA-256 on a thread of the pool: the key, or nothing once `cancel[0]` is not
-   * 0; `cost[0]` is then what the thread had of a processor, in milliseconds. Null where the
-   * processor has no SHA-256.
+   * PBKDF2 with HMAC on a thread of the pool: the key, or nothing once `cancel[0]` is not 0;
+   * `cost[0]` is then what the thread had of a processor, in milliseconds. Null for digests that it
+   * has no instructions for.
    */
-  deriveLater(
+  deriveByDigest(
+    digest: string,
     password: Uint8Array,
     salt: Uint8Array,
     iterations: number,
@@ -67,10 +68,10 @@ export interface NativeAddon {
     cost: Float64Array,
   ): Promise<Uint8Array> | null;
   /**
-   * Mixes stripes, each as long as `block`, into `block` by the diffusion of LUKS with SHA-256.
-   * -ENOTSUP where the processor has no SHA-256.
+   * Mixes stripes, each as long as `block`, into `block` by the diffusion of LUKS. -ENOTSUP for
+   * digests that the processor has no instructions for.
    */
-  mixStripes(stripes: Uint8Array, block: Uint8Array): number;
+  mixStripes(digest: string, stripes: Uint8Array, block: Uint8Array): number;
 }
 
 const ENTRY_POINTS = [
@@ -87,7 +88,7 @@ const ENTRY_POINTS = [
   'testLock',
   'zeroPrefix',
   'cryptRange',
-  'deriveLater',
+  'deriveByDigest',
   'mixStripes',
 ] as const satisfies readonly (keyof NativeAddon)[];
 

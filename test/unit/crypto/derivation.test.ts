@@ -7,13 +7,17 @@ import { deriveKey, HASH_NAMES } from '../../../src/crypto/index.js';
 import { nativeAddon } from '../../../src/host/index.js';
 
 const bytes = (maxLength: number): fc.Arbitrary<Uint8Array> => fc.uint8Array({ maxLength });
-const native = nativeAddon()?.deriveLater(
-  new Uint8Array(1),
-  new Uint8Array(1),
-  1,
-  1,
-  new Int32Array(1),
-  new Float64Array(1),
+const inAddon = HASH_NAMES.filter(
+  (hash) =>
+    (nativeAddon()?.deriveByDigest(
+      hash,
+      new Uint8Array(1),
+      new Uint8Array(1),
+      1,
+      1,
+      new Int32Array(1),
+      new Float64Array(1),
+    ) ?? null) !== null,
 );
 
 describe('keys from passwords', () => {
@@ -34,12 +38,16 @@ describe('keys from passwords', () => {
     );
   });
 
-  it.skipIf(native === undefined || native === null)('can be given up', async () => {
+  it.each(inAddon)('of %s, derived by the addon, can be given up', async (hash) => {
     const cancel = new AbortController();
     const [password, salt] = [new Uint8Array(4), new Uint8Array(32)];
-    const wish = { hash: 'sha256', password, salt, iterations: 2 ** 31 - 1, length: 64 } as const;
+    const wish = { hash, password, salt, iterations: 2 ** 31 - 1, length: 64 } as const;
     const derived = deriveKey(wish, cancel.signal);
     cancel.abort();
     await expect(derived).rejects.toMatchObject({ kind: 'cancelled' });
+  });
+
+  it.runIf(inAddon.includes('sha256'))('are derived by the addon wherever SHA-NI is', () => {
+    expect(inAddon).toEqual(expect.arrayContaining(['sha1', 'sha224', 'sha256']));
   });
 });

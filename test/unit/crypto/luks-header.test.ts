@@ -3,7 +3,7 @@
 import fc from 'fast-check';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { SeededRandom } from '../../../src/base/index.js';
-import { deriveKey } from '../../../src/crypto/index.js';
+import { deriveKey, HASH_NAMES, limitedDerive } from '../../../src/crypto/index.js';
 import type { CipherSpec } from '../../../src/crypto/index.js';
 import { mergeKey, mixStripes, splitKey } from '../../../src/crypto/luks/anti-forensic.js';
 import { nativeAddon } from '../../../src/host/index.js';
@@ -64,10 +64,10 @@ describe('a LUKS header', () => {
   it.each([
     ['magic', 0, 'Volume is not in LUKS format'],
     ['version', 7, 'LUKS version'],
-    ['cipher name', 8, 'cipher'],
-    ['key bytes', 111, 'key_bytes'],
-    ['slot state', 211, 'keyslot 0'],
-    ['stripes', 208 + 47, 'keyslot 0'],
+    ['cipher name', 8, 'Algorithm'],
+    ['key bytes', 111, 'key_bytes 97'],
+    ['slot state', 211, 'Keyslot 0 state (active/disable) is corrupted (active'],
+    ['stripes', 208 + 47, 'Keyslot 0 is corrupted (stripes 4065 != 4000)'],
   ])('is refused for its %s', (_, offset, text) => {
     const bytes = encodeLuksHeader(made.header);
     bytes[offset] = (bytes[offset] ?? 0) ^ 0x41;
@@ -84,7 +84,28 @@ describe('a LUKS header', () => {
       index === 3 ? { ...slot, materialOffset: place ?? payloadOffset } : slot,
     );
     const bytes = encodeLuksHeader({ ...made.header, keyslots: moved });
-    expect(() => parseLuksHeader(bytes, PLACE)).toThrow(/overlaps/);
+    expect(() => parseLuksHeader(bytes, PLACE)).toThrow(/overlapping/);
+  });
+
+  it('of another program may name a hash where its vectors have none', () => {
+    const bytes = encodeLuksHeader(made.header);
+    bytes.set(Buffer.from('xts-plain64:sha256\0'), 40);
+    expect(parseLuksHeader(bytes, PLACE)).toEqual(made.header);
+  });
+
+  it('says how often its keys are hashed, even where nobody waits so long', async () => {
+    const bytes = encodeLuksHeader(made.header);
+    for (const at of [164, 212]) bytes.fill(0xff, at, at + 4);
+    const header = parseLuksHeader(bytes, PLACE);
+    expect(header.mkDigestIterations).toBe(2 ** 32 - 1);
+    const place = { ...areaOf(made), header };
+    for (const [limitSeconds, words] of [
+      [60, /^Unlocking 'x' would take about \d+ s with the 4294967295 iterations of keyslot 0/],
+      [10 ** 9, /^Unlocking 'x' is not possible: .* are more than 2147483647$/],
+    ] as const) {
+      const derive = limitedDerive({ image: 'x', limitSeconds });
+      await expect(unlockAny(place, Buffer.from('open'), derive)).rejects.toThrow(words);
+    }
   });
 
   it('is refused at every bit that changes what is read, or reads as something else', () => {
@@ -99,7 +120,7 @@ describe('a LUKS header', () => {
           // Behind the NUL of a name anything may stand.
           if (after === shown) expect(bit).toBeGreaterThan(8 * 8);
         } catch (error) {
-          expect(String(error)).toMatch(/LUKS|supported|keys of/);
+          expect(String(error)).toMatch(/LUKS|Keyslot|supported|cipher mode string|available/);
         }
       }),
       { numRuns: 200 },
@@ -114,12 +135,13 @@ describe('the anti-forensic splitter', () => {
         fc.integer({ min: 1, max: 100 }),
         fc.integer({ min: 0, max: 9 }),
         fc.nat(),
-        (length, count, seed) => {
+        fc.constantFrom(...HASH_NAMES),
+        (length, count, seed, hash) => {
           const stripes = new Uint8Array(length * count);
           new SeededRandom(seed).fill(stripes);
           const [native, twin] = [new Uint8Array(length), new Uint8Array(length)];
-          if (nativeAddon()?.mixStripes(stripes, native) !== 0) return;
-          mixStripes(stripes, twin, 'sha256');
+          if (nativeAddon()?.mixStripes(hash, stripes, native) !== 0) return;
+          mixStripes(stripes, twin, hash);
           expect(native).toEqual(twin);
         },
       ),

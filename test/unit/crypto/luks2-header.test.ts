@@ -66,8 +66,9 @@ describe('the copies of a LUKS version 2 header', () => {
 
   it('are found where sizes are others', async () => {
     for (const headerBytes of [32_768, 65_536]) {
-      const roomy = luks2Text();
+      const roomy = luks2Text(headerBytes);
       roomy['keyslots'] = {};
+      (roomy['digests'] as Record<string, Record<string, unknown>>)['0']!['keyslots'] = [];
       const wish = { text: JSON.stringify(roomy), headerBytes };
       const bytes = luks2Bytes(wish);
       bytes[0] = 0;
@@ -102,7 +103,18 @@ const SPOILT: readonly (readonly [path: string, value: unknown, words: string])[
   ['segments.0.offset', 4096, "'segments.0.offset' is not a text"],
   ['segments.0.size', '513', "'segments.0.size' 513 is not in whole sectors"],
   ['segments.0.iv_tweak', '9007199254740991', 'segments.0.iv_tweak 9007199254740991'],
-  ['digests', {}, "no member of 'digests' is that of the segment"],
+  ['segments.0.size', '0', "'segments.0.size' is 0"],
+  ['segments.0.encryption', '', "'segments.0.encryption' is empty"],
+  ['segments.0.flags', 'x', "'segments.0.flags' is not a list of texts"],
+  ['digests', {}, 'keyslot 0 belongs to no digest'],
+  ['digests.0.segments', [], "no member of 'digests' is that of the segment"],
+  ['digests.0.segments', ['0', '1'], "'digests.0.segments' names 1, which is not there"],
+  ['digests.0.keyslots', ['0'], 'keyslot 1 belongs to no digest'],
+  ['digests.0.keyslots', ['0', '1', '7'], "'digests.0.keyslots' names 7, which is not there"],
+  ['digests.1', luks2Text()['digests'], "'digests.1.keyslots' is not a list"],
+  ['tokens', 1.5, "'tokens' is not an object"],
+  ['tokens.0', { type: 'x' }, "'tokens.0.keyslots' is not a list"],
+  ['tokens.0', { type: 'x', keyslots: ['9'] }, "'tokens.0.keyslots' names 9, which is not there"],
   ['digests.0.type', 'x', "type 'x' of digests.0 is not supported"],
   ['digests.0.hash', 'md4', "digests.0.hash 'md4' is not supported"],
   ['digests.0.digest', 'AAAA', "'digests.0.digest' is not base64 of 32 to 32 bytes"],
@@ -110,17 +122,25 @@ const SPOILT: readonly (readonly [path: string, value: unknown, words: string])[
   ['digests.0.keyslots', ['x'], "'digests.0' has a name or reference that is no number"],
   ['keyslots', [], "'keyslots' is not an object"],
   ['keyslots.x', {}, "'keyslots' has a name or reference that is no number"],
-  ['keyslots.0.key_size', 65, "'keyslots.0.key_size' must be from 1 to 64, not 65"],
-  ['keyslots.0.af.stripes', 1, "'keyslots.0.af.stripes' must be from 4000 to 4000, not 1"],
+  ['keyslots.0.key_size', -1, "'keyslots.0.key_size' must be from 0 to 4294967295, not -1"],
+  ['keyslots.0.af.stripes', 1, "'keyslots.0.af.stripes' must be 4000, not 1"],
+  ['keyslots.0.area.encryption', '', "'keyslots.0.area.encryption' is empty"],
+  ['keyslots.0.area.encryption', undefined, "'keyslots.0.area.encryption' is not a text"],
+  ['keyslots.0.area.size', '0', 'the area of keyslot 0 at 32768 is empty'],
   ['keyslots.0.area.offset', '0', 'the area of keyslot 0 at 0'],
   ['keyslots.0.area.offset', '4503599627370496', 'lies outside of 32768 to 1081344'],
   ['keyslots.0.area.offset', '32769', 'the area of keyslot 0 at 32769 is not aligned'],
   ['keyslots.0.area.size', '4096', 'the area of keyslot 0 at 32768 of 4096 bytes is too small'],
   ['keyslots.0.area.offset', '131072', 'overlaps that of keyslot 1'],
   ['keyslots.0.kdf.salt', '!', "'keyslots.0.kdf.salt' is not base64 of 8 to 64 bytes"],
+  ['keyslots.0.kdf.salt', 'AAAAAAAAAAAAAAA', "'keyslots.0.kdf.salt' is not base64"],
+  ['keyslots.0.kdf.iterations', 1000.5, "'keyslots.0.kdf.iterations' must be from 1 to"],
   ['keyslots.0.kdf.iterations', 2 ** 40, 'must be from 1 to 2147483647'],
   ['config.requirements', { mandatory: ['online-reencrypt-v2'] }, "requirement 'online-reencrypt"],
   ['config', undefined, "'config' is not an object"],
+  ['config.requirements', 1.5, "'config.requirements' is not an object"],
+  ['config.json_size', '16384', "'config.json_size' must be 12288, not 16384"],
+  ['config.keyslots_size', '1048577', "'config.keyslots_size' 1048577 is no multiple of 4096"],
   ['config.keyslots_size', '1e3', "'config.keyslots_size' is no offset or size"],
 ];
 
@@ -134,19 +154,23 @@ describe('a LUKS version 2 header', () => {
 
   it.each([
     ['{', 'its JSON text is broken'],
-    ['[]', "'' is not an object"],
+    ['{}', "'config' is not an object"],
     ['{} {}', 'its JSON text is broken'],
-    [`${'['.repeat(3000)}`, 'its JSON text is broken'],
-    ['', 'its JSON text is broken'],
+    ['{"config":{},"config":{}}', 'its JSON text is broken: JSON parse error, duplicate key'],
+    [`{"x":${'['.repeat(3000)}`, 'its JSON text is broken'],
+    ['[]', "its JSON text does not begin with '{'"],
+    [' {}', "its JSON text does not begin with '{'"],
+    ['', "its JSON text does not begin with '{'"],
+    ['{}\0{}', 'something lies behind its JSON text of 2 bytes'],
   ])('is refused for the text %j', async (broken, words) => {
     expect(await refusal(luks2Bytes({ text: broken }))).toContain(words);
   });
 
   it('is refused for too many members, in no time', async () => {
-    const many = luks2Text();
+    const headerBytes = 65_536;
+    const many = luks2Text(headerBytes);
     const one = (many['keyslots'] as Record<string, unknown>)['0'];
     many['keyslots'] = Object.fromEntries(Array.from({ length: 33 }, (_, slot) => [slot, one]));
-    const headerBytes = 65_536;
     const bytes = luks2Bytes({ text: JSON.stringify(many), headerBytes });
     expect(await refusal(bytes)).toContain("'keyslots' has more than 32 members");
   });
@@ -191,7 +215,9 @@ describe('keyslots of LUKS version 2', () => {
     ['type', 'reencrypt', "type 'reencrypt' of keyslots.0 is not supported"],
     ['kdf.type', 'scrypt', "keyslots.0.kdf 'scrypt' is not supported"],
     ['area.type', 'journal', "type 'journal' of keyslots.0.area is not supported"],
-    ['area.encryption', 'serpent-xts-plain64', "cipher 'serpent' is not supported"],
+    ['area.encryption', 'serpent-xts-plain64', "'serpent-xts-plain64' with a key of 64 bytes"],
+    ['area.key_size', 16, "'aes-xts-plain64' with a key of 16 bytes is not supported"],
+    ['key_size', 512, 'keyslots.0.key_size 512 is not supported'],
     ['af.hash', 'whirlpool', "keyslots.0.af.hash 'whirlpool' is not supported"],
   ])('that cannot be used say why: %s', async (member, value, words) => {
     expect(await opened(`keyslots.0.${member}`, value)).toContain(words);

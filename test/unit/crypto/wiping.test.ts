@@ -2,10 +2,11 @@
 // Keys that are not handed out are zeroes afterwards, whether it went well or not.
 import { describe, expect, it } from 'vitest';
 import { SeededRandom } from '../../../src/base/index.js';
-import { deriveKey } from '../../../src/crypto/index.js';
+import { deriveKey, makeTwin, NativeSectors } from '../../../src/crypto/index.js';
 import type { DeriveKey } from '../../../src/crypto/index.js';
 import { formatLuks, unlockAny } from '../../../src/crypto/luks/index.js';
 import type { LuksArea, LuksHeader } from '../../../src/crypto/luks/index.js';
+import type { NativeAddon } from '../../../src/host/index.js';
 import { QUICK_SPEC } from '../../helpers/luks-images.js';
 
 const WISH = {
@@ -87,5 +88,39 @@ describe('keys are wiped', () => {
     const opened = unlockAny(await formatted(), WISH.password, watch.derive);
     await expect(opened).rejects.toThrow('derived no more');
     expect([...watch.derived, ...watch.masterKeys].map(isWiped)).toEqual([true, true]);
+  });
+});
+
+describe('the key of essiv', () => {
+  it('is wiped with its cipher, which encrypts nothing then', () => {
+    const seen: Uint8Array[] = [];
+    const addon = {
+      cryptRange(_way: number, _key: Uint8Array, vectorKey: Uint8Array): number {
+        seen.push(vectorKey);
+        return 0;
+      },
+    } as unknown as NativeAddon;
+    const essiv = { ivGenerator: 'essiv', ivHash: 'sha256' } as const;
+    const spec = { cipher: 'aes-256', mode: 'cbc', ...essiv } as const;
+    const cipher = new NativeSectors(addon, { spec, key: new Uint8Array(32), sectorBytes: 512 });
+    cipher.encrypt(new Uint8Array(512), 0);
+    expect(seen.map(isWiped)).toEqual([false]);
+    cipher.wipe();
+    expect(seen.map(isWiped)).toEqual([true]);
+    expect(() => cipher.encrypt(new Uint8Array(512), 0)).toThrow('not used after its end');
+  });
+});
+
+describe('expanded keys of OpenSSL', () => {
+  it.each(['ecb', 'cbc', 'xts'] as const)('are gone when a cipher was wiped: %s', (mode) => {
+    const ivGenerator = mode === 'ecb' ? null : 'plain64';
+    const spec = { cipher: 'aes-128', mode, ivGenerator, ivHash: null } as const;
+    const key = new Uint8Array(mode === 'xts' ? 32 : 16).map((_, at) => at);
+    const cipher = makeTwin({ spec, key, sectorBytes: 512 });
+    cipher.encrypt(new Uint8Array(512), 0);
+    cipher.wipe();
+    for (const way of ['encrypt', 'decrypt'] as const) {
+      expect(() => cipher[way](new Uint8Array(512), 0)).toThrow();
+    }
   });
 });

@@ -10,7 +10,7 @@ import type { Luks2Header, Luks2Keyslot } from '../../../crypto/luks2/index.js';
 
 /** Names in the manner of QMP; offsets and lengths are bytes. */
 export type Facts = { readonly [name: string]: Fact };
-type Fact = string | number | boolean | Facts | readonly Facts[];
+type Fact = string | number | bigint | boolean | Facts | readonly Facts[];
 
 export function luks1Facts(header: LuksHeader): Facts {
   const { spec, hash, keyslots } = header;

@@ -3,7 +3,8 @@
 // is wiped at once; the payload is not looked at.
 
 import { BlockError } from '../../../base/index.js';
-import { limitedDerive, requireText } from '../../../crypto/index.js';
+import { passwordOf } from '../../../block/index.js';
+import { limitedDerive } from '../../../crypto/index.js';
 import { requireSlotNumber, unlockAny, unlockSlot } from '../../../crypto/luks/index.js';
 import type { LuksHeader, UnlockedKey } from '../../../crypto/luks/index.js';
 import {
@@ -46,7 +47,7 @@ export const testCommand: LuksCommand = {
       const forceShare = given.has('share');
       const place = await openHeaderPlace(session, { image, readOnly: true, forceShare });
       const header = await findHeader(place);
-      const password = passwordOf(session, given.get('secret') ?? place.secret);
+      const password = givenPassword(session, given.get('secret') ?? place.secret);
       const { limitSeconds } = place;
       const opened = await tryPassword(place, header, { password, slot, limitSeconds });
       const isOpen = opened !== null;
@@ -67,11 +68,9 @@ function slotNumber(text: string | undefined): number | null {
   return Number(text);
 }
 
-function passwordOf({ graph }: Session, id: string | null): Uint8Array {
-  if (id === null) throw new CliError("Which secret? --secret ID, or 'key-secret' of --image-opts");
-  const password = graph.secret(id);
-  requireText(id, password);
-  return password;
+function givenPassword({ graph }: Session, id: string | null): Uint8Array {
+  if (id !== null) return passwordOf(graph, id);
+  throw new CliError("Which secret? --secret ID, or 'key-secret' of --image-opts");
 }
 
 interface Trial {

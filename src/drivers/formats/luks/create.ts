@@ -1,23 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0
 // blockdev-create for LUKS: header area, then a payload as long as the disk.
 //
-// Order: the old header is wiped and flushed, the file gets its length, key material is written
-// and flushed, the header comes last. A power cut before that leaves a file that is no LUKS image.
+// Order: the old header is wiped and flushed, with what a second copy of it begins with (LUKS
+// version 2 has one, by which the rest would be found again); the files get their lengths, key
+// material and the end of the header are written, all of it is flushed; the header's first sector
+// comes last. A power cut before that leaves a file that is no LUKS image.
 
 import { BlockError, MAX_OFFSET, must } from '../../../base/index.js';
 import type { CreateContext, Node } from '../../../block/index.js';
-import { passwordOf, writeRequest } from '../../../block/index.js';
-import { deriveKey } from '../../../crypto/index.js';
+import { passwordOf, readRequest, writeRequest } from '../../../block/index.js';
+import { deriveKey, SECTOR_BYTES } from '../../../crypto/index.js';
 import type { DeriveKey } from '../../../crypto/index.js';
 import {
   encodeLuksHeader,
   formatLuks,
   headerAreaBytes,
-  HEADER_BYTES,
   luksIterations,
   luksWish,
 } from '../../../crypto/luks/index.js';
 import type { FormattedLuks } from '../../../crypto/luks/index.js';
+import { COPY_BYTES, SECOND_MAGIC } from '../../../crypto/luks2/index.js';
 import type { LuksCreateOptions } from './options.js';
 
 /** Throws naming the option that cannot be honoured, before the file is touched. */
@@ -47,10 +49,20 @@ export async function createLuks(
     made.masterKey.fill(0);
     const file = options.file === undefined ? null : await context.node(options.file);
     const header = detached ? await context.node(options.header) : null;
+    if (header !== null && header === file) throw sameNode(header);
     await writeImage({ file, header }, made, { area, options });
   } finally {
     password.fill(0);
   }
+}
+
+function sameNode({ name }: Node): BlockError {
+  return new BlockError(
+    'permission',
+    `Permission conflict on node '${name}': permissions 'resize' are both required and unshared ` +
+      "by the children 'file' and 'header' of one image",
+    { node: name },
+  );
 }
 
 /** `header`: what gets it in place of the file; one of them is there. */
@@ -68,17 +80,30 @@ async function writeImage(
   // What would be metadata beforehand is there anyway.
   const wanted = options.preallocation ?? 'off';
   const preallocation = wanted === 'metadata' ? 'off' : wanted;
-  if (holder.length > 0) {
-    const head = Math.min(HEADER_BYTES, holder.length);
-    await holder.write(writeRequest(0, new Uint8Array(head)));
-    await holder.flush();
-  }
+  await wipe(holder);
   if (apart !== null) await apart.truncate(area, { exact: false, preallocation: 'off' });
   const length = (apart === null ? area : 0) + options.size;
   await file?.truncate(length, { exact: false, preallocation });
   const [first] = header.keyslots;
+  const bytes = encodeLuksHeader(header);
   await holder.write(writeRequest(first?.materialOffset ?? 0, material));
+  await holder.write(writeRequest(SECTOR_BYTES, bytes.subarray(SECTOR_BYTES)));
   await holder.flush();
-  await holder.write(writeRequest(0, encodeLuksHeader(header)));
+  if (holder !== file) await file?.flush();
+  await holder.write(writeRequest(0, bytes.subarray(0, SECTOR_BYTES)));
   await holder.flush();
+}
+
+/** Takes away, for good, what makes it an image of either version. */
+async function wipe(node: Node): Promise<void> {
+  const { length } = node;
+  if (length === 0) return;
+  await node.write(writeRequest(0, new Uint8Array(Math.min(SECTOR_BYTES, length))));
+  for (const offset of COPY_BYTES.filter((each) => each + SECTOR_BYTES <= length)) {
+    const head = new Uint8Array(SECOND_MAGIC.length);
+    await node.read(readRequest(offset, head));
+    if (Buffer.compare(head, SECOND_MAGIC) !== 0) continue;
+    await node.write(writeRequest(offset, new Uint8Array(SECTOR_BYTES)));
+  }
+  await node.flush();
 }

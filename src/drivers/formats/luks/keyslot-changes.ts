@@ -8,7 +8,7 @@
 import { Permission } from '../../../base/index.js';
 import type { PermissionPair } from '../../../base/index.js';
 import type { AmendContext, AmendOptions, Child, OpenContext } from '../../../block/index.js';
-import { noSecrets } from '../../../block/index.js';
+import { passwordOf } from '../../../block/index.js';
 import { limitedDerive } from '../../../crypto/index.js';
 import type { DerivationLimit } from '../../../crypto/index.js';
 import { HeaderInUse, keyslotIterations } from '../../../crypto/luks/index.js';
@@ -33,7 +33,7 @@ export class KeyslotChanges {
   #changes = 0;
 
   constructor(context: OpenContext, { holder, header, openedWith, limit }: OpenedLuks) {
-    const { host, secret = noSecrets } = context;
+    const { host } = context;
     this.#refresh = () => context.permissionsChanged?.();
     this.#holder = holder.name;
     this.#inUse = new HeaderInUse({
@@ -41,7 +41,7 @@ export class KeyslotChanges {
       header,
       detached: holder.name === 'header',
       openedWith,
-      secret,
+      password: (id) => passwordOf(context, id),
       tools: (signal) => {
         const derive = limitedDerive({ ...limit, signal });
         return {

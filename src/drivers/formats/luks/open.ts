@@ -11,6 +11,7 @@ import {
   HEADER_BYTES,
   hasLuksMagic,
   isSameVolume,
+  materialBytes,
   parseLuksHeader,
   unlockAny,
 } from '../../../crypto/luks/index.js';
@@ -78,6 +79,7 @@ async function openFound(
   }
   const { header } = found;
   if (holder === file) requireWhole(file.node, header);
+  else requireMaterial(holder.node, header);
   if (context.inspectOnly) return new InspectedLuks(file, header);
   const limitSeconds = options['key-derivation-limit'];
   const limit = { image: file.node.filename, limitSeconds, signal: context.signal };
@@ -108,6 +110,16 @@ function requireWhole({ filename, length }: Node, { payloadOffset }: LuksHeader)
   if (length >= payloadOffset) return;
   const text = `'${filename}' ends at ${length}, before its payload at ${payloadOffset}`;
   throw new BlockError('corrupt-image', `LUKS header: ${text}`);
+}
+
+/** So that no change of a keyslot makes the file longer, by whatever its header says. */
+function requireMaterial({ filename, length }: Node, { spec, keyslots }: LuksHeader): void {
+  for (const [slot, { materialOffset }] of keyslots.entries()) {
+    const end = materialOffset + materialBytes(spec);
+    if (end <= length) continue;
+    const text = `'${filename}' ends at ${length}, the key material of keyslot ${slot} at ${end}`;
+    throw new BlockError('corrupt-image', `LUKS header: ${text}`);
+  }
 }
 
 /** A header that was made to lie apart from its payload is no image without it. */

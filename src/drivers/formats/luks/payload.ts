@@ -6,7 +6,7 @@
 // node: they get the ranges of the file and the cipher. The key lies in shared memory, where lanes
 // find it, until it is wiped.
 
-import { assert, BlockError, MAX_OFFSET, settle } from '../../../base/index.js';
+import { assert, BlockError, MAX_OFFSET, secretCopy, settle } from '../../../base/index.js';
 import type { Eventually } from '../../../base/index.js';
 import { yieldToLoop } from '../../../block/copy/index.js';
 import { encryptedExtents, writeRequest } from '../../../block/index.js';
@@ -46,12 +46,13 @@ export class Payload {
 
   /** Once nothing is read or written any more. */
   wipe(): void {
+    this.#cipher.wipe();
     this.#key.key.fill(0);
   }
 
   /** For another payload, which takes it. */
   copyOfKey(): CipherKey {
-    return { ...this.#key, key: Uint8Array.from(this.#key.key) };
+    return { ...this.#key, key: secretCopy(this.#key.key) };
   }
 
   read(request: Request): Eventually<void> {

@@ -9,17 +9,18 @@ import { BlockError } from '../../../base/index.js';
 import { passwordOf, readRequest } from '../../../block/index.js';
 import type { Child, DriverNode, Node, OpenContext } from '../../../block/index.js';
 import { limitedDerive } from '../../../crypto/index.js';
+import type { CipherSpec } from '../../../crypto/index.js';
 import { hasLuksMagic } from '../../../crypto/luks/index.js';
 import {
   isLuks2,
   limitedArgon2,
+  ownKeyslots,
   readLuks2Header,
   requirePayloadBehind,
   specOf,
   unlockAny2,
 } from '../../../crypto/luks2/index.js';
-import type { CipherSpec } from '../../../crypto/index.js';
-import type { Luks2Header, Luks2Segment } from '../../../crypto/luks2/index.js';
+import type { Luks2Header } from '../../../crypto/luks2/index.js';
 import { headerArea } from './area.js';
 import type { LuksOptions } from './options.js';
 import { InspectedLuks2, Luks2Node } from './version2-node.js';
@@ -56,12 +57,13 @@ export async function openVersion2(
   const limitSeconds = options['key-derivation-limit'];
   const limit = { image: filename, limitSeconds, signal: context.signal };
   const tools = { derive: limitedDerive(limit), argon2: limitedArgon2(limit) };
+  requireCipher(header);
   const password = passwordOf(context, options['key-secret']);
   try {
     const unlocked = await unlockAny2({ area: headerArea(holder), header }, password, tools);
     if (unlocked !== null) {
       const { masterKey } = unlocked;
-      const key = { spec: specOfKey(header.segment, masterKey), key: masterKey };
+      const key = { spec: specOfKey(header, masterKey), key: masterKey };
       return new Luks2Node({ file, header, openIfOther }, key);
     }
   } finally {
@@ -70,14 +72,33 @@ export async function openVersion2(
   throw new BlockError('permission', 'Invalid password, cannot unlock any keyslot');
 }
 
-/** Wipes the key where nothing can be done with it. */
-function specOfKey({ encryption }: Luks2Segment, masterKey: Uint8Array): CipherSpec {
+/** What cannot be decrypted with any key of the header is told before one is derived. */
+function requireCipher(header: Luks2Header): void {
+  const sizes = new Set(ownKeyslots(header).map(({ keyBytes }) => keyBytes));
+  let failure: unknown = null;
+  for (const keyBytes of sizes) {
+    try {
+      dataSpec(header, keyBytes);
+      return;
+    } catch (error) {
+      failure ??= error;
+    }
+  }
+  if (failure !== null) throw failure;
+}
+
+/** Wipes the key where the segment can have none such. */
+function specOfKey(header: Luks2Header, masterKey: Uint8Array): CipherSpec {
   try {
-    return specOf(encryption, masterKey.length);
+    return dataSpec(header, masterKey.length);
   } catch (error) {
     masterKey.fill(0);
     throw error;
   }
+}
+
+function dataSpec({ segment: { encryption } }: Luks2Header, keyBytes: number): CipherSpec {
+  return specOf({ encryption, keyBytes, field: 'segments.0' });
 }
 
 /** A header that was made to lie apart from its payload is no image without it. */

@@ -50,8 +50,8 @@ export const qcow2Driver = defineDriver<Qcow2Options>({
     'l2-cache-entry-size',
     'refcount-cache-size',
     'cache-clean-interval',
-    'encrypt',
   ],
+  changeableOptions: ['encrypt'],
   probe(head) {
     if (head.length < 8) return 0;
     const view = new DataView(head.buffer, head.byteOffset, head.byteLength);

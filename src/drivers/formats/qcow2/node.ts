@@ -29,7 +29,7 @@ import type {
 } from '../../../block/index.js';
 import type { ClusterCodec } from '../../../codec/index.js';
 import { amendImage } from './amend/index.js';
-import type { AmendKeyslots } from './encryption/index.js';
+import type { ImageKeyslots } from './encryption/index.js';
 import { PersistentBitmaps } from './bitmaps/index.js';
 import type { BitmapsHeader } from './bitmaps/index.js';
 import {
@@ -90,7 +90,7 @@ export class Qcow2Node implements DriverNode {
   #dueOnce: (() => Promise<void>) | null = null;
   #bitmaps: PersistentBitmaps | null = null;
   /** Of an image encrypted with LUKS. */
-  amendKeyslots: AmendKeyslots | null = null;
+  keyslots: ImageKeyslots | null = null;
 
   constructor(options: ImageOptions, reopen: Qcow2Reopen) {
     this.#reopen = reopen;
@@ -311,7 +311,7 @@ export class Qcow2Node implements DriverNode {
       store: this.#store,
       writer: this.#writer,
       changed: () => this.#forget(),
-      keyslots: this.amendKeyslots,
+      keyslots: this.keyslots,
     };
     await amendImage(amended, options, context);
   }

@@ -6,7 +6,7 @@
 // else is written. Errors carry the path of the image file.
 
 import { BlockError, hasBit } from '../../../base/index.js';
-import type { Child, DriverNode, OpenContext } from '../../../block/index.js';
+import type { DriverNode, OpenContext } from '../../../block/index.js';
 import { loadCodec } from '../../../codec/index.js';
 import { readBitmaps } from './bitmaps/index.js';
 import { checkCacheOptions } from './cache-options.js';
@@ -25,7 +25,7 @@ import { codecOf, virtualSizeOf } from './header.js';
 import type { Qcow2Header } from './header.js';
 import { InspectedQcow2 } from './inspect.js';
 import { Compatible, ExtensionType } from './layout.js';
-import type { DataCipher, ImageOptions } from './metadata/index.js';
+import type { DataCipher, EncryptionFormat, ImageOptions } from './metadata/index.js';
 import { Qcow2Node } from './node.js';
 import type { Qcow2Options } from './options.js';
 import { policiesOf } from './policies.js';
@@ -58,8 +58,7 @@ async function reopenQcow2(
     if (!stays || context.readOnly !== current.image.readOnly) {
       return await openImage(context, options, { path, current });
     }
-    checkCacheOptions(options, current.image);
-    requireLazyRefcounts(current.image.version, options);
+    checkOptions(options, current.image, current.image.cipher?.format ?? null);
     const { headerIsLazy, lazyRefcounts } = current.image;
     if ((options['lazy-refcounts'] ?? headerIsLazy) !== lazyRefcounts) {
       return await openImage(context, options, { path, current });
@@ -95,9 +94,7 @@ async function openImage(
   }
   const repairs = context.repairs === true;
   if (!repairs || !header.lacksRefcounts) requireTables(header);
-  requireFormat(header, options);
-  checkCacheOptions(options, { geometry: header.geometry, size: header.fields.size });
-  requireLazyRefcounts(header.fields.version, options);
+  checkOptions(options, { ...header.fields, geometry: header.geometry }, encryptionOf(header));
   const dataFile = await dataFileOf(context, header);
   if (current === null) warnOfBitmaps(context, header);
   const structures = new Qcow2Structures(file, header, { repairs });
@@ -107,36 +104,9 @@ async function openImage(
     else await structures.clearAutoclear();
   }
   const tables = await readTopTables(file.node, header, repairs);
-  const cipher = await keptOrUnlocked(context, { header, crypt, options }, current);
-  cipher?.hold();
-  try {
-    const image = { path, current, header, structures, tables, dataFile, cipher };
-    return await openUnlocked(context, options, image);
-  } catch (error) {
-    cipher?.release();
-    throw error;
-  }
-}
-
-interface UnlockedImage extends ImagePlace {
-  readonly header: Qcow2Header;
-  readonly structures: Qcow2Structures;
-  readonly tables: Awaited<ReturnType<typeof readTopTables>>;
-  readonly dataFile: Child | null;
-  /** Held, for the node that is made. */
-  readonly cipher: DataCipher | null;
-}
-
-async function openUnlocked(
-  context: OpenContext,
-  options: Qcow2Options,
-  { path, current, header, structures, tables, dataFile, cipher }: UnlockedImage,
-): Promise<DriverNode> {
-  const repairs = context.repairs === true;
-  const { crypt } = structures;
-  const file = context.child('file');
   await loadCodec(codecOf(header));
-  const imageOptions: ImageOptions = {
+  const cipher = await keptOrUnlocked(context, { header, crypt, options }, current);
+  const imageOptions = {
     ...tables,
     ...factsOfImage(header, options),
     label: path,
@@ -149,11 +119,36 @@ async function openUnlocked(
     structures,
     clock: context.host.clock,
     reportCorruption: (report) => context.reportCorruption?.(report),
-  };
+  } satisfies ImageOptions;
+  // The node lets go of it when it is closed.
+  cipher?.hold();
+  try {
+    return await nodeOf(context, imageOptions, { header, crypt, options, current });
+  } catch (error) {
+    cipher?.release();
+    throw error;
+  }
+}
+
+async function nodeOf(
+  context: OpenContext,
+  imageOptions: ImageOptions & { readonly structures: Qcow2Structures },
+  { header, crypt, options, current }: {
+    readonly header: Qcow2Header;
+    readonly crypt: CryptHeader | null;
+    readonly options: Qcow2Options;
+    readonly current: Qcow2Node | null;
+  },
+): Promise<DriverNode> {
+  const { structures } = imageOptions;
+  const repairs = context.repairs === true;
   const node = new Qcow2Node(imageOptions, reopenQcow2);
   const { encrypt } = options;
   if (crypt !== null && encrypt !== undefined) {
-    node.amendKeyslots = keyslotsOf(context, crypt, encrypt);
+    const isKept = imageOptions.cipher === current?.image.cipher;
+    const before = isKept ? current?.keyslots?.openedWith : undefined;
+    const openedWith = before ?? encrypt['key-secret'] ?? '';
+    node.keyslots = keyslotsOf(context, { crypt, openedWith }, encrypt);
   }
   await guardInactiveL2(node.image, node.image.policies.guarded);
   await node.loadBitmaps(context.node, {
@@ -174,6 +169,17 @@ async function openUnlocked(
   // All are writes, which are not due before the whole reopen is.
   if (current === null) await node.becameWritable();
   return node;
+}
+
+/** In the order of the reference. */
+function checkOptions(
+  options: Qcow2Options,
+  image: Parameters<typeof checkCacheOptions>[1] & { readonly version: number },
+  format: EncryptionFormat | null,
+): void {
+  checkCacheOptions(options, image);
+  requireLazyRefcounts(image.version, options);
+  requireFormat(format, options);
 }
 
 /** To look at it is all that can be done: some table is missing, or its data is not wanted. */

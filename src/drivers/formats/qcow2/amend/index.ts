@@ -10,7 +10,7 @@ import { must } from '../../../../base/index.js';
 import type { AmendContext, AmendOptions } from '../../../../block/index.js';
 import type { Writer } from '../data/index.js';
 import type { MetadataStore } from '../metadata/index.js';
-import type { AmendKeyslots } from '../encryption/index.js';
+import type { ImageKeyslots } from '../encryption/index.js';
 import { expandZeroes, refuseZstdClusters } from './older-entries.js';
 import { changeRefcountWidth } from './refcount-width.js';
 import { AmendWork } from './work.js';
@@ -20,7 +20,7 @@ export interface AmendedImage {
   readonly store: MetadataStore;
   readonly writer: Writer;
   /** Of an image encrypted with LUKS. */
-  readonly keyslots: AmendKeyslots | null;
+  readonly keyslots: ImageKeyslots | null;
   /** Everything that was read before may be stale. */
   readonly changed: () => void;
 }
@@ -36,7 +36,7 @@ export async function amendImage(
   const wish = wishOf(image, options);
   await flusher.settle();
   if (wish.keyslots !== null) {
-    await must(keyslots, 'keyslots of an encrypted image')(wish.keyslots, context);
+    await must(keyslots, 'keyslots of an encrypted image').amend(wish.keyslots, context);
   }
   if (wish.version === 2 && image.codec === 'zstd') await refuseZstdClusters(image);
   const parts = [wish.version, wish.refcountOrder].filter((part) => part !== null).length;

@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 // blockdev-create for qcow2: an empty image, byte for byte as the reference lays it out.
 //
-// Order: old header wiped and flushed, tables and LUKS header, flush, header, flush; a power cut
-// before the last step leaves a file that is no qcow2 image.
+// Order: old header wiped and flushed, the file cut and made long enough; tables, LUKS header and
+// what of the header lies behind its first sector, flush; that sector, flush. A power cut before
+// the last step leaves a file that is no qcow2 image.
 
 import { BlockError } from '../../../../base/index.js';
 import type { CreateContext, Node } from '../../../../block/index.js';
 import { readRequest, RequestFlag, writeRequest, zeroRequest } from '../../../../block/index.js';
+import { SECTOR_SIZE } from '../layout.js';
 import type { Qcow2CreateOptions } from '../options.js';
 import { emptyImage } from './empty-image.js';
 import { makeCryptHeader, writeCryptHeader } from './encryption.js';
@@ -30,19 +32,21 @@ export async function createQcow2(
   if (data === file) throw sameNode(file);
   const image = data === null ? checked : { ...checked, dataFile: data.filename };
   const { header, tables, fileLength, cryptHeader } = data === null ? plain : layOut(image);
+  if (file.length > 0) await wipe(file, Math.min(SECTOR_SIZE, file.length));
   const isOutside = image.preallocation === 'metadata' || data !== null;
   await makeRoom(file, fileLength, isOutside ? 'off' : image.preallocation);
   if (file.length < fileLength) {
     throw new BlockError('no-space', `The file is too small: ${fileLength} bytes are needed`);
   }
   // A block device or fixed-size node keeps its old bytes: no old header may be found meanwhile.
-  await wipe(file, { offset: 0, length: image.geometry.clusterSize });
-  await file.flush();
+  await wipe(file, image.geometry.clusterSize);
   if (data !== null) await sizeDataFile(data, image);
   for (const { offset, bytes } of tables) await file.write(writeRequest(offset, bytes));
   if (crypt !== null && cryptHeader !== null) await writeCryptHeader(file, crypt, cryptHeader);
+  const rest = header.subarray(SECTOR_SIZE);
+  if (rest.length > 0) await file.write(writeRequest(SECTOR_SIZE, rest));
   await file.flush();
-  await file.write(writeRequest(0, header));
+  await file.write(writeRequest(0, header.subarray(0, SECTOR_SIZE)));
   await file.flush();
   await requireKept(file, header);
 }
@@ -90,6 +94,8 @@ function sameNode({ name }: Node): BlockError {
   );
 }
 
-async function wipe(file: Node, range: { offset: number; length: number }): Promise<void> {
-  await file.writeZeroes(zeroRequest(range.offset, range.length, RequestFlag.mayUnmap));
+/** So many bytes from the start, for good. */
+async function wipe(file: Node, length: number): Promise<void> {
+  await file.writeZeroes(zeroRequest(0, length, RequestFlag.mayUnmap));
+  await file.flush();
 }

@@ -2,7 +2,7 @@
 // The LUKS header of an encrypted image: clusters of the file that a header extension names.
 //
 // Key material counts from the start of that area and stays within it, whatever the header says;
-// the payload's offset in it means nothing here.
+// the payload's offset in it means nothing here, but has to be one that could be.
 
 import { BlockError } from '../../../../base/index.js';
 import { nodeArea } from '../../../../block/index.js';
@@ -33,7 +33,7 @@ export async function readCryptHeader(
 ): Promise<CryptHeader> {
   const area = areaOf(file, place);
   const bytes = await area.read(0, Math.min(HEADER_BYTES, place.length));
-  return { area, header: parseLuksHeader(bytes, { detached: true }) };
+  return { area, header: parseLuksHeader(bytes, { detached: false }) };
 }
 
 function areaOf(

@@ -4,7 +4,7 @@
 // LUKS (crypt_method 2) keeps a master key in keyslots; with the older AES method (1) the first 16
 // bytes of the password are the key of AES-128 in CBC mode, which does not say whether it is right.
 
-import { BlockError, must } from '../../../../base/index.js';
+import { BlockError, must, secretBytes } from '../../../../base/index.js';
 import { passwordOf } from '../../../../block/index.js';
 import type { OpenContext } from '../../../../block/index.js';
 import { limitedDerive } from '../../../../crypto/index.js';
@@ -26,10 +26,9 @@ export function encryptionOf({ fields }: Qcow2Header): EncryptionFormat | null {
   return fields.cryptMethod === CryptMethod.luks ? 'luks' : 'aes';
 }
 
-/** Throws kind `invalid-option` where options and header tell of different formats. */
-export function requireFormat(header: Qcow2Header, options: Qcow2Options): void {
+/** Throws kind `invalid-option` where options tell of another format than the image has. */
+export function requireFormat(present: EncryptionFormat | null, options: Qcow2Options): void {
   const wanted = options.encrypt?.format;
-  const present = encryptionOf(header);
   if (wanted === undefined || wanted === present) return;
   throw invalid(
     present === null
@@ -64,7 +63,7 @@ export async function unlock(
   const password = secretOf(context, options.encrypt?.['key-secret']);
   try {
     if (format === 'aes') {
-      const key = new Uint8Array(AES_KEY_BYTES);
+      const key = secretBytes(AES_KEY_BYTES);
       key.set(password.subarray(0, AES_KEY_BYTES));
       return new DataCipher({ format }, AES, key);
     }

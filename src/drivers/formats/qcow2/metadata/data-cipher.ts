@@ -56,15 +56,16 @@ export class DataCipher {
   }
 
   /** One more instance of the image uses it. */
-  hold(): this {
+  hold(): void {
     this.#holders += 1;
-    return this;
   }
 
   release(): void {
     assert(this.#holders > 0, 'a key is released by those who hold it');
     this.#holders -= 1;
-    if (this.#holders === 0) this.#key.key.fill(0);
+    if (this.#holders > 0) return;
+    this.#cipher.wipe();
+    this.#key.key.fill(0);
   }
 
   /** For what is read and written past the image. */
