@@ -21,6 +21,7 @@ import type {
 } from '../../../block/index.js';
 import type { CipherKey } from '../../../crypto/index.js';
 import type { Luks2Header, Luks2Segment } from '../../../crypto/luks2/index.js';
+import { luks2Info } from './info.js';
 import type { OpenIfOther } from './node.js';
 import { Payload } from './payload.js';
 
@@ -28,10 +29,13 @@ import { Payload } from './payload.js';
 export class InspectedLuks2 implements DriverNode {
   readonly limits: NodeLimits;
   protected readonly file: Child;
+  protected readonly header: Luks2Header;
   protected readonly segment: Luks2Segment;
 
-  constructor(file: Child, segment: Luks2Segment) {
+  constructor(file: Child, header: Luks2Header) {
+    const { segment } = header;
     this.file = file;
+    this.header = header;
     this.segment = segment;
     this.limits = {
       requestAlignment: segment.sectorBytes,
@@ -64,7 +68,7 @@ export class InspectedLuks2 implements DriverNode {
   }
 
   info(): DriverInfo {
-    return { encrypted: true };
+    return luks2Info(this.header);
   }
 
   close(): Promise<void> {
@@ -86,7 +90,7 @@ export class Luks2Node extends InspectedLuks2 {
   /** Takes the key: wiped at once, and the copy when the node is closed. */
   constructor(parts: Luks2Parts, { spec, key }: Pick<CipherKey, 'spec' | 'key'>) {
     const { file, header } = parts;
-    super(file, header.segment);
+    super(file, header);
     this.#parts = parts;
     const { sectorBytes, vectorOffset, offset: start } = header.segment;
     const vectors = { first: vectorOffset, count512: true };

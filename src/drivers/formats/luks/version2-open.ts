@@ -52,7 +52,7 @@ export async function openVersion2(
   const { file, holder, header, openIfOther } = place;
   if (holder === file) requireAttached(file.node, header);
   requireWhole(file.node, header);
-  if (context.inspectOnly) return new InspectedLuks2(file, header.segment);
+  if (context.inspectOnly) return new InspectedLuks2(file, header);
   const { filename } = file.node;
   const limitSeconds = options['key-derivation-limit'];
   const limit = { image: filename, limitSeconds, signal: context.signal };
