@@ -35,6 +35,20 @@ const LINES = {
   runIo: ['-c|write -q 0 64k|-c|read -q 0 64k|a.qcow2'],
 };
 
+const SECRET = ['--object', 'secret,id=s,data=password'];
+const IMAGE = 'driver=luks,key-secret=s,file.filename=a.luks';
+
+/** What runIo reads was made by runImg: the chunks come in this order. */
+const ENCRYPTED_LINES = {
+  runImg: [
+    ['create', '-q', ...SECRET, '-f', 'luks', '-o', 'key-secret=s,iter-time=1', 'a.luks', '1M'],
+    ['info', 'a.luks'],
+    ['luks', 'test-passphrase', ...SECRET, '--secret', 's', 'a.luks'],
+    ['map', '--output=json', ...SECRET, '--image-opts', IMAGE],
+  ],
+  runIo: [['-c', 'write -q 0 64k', '-c', 'read -q 0 64k', ...SECRET, '--image-opts', IMAGE]],
+};
+
 let complaints = '';
 const program = {
   name: 'compile-chunks',
@@ -43,13 +57,20 @@ const program = {
   terminal: false,
 };
 
-async function runLines(exports) {
-  for (const [name, lines] of Object.entries(LINES)) {
-    for (const line of name in exports ? lines : []) {
-      const words = line.split(line.includes('|') ? '|' : ' ');
-      if ((await exports[name](words, program)) !== 0) throw new Error(`${line}: ${complaints}`);
+function wordsOf(line) {
+  return Array.isArray(line) ? line : line.split(line.includes('|') ? '|' : ' ');
+}
+
+/** False when there are none for this chunk. */
+async function runLines(exports, linesOf) {
+  const ours = Object.entries(linesOf).filter(([name]) => name in exports);
+  for (const [name, lines] of ours) {
+    for (const line of lines) {
+      const status = await exports[name](wordsOf(line), program);
+      if (status !== 0) throw new Error(`${String(line)}: ${complaints}`);
     }
   }
+  return ours.length > 0;
 }
 
 function store(path, contents) {
@@ -59,6 +80,7 @@ function store(path, contents) {
   fsyncSync(file);
   closeSync(file);
   renameSync(temporary, path);
+  process.stdout.write(`${path}\n`);
 }
 
 const folder = mkdtempSync(join(tmpdir(), 'blockwright-compile-'));
@@ -68,9 +90,11 @@ try {
   for (const [chunk] of readFileSync(PROGRAM, 'utf8').matchAll(COMPILED)) {
     const path = join(PROGRAM, '..', chunk);
     const { exports, script } = startChunk(path);
-    await runLines(exports);
+    await runLines(exports, LINES);
     store(compiledPath(path), script.createCachedData());
-    process.stdout.write(`${compiledPath(path)}\n`);
+    if (await runLines(exports, ENCRYPTED_LINES)) {
+      store(compiledPath(path, true), script.createCachedData());
+    }
   }
 } finally {
   rmSync(folder, { recursive: true });

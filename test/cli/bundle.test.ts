@@ -75,15 +75,20 @@ it('finds its package from wherever it lies', () => {
 });
 
 it('starts with what was compiled of it, and without where that is cut off', () => {
-  const [name] = readdirSync(chunks).filter((each) => /^img-.*\.compiled$/.test(each));
-  const path = join(chunks, name ?? '');
-  expect(name).toContain(`${process.version}-${process.arch}`);
-  const contents = readFileSync(path);
-  const text = run('img', '--help');
-  writeFileSync(path, contents.subarray(0, 1000));
-  expect(run('img', '--help')).toBe(text);
-  rmSync(path);
-  expect(run('img', '--help')).toBe(text);
+  const [plain = '', encrypted = ''] = ['', '.encrypted'].map((kind) => {
+    const end = `.${process.version}-${process.arch}${kind}.compiled`;
+    const names = readdirSync(chunks).filter((name) => /^img-\w+\.v/.test(name));
+    return join(chunks, names.find((name) => name.endsWith(end)) ?? '');
+  });
+  expect(statSync(encrypted).size).toBeGreaterThan(statSync(plain).size);
+  const help = (): string[] => [run('img', '--help'), run('img', '--help', 'luks')];
+  const text = help();
+  for (const path of [encrypted, plain]) {
+    writeFileSync(path, readFileSync(path).subarray(0, 1000));
+    expect(help()).toEqual(text);
+    rmSync(path);
+    expect(help()).toEqual(text);
+  }
 });
 
 it('keeps chunks of an older bundle for programs that still run, and removes them later', () => {

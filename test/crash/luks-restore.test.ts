@@ -9,6 +9,7 @@ import {
   formatLuks,
   headerAreaBytes,
   KeyslotEditor,
+  materialBytes,
   parseAnyLuksHeader,
   readBackup,
   restoreHeader,
@@ -113,6 +114,25 @@ describe('restoring a header of the same volume', () => {
       const again = new CutArea(disk);
       await restoreHeader(again, copy);
       expect(Buffer.compare(again.bytes, copy)).toBe(0);
+    }
+  });
+
+  it('leaves a payload alone that begins in the last page of the backup', async () => {
+    const header = parseAnyLuksHeader(volume.base);
+    const last = header.keyslots.at(-1)?.materialOffset ?? 0;
+    const payloadOffset = last + materialBytes(SPEC);
+    const present = volume.base.slice();
+    expect(payloadOffset).toBeLessThan(present.length);
+    present.set(encodeLuksHeader({ ...header, payloadOffset }));
+    const backup = present.slice();
+    present.fill(0x77, payloadOffset);
+    present.fill(0, 0, 6);
+    for (const isSame of [true, false]) {
+      const area = new CutArea(present);
+      if (isSame) area.bytes.set(backup.subarray(0, 512));
+      await restoreHeader(area, backup);
+      expect(area.bytes.subarray(payloadOffset).every((byte) => byte === 0x77)).toBe(true);
+      expect(Buffer.compare(area.bytes.subarray(0, last), backup.subarray(0, last))).toBe(0);
     }
   });
 

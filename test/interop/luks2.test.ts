@@ -65,38 +65,28 @@ describe.skipIf(cryptsetup === null)('a LUKS version 2 header of cryptsetup', ()
   });
 
   it('is dumped', () => {
-    const dumped = setup('luksDump', 'argon2id').replaceAll(/\s/g, '');
-    const facts = JSON.parse(ours('img', 'luks', 'dump', '--output=json', 'argon2id')) as {
-      uuid: string;
-      digest: { salt: string; value: string };
-      keyslots: { salt: string }[];
-    };
+    for (const name of Object.keys(KINDS)) {
+      expect(ours('img', 'luks', 'dump', name)).toBe(setup('luksDump', name));
+    }
+    const facts = JSON.parse(ours('img', 'luks', 'dump', '--output=json', 'argon2id')) as object;
     expect(facts).toMatchObject({
       version: 2,
       cipher: 'aes-xts-plain64',
-      'sector-size': 512,
       'payload-offset': 16 * MIB,
-      'payload-bytes': 'dynamic',
       'primary-copy': 'valid',
       'secondary-copy': 'valid',
-      digest: { hash: 'sha512' },
+      segments: [{ 'sector-size': 512 }],
+      digests: [{ hash: 'sha512' }],
       keyslots: [{ keyslot: 0, active: true, kdf: 'argon2id', 'memory-kib': 1024, lanes: 2 }],
     });
-    const { digest, keyslots, uuid } = facts;
-    for (const text of [digest.salt, digest.value, keyslots[0]?.salt, uuid]) {
-      expect(dumped).toContain(text);
-    }
-    expect(ours('img', 'luks', 'dump', 'pbkdf2')).toContain('label:              a label\n');
   });
 
-  it('is backed up byte for byte, and not restored', () => {
+  it('is backed up byte for byte, and restored', () => {
     setup('luksHeaderBackup', 'argon2i', '--header-backup-file', 'theirs');
     expect(ours('img', 'luks', 'header-backup', 'argon2i', 'ours')).toBe('');
     const [own, other] = ['ours', 'theirs'].map((name) => readFileSync(join(folder, name)));
     expect(Buffer.compare(own as Buffer, other as Buffer)).toBe(0);
-    expect(ours('img', 'luks', 'header-restore', 'argon2i', 'ours')).toContain(
-      'headers of LUKS version 2 are not restored here',
-    );
+    expect(ours('img', 'luks', 'header-restore', 'argon2i', 'theirs')).toBe('Header restored.\n');
   });
 
   it('is not guessed, and its keyslots are not changed', () => {
@@ -128,7 +118,7 @@ describe.skipIf(cryptsetup === null)('a LUKS version 2 header of cryptsetup', ()
     const image = 'driver=luks,key-secret=one,file.filename=lost';
     const read = ours('io', '-r', '--image-opts', image, '-c', 'length');
     expect(read).toBe('2 MiB\n');
-    expect(ours('img', 'luks', 'dump', 'lost')).toContain('primary copy:       broken\n');
+    expect(ours('img', 'luks', 'dump', 'lost')).toContain('first broken, second valid\n');
   });
 });
 

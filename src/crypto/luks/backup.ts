@@ -36,15 +36,38 @@ export function parseAnyLuksHeader(bytes: Uint8Array): LuksHeader {
 
 const PAYLOAD_OFFSET_AT = 104;
 
-/** What a backup of the header holds. Throws kind `corrupt-image` where the area ends before. */
+/**
+ * What a backup of the header holds. Throws kind `corrupt-image` where the area ends before, `busy`
+ * where keyslots do not cease to change.
+ */
 export async function readBackup(area: LuksArea, header: LuksHeader): Promise<Uint8Array> {
-  const bytes = await area.read(0, backupBytes(header));
+  const bytes = await readSteadily(area, { length: backupBytes(header), head: HEADER_BYTES });
   const [first] = header.keyslots;
   if (first?.materialOffset === MATERIAL_ALIGNMENT) {
     bytes.fill(0, PADDED_HEADER_BYTES, MATERIAL_ALIGNMENT);
   }
   return bytes;
 }
+
+/**
+ * The first `length` bytes. Whoever changes them meanwhile changes the first `head` of them before
+ * key material goes and after it came: these are the same before, in the copy, and after.
+ */
+export async function readSteadily(
+  area: LuksArea,
+  { length, head }: { readonly length: number; readonly head: number },
+): Promise<Uint8Array> {
+  for (let attempt = 0; attempt < ATTEMPTS; attempt += 1) {
+    const before = await area.read(0, head);
+    const bytes = await area.read(0, length);
+    const after = await area.read(0, head);
+    const copied = bytes.subarray(0, head);
+    if (Buffer.compare(before, copied) === 0 && Buffer.compare(copied, after) === 0) return bytes;
+  }
+  throw new BlockError('busy', 'LUKS header: its keyslots are being changed');
+}
+
+const ATTEMPTS = 3;
 
 /** Header of a backup that is whole. Throws kind `corrupt-image`. */
 export function parseBackup(bytes: Uint8Array): LuksHeader {

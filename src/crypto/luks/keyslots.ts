@@ -4,10 +4,9 @@
 // Material is encrypted by the image's own cipher under the derived key, counted from sector 0.
 // Keys that were derived, split or tried and found wrong are wiped before anybody else sees them.
 
-import { timingSafeEqual } from 'node:crypto';
-
 import { assert } from '../../base/index.js';
 import type { DeriveKey } from '../derivation/index.js';
+import { isSameDigest } from '../digest.js';
 import { keyBytesOf } from '../names.js';
 import type { CipherSpec, HashName } from '../names.js';
 import { makeSectorCipher, SECTOR_BYTES } from '../sector-cipher.js';
@@ -114,7 +113,7 @@ async function isMasterKey(
     length: DIGEST_BYTES,
     origin: "the master key's digest",
   });
-  return timingSafeEqual(digest, header.mkDigest);
+  return isSameDigest(digest, header.mkDigest);
 }
 
 /** Encrypted key material of one keyslot, in whole sectors; `fill` gives random bytes. */

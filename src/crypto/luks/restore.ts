@@ -25,7 +25,9 @@ const STATE_BYTES = 4;
 /** Durable when it resolves. `backup` is whole; what is there now is read from the area. */
 export async function restoreHeader(area: LuksArea, backup: Uint8Array): Promise<void> {
   const wanted = parseAnyLuksHeader(backup);
-  const bytes = backup.subarray(0, backupBytes(wanted));
+  // The backup ends with a whole page, and the payload may begin within it.
+  const end = Math.min(backupBytes(wanted), wanted.payloadOffset || Infinity);
+  const bytes = backup.subarray(0, end);
   const present = await area.read(0, bytes.length);
   if (isSameVolume(present, bytes)) await new Exchange(area, present, bytes).run();
   else await replace(area, present, bytes);

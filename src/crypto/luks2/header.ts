@@ -41,16 +41,24 @@ export interface Luks2Header extends Luks2Metadata {
   readonly copies: { readonly primary: CopyState; readonly secondary: CopyState };
 }
 
-interface Copy {
+/** One that can be believed. */
+export interface Luks2Copy {
   readonly raw: RawBinary;
   readonly sequence: bigint;
   /** Of all of it. */
   readonly size: number;
   readonly text: Uint8Array;
+  /** All of it. */
+  readonly bytes: Uint8Array;
+}
+
+export interface Luks2Copies {
+  readonly primary: Luks2Copy | Broken;
+  readonly secondary: Luks2Copy | Broken;
 }
 
 /** A copy that cannot be believed. */
-interface Broken {
+export interface Broken {
   readonly because: string;
 }
 
@@ -67,10 +75,22 @@ export function isLuks2(head: Uint8Array): boolean {
  * `unsupported` for what this program does not know. `length`: bytes of what the area lies in.
  */
 export async function readLuks2Header(area: LuksArea, length: number): Promise<Luks2Header> {
+  return headerOf(await readCopies(area, length));
+}
+
+/** Those that can be believed, whatever their texts say. */
+export async function readCopies(
+  area: Pick<LuksArea, 'read'>,
+  length: number,
+): Promise<Luks2Copies> {
   const place = { area, length };
   const primary = await readCopy(place, 0, LUKS_MAGIC);
-  const secondary = await readSecond(place, primary);
-  const { raw, text, sequence, size: copyBytes } = newerOf(primary, secondary);
+  return { primary, secondary: await readSecond(place, primary) };
+}
+
+/** Throws as readLuks2Header() does. */
+export function headerOf(copies: Luks2Copies): Luks2Header {
+  const { raw, text, sequence, size: copyBytes } = newerOf(copies);
   const metadata = parseMetadata(text, copyBytes);
   return {
     ...metadata,
@@ -79,12 +99,12 @@ export async function readLuks2Header(area: LuksArea, length: number): Promise<L
     subsystem: nameOf('subsystem', raw.subsystem),
     sequence: sequence <= MAX_OFFSET ? Number(sequence) : sequence,
     copyBytes,
-    copies: { primary: stateOf(primary), secondary: stateOf(secondary) },
+    copies: { primary: stateOf(copies.primary), secondary: stateOf(copies.secondary) },
   };
 }
 
-/** The first of two that are equally new. */
-function newerOf(primary: Copy | Broken, secondary: Copy | Broken): Copy {
+/** The one that counts: the first of two that are equally new. Throws kind `corrupt-image`. */
+export function newerOf({ primary, secondary }: Luks2Copies): Luks2Copy {
   if (isBroken(primary)) {
     if (!isBroken(secondary)) return secondary;
     throw corrupt(
@@ -96,7 +116,7 @@ function newerOf(primary: Copy | Broken, secondary: Copy | Broken): Copy {
   return secondary.sequence > primary.sequence ? secondary : primary;
 }
 
-function isBroken(copy: Copy | Broken): copy is Broken {
+export function isBroken(copy: Luks2Copy | Broken): copy is Broken {
   return 'because' in copy;
 }
 
@@ -115,16 +135,16 @@ export function requirePayloadBehind({ segment, copyBytes, keyslotsBytes }: Luks
   throw corrupt(`its payload at ${segment.offset} overlaps the area of keyslots up to ${end}`);
 }
 
-function stateOf(copy: Copy | Broken): CopyState {
+function stateOf(copy: Luks2Copy | Broken): CopyState {
   return isBroken(copy) ? 'broken' : 'valid';
 }
 
 interface Place {
-  readonly area: LuksArea;
+  readonly area: Pick<LuksArea, 'read'>;
   readonly length: number;
 }
 
-async function readSecond(place: Place, first: Copy | Broken): Promise<Copy | Broken> {
+async function readSecond(place: Place, first: Luks2Copy | Broken): Promise<Luks2Copy | Broken> {
   if (!isBroken(first)) return readCopy(place, first.size, SECOND_MAGIC);
   let found: Broken = NO_MAGIC;
   for (const offset of COPY_BYTES) {
@@ -139,7 +159,7 @@ async function readCopy(
   { area, length }: Place,
   offset: number,
   magic: Uint8Array,
-): Promise<Copy | Broken> {
+): Promise<Luks2Copy | Broken> {
   if (offset + BINARY_BYTES > length) return NO_MAGIC;
   const head = await area.read(offset, BINARY_BYTES);
   if (!startsWith(head, magic)) return NO_MAGIC;
@@ -154,9 +174,11 @@ async function readCopy(
   }
   const bytes = await area.read(offset, size);
   const raw = decodeStruct(BINARY, bytes, EXTENT);
-  const fault = checksumFault(bytes, raw);
-  if (fault !== null) return { because: fault };
-  return { raw, sequence, size, text: bytes.subarray(BINARY_BYTES) };
+  const checksum = checksumOf(bytes, raw);
+  if ('because' in checksum) return checksum;
+  const holds = timingSafeEqual(checksum, raw.checksum.subarray(0, checksum.length));
+  if (!holds) return { because: 'a checksum that does not hold' };
+  return { raw, sequence, size, text: bytes.subarray(BINARY_BYTES), bytes };
 }
 
 /** What may be too large for a number. */
@@ -175,20 +197,21 @@ function numbersOf(head: Uint8Array): {
   };
 }
 
-/** Of all bytes of the copy, the checksum itself as zeroes; null where it holds. */
-function checksumFault(bytes: Uint8Array, { checksumName, checksum }: RawBinary): string | null {
+/** Of all bytes of the copy, the checksum itself as zeroes. */
+export function checksumOf(
+  bytes: Uint8Array,
+  { checksumName }: Pick<RawBinary, 'checksumName'>,
+): Uint8Array | Broken {
   const end = checksumName.indexOf(0);
   const name = Buffer.from(checksumName.subarray(0, Math.max(end, 0))).toString('latin1');
   if (!isOneOf(HASH_NAMES, name) || !getHashes().includes(name)) {
-    return `csum_alg ${quoted(name)}, which is not known`;
+    return { because: `csum_alg ${quoted(name)}, which is not known` };
   }
-  const digest = createHash(name)
+  return createHash(name)
     .update(bytes.subarray(0, CHECKSUM_AT))
     .update(new Uint8Array(CHECKSUM_BYTES))
     .update(bytes.subarray(CHECKSUM_AT + CHECKSUM_BYTES))
     .digest();
-  const holds = timingSafeEqual(digest, checksum.subarray(0, digest.length));
-  return holds ? null : 'a checksum that does not hold';
 }
 
 function startsWith(bytes: Uint8Array, magic: Uint8Array): boolean {

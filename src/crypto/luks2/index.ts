@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 export { type DeriveArgon2, limitedArgon2 } from './argon2.js';
+export { isBackup2, type Luks2Backup, parseBackup2, readBackup2 } from './backup.js';
 export {
   headerAreaBytes2,
   isLuks2,
@@ -9,4 +10,5 @@ export {
 } from './header.js';
 export { type Luks2Tools, ownKeyslots, unlockAny2, unlockSlot2 } from './keyslots.js';
 export { COPY_BYTES, SECOND_MAGIC } from './layout.js';
-export { type Luks2Keyslot, type Luks2Segment, specOf } from './metadata.js';
+export { eraseCopies2, restoreHeader2 } from './restore.js';
+export { type Luks2DigestEntry, type Luks2Keyslot, type Luks2Segment, specOf } from './metadata.js';

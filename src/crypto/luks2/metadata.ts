@@ -62,6 +62,7 @@ export interface Luks2Segment {
   readonly vectorOffset: number;
   readonly encryption: string;
   readonly sectorBytes: number;
+  readonly flags: readonly string[];
 }
 
 export interface Luks2Digest {
@@ -74,6 +75,25 @@ export interface Luks2Digest {
   readonly segments: readonly number[];
 }
 
+/** Any of the text's digests, for people. */
+export interface Luks2DigestEntry {
+  readonly number: number;
+  readonly type: string;
+  readonly keyslots: readonly number[];
+  readonly segments: readonly number[];
+  /** Null where it is not known how it is made. */
+  readonly digest: Luks2Digest | null;
+}
+
+/** What else opens keyslots, for people. */
+export interface Luks2Token {
+  readonly number: number;
+  readonly type: string;
+  readonly keyslots: readonly number[];
+  /** Of a key in the keyring of a kernel. */
+  readonly keyDescription: string | null;
+}
+
 export interface Luks2Metadata {
   readonly keyslots: readonly Luks2Keyslot[];
   readonly segment: Luks2Segment;
@@ -81,8 +101,9 @@ export interface Luks2Metadata {
   readonly digest: Luks2Digest;
   /** Bytes behind the two copies in which key material lies. */
   readonly keyslotsBytes: number;
-  /** Names of what else is there, for people. */
-  readonly tokens: readonly string[];
+  readonly segmentNumber: number;
+  readonly digests: readonly Luks2DigestEntry[];
+  readonly tokens: readonly Luks2Token[];
   readonly flags: readonly string[];
 }
 
@@ -119,8 +140,16 @@ export function parseMetadata(text: Uint8Array, copyBytes: number): Luks2Metadat
   requireReferences({ keyslots: numbersOf(keyslots), segments: [segmentNumber] }, digests, tokens);
   const found = digests.find(([, each]) => each.numbers('segments').includes(segmentNumber));
   if (found === undefined) throw corrupt("no member of 'digests' is that of the segment");
-  const types = tokens.map(([, token]) => token.text('type'));
-  return { keyslots, segment, digest: digestOf(found), keyslotsBytes, tokens: types, flags };
+  return {
+    keyslots,
+    segment,
+    segmentNumber,
+    digest: digestOf(found),
+    digests: digests.map(digestEntryOf),
+    keyslotsBytes,
+    tokens: tokens.map(tokenOf),
+    flags,
+  };
 }
 
 function numbersOf(keyslots: readonly Luks2Keyslot[]): readonly number[] {
@@ -272,6 +301,7 @@ function segmentOf(fields: Fields): Luks2Segment {
     vectorOffset: fields.offset('iv_tweak'),
     encryption: fields.text('encryption'),
     sectorBytes,
+    flags: fields.has('flags') ? fields.texts('flags') : [],
   };
   if (segment.vectorOffset > MOST_VECTOR) {
     throw unsupported(`${fields.path}.iv_tweak ${segment.vectorOffset}`);
@@ -295,6 +325,34 @@ function digestOf([number, fields]: readonly [number, Fields]): Luks2Digest {
     value: fields.base64('digest', { min: HASH_BYTES[hash], max: HASH_BYTES[hash] }),
     keyslots: fields.numbers('keyslots'),
     segments: fields.numbers('segments'),
+  };
+}
+
+function digestEntryOf(entry: readonly [number, Fields]): Luks2DigestEntry {
+  const [number, fields] = entry;
+  let digest: Luks2Digest | null = null;
+  try {
+    digest = digestOf(entry);
+  } catch (error) {
+    if (!(error instanceof BlockError)) throw error;
+  }
+  return {
+    number,
+    type: fields.text('type'),
+    keyslots: fields.numbers('keyslots'),
+    segments: fields.numbers('segments'),
+    digest,
+  };
+}
+
+function tokenOf([number, fields]: readonly [number, Fields]): Luks2Token {
+  const type = fields.text('type');
+  const isKeyring = type === 'luks2-keyring';
+  return {
+    number,
+    type,
+    keyslots: fields.numbers('keyslots'),
+    keyDescription: isKeyring ? fields.text('key_description') : null,
   };
 }
 

@@ -6,7 +6,7 @@
 import { open, unlink } from 'node:fs/promises';
 
 import { readBackup } from '../../../crypto/luks/index.js';
-import { headerAreaBytes2 } from '../../../crypto/luks2/index.js';
+import { readBackup2 } from '../../../crypto/luks2/index.js';
 import { CliError } from '../../program.js';
 import { withSession } from '../session.js';
 import { FORCE_SHARE, FORMAT, IMAGE_OPTS, OBJECT } from '../verb.js';
@@ -36,7 +36,7 @@ export const backupCommand: LuksCommand = {
 function backupOf({ area }: HeaderPlace, found: FoundHeader): Promise<Uint8Array> {
   return found.version === 1
     ? readBackup(area, found.header)
-    : area.read(0, headerAreaBytes2(found.header));
+    : readBackup2(area, found.header);
 }
 
 async function keep(path: string, bytes: Uint8Array): Promise<void> {

@@ -62,7 +62,7 @@ export async function findHeader(place: HeaderPlace): Promise<FoundHeader> {
   const { area, length, name } = place;
   const bytes = await area.read(0, Math.min(HEADER_BYTES, length));
   return named(name, async () => {
-    if (place.inQcow2) return { version: 1, header: parseLuksHeader(bytes, { detached: true }) };
+    if (place.inQcow2) return { version: 1, header: parseLuksHeader(bytes, { detached: false }) };
     if (isLuks2(bytes)) return { version: 2, header: await readLuks2Header(area, length) };
     if (!hasLuksMagic(bytes)) {
       const header = await secondCopy(area, length);

@@ -7,10 +7,11 @@ import { outPieces } from '../../program.js';
 import { withSession } from '../session.js';
 import { FORCE_SHARE, FORMAT, IMAGE_OPTS, OBJECT, OUTPUT, outputFormat } from '../verb.js';
 import { findHeader, readArguments } from './command.js';
-import type { LuksCommand } from './command.js';
-import { factLines, luks1Facts, luks2Facts } from './facts.js';
+import type { FoundHeader, LuksCommand } from './command.js';
+import { luks1Facts, luks2Facts } from './facts.js';
 import type { Facts } from './facts.js';
 import { openHeaderPlace } from './place.js';
+import { luks1Text, luks2Text } from './text.js';
 
 const OPTIONS = [OBJECT, IMAGE_OPTS, FORMAT, OUTPUT, FORCE_SHARE] as const;
 
@@ -24,18 +25,23 @@ export const dumpCommand: LuksCommand = {
       const forceShare = given.has('share');
       const place = await openHeaderPlace(session, { image, readOnly: true, forceShare });
       const found = await findHeader(place);
-      const facts = found.version === 1 ? luks1Facts(found.header) : luks2Facts(found.header);
       if (shape === 'json') {
-        program.out(`${writeJson({ filename: image.text, ...facts }, { pretty: true })}\n`);
+        const facts = { filename: image.text, ...factsOf(found) };
+        program.out(`${writeJson(facts, { pretty: true })}\n`);
       } else {
-        await outPieces(program, factText(image.text, facts));
+        await outPieces(program, textOf(found, image.text));
       }
       return 0;
     });
   },
 };
 
-function factText(name: string, facts: Facts): string[] {
-  const lines = [`LUKS header of ${name}`, ...factLines(facts)];
-  return lines.map((line) => `${escapeControls(line)}\n`);
+function factsOf(found: FoundHeader): Facts {
+  return found.version === 1 ? luks1Facts(found.header) : luks2Facts(found.header);
+}
+
+function textOf(found: FoundHeader, name: string): string[] {
+  const escaped = escapeControls(name);
+  const lines = found.version === 1 ? luks1Text(found.header, escaped) : luks2Text(found.header);
+  return lines.map((line) => `${line}\n`);
 }
