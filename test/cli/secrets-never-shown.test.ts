@@ -150,7 +150,7 @@ const LINES = [
   'img info --object secret,id=s,data=PlantedWrong --image-opts O=a.luks',
   'img check --object secret,id=s,data=PlantedWrong --image-opts O=a.luks',
   'img check S --image-opts driver=luks,key-secret=s,file.filename=plain',
-  'img check S json:{"driver":"luks","key-secret":"s","file":{"driver":"file","filename":"a.luks"}}',
+  'img check S json:{"driver":"luks","key-secret":"s","file":{"filename":"a.luks"}}',
   'img map S json:{"driver":"luks","key-secret":"s","file.filename":"a.luks"}',
   'img map S json:{"driver":"luks","key-secret":"s"',
   'io S -c info -c map -c reopen -c help --image-opts O=a.luks',
@@ -216,12 +216,39 @@ describe('a secret is not shown', () => {
   });
 });
 
+const add = (id: string, more: object): object => ({
+  execute: 'object-add',
+  arguments: { 'qom-type': 'secret', id, ...more },
+});
+
+function additions(): object[] {
+  const wrapping = { format: 'base64', keyid: 'k', iv: IV };
+  return [
+    add('s', { data: SECRET }),
+    add('s', { data: `${SECRET}x` }),
+    add('f', { file: at('word') }),
+    add('b', { data: BASE64, format: 'base64' }),
+    add('k', { data: WRAPPING }),
+    add('w', { data: wrapped, ...wrapping }),
+    add('wrong', { data: 'PlantedWrong' }),
+    add('x1', { data: SECRET, format: 'base64', keyid: 's' }),
+    add('x2', { data: BASE64, ...wrapping }),
+    add('x3', { data: `!${SECRET}`, format: 'base64' }),
+    add('x4', { data: SECRET, keyid: 's', iv: 'AA==' }),
+    add('x5', { data: [SECRET] }),
+    add('x6', { data: { x: SECRET } }),
+    add('x7', { data: SECRET, file: at('word') }),
+    add('x8', { data: SECRET, foo: SECRET.length }),
+    add('1', { data: SECRET }),
+    { execute: 'object-add', arguments: { id: 'x9', data: SECRET } },
+    { execute: 'object-add', arguments: { 'qom-type': 'nope', id: 'x9', data: SECRET } },
+    { execute: 'object-add', argument: { 'qom-type': 'secret', id: 'x9', data: SECRET } },
+    { execute: 'object-ad', arguments: { 'qom-type': 'secret', id: 'x9', data: SECRET } },
+  ];
+}
+
 /** Commands of a monitor, right and wrong. */
 function commands(): string[] {
-  const add = (id: string, more: object): object => ({
-    execute: 'object-add',
-    arguments: { 'qom-type': 'secret', id, ...more },
-  });
   const node = (name: string, secret: string, file = 'a.luks'): object => ({
     execute: 'blockdev-add',
     arguments: {
@@ -243,29 +270,9 @@ function commands(): string[] {
   const get = (property: string): object => ({
     execute: 'qom-get', arguments: { path: '/objects/s', property },
   });
-  const wrapping = { format: 'base64', keyid: 'k', iv: IV };
   const whole: object[] = [
     { execute: 'qmp_capabilities' },
-    add('s', { data: SECRET }),
-    add('s', { data: `${SECRET}x` }),
-    add('f', { file: at('word') }),
-    add('b', { data: BASE64, format: 'base64' }),
-    add('k', { data: WRAPPING }),
-    add('w', { data: wrapped, ...wrapping }),
-    add('wrong', { data: 'PlantedWrong' }),
-    add('x1', { data: SECRET, format: 'base64', keyid: 's' }),
-    add('x2', { data: BASE64, ...wrapping }),
-    add('x3', { data: `!${SECRET}`, format: 'base64' }),
-    add('x4', { data: SECRET, keyid: 's', iv: 'AA==' }),
-    add('x5', { data: [SECRET] }),
-    add('x6', { data: { x: SECRET } }),
-    add('x7', { data: SECRET, file: at('word') }),
-    add('x8', { data: SECRET, foo: SECRET.length }),
-    add('1', { data: SECRET }),
-    { execute: 'object-add', arguments: { id: 'x9', data: SECRET } },
-    { execute: 'object-add', arguments: { 'qom-type': 'nope', id: 'x9', data: SECRET } },
-    { execute: 'object-add', argument: { 'qom-type': 'secret', id: 'x9', data: SECRET } },
-    { execute: 'object-ad', arguments: { 'qom-type': 'secret', id: 'x9', data: SECRET } },
+    ...additions(),
     node('n', 's'),
     node('o', 'wrong'),
     node('o', 'gone'),

@@ -48,10 +48,12 @@ export function deriveInProcess(wish: PortableDerivation): DerivingProcess {
       else fail(status);
     });
   });
-  const message = encodeDerivation(wish);
-  child.stdin?.on('error', () => undefined);
-  if (child.stdin == null) message.fill(0);
-  else child.stdin.write(message, () => message.fill(0));
+  const { stdin } = child;
+  stdin?.on('error', () => undefined);
+  if (stdin) {
+    const message = encodeDerivation(wish);
+    stdin.write(message, () => message.fill(0));
+  }
   return {
     key,
     stop() {
