@@ -20,17 +20,21 @@ import type {
   TruncateOptions,
 } from '../../../block/index.js';
 import type { CipherKey } from '../../../crypto/index.js';
-import type { Luks2Segment } from '../../../crypto/luks2/index.js';
+import type { Luks2Header, Luks2Segment } from '../../../crypto/luks2/index.js';
+import { luks2Info } from './info.js';
 import { Payload } from './payload.js';
 
 /** An image without its key: only what the header says. */
 export class InspectedLuks2 implements DriverNode {
   readonly limits: NodeLimits;
   protected readonly file: Child;
+  protected readonly header: Luks2Header;
   protected readonly segment: Luks2Segment;
 
-  constructor(file: Child, segment: Luks2Segment) {
+  constructor(file: Child, header: Luks2Header) {
+    const { segment } = header;
     this.file = file;
+    this.header = header;
     this.segment = segment;
     this.limits = {
       requestAlignment: segment.sectorBytes,
@@ -63,7 +67,7 @@ export class InspectedLuks2 implements DriverNode {
   }
 
   info(): DriverInfo {
-    return { encrypted: true };
+    return luks2Info(this.header);
   }
 
   close(): Promise<void> {
@@ -76,9 +80,9 @@ export class Luks2Node extends InspectedLuks2 {
   readonly #payload: Payload;
 
   /** Takes the key: wiped at once, and the copy when the node is closed. */
-  constructor(file: Child, segment: Luks2Segment, { spec, key }: Omit<CipherKey, 'sectorBytes'>) {
-    super(file, segment);
-    const { sectorBytes, vectorOffset, offset: start } = segment;
+  constructor(file: Child, header: Luks2Header, { spec, key }: Omit<CipherKey, 'sectorBytes'>) {
+    super(file, header);
+    const { sectorBytes, vectorOffset, offset: start } = this.segment;
     const vectors = { first: vectorOffset, count512: true };
     this.#payload = new Payload({ file, start }, { spec, key, sectorBytes, vectors });
   }
@@ -125,7 +129,7 @@ export class Luks2Node extends InspectedLuks2 {
   /** The key stays what it is, whatever becomes of the secret; the new instance gets a copy. */
   reopen(context: OpenContext): Promise<DriverNode> {
     const key = this.#payload.copyOfKey();
-    return Promise.resolve(new Luks2Node(context.child('file'), this.segment, key));
+    return Promise.resolve(new Luks2Node(context.child('file'), this.header, key));
   }
 
   override close(): Promise<void> {

@@ -51,7 +51,7 @@ export async function openVersion2(
   const { file, holder, header } = place;
   if (holder === file) requireAttached(file.node, header);
   requireWhole(file.node, header);
-  if (context.inspectOnly) return new InspectedLuks2(file, header.segment);
+  if (context.inspectOnly) return new InspectedLuks2(file, header);
   const { filename } = file.node;
   const limitSeconds = options['key-derivation-limit'];
   const limit = { image: filename, limitSeconds, signal: context.signal };
@@ -63,7 +63,7 @@ export async function openVersion2(
     if (unlocked !== null) {
       const { masterKey } = unlocked;
       const spec = specOfKey(header, masterKey);
-      return new Luks2Node(file, header.segment, { spec, key: masterKey });
+      return new Luks2Node(file, header, { spec, key: masterKey });
     }
   } finally {
     password.fill(0);
