@@ -153,8 +153,9 @@ const LEAVES: readonly Json[] = [
   2 ** 53, '', '0', '1', '-1', '00', '0x10', '1e3', '512', '513', '4096', '32768', '33280',
   '163840', '294912', '9007199254740991', '9007199254740992', '18446744073709551615',
   '18446744073709551616', '99999999999999999999999999', 'dynamic', 'crypt', 'linear', 'luks1',
-  'luks2', 'reencrypt', 'raw', 'none', 'pbkdf2', 'argon2id', 'sha256', 'sha1', 'foo', 'aes-xts-plain64',
-  'aes-cbc-essiv:sha256', 'serpent-xts-plain64', 'cipher_null-ecb', 'aes', 'a\nb\u001b[31m', 'x'.repeat(3000), [], ['0'],
+  'luks2', 'reencrypt', 'raw', 'none', 'pbkdf2', 'argon2id', 'sha256', 'sha1', 'foo',
+  'aes-xts-plain64', 'aes-cbc-essiv:sha256', 'serpent-xts-plain64', 'cipher_null-ecb', 'aes',
+  'a\nb\u001b[31m', 'x'.repeat(3000), [], ['0'],
   ['0', '0'], ['0', '1'], ['7'], [0], ['x'], {}, { '0': {} }, { x: 1 }, { mandatory: ['foo'] },
 ];
 const COUNTS: readonly Json[] = [
