@@ -33,7 +33,7 @@ export async function jobOutcome(
     }
     const [answer] = await conversation.ask(command('query-jobs'));
     await conversation.play(command('job-dismiss', { id: 'j' }));
-    const [job] = answer?.['return'] as readonly JobInfo[];
+    const [job] = (answer?.['return'] ?? []) as readonly JobInfo[];
     if (job === undefined) return 'gone';
     outcome = `${job.error ?? 'done'}, ${job['current-progress']} of ${job['total-progress']}`;
   }

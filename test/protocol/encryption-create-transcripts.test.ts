@@ -105,7 +105,8 @@ async function opened(conversation: Conversation, options: Line, path: string): 
   const added = driver === 'luks' ? { ...open, ...key } : { ...open, encrypt: { format, ...key } };
   const [answer] = await conversation.play(command('blockdev-add', added));
   const [nodes] = await conversation.ask(command('query-named-block-nodes', { flat: true }));
-  const node = (nodes?.['return'] as Line[]).find((each) => each['node-name'] === 'n');
+  const list = (nodes?.['return'] ?? []) as readonly Line[];
+  const node = list.find((each) => each['node-name'] === 'n');
   await conversation.play(command('blockdev-del', { 'node-name': 'n' }));
   return [answer, (node?.['image'] as Line | undefined)?.['virtual-size']];
 }
