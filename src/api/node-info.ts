@@ -53,7 +53,7 @@ const luksSlot = struct('QCryptoBlockInfoLUKSSlot', {
   stripes: optional(uint),
   'key-offset': uint,
 });
-const luksInfo = struct('QCryptoBlockInfoLUKS', {
+const LUKS_INFO = {
   'cipher-alg': cipherAlgorithm,
   'cipher-mode': cipherMode,
   'ivgen-alg': ivGeneratorAlgorithm,
@@ -62,7 +62,24 @@ const luksInfo = struct('QCryptoBlockInfoLUKS', {
   'payload-offset': int,
   'master-key-iters': int,
   uuid: str,
-  slots: list(luksSlot),
+} as const;
+const luksInfo = struct('QCryptoBlockInfoLUKS', { ...LUKS_INFO, slots: list(luksSlot) });
+
+/** Optional members are of version 2 alone, which the reference does not open. */
+const anyLuksSlot = struct('ImageInfoSpecificLUKSSlot', {
+  ...luksSlot.members,
+  keyslot: optional(uint),
+  kdf: optional(str),
+  passes: optional(uint),
+  'memory-kib': optional(uint),
+  lanes: optional(uint),
+});
+const anyLuksInfo = struct('ImageInfoSpecificLUKS', {
+  ...LUKS_INFO,
+  slots: list(anyLuksSlot),
+  version: optional(uint),
+  'sector-size': optional(uint),
+  label: optional(str),
 });
 
 const qcow2Specific = struct('ImageInfoSpecificQCow2', {
@@ -97,7 +114,7 @@ export const imageInfoSpecific = union('ImageInfoSpecific', {
   tagName: 'ImageInfoSpecificKind',
   branches: {
     qcow2: struct('ImageInfoSpecificQCow2Wrapper', { data: qcow2Specific }),
-    luks: struct('ImageInfoSpecificLUKSWrapper', { data: luksInfo }),
+    luks: struct('ImageInfoSpecificLUKSWrapper', { data: anyLuksInfo }),
   },
 });
 

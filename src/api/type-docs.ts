@@ -109,6 +109,8 @@ export const typeDocs: Readonly<Record<string, string>> = {
   ImageInfoSpecificQCow2: 'What a qcow2 image says of itself.',
   ImageInfoSpecificQCow2Encryption: 'How a qcow2 image is encrypted.',
   QCryptoBlockInfoLUKS: 'What a LUKS header says.',
+  ImageInfoSpecificLUKS: 'What a LUKS header says that lies in no other image, of either version.',
+  ImageInfoSpecificLUKSSlot: 'A keyslot of it.',
   QCryptoBlockInfoLUKSSlot: 'A key slot of a LUKS header.',
   QCryptoCipherAlgorithm: 'Ciphers.',
   QCryptoCipherMode: 'Modes of ciphers.',

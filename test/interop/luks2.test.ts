@@ -89,6 +89,42 @@ describe.skipIf(cryptsetup === null)('a LUKS version 2 header of cryptsetup', ()
     expect(ours('img', 'luks', 'header-restore', 'argon2i', 'theirs')).toBe('Header restored.\n');
   });
 
+  it('is told by info as version 1 is, with what it has besides', () => {
+    const { 'format-specific': specific, encrypted } = JSON.parse(
+      ours('img', 'info', '-f', 'luks', '--output=json', 'argon2id'),
+    ) as { 'format-specific': { data: object }; encrypted: boolean };
+    expect(encrypted).toBe(true);
+    expect(specific).toEqual({
+      type: 'luks',
+      data: {
+        'cipher-alg': 'aes-256',
+        'cipher-mode': 'xts',
+        'ivgen-alg': 'plain64',
+        'hash-alg': 'sha512',
+        uuid: /UUID:\s+(\S+)/.exec(setup('luksDump', 'argon2id'))?.[1],
+        slots: [
+          {
+            active: true,
+            'key-offset': 32_768,
+            stripes: 4000,
+            keyslot: 0,
+            kdf: 'argon2id',
+            passes: 4,
+            'memory-kib': 1024,
+            lanes: 2,
+          },
+        ],
+        'payload-offset': 16 * MIB,
+        'master-key-iters': 1000,
+        version: 2,
+        'sector-size': 512,
+      },
+    });
+    const human = ours('img', 'info', '-f', 'luks', 'pbkdf2');
+    expect(human).toContain('    cipher alg: aes-256\n');
+    expect(human).toContain('    version: 2\n    sector size: 4096\n    label: a label\n');
+  });
+
   it('is not guessed, and its keyslots are not changed', () => {
     expect(ours('img', 'info', 'pbkdf2')).toContain(
       'Its LUKS header is of version 2, which is not guessed',

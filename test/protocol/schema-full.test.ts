@@ -40,6 +40,10 @@ const DIFFERENCES: readonly { readonly at: RegExp; readonly reason: string }[] =
     at: /<luks>(\.header: added|\.file: optional|\.file\|object<luks>\.header: added)$/,
     reason: 'headers that lie apart from their payload, which later versions have',
   },
+  {
+    at: /<luks>\.data(\.slots\[\])?\.[a-z-]+: added$/,
+    reason: 'LUKS version 2 is told of',
+  },
   { at: /\.key-derivation-limit: added$/, reason: 'the time that unlocking may take' },
   { at: /\.pr-manager: missing$/, reason: 'no persistent reservations' },
 ];

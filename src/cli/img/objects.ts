@@ -9,8 +9,8 @@ import { BlockError, systemClock } from '../../base/index.js';
 import type { Graph } from '../../block/index.js';
 import { listObjectTypes, listTypeProperties, ObjectRegistry } from '../../engine/index.js';
 import type { ObjectOptions } from '../../engine/index.js';
-import { parseKeyval, validate } from '../../schema/index.js';
-import { JsonSyntaxError, parseJson } from '../../wire/index.js';
+import { validate } from '../../schema/index.js';
+import { parseObject } from '../object-option.js';
 import { CliError } from '../program.js';
 import type { Program } from '../program.js';
 
@@ -51,11 +51,10 @@ export async function makeObjects(program: Program, graph: () => Graph): Promise
 }
 
 async function makeObject(registry: ObjectRegistry, text: string): Promise<void> {
-  const tree = text.startsWith('{') ? readJson(text) : parseKeyval(text, 'qom-type');
+  const { tree, form } = parseObject(text);
   const type = (tree as Readonly<Record<string, unknown>>)['qom-type'];
   if (typeof type === 'string' && type.startsWith('memory-backend-')) throw notHere(type);
   const { objectOptions } = await import('../../api/index.js');
-  const form = text.startsWith('{') ? 'json' : 'keyval';
   const options = validate(objectOptions, tree, '', form) as ObjectOptions;
   if (type === 'iothread') {
     registry.requireIdentifier(options.id);
@@ -66,15 +65,6 @@ async function makeObject(registry: ObjectRegistry, text: string): Promise<void>
 
 function notHere(type: string): CliError {
   return new CliError(`invalid object type: ${type}`);
-}
-
-function readJson(text: string): unknown {
-  try {
-    return parseJson(text);
-  } catch (error) {
-    if (!(error instanceof JsonSyntaxError)) throw error;
-    throw new BlockError('invalid-option', error.message, { cause: error });
-  }
 }
 
 function listingOf(text: string): string | null {

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 export { type DeriveArgon2, limitedArgon2 } from './argon2.js';
 export { isBackup2, type Luks2Backup, parseBackup2, readBackup2 } from './backup.js';
+export { luks2Facts } from './facts.js';
 export {
   headerAreaBytes2,
   isLuks2,
+  isSameVolume2,
   type Luks2Header,
   readLuks2Header,
   requirePayloadBehind,

@@ -20,17 +20,22 @@ import type {
   TruncateOptions,
 } from '../../../block/index.js';
 import type { CipherKey } from '../../../crypto/index.js';
-import type { Luks2Segment } from '../../../crypto/luks2/index.js';
+import type { Luks2Header, Luks2Segment } from '../../../crypto/luks2/index.js';
+import { luks2Info } from './info.js';
+import type { OpenIfOther } from './node.js';
 import { Payload } from './payload.js';
 
 /** An image without its key: only what the header says. */
 export class InspectedLuks2 implements DriverNode {
   readonly limits: NodeLimits;
   protected readonly file: Child;
+  protected readonly header: Luks2Header;
   protected readonly segment: Luks2Segment;
 
-  constructor(file: Child, segment: Luks2Segment) {
+  constructor(file: Child, header: Luks2Header) {
+    const { segment } = header;
     this.file = file;
+    this.header = header;
     this.segment = segment;
     this.limits = {
       requestAlignment: segment.sectorBytes,
@@ -63,7 +68,7 @@ export class InspectedLuks2 implements DriverNode {
   }
 
   info(): DriverInfo {
-    return { encrypted: true };
+    return luks2Info(this.header);
   }
 
   close(): Promise<void> {
@@ -71,14 +76,23 @@ export class InspectedLuks2 implements DriverNode {
   }
 }
 
+export interface Luks2Parts {
+  readonly file: Child;
+  readonly header: Luks2Header;
+  readonly openIfOther: OpenIfOther;
+}
+
 export class Luks2Node extends InspectedLuks2 {
   readonly storesZeroes = true;
+  readonly #parts: Luks2Parts;
   readonly #payload: Payload;
 
   /** Takes the key: wiped at once, and the copy when the node is closed. */
-  constructor(file: Child, segment: Luks2Segment, { spec, key }: Omit<CipherKey, 'sectorBytes'>) {
-    super(file, segment);
-    const { sectorBytes, vectorOffset, offset: start } = segment;
+  constructor(parts: Luks2Parts, { spec, key }: Pick<CipherKey, 'spec' | 'key'>) {
+    const { file, header } = parts;
+    super(file, header);
+    this.#parts = parts;
+    const { sectorBytes, vectorOffset, offset: start } = header.segment;
     const vectors = { first: vectorOffset, count512: true };
     this.#payload = new Payload({ file, start }, { spec, key, sectorBytes, vectors });
   }
@@ -104,8 +118,13 @@ export class Luks2Node extends InspectedLuks2 {
   }
 
   truncate(size: number, options: TruncateOptions): Eventually<void> {
-    if (this.segment.size !== null) {
+    const { size: fixed, sectorBytes } = this.segment;
+    if (fixed !== null) {
       throw new BlockError('unsupported', 'LUKS2 header: its segment has a size of its own');
+    }
+    if (size % sectorBytes !== 0) {
+      const text = `The new size must be a multiple of ${sectorBytes}`;
+      throw new BlockError('invalid-option', text);
     }
     return this.#payload.truncate(size, options);
   }
@@ -122,10 +141,17 @@ export class Luks2Node extends InspectedLuks2 {
     throw new BlockError('unsupported', 'Keyslots of LUKS version 2 cannot be changed');
   }
 
-  /** The key stays what it is, whatever becomes of the secret; the new instance gets a copy. */
-  reopen(context: OpenContext): Promise<DriverNode> {
-    const key = this.#payload.copyOfKey();
-    return Promise.resolve(new Luks2Node(context.child('file'), this.segment, key));
+  /** As with version 1. */
+  async reopen(
+    context: OpenContext,
+    options: Readonly<Record<string, unknown>>,
+  ): Promise<DriverNode> {
+    const file = context.child('file');
+    if (file.node !== this.file.node) {
+      const other = await this.#parts.openIfOther(context, options);
+      if (other !== null) return other;
+    }
+    return new Luks2Node({ ...this.#parts, file }, this.#payload.copyOfKey());
   }
 
   override close(): Promise<void> {
