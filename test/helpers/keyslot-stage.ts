@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // An engine over a simulated host with one image open, LUKS alone, with its header apart or in
-// qcow2, whose keyslots change by `x-blockdev-amend`; and what its keyslots are good for, in memory and on disk.
+// qcow2, whose keyslots change by `x-blockdev-amend`; and what its keyslots are good for, in memory
+// and on disk.
 
 import type { JsonObject } from '../../src/base/index.js';
 import { HEADER_BYTES, parseLuksHeader } from '../../src/crypto/luks/index.js';
