@@ -20,17 +20,23 @@ export type OptionMistake = 'unrecognized' | 'missing-argument' | 'unsupported';
 
 export class OptionError extends Error {
   readonly mistake: OptionMistake;
-  /** The word of the command line (or the option's name) that is wrong. */
+  /** The word of the command line (or the option's name) that is wrong, as it may be printed. */
   readonly word: string;
   /** The letter that is wrong in a word of short options. */
   readonly letter: string | null;
 
   constructor(mistake: OptionMistake, word: string, letter: string | null = null) {
-    super(`${mistake}: ${word}`);
+    const shown = withoutSecret(word);
+    super(`${mistake}: ${shown}`);
     this.mistake = mistake;
-    this.word = word;
+    this.word = shown;
     this.letter = letter;
   }
+}
+
+/** An option as it was written, without a value that may hold a secret. */
+export function withoutSecret(words: string): string {
+  return /secret|data/i.test(words) ? words.replace(/[= ].*/s, '') : words;
 }
 
 /** `words`: the option as it was written, with its value. */

@@ -115,8 +115,14 @@ export class Engine implements AsyncDisposable {
     await this.objects.placement.move(this.graph, node, target);
   }
 
-  requestQuit(): void {
+  /** Of keys, for images to be opened and for jobs at work: what waits for them goes on. */
+  giveUpDerivations(): void {
     this.graph.giveUpDerivations();
+    for (const job of this.jobs.list()) job.cancelAtWork();
+  }
+
+  requestQuit(): void {
+    this.giveUpDerivations();
     this.#requestQuit?.();
   }
 
@@ -127,7 +133,7 @@ export class Engine implements AsyncDisposable {
 
   /** Ends everything once the work given before has ended; idempotent. */
   close(): Promise<void> {
-    this.graph.giveUpDerivations();
+    this.giveUpDerivations();
     return this.exclusive(() => this.shutDown());
   }
 

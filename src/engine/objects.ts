@@ -182,6 +182,8 @@ export class ObjectRegistry {
 
   async #makeSecret(options: SecretObjectOptions): Promise<() => ManagedObject> {
     const { host } = this.#graph();
+    // That one has that name is told before what is wrong with the data, and again after reading.
+    if (options.loaded === undefined) this.#requireFree(options.id);
     const made = await makeSecret(options, { host, secret: (id) => this.secret(id) });
     try {
       this.#requireFree(options.id);

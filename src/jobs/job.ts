@@ -272,6 +272,16 @@ export class Job {
     }
   }
 
+  /**
+   * The same for a job that copies nothing and is at work, at any time: it only learns of it. False
+   * for others, left as they are.
+   */
+  cancelAtWork(): boolean {
+    if (this.blockJob || !this.working || this.transaction.ending) return false;
+    this.#markCancelled();
+    return true;
+  }
+
   /** `block-job-cancel`: without `force` a job that its user paused refuses. */
   async cancelBlock(force: boolean): Promise<void> {
     if (this.#standing.isPausedByUser && !force) {

@@ -12,6 +12,7 @@ import type { Engine } from '../engine/index.js';
 import { checkInput, requireAllowed, validate, visibleOutput } from '../schema/index.js';
 import type { CommandDeclaration, CompatPolicy } from '../schema/index.js';
 import { RawJson } from '../wire/index.js';
+import { doneAhead } from './ahead.js';
 import { engineCommands } from './commands/index.js';
 
 export type Reply = Readonly<Record<string, unknown>>;
@@ -112,7 +113,6 @@ export async function runCommand(engine: Engine, request: Request): Promise<unkn
     if (declaration.name !== 'quit') engine.requireUp();
     return visibleOutput(compat, declaration.returns, await handler(engine, args));
   };
-  // It waits for its turn behind other clients' commands, of which some may wait for a key.
-  if (declaration.name === 'quit') engine.graph.giveUpDerivations();
+  if (doneAhead(engine, declaration.name, args)) return {};
   return request.outOfBand ? work() : engine.exclusive(work);
 }

@@ -135,6 +135,7 @@ export class JsonStream {
 }
 
 const STRAY_BYTES = 1024;
+const [QUOTE, APOSTROPHE] = Buffer.from(`"'`);
 
 /** What single bytes that begin nothing are answered with: floods consist of them. */
 const STRAY: readonly JsonMessage[] = Array.from({ length: 256 }, (_, byte) =>
@@ -145,9 +146,10 @@ function strayMessage(bytes: Uint8Array): JsonMessage {
   return bytes.length === 1 ? (STRAY[bytes[0] as number] as JsonMessage) : refusedStray(bytes);
 }
 
-/** Shows the broken token up to a NUL. */
+/** Shows the broken token up to a NUL; of a string, which may be a secret, only its beginning. */
 function refusedStray(bytes: Uint8Array): JsonMessage {
-  const shown = Buffer.from(bytes.subarray(0, STRAY_BYTES));
+  const isString = bytes[0] === QUOTE || bytes[0] === APOSTROPHE;
+  const shown = Buffer.from(bytes.subarray(0, isString ? 1 : STRAY_BYTES));
   const nul = shown.indexOf(0);
   const text = shown.subarray(0, nul < 0 ? shown.length : nul).toString('utf8');
   return { ok: false, error: `JSON parse error, stray '${text}'` };

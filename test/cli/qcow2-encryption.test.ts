@@ -77,6 +77,8 @@ const SAID: readonly string[] = [
   'measure S -O qcow2 --size 4M -o AES',
   'measure S -O qcow2 --image-opts I=luks',
   'check S --image-opts I=luks',
+  // Names the image as it was given.
+  'check S --output=json --image-opts I=luks',
   'map S --output=json --image-opts I=luks',
   'map S --output=json --image-opts I=aes',
   'create -f qcow2 -o encryption=off off 1M',

@@ -9,13 +9,15 @@ import { CrashDisk, MemoryHost } from '../../src/host/index.js';
 import { KeyslotStage, slotsIn } from '../helpers/keyslot-stage.js';
 import type { Members } from '../helpers/keyslot-stage.js';
 import { makeLuks } from '../helpers/luks-images.js';
-import { someOf } from '../helpers/seeds.js';
+import { runs, someOf } from '../helpers/seeds.js';
 
 interface Change {
   readonly name: string;
   readonly before: readonly (string | undefined)[];
   readonly wish: Members;
   readonly force?: true;
+  /** A second change behind it. */
+  readonly next?: Members;
   readonly after: readonly string[];
 }
 
@@ -57,14 +59,39 @@ const CHANGES: readonly Change[] = [
     force: true,
     after: eight('new'),
   },
+  {
+    name: 'one added in the second sector, then the old one erased',
+    before: ['one'],
+    wish: { state: 'active', 'new-secret': 'new', keyslot: 7 },
+    next: { state: 'inactive', 'old-secret': 'one' },
+    after: eight(NONE, NONE, NONE, NONE, NONE, NONE, NONE, 'new'),
+  },
+  {
+    name: 'the one across the border of two sectors erased',
+    before: ['one', undefined, undefined, undefined, undefined, undefined, 'two', 'two'],
+    wish: { state: 'inactive', keyslot: 6 },
+    after: eight('one', NONE, NONE, NONE, NONE, NONE, NONE, 'two'),
+  },
+  {
+    name: 'all erased by force',
+    before: ['one', 'one'],
+    wish: { state: 'inactive', 'old-secret': 'one' },
+    force: true,
+    after: eight(),
+  },
 ];
+/** Faults and cancels are of a single change. */
+const SINGLE = CHANGES.slice(0, 5);
 
+const CUTS = runs(1, 12);
 /** Overwriting is long and all alike. */
 const isTold = (index: number): boolean => index < 6 || index % 42 < 5;
 
 function requireSound({ before, after }: Change, now: readonly string[]): void {
   expect(now).not.toContain('broken');
-  expect(now.some((slot) => slot !== NONE)).toBe(true);
+  if (after.some((slot) => slot !== NONE)) {
+    expect(now.some((slot) => slot !== NONE)).toBe(true);
+  }
   for (const [slot, is] of now.entries()) {
     const was = before[slot] ?? NONE;
     // A key that is only kept meanwhile lies in a keyslot that was free.
@@ -92,9 +119,12 @@ describe('keyslots of an open image', () => {
     const stage = await new KeyslotStage(disk, format).start(imageOf(change));
     const survivors: MemoryHost[] = [];
     disk.onWrite = (index) => {
-      if (isTold(index)) survivors.push(disk.afterPowerLoss(random), disk.durable());
+      if (!isTold(index)) return;
+      survivors.push(disk.durable());
+      for (let cut = 0; cut < CUTS; cut += 1) survivors.push(disk.afterPowerLoss(random));
     };
     expect(await stage.amend(change.wish, change.force)).toBeNull();
+    if (change.next !== undefined) expect(await stage.amend(change.next)).toBeNull();
     disk.onWrite = null;
     expect(await stage.onDisk()).toEqual(change.after);
     expect(await stage.onDisk(disk.durable())).toEqual(change.after);
@@ -104,7 +134,7 @@ describe('keyslots of an open image', () => {
     for (const survivor of survivors) requireSound(change, await stage.onDisk(survivor));
   });
 
-  const FAULTS = CHANGES.slice(1).flatMap((change) =>
+  const FAULTS = SINGLE.slice(1).flatMap((change) =>
     (['write', 'sync'] as const).flatMap((operation) =>
       [1, 2, 3, 4, 5, 20, 44, 45, 46].map((nth) => ({ change, operation, nth })),
     ),
@@ -137,7 +167,7 @@ describe('keyslots of an open image', () => {
 
   it('are whole when the job is cancelled at any write', async () => {
     const writes = [0, 1, 2, 3, 20, 43, 44];
-    const moments = CHANGES.flatMap((change) => writes.map((at) => ({ change, at })));
+    const moments = SINGLE.flatMap((change) => writes.map((at) => ({ change, at })));
     for (const { change, at } of someOf(moments, 6)) {
       const disk = new CrashDisk({ seed: at });
       const stage = await new KeyslotStage(disk).start(imageOf(change));

@@ -62,7 +62,11 @@ function keyOf(masterKey: Uint8Array, slot: number): NewKeyslot {
 type State = 'erased' | 'old' | 'new' | 'broken';
 
 /** What each keyslot is good for. */
-async function statesOf(disk: Uint8Array, masterKey: Uint8Array): Promise<State[]> {
+async function statesOf(
+  disk: Uint8Array,
+  masterKey: Uint8Array,
+  lost?: number,
+): Promise<State[]> {
   const header = parseLuksHeader(disk.subarray(0, HEADER_BYTES), { detached: false });
   const area = new CutArea(disk, 0);
   const states: State[] = [];
@@ -72,33 +76,53 @@ async function statesOf(disk: Uint8Array, masterKey: Uint8Array): Promise<State[
       return key !== null && Buffer.compare(key, masterKey) === 0;
     };
     if (!keyslot.active) states.push('erased');
+    else if (slot === lost) states.push('broken');
     else if (await opens(password(slot))) states.push('old');
     else states.push((await opens(password(99))) ? 'new' : 'broken');
   }
   return states;
 }
 
-const CHANGES = [
+interface Change {
+  readonly name: string;
+  readonly slots: readonly number[];
+  readonly act: 'add' | 'erase';
+  readonly slot: number;
+  /** Is active, and its key material is damaged. */
+  readonly lost?: number;
+}
+
+const CHANGES: readonly Change[] = [
   { name: 'one more, in the last sector', slots: [0], act: 'add', slot: 7 },
   { name: 'one more, across the sector border', slots: [0], act: 'add', slot: 6 },
   { name: 'one of two erased', slots: [0, 6], act: 'erase', slot: 6 },
   { name: 'one of two replaced', slots: [0, 6], act: 'add', slot: 6 },
   { name: 'the only one replaced', slots: [6], act: 'add', slot: 6 },
-] as const;
+  { name: 'one in the last sector erased', slots: [0, 7], act: 'erase', slot: 7 },
+  { name: 'one replaced whose neighbour is damaged', slots: [0, 6], act: 'add', slot: 6, lost: 0 },
+];
 
 describe('keyslots under power cuts', () => {
   let volumes: Volume[];
   beforeAll(async () => {
     volumes = [];
-    for (const { slots } of CHANGES) volumes.push(await volumeOf(slots));
+    for (const { slots, lost } of CHANGES) {
+      const volume = await volumeOf(slots);
+      const { keyslots } = headerOf(volume.bytes);
+      const at = lost === undefined ? undefined : keyslots[lost]?.materialOffset;
+      if (at !== undefined) volume.bytes.fill(0, at, at + 512);
+      volumes.push(volume);
+    }
   });
 
   it.each(CHANGES.map((change, index) => ({ ...change, index })))('$name', async (change) => {
     const { bytes, masterKey } = volumes[change.index] as Volume;
     const header = headerOf(bytes);
+    const known = (states: readonly State[]): State[] =>
+      states.filter((_, slot) => slot !== change.lost);
     const run = async (area: CutArea): Promise<boolean> => {
       const editor = new KeyslotEditor(area, header, tools);
-      const wish = { ...keyOf(masterKey, change.slot), password: password(99) };
+      const wish = { ...keyOf(masterKey, 99), provenSlot: change.slot };
       try {
         if (change.act === 'add') await editor.add(change.slot, wish);
         else await editor.erase(change.slot);
@@ -114,11 +138,14 @@ describe('keyslots under power cuts', () => {
       const area = new CutArea(bytes, writes);
       const ended = await run(area);
       expect(ended).toBe(writes === Infinity);
-      const states = await statesOf(area.afterCut(random), masterKey);
-      expect(states, `after ${writes} writes`).not.toContain('broken');
-      expect(states.some((state) => state !== 'erased')).toBe(true);
+      const disk = area.afterCut(random);
+      const states = await statesOf(disk, masterKey, change.lost);
+      expect(known(states), `after ${writes} writes`).not.toContain('broken');
+      expect(known(states).some((state) => state !== 'erased')).toBe(true);
       for (const [slot, { active }] of header.keyslots.entries()) {
-        if (active && slot !== change.slot) expect(states[slot]).toBe('old');
+        if (!active || slot === change.lost) continue;
+        if (slot !== change.slot) expect(states[slot]).toBe('old');
+        else if (states[slot] === 'erased') requireSaltGone(header, headerOf(disk), slot);
       }
       if (!ended) continue;
       expect(states[change.slot]).toBe(change.act === 'add' ? 'new' : 'erased');
@@ -140,6 +167,13 @@ describe('keyslots under power cuts', () => {
     expect(headerOf(area.bytes).keyslots[6]?.salt.every((byte) => byte === 0)).toBe(true);
   });
 });
+
+/** What of it lies in another sector than the state may go later. */
+function requireSaltGone(before: LuksHeader, after: LuksHeader, slot: number): void {
+  const length = slot === 6 ? 8 : 32;
+  const [was, is] = [before, after].map(({ keyslots }) => keyslots[slot]?.salt.slice(0, length));
+  expect(is, `salt of keyslot ${slot}`).not.toEqual(was);
+}
 
 /** Every write but those amidst overwriting, which are all alike. */
 function turningPoints(lengths: readonly number[]): number[] {

@@ -108,7 +108,8 @@ function expectSectors(view: Uint8Array, choices: Choices, where: string): void 
 
 const PIECES = 'L2 tables in pieces and a snapshot';
 const ENCRYPTED = 'AES, extended L2, a snapshot and a bitmap';
-const sampled = new Set([...someOf(Object.keys(FEATURES), 2), PIECES, ENCRYPTED]);
+const LUKS_INSIDE = Object.keys(FEATURES).filter((name) => name.startsWith('LUKS'));
+const sampled = new Set([...someOf(Object.keys(FEATURES), 2), PIECES, ENCRYPTED, ...LUKS_INSIDE]);
 
 describe('guest requests, the power cut at every write', () => {
   it.each([...sampled])('on an image with %s', async (name) => {

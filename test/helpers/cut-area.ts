@@ -12,8 +12,10 @@ export class CutArea implements LuksArea {
   bytes: Uint8Array;
   /** Bytes of each write. */
   readonly lengths: number[] = [];
-  #durable: Uint8Array;
+  readonly #durable: Uint8Array;
   readonly #mostWrites: number;
+  /** Written and not flushed: start and end of each. */
+  #changed: (readonly [start: number, end: number])[] = [];
 
   /** The power goes in the write after so many. */
   constructor(bytes: Uint8Array, mostWrites = Infinity) {
@@ -28,19 +30,26 @@ export class CutArea implements LuksArea {
 
   async write(offset: number, bytes: Uint8Array): Promise<void> {
     this.bytes.set(bytes, offset);
+    this.#changed.push([offset, offset + bytes.length]);
     this.lengths.push(bytes.length);
     if (this.lengths.length > this.#mostWrites) throw new PowerCut();
   }
 
   async flush(): Promise<void> {
-    this.#durable = this.bytes.slice();
+    for (const [start, end] of this.#changed) {
+      this.#durable.set(this.bytes.subarray(start, end), start);
+    }
+    this.#changed = [];
   }
 
   /** What a disk holds afterwards: each sector as it was flushed, or as it was written last. */
   afterCut(random: SeededRandom): Uint8Array {
     const disk = this.#durable.slice();
-    for (let start = 0; start < disk.length; start += SECTOR) {
-      if (random.chance(0.5)) disk.set(this.bytes.subarray(start, start + SECTOR), start);
+    for (const [start, end] of this.#changed) {
+      for (let at = start - (start % SECTOR); at < end; at += SECTOR) {
+        const sector = (random.chance(0.5) ? this.bytes : this.#durable).subarray(at, at + SECTOR);
+        disk.set(sector, at);
+      }
     }
     return disk;
   }

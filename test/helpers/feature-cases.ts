@@ -7,6 +7,11 @@ import type { Features } from './feature-stage.js';
 export const FEATURE_SIZE = 160 * 1024;
 const SIZE = FEATURE_SIZE;
 
+/** Sectors count from where they lie in the file; the least iterations. */
+const LUKS = 'encrypt.format=luks,encrypt.key-secret=k,encrypt.iter-time=0';
+const LUKS_CBC =
+  'encrypt.cipher-alg=aes-128,encrypt.cipher-mode=cbc,encrypt.ivgen-alg=essiv';
+
 export const FEATURES: Readonly<Record<string, Features>> = {
   plain: { options: 'cluster_size=64k' },
   'clusters of 4 KiB and a bitmap': { options: 'cluster_size=4k', bitmap: true },
@@ -54,6 +59,28 @@ export const FEATURES: Readonly<Record<string, Features>> = {
   },
   'AES and a data file': {
     options: 'cluster_size=4k,data_file=/data,encrypt.format=aes,encrypt.key-secret=k',
+    dataFile: true,
+    encrypted: true,
+  },
+  'LUKS, a snapshot and a bitmap': {
+    options: `cluster_size=4k,encrypt.cipher-alg=aes-256,encrypt.ivgen-alg=plain64,${LUKS}`,
+    snapshot: true,
+    bitmap: true,
+    encrypted: true,
+  },
+  'LUKS, extended L2 and a snapshot': {
+    options: `cluster_size=16k,extended_l2=on,${LUKS_CBC},${LUKS}`,
+    snapshot: true,
+    encrypted: true,
+  },
+  'LUKS, lazy refcounts and a bitmap': {
+    options: `cluster_size=2k,lazy_refcounts=on,${LUKS_CBC},${LUKS}`,
+    bitmap: true,
+    lazy: true,
+    encrypted: true,
+  },
+  'LUKS and a data file': {
+    options: `cluster_size=4k,data_file=/data,${LUKS_CBC},${LUKS}`,
     dataFile: true,
     encrypted: true,
   },
@@ -110,6 +137,10 @@ const VERBS: readonly Verb[] = [
       dataFile === true ||
       snapshot === true ||
       /extended|zstd|bits/.test(options),
+  },
+  {
+    line: 'amend -o encrypt.state=active,encrypt.new-secret=k,refcount_bits=32 /top',
+    isRefused: ({ options }) => !options.includes('format=luks'),
   },
   { line: 'check -q -r all /top' },
 ];

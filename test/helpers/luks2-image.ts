@@ -11,6 +11,8 @@ export interface Luks2Wish {
   readonly sectorBytes: number;
   /** Number of the first vector. */
   readonly vectorOffset: number;
+  /** Volumes of other numbers have other keys. */
+  readonly volume?: number;
 }
 
 const KEY_BYTES = 64;
@@ -19,8 +21,12 @@ const AREA_BYTES = 258_048;
 const SALT = new Uint8Array(32).fill(7);
 
 /** Header and key material; the payload begins where they end. */
-export async function luks2Head({ sectorBytes, vectorOffset }: Luks2Wish): Promise<Uint8Array> {
-  const masterKey = new Uint8Array(KEY_BYTES).map((_, index) => 3 * index + 1);
+export async function luks2Head({
+  sectorBytes,
+  vectorOffset,
+  volume = 1,
+}: Luks2Wish): Promise<Uint8Array> {
+  const masterKey = new Uint8Array(KEY_BYTES).map((_, index) => 3 * index + volume);
   const derive = (password: Uint8Array, length: number): Promise<Uint8Array> => {
     const wish = { hash: 'sha256', salt: SALT, iterations: ITERATIONS } as const;
     return deriveKey({ ...wish, password, length });

@@ -68,8 +68,7 @@ export const check: Verb = {
       const { leaksFixed, corruptionsFixed } = first;
       const again = isMended ? await run('none') : first;
       const result = { ...again, leaksFixed, corruptionsFixed };
-      const name = node.filename === '' ? image.text : node.filename;
-      if (shape === 'json') program.out(checkJson(result, name, node.driver.name));
+      if (shape === 'json') program.out(checkJson(result, image.text, node.driver.name));
       else if (!quiet) program.out(checkText(result));
       if (result.checkErrors > 0) throw new CliError('Check failed', STATUS.failed);
       if (result.corruptions > 0) return STATUS.corrupt;

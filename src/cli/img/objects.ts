@@ -5,12 +5,11 @@
 // An iothread is of no use to a program that runs one command, and is refused as the reference
 // does; so is what this program does not have, by its name.
 
-import { BlockError, systemClock } from '../../base/index.js';
-import type { Graph } from '../../block/index.js';
-import { listObjectTypes, listTypeProperties, ObjectRegistry } from '../../engine/index.js';
-import type { ObjectOptions } from '../../engine/index.js';
-import { parseKeyval, validate } from '../../schema/index.js';
-import { JsonSyntaxError, parseJson } from '../../wire/index.js';
+import { BlockError } from '../../base/index.js';
+import { listObjectTypes, listTypeProperties } from '../../engine/index.js';
+import type { ObjectOptions, ObjectRegistry } from '../../engine/index.js';
+import { validate } from '../../schema/index.js';
+import { parseObject } from '../object-option.js';
 import { CliError } from '../program.js';
 import type { Program } from '../program.js';
 
@@ -32,8 +31,7 @@ export function noteObject(program: Program, text: string, status = 1): void {
 }
 
 /** Makes what was noted; throws CliError for the first that cannot be, ListWanted for `help`. */
-export async function makeObjects(program: Program, graph: () => Graph): Promise<ObjectRegistry> {
-  const registry = new ObjectRegistry(systemClock, graph);
+export async function makeObjects(program: Program, registry: ObjectRegistry): Promise<void> {
   const noted = given.get(program) ?? [];
   given.delete(program);
   for (const { text, status } of noted) {
@@ -47,15 +45,13 @@ export async function makeObjects(program: Program, graph: () => Graph): Promise
       throw error;
     }
   }
-  return registry;
 }
 
 async function makeObject(registry: ObjectRegistry, text: string): Promise<void> {
-  const tree = text.startsWith('{') ? readJson(text) : parseKeyval(text, 'qom-type');
+  const { tree, form } = parseObject(text);
   const type = (tree as Readonly<Record<string, unknown>>)['qom-type'];
   if (typeof type === 'string' && type.startsWith('memory-backend-')) throw notHere(type);
   const { objectOptions } = await import('../../api/index.js');
-  const form = text.startsWith('{') ? 'json' : 'keyval';
   const options = validate(objectOptions, tree, '', form) as ObjectOptions;
   if (type === 'iothread') {
     registry.requireIdentifier(options.id);
@@ -66,15 +62,6 @@ async function makeObject(registry: ObjectRegistry, text: string): Promise<void>
 
 function notHere(type: string): CliError {
   return new CliError(`invalid object type: ${type}`);
-}
-
-function readJson(text: string): unknown {
-  try {
-    return parseJson(text);
-  } catch (error) {
-    if (!(error instanceof JsonSyntaxError)) throw error;
-    throw new BlockError('invalid-option', error.message, { cause: error });
-  }
 }
 
 function listingOf(text: string): string | null {

@@ -23,6 +23,7 @@ import {
 } from '../../schema/index.js';
 import type { Type } from '../../schema/index.js';
 import { JsonSyntaxError, parseJson } from '../../wire/index.js';
+import { parseObject } from '../object-option.js';
 import { CliError, report } from '../program.js';
 import type { Program } from '../program.js';
 import { readChardev } from './chardev.js';
@@ -133,7 +134,8 @@ export class Daemon {
   }
 
   async #addObject(text: string): Promise<void> {
-    await this.#engine.objects.add(readOption(objectOptions, text, 'qom-type'));
+    const { tree, form } = parseObject(text);
+    await this.#engine.objects.add(validate(objectOptions, tree, '', form));
   }
 
   #trace(value: string, words: string): Promise<void> {

@@ -8,7 +8,7 @@
 
 import { systemClock } from '../../base/index.js';
 import type { CancelTimer } from '../../base/index.js';
-import { mistakeText, OptionError, readOptions } from '../getopt.js';
+import { mistakeText, OptionError, readOptions, withoutSecret } from '../getopt.js';
 import type { OptionSpec } from '../getopt.js';
 import { report, reportFailure } from '../program.js';
 import type { Program } from '../program.js';
@@ -115,7 +115,8 @@ async function serve(
       program.out(listing.text);
       return listing.status;
     }
-    const place = { ...program, name: `${program.name}: ${words}` };
+    const shown = name === 'object' ? withoutSecret(words) : words;
+    const place = { ...program, name: `${program.name}: ${shown}` };
     const status = await reported(place, () => daemon.perform(name, value, words));
     if (status !== 0) return status;
   }

@@ -6,6 +6,7 @@
 // through another. The process ends when its input does, so that it does not outlive this one.
 
 import { spawn } from 'node:child_process';
+import type { ChildProcess } from 'node:child_process';
 
 import { BlockError, secretBytes } from '../../base/index.js';
 import { packageFile } from '../../host/index.js';
@@ -22,7 +23,8 @@ export interface DerivingProcess {
 }
 
 export function deriveInProcess(wish: PortableDerivation): DerivingProcess {
-  const child = spawn(process.execPath, [packageFile(PROGRAM)], {
+  // Where no pipe is to be had, it has no streams and fails soon.
+  const child: ChildProcess = spawn(process.execPath, [packageFile(PROGRAM)], {
     stdio: ['pipe', 'pipe', 'ignore'],
   });
   let isStopped = false;
@@ -34,7 +36,7 @@ export function deriveInProcess(wish: PortableDerivation): DerivingProcess {
       const text = 'The process that derives a key ended without it';
       reject(isStopped ? cancelledDerivation() : new BlockError('io', text, { cause }));
     };
-    child.stdout.on('data', (chunk: Buffer) => {
+    child.stdout?.on('data', (chunk: Buffer) => {
       const part = chunk.subarray(0, bytes.length - filled);
       bytes.set(part, filled);
       filled += part.length;
@@ -46,9 +48,12 @@ export function deriveInProcess(wish: PortableDerivation): DerivingProcess {
       else fail(status);
     });
   });
-  const message = encodeDerivation(wish);
-  child.stdin.on('error', () => undefined);
-  child.stdin.write(message, () => message.fill(0));
+  const { stdin } = child;
+  stdin?.on('error', () => undefined);
+  if (stdin) {
+    const message = encodeDerivation(wish);
+    stdin.write(message, () => message.fill(0));
+  }
   return {
     key,
     stop() {

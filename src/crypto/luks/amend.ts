@@ -8,7 +8,7 @@ import { BlockError } from '../../base/index.js';
 import type { DeriveKey } from '../derivation/index.js';
 import type { LuksHeader } from './header.js';
 import { unlockAny, unlockSlot } from './keyslots.js';
-import type { LuksArea } from './keyslots.js';
+import type { LuksArea, UnlockedKey } from './keyslots.js';
 import { KeyslotEditor, requireSlotNumber } from './slot-changes.js';
 import type { LuksTools } from './format.js';
 
@@ -85,13 +85,14 @@ async function add(
   if (slot === null) {
     throw refusal("Can't add a keyslot - all keyslots are in use");
   }
-  const masterKey = await masterKeyOf(place, wish.password ?? wish.openingPassword, context);
+  const unlocked = await unlock(place, wish.password ?? wish.openingPassword, context);
+  const { masterKey, slot: provenSlot } = unlocked;
   try {
     const password = newPassword();
     try {
       const iterations = await tools.iterations(place.header, iterTimeMs ?? null);
       checkpoint?.();
-      await editor.add(slot, { masterKey, password, iterations });
+      await editor.add(slot, { masterKey, password, iterations, provenSlot });
     } finally {
       password.fill(0);
     }
@@ -100,15 +101,15 @@ async function add(
   }
 }
 
-async function masterKeyOf(
+async function unlock(
   place: Place,
   source: PasswordSource,
   ways: AmendWays,
-): Promise<Uint8Array> {
+): Promise<UnlockedKey> {
   const password = source();
   try {
     const unlocked = await unlockAny(place, password, interruptible(ways));
-    if (unlocked !== null) return unlocked.masterKey;
+    if (unlocked !== null) return unlocked;
   } finally {
     password.fill(0);
   }
@@ -139,8 +140,8 @@ async function slotsToErase(
     throw refusal("'secret' must not be given when erasing keyslots");
   }
   const password = oldPassword?.();
-  if (keyslot !== undefined) requireSlotNumber(keyslot);
   try {
+    if (keyslot !== undefined) requireSlotNumber(keyslot);
     const active = place.header.keyslots.flatMap((slot, index) => (slot.active ? [index] : []));
     if (keyslot !== undefined) {
       await requireErasable(place, { keyslot, password, active }, ways);

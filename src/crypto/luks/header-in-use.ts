@@ -102,7 +102,7 @@ export class HeaderInUse {
     const { area, detached } = this.#volume;
     await area.flush();
     const header = parseLuksHeader(await area.read(0, HEADER_BYTES), { detached });
-    if (Buffer.compare(fixedPart(header), fixedPart(this.#volume.header)) === 0) return header;
+    if (isSameVolume(header, this.#volume.header)) return header;
     throw new BlockError(
       'corrupt-image',
       'LUKS header: it is not that of the volume any more which was opened',
@@ -117,6 +117,11 @@ export class HeaderInUse {
       if (!(error instanceof BlockError)) throw error;
     }
   }
+}
+
+/** Whether both have one master key and payload, whatever their keyslots. */
+export function isSameVolume(one: LuksHeader, other: LuksHeader): boolean {
+  return Buffer.compare(fixedPart(one), fixedPart(other)) === 0;
 }
 
 /** All of it but the keyslots. */

@@ -3,11 +3,14 @@
 //
 // A power cut at any write leaves every keyslot that was valid either valid or inactive, and never
 // an image without its last key. So a keyslot becomes valid by one write of four bytes, when its
-// salt and key material are on disk; and invalid by one as well, before salt and material go. (The
-// 592 bytes of a header are two sectors, and keyslot 6 lies in both.) The only active keyslot is
-// overwritten while its key is kept in another.
+// salt and key material are on disk; and invalid by one write within the sector of those four
+// bytes, which takes the salt along: without that, key material says nothing while it is still
+// there. (The 592 bytes of a header are two sectors, and keyslot 6 lies in both.) An active
+// keyslot is overwritten while the key is kept in another: one that is known to hold it, or else
+// a free one, for who can say that the other active ones do.
 
 import { assert, BlockError } from '../../base/index.js';
+import { SECTOR_BYTES } from '../sector-cipher.js';
 import { encodeLuksHeader, materialBytes } from './header.js';
 import type { Keyslot, LuksHeader } from './header.js';
 import { makeMaterial } from './keyslots.js';
@@ -23,6 +26,8 @@ export interface NewKeyslot {
   readonly masterKey: Uint8Array;
   readonly password: Uint8Array;
   readonly iterations: number;
+  /** The keyslot that the master key was taken out of. */
+  readonly provenSlot?: number;
 }
 
 interface PreparedSlot {
@@ -58,23 +63,24 @@ export class KeyslotEditor {
    * written, so that a derivation can be cancelled.
    */
   async add(slot: number, wish: NewKeyslot): Promise<void> {
-    const isOnly = this.#header.keyslots.filter(({ active }) => active).length === 1;
     const { active } = this.#keyslot(slot);
-    const spare = active && isOnly ? this.freeSlot : null;
-    const kept = spare === null ? null : await this.#prepare(spare, wish);
+    const { provenSlot = slot } = wish;
     const made = await this.#prepare(slot, wish);
-    if (kept !== null) await this.#activate(kept);
+    const spare = active && provenSlot === slot ? this.freeSlot : null;
+    if (spare !== null) await this.#activate(this.#movedTo(spare, made));
     if (active) await this.erase(slot);
     await this.#activate(made);
-    if (kept !== null) await this.erase(kept.slot);
+    if (spare !== null) await this.erase(spare);
   }
 
   /** Durable when it resolves, its key material overwritten. */
   async erase(slot: number): Promise<void> {
     const { active, materialOffset } = this.#keyslot(slot);
-    if (active) await this.#store(slot, { ...this.#keyslot(slot), active: false }, STATE_BYTES);
     const empty = { active: false, iterations: 0, salt: new Uint8Array(SALT_BYTES) };
-    await this.#store(slot, { ...empty, materialOffset }, KEYSLOT.size);
+    const keyslot: Keyslot = { ...empty, materialOffset };
+    const inSector = SECTOR_BYTES - (placeOf(slot) % SECTOR_BYTES);
+    if (active && inSector < KEYSLOT.size) await this.#store(slot, keyslot, inSector);
+    await this.#store(slot, keyslot, KEYSLOT.size);
     const noise = new Uint8Array(materialBytes(this.#header.spec));
     for (let pass = 0; pass < OVERWRITES; pass += 1) {
       this.#tools.fill(noise);
@@ -96,6 +102,12 @@ export class KeyslotEditor {
     return { slot, keyslot, material };
   }
 
+  /** Key material does not depend on its place. */
+  #movedTo(slot: number, { keyslot, material }: PreparedSlot): PreparedSlot {
+    const { materialOffset } = this.#keyslot(slot);
+    return { slot, keyslot: { ...keyslot, materialOffset }, material };
+  }
+
   async #activate({ slot, keyslot, material }: PreparedSlot): Promise<void> {
     await this.#area.write(keyslot.materialOffset, material);
     await this.#store(slot, keyslot, KEYSLOT.size);
@@ -106,7 +118,7 @@ export class KeyslotEditor {
   async #store(slot: number, keyslot: Keyslot, length: number): Promise<void> {
     const keyslots = this.#header.keyslots.with(slot, keyslot);
     const header = { ...this.#header, keyslots };
-    const at = KEYSLOTS_AT + slot * KEYSLOT.size;
+    const at = placeOf(slot);
     await this.#area.write(at, encodeLuksHeader(header).subarray(at, at + length));
     await this.#area.flush();
     this.#header = header;
@@ -117,6 +129,11 @@ export class KeyslotEditor {
     assert(keyslot !== undefined, `there is no keyslot ${slot}`);
     return keyslot;
   }
+}
+
+/** Where in the header its fields begin. */
+function placeOf(slot: number): number {
+  return KEYSLOTS_AT + slot * KEYSLOT.size;
 }
 
 /** Throws kind `invalid-option` for a number that no keyslot has. */

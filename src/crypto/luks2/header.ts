@@ -103,6 +103,15 @@ export function headerOf(copies: Luks2Copies): Luks2Header {
   };
 }
 
+/** Whether both have one key and payload, whatever their keyslots. */
+export function isSameVolume2(one: Luks2Metadata, other: Luks2Metadata): boolean {
+  const [left, right] = [one, other].map(({ segment, digest }) => {
+    const { salt, value } = digest;
+    return JSON.stringify([segment, [...salt], [...value]]);
+  });
+  return left === right;
+}
+
 /** The one that counts: the first of two that are equally new. Throws kind `corrupt-image`. */
 export function newerOf({ primary, secondary }: Luks2Copies): Luks2Copy {
   if (isBroken(primary)) {

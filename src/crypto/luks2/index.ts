@@ -5,6 +5,7 @@ export { luks2Facts } from './facts.js';
 export {
   headerAreaBytes2,
   isLuks2,
+  isSameVolume2,
   type Luks2Header,
   readLuks2Header,
   requirePayloadBehind,

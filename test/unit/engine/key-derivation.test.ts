@@ -2,10 +2,13 @@
 // A key that takes minutes to derive ends with the job, the open or the engine that it is for, with
 // nothing written; and an image that asks for hours is refused.
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import type { JsonObject } from '../../../src/base/index.js';
 import { createEngine } from '../../../src/engine/index.js';
 import type { Engine } from '../../../src/engine/index.js';
 import { startAmend, startCreate } from '../../../src/jobs/index.js';
 import type { Job } from '../../../src/jobs/index.js';
+import { runCommand } from '../../../src/qmp/dispatch.js';
+import { parseJson } from '../../../src/wire/index.js';
 import { errorOf, MemoryHost } from '../../helpers/graph.js';
 import { LUKS_PASSWORD, luksHead } from '../../helpers/luks.js';
 
@@ -63,6 +66,29 @@ async function startLongCreate(): Promise<Job> {
   return job;
 }
 
+const image = { ...hostile, file: { driver: 'file', filename: 'old.luks' } };
+
+async function startLongAmend(): Promise<Job> {
+  host.putFile('old.luks', await luksHead());
+  await engine.addNode(image);
+  const options = {
+    driver: 'luks',
+    state: 'active',
+    'new-secret': 's',
+    'iter-time': MINUTES,
+  } as const;
+  const job = await startAmend(engine.jobs, { 'job-id': 'j', 'node-name': 'hostile', options });
+  await turns(20);
+  expect(job.info().status).toBe('running');
+  return job;
+}
+
+/** As a client of QMP. */
+function run(command: string, args: object): Promise<unknown> {
+  const plain = parseJson(JSON.stringify(args)) as JsonObject;
+  return runCommand(engine, { command, args: plain, outOfBand: false });
+}
+
 async function sizeOf(path: string): Promise<number | undefined> {
   return (await host.stat(path))?.size;
 }
@@ -78,21 +104,33 @@ describe('a key that takes minutes to derive', () => {
 
   it('ends with the amend that adds a keyslot, nothing written', async () => {
     const before = await luksHead();
-    host.putFile('old.luks', before);
-    await engine.addNode({ ...hostile, file: { driver: 'file', filename: 'old.luks' } });
-    const options = {
-      driver: 'luks',
-      state: 'active',
-      'new-secret': 's',
-      'iter-time': MINUTES,
-    } as const;
-    const job = await startAmend(engine.jobs, { 'job-id': 'j', 'node-name': 'hostile', options });
-    await turns(20);
-    expect(job.info().status).toBe('running');
+    const job = await startLongAmend();
     await job.cancel();
     await job.ended;
     expect(job.info()).toMatchObject({ status: 'concluded', error: 'Operation canceled' });
     expect(Buffer.compare(host.fileContents('old.luks'), before)).toBe(0);
+  });
+
+  it.each(['job-cancel', 'quit'])('ends with %s, also where a drain waits for it', async (verb) => {
+    const job = await startLongAmend();
+    const options = { ...image, 'read-only': true };
+    const reopened = run('blockdev-reopen', { options: [options] });
+    await turns(20);
+    await run(verb, verb === 'quit' ? {} : { id: 'j' });
+    await reopened;
+    await job.ended;
+    expect(job.info()).toMatchObject({ error: 'Operation canceled' });
+    expect(Buffer.compare(host.fileContents('old.luks'), await luksHead())).toBe(0);
+  });
+
+  it('ends with the engine, whose job it is, also where a drain waits for it', async () => {
+    const job = await startLongAmend();
+    const change = { ...image, 'read-only': true };
+    const reopened = engine.exclusive(() => engine.graph.reopen([change]));
+    await turns(20);
+    await engine.close();
+    await reopened;
+    expect(job.info()).toMatchObject({ error: 'Operation canceled' });
   });
 
   it('ends with the engine, whose job it is', async () => {

@@ -38,15 +38,30 @@ function payloadLength(file: Pick<Child, 'node'>, { payloadOffset }: LuksHeader)
   return bytes - (bytes % SECTOR_BYTES);
 }
 
+/** Opens what the file holds when it is of another volume than before; null: of the same. */
+export type OpenIfOther = (
+  context: OpenContext,
+  options: Readonly<Record<string, unknown>>,
+) => Promise<DriverNode | null>;
+
+export interface LuksParts {
+  readonly file: Child;
+  readonly keyslots: KeyslotChanges;
+  readonly openIfOther: OpenIfOther;
+}
+
 export class LuksNode implements DriverNode {
   readonly limits = LIMITS;
   readonly storesZeroes = true;
+  readonly #parts: LuksParts;
   readonly #file: Child;
   readonly #keyslots: KeyslotChanges;
   readonly #payload: Payload;
 
   /** Takes the key: wiped at once, and the copy when the node is closed. */
-  constructor(file: Child, keyslots: KeyslotChanges, masterKey: Uint8Array) {
+  constructor(parts: LuksParts, masterKey: Uint8Array) {
+    const { file, keyslots } = parts;
+    this.#parts = parts;
     this.#file = file;
     this.#keyslots = keyslots;
     const { spec, payloadOffset } = keyslots.header;
@@ -107,10 +122,20 @@ export class LuksNode implements DriverNode {
     return luksInfo(this.#header);
   }
 
-  /** The key stays what it is, whatever becomes of the secret; the new instance gets a copy. */
-  reopen(context: OpenContext): Promise<DriverNode> {
-    const { key } = this.#payload.copyOfKey();
-    return Promise.resolve(new LuksNode(context.child('file'), this.#keyslots, key));
+  /**
+   * The key stays what it is, whatever becomes of the secret; the new instance gets a copy. A file
+   * of another volume is opened as any other.
+   */
+  async reopen(
+    context: OpenContext,
+    options: Readonly<Record<string, unknown>>,
+  ): Promise<DriverNode> {
+    const file = context.child('file');
+    if (file.node !== this.#file.node) {
+      const other = await this.#parts.openIfOther(context, options);
+      if (other !== null) return other;
+    }
+    return new LuksNode({ ...this.#parts, file }, this.#payload.copyOfKey().key);
   }
 
   close(): Promise<void> {

@@ -5,36 +5,81 @@
 
 import { BlockError } from '../../../base/index.js';
 import { passwordOf, readRequest } from '../../../block/index.js';
-import type { DriverNode, Node, OpenContext } from '../../../block/index.js';
+import type { Child, DriverNode, Node, OpenContext } from '../../../block/index.js';
 import { limitedDerive } from '../../../crypto/index.js';
 import {
   HEADER_BYTES,
   hasLuksMagic,
+  isSameVolume,
   materialBytes,
   parseLuksHeader,
   unlockAny,
 } from '../../../crypto/luks/index.js';
 import type { LuksHeader } from '../../../crypto/luks/index.js';
+import { isSameVolume2 } from '../../../crypto/luks2/index.js';
+import type { Luks2Header } from '../../../crypto/luks2/index.js';
 import { headerArea } from './area.js';
 import { KeyslotChanges } from './keyslot-changes.js';
 import { InspectedLuks, LuksNode } from './node.js';
+import type { OpenIfOther } from './node.js';
 import type { LuksOptions } from './options.js';
 import { openVersion2, version2Header } from './version2-open.js';
 
 /** Where a header says in which sector the payload begins; four bytes. */
 const PAYLOAD_OFFSET = 104;
 
+type Found =
+  | { readonly version: 1; readonly header: LuksHeader }
+  | { readonly version: 2; readonly header: Luks2Header };
+
+interface Opening {
+  readonly file: Child;
+  /** Where the header lies: apart, or before the payload in the file. */
+  readonly holder: Child;
+  readonly found: Found;
+}
+
 export async function openLuks(context: OpenContext, options: LuksOptions): Promise<DriverNode> {
   const file = context.child('file');
-  const apart = context.node.children.get('header');
-  const holder = apart ?? file;
+  const holder = context.node.children.get('header') ?? file;
+  const found = await findHeader(holder, holder !== file);
+  return openFound(context, options, { file, holder, found });
+}
+
+async function findHeader(holder: Child, detached: boolean): Promise<Found> {
   const second = await version2Header(holder);
-  if (second !== null) {
-    return openVersion2(context, options, { file, holder, header: second });
+  if (second !== null) return { version: 2, header: second };
+  return { version: 1, header: await readLuksHeader(holder.node, detached) };
+}
+
+/** A file that comes in the place of another one. A header that lies apart stays what it was. */
+function otherVolumes(present: Found): OpenIfOther {
+  return async (context, options) => {
+    if (context.node.children.has('header')) return null;
+    const file = context.child('file');
+    const found = await findHeader(file, false);
+    if (isSame(found, present)) return null;
+    return openFound(context, options as LuksOptions, { file, holder: file, found });
+  };
+}
+
+function isSame(one: Found, other: Found): boolean {
+  if (one.version === 1) return other.version === 1 && isSameVolume(one.header, other.header);
+  return other.version === 2 && isSameVolume2(one.header, other.header);
+}
+
+async function openFound(
+  context: OpenContext,
+  options: LuksOptions,
+  { file, holder, found }: Opening,
+): Promise<DriverNode> {
+  const openIfOther = otherVolumes(found);
+  if (found.version === 2) {
+    return openVersion2(context, options, { file, holder, header: found.header, openIfOther });
   }
-  const header = await readLuksHeader(holder.node, apart !== undefined);
-  if (apart === undefined) requireWhole(file.node, header);
-  else requireMaterial(apart.node, header);
+  const { header } = found;
+  if (holder === file) requireWhole(file.node, header);
+  else requireMaterial(holder.node, header);
   if (context.inspectOnly) return new InspectedLuks(file, header);
   const limitSeconds = options['key-derivation-limit'];
   const limit = { image: file.node.filename, limitSeconds, signal: context.signal };
@@ -45,7 +90,7 @@ export async function openLuks(context: OpenContext, options: LuksOptions): Prom
     if (unlocked !== null) {
       const openedWith = options['key-secret'] ?? '';
       const keyslots = new KeyslotChanges(context, { holder, header, openedWith, limit });
-      return new LuksNode(file, keyslots, unlocked.masterKey);
+      return new LuksNode({ file, keyslots, openIfOther }, unlocked.masterKey);
     }
   } finally {
     password.fill(0);

@@ -22,6 +22,7 @@ import type {
 import type { CipherKey } from '../../../crypto/index.js';
 import type { Luks2Header, Luks2Segment } from '../../../crypto/luks2/index.js';
 import { luks2Info } from './info.js';
+import type { OpenIfOther } from './node.js';
 import { Payload } from './payload.js';
 
 /** An image without its key: only what the header says. */
@@ -75,14 +76,23 @@ export class InspectedLuks2 implements DriverNode {
   }
 }
 
+export interface Luks2Parts {
+  readonly file: Child;
+  readonly header: Luks2Header;
+  readonly openIfOther: OpenIfOther;
+}
+
 export class Luks2Node extends InspectedLuks2 {
   readonly storesZeroes = true;
+  readonly #parts: Luks2Parts;
   readonly #payload: Payload;
 
   /** Takes the key: wiped at once, and the copy when the node is closed. */
-  constructor(file: Child, header: Luks2Header, { spec, key }: Omit<CipherKey, 'sectorBytes'>) {
+  constructor(parts: Luks2Parts, { spec, key }: Pick<CipherKey, 'spec' | 'key'>) {
+    const { file, header } = parts;
     super(file, header);
-    const { sectorBytes, vectorOffset, offset: start } = this.segment;
+    this.#parts = parts;
+    const { sectorBytes, vectorOffset, offset: start } = header.segment;
     const vectors = { first: vectorOffset, count512: true };
     this.#payload = new Payload({ file, start }, { spec, key, sectorBytes, vectors });
   }
@@ -108,8 +118,13 @@ export class Luks2Node extends InspectedLuks2 {
   }
 
   truncate(size: number, options: TruncateOptions): Eventually<void> {
-    if (this.segment.size !== null) {
+    const { size: fixed, sectorBytes } = this.segment;
+    if (fixed !== null) {
       throw new BlockError('unsupported', 'LUKS2 header: its segment has a size of its own');
+    }
+    if (size % sectorBytes !== 0) {
+      const text = `The new size must be a multiple of ${sectorBytes}`;
+      throw new BlockError('invalid-option', text);
     }
     return this.#payload.truncate(size, options);
   }
@@ -126,10 +141,17 @@ export class Luks2Node extends InspectedLuks2 {
     throw new BlockError('unsupported', 'Keyslots of LUKS version 2 cannot be changed');
   }
 
-  /** The key stays what it is, whatever becomes of the secret; the new instance gets a copy. */
-  reopen(context: OpenContext): Promise<DriverNode> {
-    const key = this.#payload.copyOfKey();
-    return Promise.resolve(new Luks2Node(context.child('file'), this.header, key));
+  /** As with version 1. */
+  async reopen(
+    context: OpenContext,
+    options: Readonly<Record<string, unknown>>,
+  ): Promise<DriverNode> {
+    const file = context.child('file');
+    if (file.node !== this.file.node) {
+      const other = await this.#parts.openIfOther(context, options);
+      if (other !== null) return other;
+    }
+    return new Luks2Node({ ...this.#parts, file }, this.#payload.copyOfKey());
   }
 
   override close(): Promise<void> {

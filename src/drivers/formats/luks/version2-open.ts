@@ -24,6 +24,7 @@ import type { Luks2Header } from '../../../crypto/luks2/index.js';
 import { headerArea } from './area.js';
 import type { LuksOptions } from './options.js';
 import { InspectedLuks2, Luks2Node } from './version2-node.js';
+import type { Luks2Parts } from './version2-node.js';
 
 const HEAD_BYTES = 8;
 
@@ -46,9 +47,9 @@ export async function version2Header(holder: Child): Promise<Luks2Header | null>
 export async function openVersion2(
   context: OpenContext,
   options: LuksOptions,
-  place: { readonly file: Child; readonly holder: Child; readonly header: Luks2Header },
+  place: Luks2Parts & { readonly holder: Child },
 ): Promise<DriverNode> {
-  const { file, holder, header } = place;
+  const { file, holder, header, openIfOther } = place;
   if (holder === file) requireAttached(file.node, header);
   requireWhole(file.node, header);
   if (context.inspectOnly) return new InspectedLuks2(file, header);
@@ -62,8 +63,8 @@ export async function openVersion2(
     const unlocked = await unlockAny2({ area: headerArea(holder), header }, password, tools);
     if (unlocked !== null) {
       const { masterKey } = unlocked;
-      const spec = specOfKey(header, masterKey);
-      return new Luks2Node(file, header, { spec, key: masterKey });
+      const key = { spec: specOfKey(header, masterKey), key: masterKey };
+      return new Luks2Node({ file, header, openIfOther }, key);
     }
   } finally {
     password.fill(0);

@@ -13,6 +13,7 @@ import { checkCacheOptions } from './cache-options.js';
 import { dataFileOf } from './data-file.js';
 import {
   encryptionOf,
+  isKeyOf,
   keyslotsOf,
   readCryptHeader,
   requireFormat,
@@ -144,7 +145,9 @@ async function nodeOf(
   const node = new Qcow2Node(imageOptions, reopenQcow2);
   const { encrypt } = options;
   if (crypt !== null && encrypt !== undefined) {
-    const openedWith = current?.keyslots?.openedWith ?? encrypt['key-secret'] ?? '';
+    const isKept = imageOptions.cipher === current?.image.cipher;
+    const before = isKept ? current?.keyslots?.openedWith : undefined;
+    const openedWith = before ?? encrypt['key-secret'] ?? '';
     node.keyslots = keyslotsOf(context, { crypt, openedWith }, encrypt);
   }
   await guardInactiveL2(node.image, node.image.policies.guarded);
@@ -186,7 +189,7 @@ function mustBeInspected(context: OpenContext, header: Qcow2Header): boolean {
   return header.geometry.dataFile || encryptionOf(header) !== null;
 }
 
-/** An image that is only reopened keeps its key, which takes long to get. */
+/** An image that is only reopened keeps its key, which takes long to get; another one does not. */
 async function keptOrUnlocked(
   context: OpenContext,
   { options, ...image }: {
@@ -197,7 +200,7 @@ async function keptOrUnlocked(
   current: Qcow2Node | null,
 ): Promise<DataCipher | null> {
   const kept = current?.image.cipher ?? null;
-  if (kept !== null && kept.format === encryptionOf(image.header)) return kept;
+  if (kept !== null && isKeyOf(kept, image.header, image.crypt)) return kept;
   return await unlock(context, image, options);
 }
 

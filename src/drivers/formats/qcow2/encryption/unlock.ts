@@ -37,6 +37,18 @@ export function requireFormat(present: EncryptionFormat | null, options: Qcow2Op
   );
 }
 
+/** Whether a key that an image was opened with is that of this one, as far as can be known. */
+export function isKeyOf(
+  cipher: DataCipher,
+  header: Qcow2Header,
+  crypt: CryptHeader | null,
+): boolean {
+  const format = encryptionOf(header);
+  if (format === null) return false;
+  if (format === 'aes') return cipher.fits({ format });
+  return crypt !== null && cipher.fits({ format, volume: crypt.header });
+}
+
 /**
  * Null where data is not encrypted. Throws kind `invalid-option` without a secret, `permission`
  * where it opens no keyslot.
@@ -53,7 +65,7 @@ export async function unlock(
     if (format === 'aes') {
       const key = secretBytes(AES_KEY_BYTES);
       key.set(password.subarray(0, AES_KEY_BYTES));
-      return new DataCipher(format, AES, key);
+      return new DataCipher({ format }, AES, key);
     }
     const luks = must(crypt, 'the LUKS header of an encrypted image');
     const { encrypt } = options;
@@ -63,7 +75,10 @@ export async function unlock(
       signal: context.signal,
     });
     const unlocked = await unlockAny(luks, password, derive);
-    if (unlocked !== null) return new DataCipher(format, luks.header.spec, unlocked.masterKey);
+    if (unlocked !== null) {
+      const { header: volume } = luks;
+      return new DataCipher({ format, volume }, volume.spec, unlocked.masterKey);
+    }
   } finally {
     password.fill(0);
   }

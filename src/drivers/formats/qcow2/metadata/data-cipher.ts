@@ -11,6 +11,8 @@ import { assert } from '../../../../base/index.js';
 import type { RangeCipher } from '../../../../block/index.js';
 import { makeSectorCipher, SECTOR_BYTES, sharedCipherKey } from '../../../../crypto/index.js';
 import type { CipherKey, CipherSpec, SectorCipher } from '../../../../crypto/index.js';
+import { isSameVolume } from '../../../../crypto/luks/index.js';
+import type { LuksHeader } from '../../../../crypto/luks/index.js';
 
 /** Where a byte of guest data is. */
 export interface DataPlace {
@@ -23,18 +25,34 @@ export type EncryptionFormat = 'aes' | 'luks';
 /** Bytes that are encrypted and written at a time. */
 export const CRYPT_PIECE_BYTES = 1024 * 1024;
 
+/** How it is encrypted, and by which volume's key; that is not known of the older method. */
+export type Encryption =
+  | { readonly format: 'aes' }
+  | { readonly format: 'luks'; readonly volume: LuksHeader };
+
 export class DataCipher {
-  readonly format: EncryptionFormat;
+  readonly encryption: Encryption;
   readonly #cipher: SectorCipher;
   readonly #key: CipherKey;
   #holders = 0;
 
   /** Takes the key: wiped at once, and the copy by the last release(). */
-  constructor(format: EncryptionFormat, spec: CipherSpec, key: Uint8Array) {
-    this.format = format;
+  constructor(encryption: Encryption, spec: CipherSpec, key: Uint8Array) {
+    this.encryption = encryption;
     this.#key = sharedCipherKey({ spec, key, sectorBytes: SECTOR_BYTES });
     key.fill(0);
     this.#cipher = makeSectorCipher(this.#key);
+  }
+
+  get format(): EncryptionFormat {
+    return this.encryption.format;
+  }
+
+  /** Whether data that is encrypted so is encrypted with this key. */
+  fits(other: Encryption): boolean {
+    const own = this.encryption;
+    if (own.format === 'aes' || other.format === 'aes') return own.format === other.format;
+    return isSameVolume(own.volume, other.volume);
   }
 
   /** One more instance of the image uses it. */
