@@ -94,12 +94,7 @@ describe('the key of an encrypted qcow2 image', () => {
     ['is wiped where the open fails after it was taken out', true],
     ['is wiped when the node is closed, after a reopen as well', false],
   ])('%s', async (_, fails) => {
-    const held = new Set<DataCipher>();
-    const { hold } = DataCipher.prototype;
-    vi.spyOn(DataCipher.prototype, 'hold').mockImplementation(function (this: DataCipher) {
-      held.add(this);
-      hold.call(this);
-    });
+    const hold = vi.spyOn(DataCipher.prototype, 'hold');
     const broken = new BlockError('io', 'bitmaps that nobody can read');
     const load = vi.spyOn(Qcow2Node.prototype, 'loadBitmaps');
     if (fails) load.mockRejectedValueOnce(broken);
@@ -107,6 +102,7 @@ describe('the key of an encrypted qcow2 image', () => {
     const started = stage.start((await makeLuks(['one'])).bytes);
     if (fails) await expect(started).rejects.toThrow('nobody can read');
     else await reopened(await started);
+    const held = new Set(hold.mock.contexts as DataCipher[]);
     const keys = [...held].map((cipher) => cipher.rangeAt({ hostOffset: 0, guestOffset: 0 }).key);
     expect(keys.map(({ key }) => [key.length, isWiped(key)])).toEqual([[16, true]]);
     await stage.end();
