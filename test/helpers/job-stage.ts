@@ -66,7 +66,14 @@ export interface ImageSpec {
   readonly clusterSize?: number;
   readonly backing?: string;
   readonly version?: 'v2' | 'v3';
+  /** With LUKS, and keys of the least iterations. */
+  readonly encrypted?: boolean;
 }
+
+const KEY = { encrypt: { 'key-secret': 'k' } };
+const NEW_KEY = {
+  encrypt: { format: 'luks', 'key-secret': 'k', 'cipher-alg': 'aes-128', 'iter-time': 0n },
+};
 
 /** Makes an empty qcow2 image in the file `NAME.qcow2`. */
 export async function createImage(stage: Stage, spec: ImageSpec): Promise<void> {
@@ -80,7 +87,11 @@ export async function createImage(stage: Stage, spec: ImageSpec): Promise<void> 
     shared: Permission.all,
   });
   await driver.create?.(
-    { host: stage.host, node: () => Promise.resolve(node) },
+    {
+      host: stage.host,
+      node: () => Promise.resolve(node),
+      secret: () => Buffer.from(LUKS_PASSWORD),
+    },
     {
       driver: 'qcow2',
       file: node.name,
@@ -88,6 +99,7 @@ export async function createImage(stage: Stage, spec: ImageSpec): Promise<void> 
       'cluster-size': spec.clusterSize ?? 65_536,
       'extended-l2': spec.clusterSize === SUBCLUSTERED,
       version: spec.version ?? 'v3',
+      ...(spec.encrypted === true ? NEW_KEY : {}),
       ...(spec.backing === undefined
         ? {}
         : { 'backing-file': `${spec.backing}.qcow2`, 'backing-fmt': 'qcow2' }),
@@ -101,7 +113,12 @@ export async function createImage(stage: Stage, spec: ImageSpec): Promise<void> 
 export function openImage(
   stage: Pick<Stage, 'graph'>,
   name: string,
-  options: { readonly backing?: string | null; readonly readOnly?: boolean } = {},
+  options: {
+    readonly backing?: string | null;
+    readonly readOnly?: boolean;
+    /** Opened with a key; an image that is not encrypted has no use for it, but it is named. */
+    readonly hasKey?: boolean;
+  } = {},
 ): Promise<Node> {
   return stage.graph.open({
     driver: 'qcow2',
@@ -110,6 +127,7 @@ export function openImage(
     backing: options.backing ?? null,
     'read-only': options.readOnly ?? false,
     discard: 'unmap',
+    ...(options.hasKey === true ? KEY : {}),
   } as NodeOptions);
 }
 
@@ -214,6 +232,8 @@ export interface ChainSpec {
   readonly scribbles?: number;
   /** Sizes from the bottom up, where they differ. */
   readonly sizes?: readonly number[];
+  /** Which are encrypted, from the bottom up. */
+  readonly encrypted?: readonly boolean[];
 }
 
 export const CHAIN_NAMES = ['base', 'mid', 'top'] as const;
@@ -227,9 +247,11 @@ export async function makeChain(stage: Stage, spec: ChainSpec): Promise<Record<s
       name,
       size: spec.sizes?.[index] ?? spec.size ?? 2 ** 21,
       clusterSize: spec.clusterSizes?.[index] ?? 65_536,
+      encrypted: spec.encrypted?.[index] ?? false,
       ...(backing === undefined ? {} : { backing }),
     });
-    const node = await openImage(stage, name, { backing: backing ?? null });
+    const hasKey = spec.encrypted !== undefined;
+    const node = await openImage(stage, name, { backing: backing ?? null, hasKey });
     await scribble(stage, node, { seed: spec.seed * 3 + index, count: spec.scribbles ?? 12 });
     nodes[name] = node;
   }
@@ -248,7 +270,8 @@ export async function openPreparedChain(stage: Stage, spec: ChainSpec): Promise<
   preparedChains.set(key, files);
   for (const [path, bytes] of files) stage.host.putFile(path, bytes);
   for (const [index, name] of CHAIN_NAMES.entries()) {
-    await openImage(stage, name, { backing: CHAIN_NAMES[index - 1] ?? null });
+    const hasKey = spec.encrypted !== undefined;
+    await openImage(stage, name, { backing: CHAIN_NAMES[index - 1] ?? null, hasKey });
   }
 }
 
