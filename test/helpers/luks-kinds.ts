@@ -36,7 +36,8 @@ export function modeOf({ mode, ivGenerator, ivHash }: CipherSpec): string {
   return `aes-${mode}-${ivGenerator}${ivHash === null ? '' : `:${ivHash}`}`;
 }
 
-export const nameOf = ({ spec, hash }: LuksKind): string => `${spec.cipher} ${modeOf(spec)} ${hash}`;
+export const nameOf = ({ spec, hash }: LuksKind): string =>
+  `${spec.cipher} ${modeOf(spec)} ${hash}`;
 
 /** The reference ends by an assertion on the other two. */
 export const isKnownToImg = ({ spec: { cipher, mode } }: LuksKind): boolean =>

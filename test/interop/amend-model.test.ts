@@ -69,7 +69,10 @@ function amendLine(format: Format, wish: KeyslotWish): string[] {
     'amend',
     ...(wish.force ? ['--force'] : []),
     ...MODEL_PASSWORDS.flatMap((word) => ['--object', `secret,id=${word},data=${word}`]),
-    ...['-o', options.join(','), '--image-opts', `driver=${format},${opened},file.filename=a`],
+    '-o',
+    options.join(','),
+    '--image-opts',
+    `driver=${format},${opened},file.filename=a`,
   ];
 }
 

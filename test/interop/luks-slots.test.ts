@@ -28,14 +28,17 @@ const SLOTS = [1, 2, 3, 4, 5, 6, 7, 0] as const;
 /** The first password, and one for each keyslot; `k0`, … are files as well. */
 const WORDS = ['first', ...SLOTS.map((slot) => `k${slot}`)];
 const OBJECTS = WORDS.flatMap((word) => ['--object', `secret,id=${word},data=${word}`]);
-const QUICK = ['--pbkdf-force-iterations', '1000'];
+const QUICK = '--pbkdf-force-iterations 1000';
 
 let folder = '';
 let server: CommandServer;
 
-const run = (program: string, ...args: string[]): Outcome =>
+const run = (program: string, args: readonly string[]): Outcome =>
   runIn(folder, [peer(program) ?? '', ...args]);
-const blockwright = (...words: string[]): Outcome => server.run(folder, ['img', ...words]);
+const cryptsetup = (line: string): Outcome => run('cryptsetup', line.split(' '));
+const blockwright = (words: readonly string[]): Outcome => server.run(folder, ['img', ...words]);
+const testPassphrase = (format: Format, options: string): Outcome =>
+  blockwright(['luks', 'test-passphrase', '-f', format, ...OBJECTS, ...options.split(' '), 'a']);
 
 function expectDone({ status, err }: Outcome, what: string): void {
   expect([status, err], what).toEqual([0, '']);
@@ -63,21 +66,16 @@ const keyFor = (slot: number, slots: readonly number[]): string =>
   slot === 0 && slots[0] !== 0 ? `k${slots[0]}` : 'first';
 
 const cryptsetupOpens = (slot: number, word: string): number | null =>
-  run(
-    'cryptsetup',
-    ...['luksOpen', '--test-passphrase', '-q', '--key-slot', String(slot), '-d', word, 'a'],
-  ).status;
+  cryptsetup(`luksOpen --test-passphrase -q --key-slot ${slot} -d ${word} a`).status;
 
 function expectNamed(format: Format, slot: number): void {
-  const { out, status } = blockwright(
-    ...['luks', 'test-passphrase', '-f', format, ...OBJECTS, '--secret', `k${slot}`, 'a'],
-  );
+  const { out, status } = testPassphrase(format, `--secret k${slot}`);
   expect([out, status]).toEqual([`The secret opens keyslot ${slot}.\n`, 0]);
 }
 
 function expectImgReads(format: Format, slot: number): void {
   const args = ['-r', ...OBJECTS, '-c', 'read 0 512', ...opened(format, `k${slot}`, 'a')];
-  const { out, err } = run('qemu-io', ...args);
+  const { out, err } = run('qemu-io', args);
   expect(out + err, `keyslot ${slot}`).toContain('read 512/512');
 }
 
@@ -90,18 +88,15 @@ async function makeImage(kind: LuksKind): Promise<void> {
   writeFileSync(join(folder, 'a'), '');
   truncateSync(join(folder, 'a'), 4 * 1024 * 1024);
   const keyBits = Number(spec.cipher.slice(4)) * (spec.mode === 'xts' ? 2 : 1);
-  const made = run(
-    'cryptsetup',
-    ...['luksFormat', '-q', '--type', 'luks1', ...QUICK, '--cipher', modeOf(spec)],
-    ...['--key-size', String(keyBits), '--hash', hash, 'a', 'first'],
-  );
+  const kindWords = `--cipher ${modeOf(spec)} --key-size ${keyBits} --hash ${hash}`;
+  const made = cryptsetup(`luksFormat -q --type luks1 ${QUICK} ${kindWords} a first`);
   expectDone(made, nameOf(kind));
 }
 
 /** Again while it does not measure how fast it is. */
 function amendByReference(args: readonly string[]): void {
   for (let tried = 0; tried < 20; tried += 1) {
-    const outcome = run('qemu-img', ...args);
+    const outcome = run('qemu-img', args);
     if (outcome.err.includes('Unable to get accurate CPU usage')) continue;
     expectDone(outcome, args.join(' '));
     return;
@@ -138,7 +133,7 @@ describe.skipIf(isMissing)('keyslots by their number', () => {
   it.each(kinds)('%s: what is put into a keyslot here opens there', (_, kind) =>
     withImage(kind, (slots) => {
       for (const slot of slots) {
-        expectDone(blockwright(...putArgs('luks', slot, keyFor(slot, slots))), `keyslot ${slot}`);
+        expectDone(blockwright(putArgs('luks', slot, keyFor(slot, slots))), `keyslot ${slot}`);
       }
       for (const slot of slots) {
         expectNamed('luks', slot);
@@ -156,17 +151,13 @@ describe.skipIf(isMissing)('keyslots by their number', () => {
       withImage(kind, (slots) => {
         for (const slot of slots) {
           const by = keyFor(slot, slots);
-          if (slot === 0 && by !== 'first') run('cryptsetup', 'luksKillSlot', '-q', 'a', '0');
-          const added = ['luksAddKey', '-q', ...QUICK, '--key-file', by];
           if (slot === 0 && by === 'first') continue;
-          const done = run('cryptsetup', ...added, '--key-slot', String(slot), 'a', `k${slot}`);
-          expectDone(done, `keyslot ${slot}`);
+          if (slot === 0) cryptsetup('luksKillSlot -q a 0');
+          const line = `luksAddKey -q ${QUICK} --key-file ${by} --key-slot ${slot} a k${slot}`;
+          expectDone(cryptsetup(line), line);
           expectNamed('luks', slot);
-          const other = String(slot === 0 ? slots[0] : 0);
-          const { out, status } = blockwright(
-            ...['luks', 'test-passphrase', '-f', 'luks', ...OBJECTS, '--keyslot', other],
-            ...['--secret', `k${slot}`, 'a'],
-          );
+          const other = slot === 0 ? slots[0] : 0;
+          const { out, status } = testPassphrase('luks', `--keyslot ${other} --secret k${slot}`);
           expect([out, status]).toEqual([`The secret does not open keyslot ${other}.\n`, 2]);
         }
       }),
@@ -176,7 +167,7 @@ describe.skipIf(isMissing)('keyslots by their number', () => {
     const slots = someOf(SLOTS, 3, 2);
     writeFileSync(join(folder, 'a'), inQcow2((await makeLuks(['first'])).bytes));
     for (const slot of slots) {
-      const done = blockwright(...putArgs('qcow2', slot, keyFor(slot, slots)));
+      const done = blockwright(putArgs('qcow2', slot, keyFor(slot, slots)));
       expectDone(done, `keyslot ${slot}`);
     }
     for (const slot of slots) {
