@@ -39,6 +39,9 @@ export async function createLuks(
   }
   const password = passwordOf(context, options['key-secret']);
   try {
+    for (const place of [options.file, options.header]) {
+      if (place !== undefined) await context.foresee?.(place);
+    }
     const { host, signal } = context;
     const derive: DeriveKey = (asked) => deriveKey(asked, signal);
     const fill = (buffer: Uint8Array): void => host.fillSecret(buffer);
