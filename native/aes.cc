@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// AES in ECB, CBC and XTS: eight blocks at a time (AES-NI), or sixteen in four registers (VAES).
+// AES in ECB, CBC and XTS: eight blocks at a time (AES-NI), or sixteen where aes-wide.cc can.
 //
 // Sources: FIPS 197 (key expansion), IEEE 1619 (XTS: each tweak is the one before times x in
 // GF(2^128), little endian, polynomial 0x87). Nothing is kept between calls: keys are expanded
@@ -10,31 +10,16 @@
 #include <errno.h>
 #include <string.h>
 
-#if defined(__x86_64__)
-#include <cpuid.h>
-#include <immintrin.h>
-#endif
+#include "aes-wide.h"
 
 namespace blockwright {
 
 #if defined(__x86_64__)
 
-#define AES_TARGET __attribute__((target("aes,sse4.1")))
-#define VAES_TARGET \
-  __attribute__((target("vaes,vpclmulqdq,avx512f,avx512bw,avx512dq,avx512vl,aes,sse4.1")))
-
 namespace {
 
-const size_t kBlock = 16;
-const int kMostRounds = 14;
+const size_t kBlock = kAesBlock;
 const size_t kLanes = 8;
-/** What the widest instructions encrypt at a time. */
-const size_t kWideBytes = 256;
-
-struct Schedule {
-  __m128i keys[kMostRounds + 1];
-  int rounds;
-};
 
 AES_TARGET uint32_t SubstituteWord(uint32_t word) {
   __m128i all = _mm_set1_epi32(static_cast<int>(word));
@@ -97,13 +82,6 @@ AES_TARGET inline void Crypt(const Schedule& schedule, __m128i* blocks, size_t c
   for (size_t at = 0; at < count; at += 1) blocks[at] = LastRound<kEncrypts>(blocks[at], key);
 }
 
-/** The next tweak: times x. */
-AES_TARGET inline __m128i Doubled(__m128i tweak) {
-  __m128i carries = _mm_shuffle_epi32(_mm_srai_epi32(tweak, 31), 0x93);
-  __m128i folded = _mm_and_si128(carries, _mm_set_epi32(1, 1, 1, 0x87));
-  return _mm_xor_si128(_mm_slli_epi32(tweak, 1), folded);
-}
-
 AES_TARGET inline __m128i Load(const uint8_t* from) {
   return _mm_loadu_si128(reinterpret_cast<const __m128i*>(from));
 }
@@ -121,7 +99,7 @@ AES_TARGET void XtsSector(const Schedule& schedule, uint8_t* data, size_t bytes,
     __m128i blocks[kLanes];
     for (size_t at = 0; at < kLanes; at += 1) {
       tweaks[at] = tweak;
-      tweak = Doubled(tweak);
+      tweak = DoubledTweak(tweak);
       if (at < count) blocks[at] = _mm_xor_si128(Load(data + start + at * kBlock), tweaks[at]);
       else blocks[at] = _mm_setzero_si128();
     }
@@ -143,14 +121,6 @@ AES_TARGET void EcbRange(const Schedule& schedule, uint8_t* data, size_t bytes) 
     for (size_t at = 0; at < count; at += 1) Store(data + start + at * kBlock, blocks[at]);
   }
 }
-
-/** Sectors one after another, and the vectors of each. */
-struct Sectors {
-  uint8_t* data;
-  size_t count;
-  size_t bytes;
-  const uint8_t* vectors;
-};
 
 /** A chain is serial, so eight sectors go side by side. */
 AES_TARGET void CbcEncrypt(const Schedule& schedule, const Sectors& sectors) {
@@ -193,95 +163,12 @@ AES_TARGET void CbcDecryptSector(const Schedule& inverse, uint8_t* data, size_t 
   }
 }
 
-struct WideSchedule {
-  __m512i keys[kMostRounds + 1];
-  int rounds;
-};
-
-VAES_TARGET inline __m512i WideRound(__m512i block, __m512i key, bool encrypts) {
-  return encrypts ? _mm512_aesenc_epi128(block, key) : _mm512_aesdec_epi128(block, key);
-}
-
-/** Four tweaks at once become the four that follow them: times x^4. */
-VAES_TARGET inline __m512i FourTimesDoubled(__m512i tweaks) {
-  __m512i carries = _mm512_srli_epi64(tweaks, 60);
-  __m512i folded = _mm512_clmulepi64_epi128(carries, _mm512_set1_epi64(0x87), 0x01);
-  __m512i shifted = _mm512_slli_epi64(tweaks, 4);
-  return _mm512_xor_si512(_mm512_xor_si512(shifted, _mm512_bslli_epi128(carries, 8)), folded);
-}
-
 template <bool kEncrypts>
-VAES_TARGET void WideXtsSector(const WideSchedule& wide, uint8_t* data, size_t bytes,
-                               __m128i tweak) {
-  const size_t kWide = 4;
-  __m128i second = Doubled(tweak);
-  __m128i third = Doubled(second);
-  __m512i next = _mm512_inserti32x4(
-      _mm512_inserti32x4(_mm512_inserti32x4(_mm512_castsi128_si512(tweak), second, 1), third, 2),
-      Doubled(third), 3);
-  for (size_t start = 0; start < bytes; start += kWideBytes) {
-    __m512i tweaks[kWide];
-    __m512i blocks[kWide];
-    for (size_t at = 0; at < kWide; at += 1) {
-      tweaks[at] = next;
-      next = FourTimesDoubled(next);
-      __m512i loaded = _mm512_loadu_si512(data + start + at * 64);
-      blocks[at] = _mm512_xor_si512(_mm512_xor_si512(loaded, tweaks[at]), wide.keys[0]);
-    }
-    for (int round = 1; round < wide.rounds; round += 1) {
-      __m512i key = wide.keys[round];
-      for (size_t at = 0; at < kWide; at += 1) {
-        blocks[at] = WideRound(blocks[at], key, kEncrypts);
-      }
-    }
-    __m512i last = wide.keys[wide.rounds];
-    for (size_t at = 0; at < kWide; at += 1) {
-      __m512i done = kEncrypts ? _mm512_aesenclast_epi128(blocks[at], last)
-                               : _mm512_aesdeclast_epi128(blocks[at], last);
-      _mm512_storeu_si512(data + start + at * 64, _mm512_xor_si512(done, tweaks[at]));
-    }
-  }
-}
-
-VAES_TARGET void Widen(const Schedule& schedule, WideSchedule* wide) {
-  wide->rounds = schedule.rounds;
-  for (int round = 0; round <= schedule.rounds; round += 1) {
-    wide->keys[round] = _mm512_broadcast_i32x4(schedule.keys[round]);
-  }
-}
-
-/** The vectors of `sectors` are encrypted tweaks. */
-template <bool kEncrypts>
-VAES_TARGET void WideXts(const WideSchedule& wide, const Sectors& sectors) {
-  for (size_t index = 0; index < sectors.count; index += 1) {
-    uint8_t* data = sectors.data + index * sectors.bytes;
-    WideXtsSector<kEncrypts>(wide, data, sectors.bytes, Load(sectors.vectors + index * kBlock));
-  }
-}
-
-template <bool kEncrypts>
-AES_TARGET void NarrowXts(const Schedule& schedule, const Sectors& sectors) {
+AES_TARGET void Xts(const Schedule& schedule, const Sectors& sectors) {
   for (size_t index = 0; index < sectors.count; index += 1) {
     uint8_t* data = sectors.data + index * sectors.bytes;
     XtsSector<kEncrypts>(schedule, data, sectors.bytes, Load(sectors.vectors + index * kBlock));
   }
-}
-
-struct Processor {
-  bool has_aes;
-  bool has_wide_aes;
-};
-
-Processor LookAtProcessor() {
-  Processor found = {false, false};
-  found.has_aes = __builtin_cpu_supports("aes") && __builtin_cpu_supports("sse4.1");
-  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
-  if (!found.has_aes || __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) == 0) return found;
-  bool wide = (ecx & (1u << 9)) != 0 && (ecx & (1u << 10)) != 0;
-  found.has_wide_aes = wide && __builtin_cpu_supports("avx512f") &&
-                       __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-                       __builtin_cpu_supports("avx512vl");
-  return found;
 }
 
 /** Little endian numbers, one to a sector from number `first` on. */
@@ -320,7 +207,7 @@ AES_TARGET void SetKeys(const SectorCipher& cipher, bool encrypts, Keys* keys) {
   }
 }
 
-AES_TARGET void CryptSome(const SectorCipher& cipher, bool encrypts, const Keys& keys,
+AES_TARGET void CryptNarrow(const SectorCipher& cipher, bool encrypts, const Keys& keys,
                           const Sectors& sectors) {
   size_t bytes = sectors.count * sectors.bytes;
   switch (cipher.mode) {
@@ -339,26 +226,33 @@ AES_TARGET void CryptSome(const SectorCipher& cipher, bool encrypts, const Keys&
       }
       break;
     case SectorMode::kXts:
-      if (keys.is_wide && encrypts) WideXts<true>(keys.wide, sectors);
-      else if (keys.is_wide) WideXts<false>(keys.wide, sectors);
-      else if (encrypts) NarrowXts<true>(keys.data, sectors);
-      else NarrowXts<false>(keys.data, sectors);
+      if (encrypts) Xts<true>(keys.data, sectors);
+      else Xts<false>(keys.data, sectors);
       break;
   }
+}
+
+void CryptSome(const SectorCipher& cipher, bool encrypts, const Keys& keys,
+               const Sectors& sectors) {
+  size_t done = keys.is_wide ? WideCrypt(cipher.mode, encrypts, keys.wide, sectors) : 0;
+  if (done == sectors.count) return;
+  CryptNarrow(cipher, encrypts, keys,
+              {sectors.data + done * sectors.bytes, sectors.count - done, sectors.bytes,
+               sectors.vectors + done * kBlock});
 }
 
 }  // namespace
 
 int CryptRange(const SectorCipher& cipher, bool encrypts, uint8_t* data, size_t bytes,
                uint64_t first_sector) {
-  static const Processor processor = LookAtProcessor();
-  if (!processor.has_aes) return -ENOTSUP;
+  static const bool has_aes =
+      __builtin_cpu_supports("aes") && __builtin_cpu_supports("sse4.1");
+  if (!has_aes) return -ENOTSUP;
   if (bytes == 0) return 0;
   Keys keys;
   SetKeys(cipher, encrypts, &keys);
-  keys.is_wide = processor.has_wide_aes && !cipher.is_narrow &&
-                 cipher.mode == SectorMode::kXts && cipher.sector_bytes % kWideBytes == 0;
-  if (keys.is_wide) Widen(keys.data, &keys.wide);
+  keys.is_wide = HasWideAes() && !cipher.is_narrow && cipher.sector_bytes % kWideBytes == 0;
+  if (keys.is_wide) WidenKeys(keys.data, &keys.wide);
   const size_t kSome = 64;
   uint8_t vectors[kSome * kBlock];
   size_t count = bytes / cipher.sector_bytes;

@@ -16,6 +16,7 @@ const BUILD = path.join(__dirname, 'build');
 const ADDON = path.join(BUILD, 'blockwright.node');
 const SOURCES = [
   'addon.cc',
+  'aes-wide.cc',
   'aes.cc',
   'copy.cc',
   'crypt.cc',

@@ -377,7 +377,12 @@ function rawUnlessForeign(head: Uint8Array): 'raw' {
       hint: "Specify the format 'luks' for its data, or 'raw' to use its bytes as they are.",
     });
   }
-  throw new BlockError('unsupported', `Image format '${foreign}' is not supported`, {
+  const version = (head[6] ?? 0) * 256 + (head[7] ?? 0);
+  const what =
+    foreign === 'luks'
+      ? `Its LUKS header is of version ${version}, which is not supported`
+      : `Image format '${foreign}' is not supported`;
+  throw new BlockError('unsupported', what, {
     hint: "Specify the format 'raw' explicitly to use its bytes as they are.",
   });
 }
