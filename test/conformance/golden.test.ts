@@ -132,7 +132,7 @@ describe('a hostile golden image', () => {
   for (const image of goldenImages.filter(({ status }) => status === 'hostile')) {
     it(`gets one clear line: ${image.file}, ${image.proves}`, async () => {
       const refusal = await refusalOf(async () => {
-        await readImage(image.file, 'qcow2', HOSTILE_READ_BYTES);
+        await readImage(image.file, image.format, HOSTILE_READ_BYTES);
         await checkFinds(image.file);
       });
       expect(refusal, 'neither open, read nor check objects').not.toBeNull();
