@@ -412,7 +412,7 @@ function rawUnlessForeign(head: Uint8Array): 'raw' {
   }
   const version = (head[6] ?? 0) * 256 + (head[7] ?? 0);
   const what =
-    foreign === 'luks'
+    foreign === 'luks' && version !== 1
       ? `Its LUKS header is of version ${version}, which is not supported`
       : `Image format '${foreign}' is not supported`;
   throw new BlockError('unsupported', what, {
