@@ -177,6 +177,13 @@ describe.skipIf(!isPossible)('encrypted qcow2 images beside the real tools', () 
     for (const line of SAID) expectSame(line);
   });
 
+  it('nothing is compressed into one that is there: the reference stores that in the clear', () => {
+    const line = 'qemu-img convert S -c -n plain --target-image-opts I=luks';
+    const { status, err } = twins.shim(spelled(line));
+    expect(status).toBe(1);
+    expect(err).toContain('Compression and encryption not supported at the same time\n');
+  });
+
   it('measuring adds the clusters of the LUKS header', () => {
     const line = 'qemu-img measure S -O qcow2 --size 4M -o LUKS';
     expect(ours(line)).toBe('required size: 2424832\nfully allocated size: 6619136\n');
