@@ -130,15 +130,16 @@ describe('expanded keys of OpenSSL', () => {
 describe('ciphers of a task', () => {
   const spec = { ...QUICK_SPEC, cipher: 'aes-256' } as const;
   const cipher = { spec, key: new Uint8Array(32).fill(5), sectorBytes: 512 };
+  const place = { file: 0, offset: 0, cipher: { index: 0, offset: 0 } };
   const task = (): LaneTask =>
     ({
       cancel: new Int32Array(1),
       ciphers: [cipher],
       steps: [
         {
-          parts: [{ kind: 'data', file: 0, offset: 0, length: 512, cipher: { index: 0, offset: 0 } }],
+          parts: [{ kind: 'data', length: 512, ...place }],
           length: 512,
-          target: { kind: 'file', file: 0, offset: 0, cipher: { index: 0, offset: 0 } },
+          target: { kind: 'file', ...place },
           zeroGranularity: 0,
           skipZeroes: false,
           deflate: false,
@@ -156,8 +157,7 @@ describe('ciphers of a task', () => {
     const [result] = await runLaneTask(task(), files, new ScratchBuffer());
     expect(result?.outcome).toBe(outcome);
     const [table] = wipe.mock.contexts as CipherTable[];
-    const place = { index: 0, offset: 0 };
-    expect(() => table?.encrypt(place, new Uint8Array(512), 0)).toThrow();
+    expect(() => table?.encrypt(place.cipher, new Uint8Array(512), 0)).toThrow();
     wipe.mockRestore();
   });
 });
