@@ -290,10 +290,11 @@ function hostileLuks2(name, proves, { text = [], pokes = [], sums = true }) {
   return { file, format: 'luks', proves, commands };
 }
 
-/** An encrypted image, with zeroes for key material. */
+/** The headers of an encrypted image, with zeroes for key material and data. */
 function hostileCrypt(name, proves, pokes) {
   const recipe = hostile(`luks-${name}`, proves, pokes, 'luks-in-qcow2.qcow2');
-  return { ...recipe, commands: [...recipe.commands, `zero ${recipe.file} 20480 1048576`] };
+  const { file, commands } = recipe;
+  return { ...recipe, commands: [...commands, `truncate ${file} 20480`, `truncate ${file} 1069056`] };
 }
 
 const HOSTILE_LUKS = [
