@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // What the addon is given is looked at before a byte is touched: keys, sectors, stripes and numbers
 // that do not fit are a TypeError, also in buffers that were taken away.
+import { pbkdf2Sync } from 'node:crypto';
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
+
 import { describe, expect, it } from 'vitest';
 import { nativeAddon } from '../../../src/host/index.js';
 import type { NativeAddon } from '../../../src/host/index.js';
@@ -95,5 +99,28 @@ describe.skipIf(nativeAddon() === null)('of the addon', () => {
     ['a block that was taken away', bytes(32), detached(32)],
   ])('stripes are not mixed with %s', (_, stripes, block) => {
     expect(() => addon.mixStripes('sha256', stripes, block)).toThrow(TypeError);
+  });
+
+  it('passwords, flags and places for the cost may be forgotten meanwhile', async () => {
+    setFlagsFromString('--expose-gc');
+    const collect = runInNewContext('gc') as () => void;
+    const salt = bytes(8);
+    const begun = Array.from({ length: 12 }, (_, index) => {
+      const password = Uint8Array.of(index, 2, 3);
+      const wanted = pbkdf2Sync(password, salt, 3000, 64, 'sha256');
+      const [flag, cost] = [new Int32Array(1), new Float64Array(1)];
+      const key = addon.deriveByDigest('sha256', password, salt, 3000, 64, flag, cost);
+      // What it has of them is its own copy.
+      password.fill(9);
+      if (index % 3 === 0) flag[0] = 1;
+      return { key, wanted, isCancelled: index % 3 === 0 };
+    });
+    collect();
+    for (const { key, wanted, isCancelled } of begun) {
+      const bytesOfKey = (await key) ?? wanted;
+      collect();
+      if (bytesOfKey.length === 0) expect(isCancelled).toBe(true);
+      else expect(Buffer.compare(bytesOfKey, wanted)).toBe(0);
+    }
   });
 });
