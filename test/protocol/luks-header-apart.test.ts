@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Keyslots of a header that lies apart, changed over QMP, which the reference cannot do: cryptsetup
-// says what has become of them. Others are kept from the header meanwhile, and not from the payload.
+// says what has become of them. Others are kept from the header meanwhile, not from the payload.
 import { execFileSync, spawnSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -93,9 +93,9 @@ describe.skipIf(cryptsetup === null)('a header apart, over QMP', () => {
     expect(await amend(erase)).toContain('the only active keyslot 0');
     expect(await errorOf('blockdev-add', volume('m'))).toBeNull();
     const refused =
-      "GenericError: Permission conflict on node 'head': permissions 'write' are both required by " +
-      "node 'l' (uses node 'head' as 'header' child) and unshared by node 'm' (uses node 'head' " +
-      "as 'header' child).";
+      "GenericError: Permission conflict on node 'head': permissions 'write' are both " +
+      "required by node 'l' (uses node 'head' as 'header' child) and unshared by node 'm' (uses " +
+      "node 'head' as 'header' child).";
     expect(await amend(erase)).toBe(refused);
     expect(await errorOf('blockdev-del', { 'node-name': 'm' })).toBeNull();
     expect(await amend(erase, 'l', true)).toBe('done, 1 of 1');
