@@ -157,7 +157,7 @@ describe.skipIf(!hasReference)('a change of keyslots among others, as in a real 
 
   // What the schema of jobs says of each verb and status, of type `amend`. The rate of its writes
   // holds the job, until a drain lets them pass.
-  const ENDS = ['is let go on', 'is cancelled', 'is paused and cancelled', 'ends with all'] as const;
+  const ENDS = ['goes on', 'is cancelled', 'is paused and cancelled', 'ends with all'] as const;
   const cases = FORMATS.flatMap((format) => ENDS.map((end) => [format, end] as const));
   it.each(someOf(cases, 3, 1))(
     'of %s: a job at work takes the orders that its status allows, and %s',
@@ -166,7 +166,7 @@ describe.skipIf(!hasReference)('a change of keyslots among others, as in a real 
         const verb = (name: string): string => command(`job-${name}`, { id: 'j' });
         const drain = command('blockdev-reopen', { options: [node(format, 's', 'h')] });
         const slow = { 'qom-type': 'throttle-group', id: 't', limits: { 'bps-write': 1 } };
-        const orders = { 'is cancelled': ['cancel', 'cancel'], 'is let go on': [] };
+        const orders = { 'is cancelled': ['cancel', 'cancel'], 'goes on': [] };
         const last = { ...orders, 'is paused and cancelled': ['pause', 'cancel'] };
         return [
           command('blockdev-del', { 'node-name': 'n' }),
@@ -188,7 +188,7 @@ describe.skipIf(!hasReference)('a change of keyslots among others, as in a real 
             : [{ send: [...last[end].map(verb), drain].join('\n'), until: 'concluded j' }]),
           // Whether a job that is cancelled at once has begun to write is chance.
           ...(end === 'ends with all' ? [] : [jobs, verb('dismiss'), jobs]),
-          ...(end === 'is let go on' ? [command('query-named-block-nodes', { flat: true })] : []),
+          ...(end === 'goes on' ? [command('query-named-block-nodes', { flat: true })] : []),
         ];
       }),
   );
