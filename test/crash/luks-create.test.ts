@@ -253,7 +253,7 @@ function isOld(bytes: Uint8Array, old: Uint8Array): boolean {
 /** Every choice of the changes that may be lost, where they are few. */
 function subsets(disk: CrashDisk): MemoryHost[] {
   const changes = disk.unsyncedChanges().map((_, index) => index);
-  const whole = changes.length > 6 ? 0 : 2 ** changes.length - 1;
+  const whole = changes.length > runs(3, 6) ? 0 : 2 ** changes.length - 1;
   return Array.from({ length: whole + 1 }, (_, bits) =>
     disk.afterPowerLoss(changes.filter((index) => (bits & (1 << index)) !== 0)),
   );

@@ -126,6 +126,7 @@ export function slotsIn(image: Uint8Array): Promise<string[]> {
 export function withoutPrototype(value: unknown): unknown {
   if (Array.isArray(value)) return value.map(withoutPrototype);
   if (typeof value !== 'object' || value === null) return value;
+  if (Array.isArray(value)) return value.map(withoutPrototype);
   const entries = Object.entries(value).map(([name, member]) => [name, withoutPrototype(member)]);
   return Object.assign(Object.create(null) as object, Object.fromEntries(entries));
 }
