@@ -294,7 +294,8 @@ function hostileLuks2(name, proves, { text = [], pokes = [], sums = true }) {
 function hostileCrypt(name, proves, pokes) {
   const recipe = hostile(`luks-${name}`, proves, pokes, 'luks-in-qcow2.qcow2');
   const { file, commands } = recipe;
-  return { ...recipe, commands: [...commands, `truncate ${file} 20480`, `truncate ${file} 1069056`] };
+  const cut = [`truncate ${file} 20480`, `truncate ${file} 1069056`];
+  return { ...recipe, commands: [...commands, ...cut] };
 }
 
 const HOSTILE_LUKS = [
@@ -312,7 +313,7 @@ const HOSTILE_LUKS = [
     [8, '1b5b324a0a00'],
   ]),
   hostileLuks('cipher-unknown', 'a cipher that nobody knows', [[8, '726f743133000000']]),
-  hostileLuks('uuid-bytes', 'a UUID of bytes that are no text', [[168, 'fffe80c0']]),
+  hostileLuks('uuid-bytes', 'a UUID of bytes that are no text', [[168, 'fffe80c000']]),
   hostileLuks('payload-beyond-end', 'a payload beyond the end of the file', [[104, 'ffffffff']]),
   hostileLuks('version-3', 'a version of the future', [[6, '0003']]),
   hostileLuks2('area-on-header', 'key material on top of the second copy', {
