@@ -3,6 +3,7 @@
 //
 //   node images/generate.mjs                 makes every image anew (needs qemu-img, qemu-io,
 //                                            cryptsetup); LUKS keys and snapshot dates differ
+//   node images/generate.mjs --only FILE...  makes these alone; what they need must be stored
 //   node images/generate.mjs --unpack DIR    unpacks the stored images into DIR
 //
 // Images are stored gzipped, since qcow2 files are mostly zeroes; every sha256 is that of the
@@ -27,22 +28,45 @@ function unpack(target) {
   }
 }
 
+const RECIPES = [
+  ...SUPPORTED.map((recipe) => ({ status: 'supported', ...recipe })),
+  ...UNSUPPORTED.map((recipe) => ({ status: 'unsupported', ...recipe })),
+  ...HOSTILE.map((recipe) => ({ status: 'hostile', ...recipe })),
+];
+
+function generateOnly(files) {
+  const work = mkdtempSync(join(tmpdir(), 'golden-'));
+  try {
+    unpack(work);
+    for (const file of files) rmSync(join(work, file), { force: true });
+    writeFileSync(join(work, 'key'), 'golden');
+    const path = join(FOLDER, 'manifest.json');
+    const manifest = JSON.parse(readFileSync(path, 'utf8'));
+    for (const recipe of RECIPES.filter(({ file }) => files.includes(file))) {
+      const entry = make(work, recipe);
+      manifest.images = manifest.images.map((old) => (old.file === entry.file ? entry : old));
+      store(work, entry.file);
+    }
+    writeFileSync(path, `${JSON.stringify(manifest, null, 2)}\n`);
+  } finally {
+    rmSync(work, { recursive: true, force: true });
+  }
+}
+
+function store(work, file) {
+  const bytes = readFileSync(join(work, file));
+  writeFileSync(join(FOLDER, `${file}.gz`), gzipSync(bytes, { level: 9 }));
+}
+
 function generate() {
   const work = mkdtempSync(join(tmpdir(), 'golden-'));
   try {
     writeFileSync(join(work, 'key'), 'golden');
-    const entries = [
-      ...SUPPORTED.map((recipe) => make(work, { status: 'supported', ...recipe })),
-      ...UNSUPPORTED.map((recipe) => make(work, { status: 'unsupported', ...recipe })),
-      ...HOSTILE.map((recipe) => make(work, { status: 'hostile', ...recipe })),
-    ];
+    const entries = RECIPES.map((recipe) => make(work, recipe));
     for (const name of readdirSync(FOLDER)) {
       if (name.endsWith('.gz')) rmSync(join(FOLDER, name));
     }
-    for (const { file } of entries) {
-      const bytes = readFileSync(join(work, file));
-      writeFileSync(join(FOLDER, `${file}.gz`), gzipSync(bytes, { level: 9 }));
-    }
+    for (const { file } of entries) store(work, file);
     const manifest = { tools: toolVersions(), images: entries };
     writeFileSync(join(FOLDER, 'manifest.json'), `${JSON.stringify(manifest, null, 2)}\n`);
   } finally {
@@ -67,6 +91,7 @@ function make(work, recipe) {
   const entry = { file, format, status, proves, commands: recipe.commands };
   if (recipe.needs !== undefined) entry.needs = recipe.needs;
   if (recipe.refusal !== undefined) entry.refusal = recipe.refusal;
+  if (recipe.secret !== undefined) entry.secret = recipe.secret;
   if (recipe.readOnlyWorks !== undefined) entry.readOnlyWorks = recipe.readOnlyWorks;
   entry.bytes = bytes.length;
   entry.sha256 = sha256(bytes);
@@ -74,9 +99,10 @@ function make(work, recipe) {
   return entry;
 }
 
-function contentFacts(work, { file, format, imageOptions }) {
+function contentFacts(work, { file, format, secret: option }) {
   const content = join(work, 'content.raw');
-  const source = imageOptions ?? ['-f', format, file];
+  const options = `driver=${format},file.filename=${file},${option}=key`;
+  const source = option === undefined ? ['-f', format, file] : ['--image-opts', options];
   const secret = ['--object', 'secret,id=key,file=key'];
   execFileSync('qemu-img', ['convert', ...secret, '-O', 'raw', ...source, 'content.raw'], {
     cwd: work,
@@ -140,5 +166,7 @@ const BUILT_IN = {
   },
 };
 
-if (process.argv[2] === '--unpack') unpack(process.argv[3] ?? '.');
+const [mode, ...words] = process.argv.slice(2);
+if (mode === '--unpack') unpack(words[0] ?? '.');
+else if (mode === '--only') generateOnly(words);
 else generate();

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // How each golden image is made and what it proves. Pure data: generate.mjs runs it.
 //
+// `secret` is the option that names the secret of an encrypted image, whose data is `golden`.
 // `refusal` is a word (any case) that the one line of a refusal contains. `readOnlyWorks` marks
 // images that open read-only and are refused read-write.
 
@@ -221,30 +222,32 @@ export const UNSUPPORTED = [
   {
     file: 'luks-in-qcow2.qcow2',
     format: 'qcow2',
-    refusal: 'encrypt',
+    status: 'supported',
+    secret: 'encrypt.key-secret',
     proves: 'LUKS inside qcow2',
-    imageOptions: [
-      '--image-opts',
-      'driver=qcow2,file.filename=luks-in-qcow2.qcow2,encrypt.key-secret=key',
-    ],
     commands: [
       'qemu-img create -q -f qcow2 --object secret,id=key,file=key -o ' +
         'encrypt.format=luks,encrypt.key-secret=key,encrypt.iter-time=10,' +
         'encrypt.cipher-alg=aes-128,cluster_size=4096 luks-in-qcow2.qcow2 64k',
+      "qemu-io --object secret,id=key,file=key -c 'write -P 0xb7 0 5120' " +
+        "-c 'write -P 0xb8 24576 8192' -c 'write -z 28672 4096' --image-opts " +
+        'driver=qcow2,encrypt.key-secret=key,file.filename=luks-in-qcow2.qcow2',
     ],
   },
   {
     file: 'luks1.luks',
     format: 'luks',
-    refusal: 'luks',
+    status: 'supported',
+    secret: 'key-secret',
     proves: 'a LUKS1 container made by cryptsetup',
-    imageOptions: ['--image-opts', 'driver=luks,file.filename=luks1.luks,key-secret=key'],
     commands: [
       'truncate luks1.luks 1114112',
       'cryptsetup luksFormat --type luks1 --batch-mode --pbkdf-force-iterations 1000 ' +
         '--key-size 256 --align-payload 1 --key-file key luks1.luks',
       // Key slots 1 to 7 are unused: their random filling would only make the file large.
       'zero luks1.luks 135168 917504',
+      "qemu-io --object secret,id=key,file=key -c 'write -P 0xb9 0 61440' --image-opts " +
+        'driver=luks,key-secret=key,file.filename=luks1.luks',
     ],
   },
 ];

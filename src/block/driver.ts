@@ -465,6 +465,11 @@ export interface CreateContext {
   readonly host: Host;
   /** A node opened read-write by name or by inline options; closed by the caller afterwards. */
   node(reference: unknown): Promise<Node>;
+  /**
+   * Throws before long work what node() would throw after it. What the file holds is not changed;
+   * one that is not there may be made.
+   */
+  foresee?(reference: unknown): Promise<void>;
   readonly secret?: SecretSource;
   /** Ends a derivation of a key that runs, and with it the creation. */
   readonly signal?: AbortSignal;

@@ -177,6 +177,13 @@ describe.skipIf(!isPossible)('encrypted qcow2 images beside the real tools', () 
     for (const line of SAID) expectSame(line);
   });
 
+  it('nothing is compressed into one that is there: the reference stores that in the clear', () => {
+    const line = 'qemu-img convert S -c -n plain --target-image-opts I=luks';
+    const { status, err } = twins.shim(spelled(line));
+    expect(status).toBe(1);
+    expect(err).toContain('Compression and encryption not supported at the same time\n');
+  });
+
   it('measuring adds the clusters of the LUKS header', () => {
     const line = 'qemu-img measure S -O qcow2 --size 4M -o LUKS';
     expect(ours(line)).toBe('required size: 2424832\nfully allocated size: 6619136\n');
@@ -184,6 +191,28 @@ describe.skipIf(!isPossible)('encrypted qcow2 images beside the real tools', () 
     expect(ours(`${line},${small}`)).toBe(
       'required size: 1077248\nfully allocated size: 5271552\n',
     );
+  });
+
+  it('a backing file takes its secret beside the name and the format in the header', () => {
+    ours('qemu-img create -q -f qcow2 -u -b luks -F qcow2 over 1M', twins.theirs);
+    ours('qemu-img create -q -f qcow2 -u -b over -F qcow2 top 1M', twins.theirs);
+    twins.split();
+    const lines = [
+      'driver=qcow2,file.filename=over,backing.encrypt.key-secret=s',
+      'file.filename=over,backing.encrypt.key-secret=s,backing.file.locking=off',
+      'driver=qcow2,file.filename=top,backing.backing.encrypt.key-secret=s',
+      'driver=qcow2,file.filename=over,backing.encrypt.key-secret=t',
+      'driver=qcow2,file.filename=over,backing.encrypt.format=aes,backing.encrypt.key-secret=s',
+      'driver=qcow2,file.filename=over,backing.node-name=b',
+      'driver=qcow2,file.filename=plain,backing.encrypt.key-secret=s',
+    ];
+    const opened = lines.filter((options) => {
+      const line = spelled(`qemu-io S -r -c 'read -q -P 5 64k 64k' --image-opts ${options}`);
+      const theirs = twins.real(line);
+      expect(twins.shim(line), options).toEqual(theirs);
+      return theirs.status === 0;
+    });
+    expect(opened).toEqual(lines.slice(0, 3));
   });
 
   it('a snapshot is decrypted as it was', () => {

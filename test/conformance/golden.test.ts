@@ -9,7 +9,13 @@ import { BlockError, Permission } from '../../src/base/index.js';
 import type { Graph, Node } from '../../src/block/index.js';
 import { createEngine, type Engine } from '../../src/engine/index.js';
 import { openDefaultHost } from '../../src/host/index.js';
-import { type GoldenFolder, goldenImages, unpackGolden } from '../helpers/golden.js';
+import {
+  type GoldenFolder,
+  type GoldenImage,
+  goldenImages,
+  goldenSecret,
+  unpackGolden,
+} from '../helpers/golden.js';
 
 const MIB = 1024 * 1024;
 /** A hostile image may claim any size; this much of it is read. */
@@ -22,6 +28,7 @@ let engine: Engine;
 beforeAll(async () => {
   folder = unpackGolden();
   engine = await createEngine({ host: openDefaultHost(), lanes: 0 });
+  await engine.objects.add(goldenSecret);
 });
 afterAll(async () => {
   await engine.close();
@@ -29,6 +36,14 @@ afterAll(async () => {
 });
 
 const pathOf = (file: string): string => join(folder.path, file);
+
+/** With its secret, where it has one. */
+function nameOf({ file, secret }: Pick<GoldenImage, 'file' | 'secret'>, driver?: string): string {
+  const path = pathOf(file);
+  if (secret === undefined) return path;
+  const options = { driver, [secret]: goldenSecret.id, file: { driver: 'file', filename: path } };
+  return `json:${JSON.stringify(options)}`;
+}
 
 async function readAll(graph: Graph, node: Node, limit = Infinity): Promise<Uint8Array> {
   const permissions = { taken: Permission.consistentRead, shared: Permission.all };
@@ -56,8 +71,9 @@ async function refusalOf(work: () => Promise<unknown>): Promise<BlockError | nul
 }
 
 /** Opens, reads and closes; gives the content. */
-async function readImage(file: string, format: string | null, limit?: number) {
-  const node = await engine.graph.openImage(pathOf(file), format, true);
+async function readImage(image: Pick<GoldenImage, 'file' | 'format' | 'secret'>, limit?: number) {
+  const format = image.secret === undefined ? image.format : null;
+  const node = await engine.graph.openImage(nameOf(image, image.format), format, true);
   try {
     return await readAll(engine.graph, node, limit);
   } finally {
@@ -82,21 +98,28 @@ describe('the golden images', () => {
 describe('a supported golden image', () => {
   for (const image of goldenImages.filter(({ status }) => status === 'supported')) {
     it(`reads as its maker wrote it: ${image.file}, ${image.proves}`, async () => {
-      const content = await readImage(image.file, image.format);
+      const content = await readImage(image);
       expect(content.length).toBe(image.virtualSize);
       expect(sha256(content)).toBe(image.contentSha256);
     });
     it(`is recognised by its content: ${image.file}`, async () => {
-      const node = await engine.graph.openImage(pathOf(image.file), null, true);
+      const node = await engine.graph.openImage(nameOf(image), null, true);
       const found = node.driver.name;
       await engine.graph.close(node);
       expect(found).toBe(image.format);
     });
+    if (image.secret !== undefined) {
+      it(`does not open without its secret: ${image.file}`, async () => {
+        const open = () => openAndClose(image.file, image.format, true);
+        const missing = "Parameter '(encrypt\\.)?key-secret' is required for cipher";
+        expect((await refusalOf(open))?.message).toMatch(new RegExp(missing));
+      });
+    }
     if (image.format !== 'qcow2') continue;
     it(`is found clean by check: ${image.file}`, async () => {
-      const node = await engine.graph.openImage(pathOf(image.file), 'qcow2', true, {
-        inspectOnly: true,
-      });
+      const name = nameOf(image, 'qcow2');
+      const format = image.secret === undefined ? 'qcow2' : null;
+      const node = await engine.graph.openImage(name, format, true, { inspectOnly: true });
       try {
         const result = await node.check('none');
         // Refcounts of the one with the dirty bit are behind.
@@ -132,7 +155,7 @@ describe('a hostile golden image', () => {
   for (const image of goldenImages.filter(({ status }) => status === 'hostile')) {
     it(`gets one clear line: ${image.file}, ${image.proves}`, async () => {
       const refusal = await refusalOf(async () => {
-        await readImage(image.file, 'qcow2', HOSTILE_READ_BYTES);
+        await readImage(image, HOSTILE_READ_BYTES);
         await checkFinds(image.file);
       });
       expect(refusal, 'neither open, read nor check objects').not.toBeNull();

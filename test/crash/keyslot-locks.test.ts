@@ -3,6 +3,7 @@
 // the middle of a change by a throttle that lets one write go. Command lines of both are refused
 // in the same words, by either daemon, and nothing of the file changes; when the daemon is killed
 // they go on.
+import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync, mkdtempSync, readFileSync, rmSync, watch, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -142,5 +143,37 @@ describe.skipIf(!usable)('while keyslots change', () => {
     const area = format === 'luks' ? now : luksOfQcow2(now);
     const found = await slotPasswords(area, parseAnyLuksHeader(area), PASSWORDS);
     expect(found.slice(0, 3)).toEqual(['one', 'new', 'erased']);
+  });
+
+  it('a daemon that is refused for another reader lets others in, and can try again', async () => {
+    const path = join(folder, 'image');
+    writeFileSync(path, luks);
+    await using held = await startProgramDaemon(folder);
+    const { client } = held;
+    const run = (command: string, args: object): Promise<unknown> =>
+      client.executeAny(command, args as never);
+    await run('object-add', { 'qom-type': 'secret', id: 'one', data: 'one' });
+    const file = { driver: 'file', filename: path };
+    await run('blockdev-add', { driver: 'luks', 'node-name': 'l', 'key-secret': 'one', file });
+    const options = { driver: 'luks', ...WISH };
+    const amend = (id: string): Promise<unknown> =>
+      run('x-blockdev-amend', { 'job-id': id, 'node-name': 'l', options });
+    const image = ['--image-opts', IMAGES.luks, ...OBJECTS.split(' ')];
+    const reader = spawn(peer('qemu-io') ?? '', ['-r', ...image], { cwd: folder });
+    const gone = once(reader, 'exit');
+    reader.stdin.write('length\n');
+    await once(reader.stdout, 'data');
+    await expect(amend('a')).rejects.toThrow('Failed to get shared "consistent read" lock');
+    const read = ['-r', '-c', 'read 0 512', ...image];
+    expect(runIn(folder, [peer('qemu-io') ?? '', ...read])).toMatchObject({ err: '', status: 0 });
+    expect(Buffer.compare(readFileSync(path), luks)).toBe(0);
+    reader.stdin.end('quit\n');
+    await gone;
+    const job = client.job('b');
+    await amend('b');
+    expect(await job.done).toMatchObject({ result: 'completed', error: null });
+    const now = new Uint8Array(readFileSync(path));
+    const found = await slotPasswords(now, parseAnyLuksHeader(now), PASSWORDS);
+    expect(found.slice(0, 2)).toEqual(['one', 'erased']);
   });
 });

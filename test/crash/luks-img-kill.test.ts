@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // `img amend` killed for good while it changes keyslots, alone and in qcow2: the real tools open
 // the image with every password that was not to go and with none that is gone, no lock is left,
-// data is as it was, and a second amend works.
+// data is as it was, and a second amend works. `img create` killed leaves no image or a whole one.
 import { spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, mkdtempSync, readFileSync, rmSync, watch, writeFileSync } from 'node:fs';
+import { cpSync, existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { watch, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -135,7 +136,7 @@ describe.skipIf(!usable)('img amend of keyslots, killed', () => {
       (['qcow2', 'luks'] as const).map((format) => ({ name: kind.name, kind, format, moment })),
     ),
   );
-  const sample = someOf(cases, 21).flatMap((one) => Array<typeof one>(runs(1, 4)).fill(one));
+  const sample = someOf(cases, 29).flatMap((one) => Array<typeof one>(runs(1, 4)).fill(one));
 
   it.each(sample)('$name in $format, at change $moment', async ({ kind, format, moment }) => {
     const luks = images.get(kind) as Uint8Array;
@@ -155,5 +156,39 @@ describe.skipIf(!usable)('img amend of keyslots, killed', () => {
     expect(opens(cwd, format, 'last')).toBe(true);
     const now = readFileSync(join(cwd, 'image'));
     expect(Buffer.compare(dataOf(format, now), dataOf(format, image))).toBe(0);
+  });
+});
+
+describe.skipIf(!usable)('img create of an encrypted image, killed', () => {
+  let cwd = '';
+  beforeAll(async () => {
+    cwd = mkdtempSync(join(tmpdir(), 'luks-img-kill-'));
+    const { bytes } = await makeLuks(['one']);
+    writeFileSync(join(cwd, 'old-luks'), bytes);
+    writeFileSync(join(cwd, 'old-qcow2'), inQcow2(bytes));
+  });
+  afterAll(() => rmSync(cwd, { recursive: true, force: true }));
+
+  const cases = [1, 2, 3, 4, 5, 6, 8].flatMap((moment) =>
+    (['qcow2', 'luks'] as const).map((format) => ({ format, moment })),
+  );
+  const sample = someOf(cases, 9).flatMap((one) => Array<typeof one>(runs(1, 8)).fill(one));
+
+  it.each(sample)('$format, at change $moment', async ({ format, moment }) => {
+    cpSync(join(cwd, `old-${format}`), join(cwd, 'image'));
+    const quick = 'key-secret=new,iter-time=0';
+    const inside = `format=luks,${quick}`.replaceAll(/(^|,)/g, '$1encrypt.');
+    const options = format === 'luks' ? quick : inside;
+    const words = ['img', 'create', '-q', '-f', format, ...OBJECTS, '-o', options, 'image', '1M'];
+    const isCut = await runKilled(cwd, [program, ...words], moment);
+    const io = [qemuIo ?? '', ...OBJECTS, '-c', 'write 0 64k', '--image-opts'];
+    const { out, err } = runIn(cwd, [...io, imageOf(format, 'new')]);
+    const isWhole = out.includes('wrote 65536/65536');
+    if (!isCut) expect(isWhole).toBe(true);
+    expect(err === '').toBe(isWhole);
+    // It is never an image that nobody has the key of.
+    expect(err).not.toContain('Invalid password');
+    expect(runIn(cwd, [process.execPath, program, ...words])).toMatchObject({ err: '', status: 0 });
+    expect(opens(cwd, format, 'new')).toBe(true);
   });
 });

@@ -13,6 +13,8 @@ export interface GoldenImage {
   readonly commands: readonly string[];
   /** Other images of the folder that it refers to. */
   readonly needs?: readonly string[];
+  /** Option that names its secret, whose data is that of `goldenSecret`. */
+  readonly secret?: string;
   /** Word of the line that refuses it, any case. */
   readonly refusal?: string;
   readonly readOnlyWorks?: boolean;
@@ -27,6 +29,8 @@ const FOLDER = new URL('../../images/', import.meta.url).pathname;
 export const goldenImages: readonly GoldenImage[] = (
   JSON.parse(readFileSync(join(FOLDER, 'manifest.json'), 'utf8')) as { images: GoldenImage[] }
 ).images;
+
+export const goldenSecret = { 'qom-type': 'secret', id: 'key', data: 'golden' } as const;
 
 export interface GoldenFolder {
   readonly path: string;

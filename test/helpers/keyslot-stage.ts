@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// An engine over a simulated host with one image open, LUKS alone or in qcow2, whose keyslots
-// change by `x-blockdev-amend`; and what its keyslots are good for, in memory and on disk.
+// An engine over a simulated host with one image open, LUKS alone, with its header apart or in
+// qcow2, whose keyslots change by `x-blockdev-amend`; and what its keyslots are good for, in memory
+// and on disk.
 
 import type { JsonObject } from '../../src/base/index.js';
 import { HEADER_BYTES, parseLuksHeader } from '../../src/crypto/luks/index.js';
@@ -13,8 +14,11 @@ import { inQcow2, luksOfQcow2, slotPasswords } from './luks-images.js';
 
 export const PASSWORDS = ['one', 'two', 'new'] as const;
 const PATH = '/a';
+const PAYLOAD_PATH = '/payload';
 
 export type Members = Readonly<Record<string, unknown>>;
+
+export type KeyslotHolder = 'luks' | 'apart' | 'qcow2';
 
 interface LuksData {
   readonly slots: readonly { readonly active: boolean }[];
@@ -22,17 +26,21 @@ interface LuksData {
 
 export class KeyslotStage {
   readonly host: MemoryHost;
-  readonly #format: 'luks' | 'qcow2';
+  readonly #holder: KeyslotHolder;
   engine!: Engine;
 
-  constructor(host: MemoryHost, format: 'luks' | 'qcow2' = 'luks') {
+  constructor(host: MemoryHost, holder: KeyslotHolder = 'luks') {
     this.host = host;
-    this.#format = format;
+    this.#holder = holder;
   }
 
-  /** Opens the image with the first password, as node `l` over node `f`. */
+  get #driver(): 'luks' | 'qcow2' {
+    return this.#holder === 'qcow2' ? 'qcow2' : 'luks';
+  }
+
+  /** Opens the image with the first password, as node `l`; node `f` holds the header. */
   async start(image: Uint8Array): Promise<this> {
-    const isLuks = this.#format === 'luks';
+    const isLuks = this.#driver === 'luks';
     this.host.putFile(PATH, isLuks ? image : inQcow2(image));
     this.engine = await createEngine({ host: this.host, lanes: 0 });
     for (const data of PASSWORDS) {
@@ -40,8 +48,15 @@ export class KeyslotStage {
     }
     await this.run('blockdev-add', { driver: 'file', 'node-name': 'f', filename: PATH });
     const encrypt = { format: 'luks', 'key-secret': 'one' };
+    const isApart = this.#holder === 'apart';
+    if (isApart) {
+      this.host.putFile(PAYLOAD_PATH, new Uint8Array(image.length));
+      const payload = { driver: 'file', 'node-name': 'p', filename: PAYLOAD_PATH };
+      await this.run('blockdev-add', payload);
+    }
     await this.run('blockdev-add', {
-      driver: this.#format, 'node-name': 'l', file: 'f',
+      driver: this.#driver, 'node-name': 'l',
+      ...(isApart ? { file: 'p', header: 'f' } : { file: 'f' }),
       ...(isLuks ? { 'key-secret': 'one' } : { encrypt }),
     });
     return this;
@@ -56,8 +71,8 @@ export class KeyslotStage {
   async begin(change: Members, force = false, id = 'j'): Promise<Job> {
     const members = { ...change, ...(change['state'] === 'active' && { 'iter-time': 0 }) };
     const options = {
-      driver: this.#format,
-      ...(this.#format === 'luks' ? members : { encrypt: { format: 'luks', ...members } }),
+      driver: this.#driver,
+      ...(this.#driver === 'luks' ? members : { encrypt: { format: 'luks', ...members } }),
     };
     await this.run('x-blockdev-amend', { 'job-id': id, 'node-name': 'l', options, force });
     return this.engine.jobs.require(id);
@@ -81,7 +96,7 @@ export class KeyslotStage {
 
   onDisk(host: MemoryHost = this.host): Promise<string[]> {
     const bytes = host.fileContents(PATH);
-    return slotsIn(this.#format === 'luks' ? bytes : luksOfQcow2(bytes));
+    return slotsIn(this.#driver === 'luks' ? bytes : luksOfQcow2(bytes));
   }
 
   /** Whether nobody keeps others from the file. */
@@ -90,8 +105,10 @@ export class KeyslotStage {
       permissions: { taken: number; shared: number };
     };
     // A qcow2 image is written by nobody else at any time.
-    if (this.#format === 'qcow2') return (permissions.shared & 1) === 1;
-    return (permissions.taken & 2) === 0 && (permissions.shared & 3) === 3;
+    if (this.#driver === 'qcow2') return (permissions.shared & 1) === 1;
+    // A header that lies apart is written by nobody else either.
+    const needed = this.#holder === 'apart' ? 1 : 3;
+    return (permissions.taken & 2) === 0 && (permissions.shared & needed) === needed;
   }
 
   async end(): Promise<void> {
@@ -107,7 +124,9 @@ export function slotsIn(image: Uint8Array): Promise<string[]> {
 
 /** As the command's parser makes objects. */
 export function withoutPrototype(value: unknown): unknown {
+  if (Array.isArray(value)) return value.map(withoutPrototype);
   if (typeof value !== 'object' || value === null) return value;
+  if (Array.isArray(value)) return value.map(withoutPrototype);
   const entries = Object.entries(value).map(([name, member]) => [name, withoutPrototype(member)]);
   return Object.assign(Object.create(null) as object, Object.fromEntries(entries));
 }

@@ -34,7 +34,8 @@ export class MemoryArea implements LuksArea {
   constructor(readonly bytes: Uint8Array) {}
 
   read(offset: number, length: number): Promise<Uint8Array> {
-    return Promise.resolve(this.bytes.slice(offset, offset + length));
+    // A Buffer's slice() would be no copy, and key material is wiped by whoever reads it.
+    return Promise.resolve(new Uint8Array(this.bytes.subarray(offset, offset + length)));
   }
 
   write(offset: number, bytes: Uint8Array): Promise<void> {

@@ -127,8 +127,10 @@ class Play {
     if (this.row.snapshot) this.#takeBack(first, second);
     this.#resize(second, this.#size + 512 * (1 + this.#random.below(3000)));
     this.#write(first);
-    this.#resize(first, Math.floor(this.#size / 1024) * 512, '--shrink');
-    this.#resize(second, this.#size * 2);
+    // The reference loses the clusters of a state, and shows again what it cut off of a cluster.
+    const shrinks = this.#hasState ? ours : real;
+    this.#resize(shrinks, Math.floor(this.#size / 1024) * 512, '--shrink');
+    this.#resize(ours, this.#size * 2);
     this.#write(first);
     this.#judge();
     if (this.row.backing !== 'nothing') this.#changeChain(first, second);

@@ -13,10 +13,18 @@ import { Permission, SeededRandom, systemClock } from '../../src/base/index.js';
 import { createGraph, createRegistry } from '../../src/block/index.js';
 import type { CreateContext, DriverRegistry, Graph } from '../../src/block/index.js';
 import { deriveKey } from '../../src/crypto/index.js';
-import type { CipherSpec, HashName } from '../../src/crypto/index.js';
 import { encodeLuksHeader, formatLuks, headerAreaBytes } from '../../src/crypto/luks/index.js';
 import { checkedDrivers, DRIVER_LOADERS } from '../../src/engine/index.js';
 import { openDefaultHost } from '../../src/host/index.js';
+import {
+  isKnownToCryptsetup,
+  isKnownToImg,
+  LUKS_KINDS,
+  modeOf,
+  nameOf,
+  USUAL_KIND,
+} from '../helpers/luks-kinds.js';
+import type { LuksKind } from '../helpers/luks-kinds.js';
 import { peer } from '../helpers/peers.js';
 import { someOf } from '../helpers/seeds.js';
 
@@ -28,48 +36,6 @@ const random = new SeededRandom(11);
 const fill = (buffer: Uint8Array): void => random.fill(buffer);
 const PASSWORD = 'what nobody knows';
 const PAYLOAD = 64 * 1024;
-
-const CIPHERS = ['aes-128', 'aes-192', 'aes-256'] as const;
-const MODES: readonly Omit<CipherSpec, 'cipher'>[] = [
-  { mode: 'xts', ivGenerator: 'plain64', ivHash: null },
-  { mode: 'xts', ivGenerator: 'plain', ivHash: null },
-  { mode: 'xts', ivGenerator: 'essiv', ivHash: 'sha256' },
-  { mode: 'cbc', ivGenerator: 'plain64', ivHash: null },
-  { mode: 'cbc', ivGenerator: 'plain', ivHash: null },
-  { mode: 'cbc', ivGenerator: 'essiv', ivHash: 'sha256' },
-  { mode: 'ecb', ivGenerator: 'plain64', ivHash: null },
-];
-const HASHES: readonly HashName[] = ['sha1', 'sha224', 'sha256', 'sha384', 'sha512', 'ripemd160'];
-
-interface Kind {
-  readonly spec: CipherSpec;
-  readonly hash: HashName;
-}
-
-const KINDS: readonly Kind[] = CIPHERS.flatMap((cipher) =>
-  MODES.flatMap((mode) => HASHES.map((hash) => ({ spec: { cipher, ...mode }, hash }))),
-);
-
-const USUAL: Kind = {
-  spec: { cipher: 'aes-256', mode: 'xts', ivGenerator: 'plain64', ivHash: null },
-  hash: 'sha256',
-};
-
-/** As cryptsetup names it. */
-function modeOf({ mode, ivGenerator, ivHash }: CipherSpec): string {
-  if (mode === 'ecb') return 'aes-ecb';
-  return `aes-${mode}-${ivGenerator}${ivHash === null ? '' : `:${ivHash}`}`;
-}
-
-const nameOf = ({ spec, hash }: Kind): string => `${spec.cipher} ${modeOf(spec)} ${hash}`;
-
-/** The reference ends by an assertion on the other two. */
-const isKnownToImg = ({ spec: { cipher, mode } }: Kind): boolean =>
-  mode === 'xts' || cipher !== 'aes-192';
-
-/** Without a kernel to help it has no XTS of that width. */
-const isKnownToCryptsetup = ({ spec: { cipher, mode } }: Kind): boolean =>
-  cipher !== 'aes-192' || mode !== 'xts';
 
 let folder = '';
 let graph: Graph;
@@ -97,7 +63,7 @@ afterAll(async () => {
   rmSync(folder, { recursive: true, force: true });
 });
 
-async function makeImage(name: string, { spec, hash }: Kind, detached = false): Promise<void> {
+async function makeImage(name: string, { spec, hash }: LuksKind, detached = false): Promise<void> {
   const made = await formatLuks(
     {
       spec,
@@ -151,7 +117,7 @@ function opens(args: readonly string[]): void {
 }
 
 describe.skipIf(img === null || io === null || cryptsetup === null)('LUKS among programs', () => {
-  it.each(someOf(KINDS, 43).map((kind) => [nameOf(kind), kind] as const))(
+  it.each(someOf(LUKS_KINDS, 43).map((kind) => [nameOf(kind), kind] as const))(
     '%s is what the others make and read',
     async (_, kind) => {
       await makeImage('a', kind);
@@ -171,7 +137,7 @@ describe.skipIf(img === null || io === null || cryptsetup === null)('LUKS among 
   );
 
   /** Made by cryptsetup, written here, read by the reference. */
-  async function expectOfCryptsetup(kind: Kind): Promise<void> {
+  async function expectOfCryptsetup(kind: LuksKind): Promise<void> {
     const { spec, hash } = kind;
     const keyBits = Number(spec.cipher.slice(4)) * (spec.mode === 'xts' ? 2 : 1);
     writeFileSync(path('b'), '');
@@ -189,7 +155,7 @@ describe.skipIf(img === null || io === null || cryptsetup === null)('LUKS among 
   }
 
   it('all eight keyslots that cryptsetup fills open the image, whichever are left', async () => {
-    await makeImage('slots', USUAL);
+    await makeImage('slots', USUAL_KIND);
     await through(fileOf('slots'), plain);
     const added = someOf([1, 2, 3, 4, 5, 6, 7], 3, 2);
     for (const slot of added) {
@@ -208,8 +174,8 @@ describe.skipIf(img === null || io === null || cryptsetup === null)('LUKS among 
   });
 
   it('a header that lies apart is opened by both', async () => {
-    const { spec } = USUAL;
-    await makeImage('header', USUAL, true);
+    const { spec } = USUAL_KIND;
+    await makeImage('header', USUAL_KIND, true);
     writeFileSync(path('data'), new Uint8Array(PAYLOAD));
     const header = { header: { driver: 'file', filename: path('header') } };
     expect(await through({ ...fileOf('data'), ...header }, plain)).toEqual(plain);

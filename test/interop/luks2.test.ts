@@ -135,6 +135,15 @@ describe.skipIf(cryptsetup === null)('a LUKS version 2 header of cryptsetup', ()
     expect(amended).toContain('Keyslots of LUKS version 2 cannot be changed');
   });
 
+  it('is resized by whole sectors', () => {
+    const image = ['--image-opts', 'driver=luks,key-secret=one,file.filename=pbkdf2'];
+    const refusal = 'The new size must be a multiple of 4096';
+    expect(ours('img', 'resize', ...image, String(3 * MIB + 512))).toContain(refusal);
+    expect(ours('img', 'resize', ...image, String(3 * MIB))).toBe('Image resized.\n');
+    expect(ours('io', ...image, '-c', 'length')).toBe('3 MiB\n');
+    expect(ours('img', 'resize', '--shrink', ...image, '2M')).toBe('Image resized.\n');
+  });
+
   it('may lie apart from the data', () => {
     writeFileSync(join(folder, 'apart'), '');
     truncateSync(join(folder, 'apart'), 16 * MIB);

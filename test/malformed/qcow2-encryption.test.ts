@@ -100,7 +100,11 @@ const ROWS: readonly Row[] = [
     change: u64(EXTENSION + 16, 1n << 50n),
     says: `Encryption header of ${2 ** 50} bytes`,
   },
-  { name: 'shorter than a header', change: u64(EXTENSION + 16, 100n), says: 'ends at 100 bytes' },
+  {
+    name: 'shorter than a header',
+    change: u64(EXTENSION + 16, 100n),
+    says: 'Request for data outside of extension header (592 bytes at 0 of 100)',
+  },
   {
     name: 'shorter than its key material',
     change: u64(EXTENSION + 16, 5000n),
@@ -123,6 +127,16 @@ const ROWS: readonly Row[] = [
     name: 'with key material behind its payload',
     change: (view) => view.setUint32(crypt + 208 + 40, 0x00ff_ffff),
     says: 'Keyslot 0 is overlapping with the encrypted payload',
+  },
+  {
+    name: 'over the L1 table',
+    change: (view) => view.setBigUint64(40, BigInt(crypt + CLUSTER)),
+    says: 'Encryption header overlaps the active L1 table',
+  },
+  {
+    name: 'over the refcount table',
+    change: (view) => view.setBigUint64(48, BigInt(crypt + CLUSTER)),
+    says: 'Encryption header overlaps the refcount table',
   },
   {
     name: 'without a payload',

@@ -224,6 +224,24 @@ describe('jobs on encrypted images', () => {
     );
   });
 
+  it('compressed, nothing is begun: there is no place for what is not encrypted', async () => {
+    const scene = new Scene(new MemoryHost(), 1);
+    await scene.start();
+    for (const [name, kind] of [['top', 'plain'], ['target', 'luks']] as const) {
+      await scene.make(name, kind);
+      await scene.open(name);
+    }
+    const refusal = 'Compression and encryption not supported at the same time';
+    const options = { 'job-id': 'j', device: 'top', target: 'target', sync: 'full' };
+    await expect(scene.run('blockdev-backup', { ...options, compress: true })).rejects.toThrow(
+      refusal,
+    );
+    const filter = { driver: 'compress', 'node-name': 'filter', file: 'target' };
+    await expect(scene.run('blockdev-add', filter)).rejects.toThrow(refusal);
+    expect(await scene.run('query-jobs', {})).toEqual([]);
+    await scene.engine.close();
+  });
+
   it('backup holds its moment, whatever it is put into', async () => {
     await fc.assert(
       fc.asyncProperty(fc.nat(), image, layer, image, (seed, base, top, target) =>

@@ -250,7 +250,7 @@ async function openBacking(
   try {
     if (given !== undefined && link !== null) refuseBesideHeader(given);
     const below = inheritedByBacking(node, inherited, {
-      guessed: given === undefined && link?.format === null,
+      guessed: link?.format === null && (given === undefined || leavesFormat(given)),
       given: given !== undefined,
     });
     const child =
@@ -264,7 +264,10 @@ async function openBacking(
   }
 }
 
-/** A driver without a file is that of the file which the header names. */
+/**
+ * A driver without a file is that of the file which the header names; without a driver either, the
+ * options are put over that name and its format.
+ */
 async function withFile(
   graph: BlockGraph,
   reference: {
@@ -274,6 +277,7 @@ async function withFile(
   },
 ): Promise<unknown> {
   const { node, given, link } = reference;
+  if (leavesFormat(given)) return withFormat(graph, { node, given, link });
   if (typeof given !== 'object' || given === null) return given;
   const { driver: name, file } = given as Options;
   if (typeof name !== 'string' || file !== undefined) return given;
@@ -283,6 +287,35 @@ async function withFile(
     throw new BlockError('invalid-option', 'A block device must be specified for "file"');
   }
   return { ...given, file: await optionsOfName(graph, backingPath(node, link.file)) };
+}
+
+/** Whether these options say neither of what format a backing file is nor where it lies. */
+function leavesFormat(given: unknown): given is Options {
+  if (typeof given !== 'object' || given === null) return false;
+  const { driver, file, filename } = given as Options;
+  if (driver !== undefined || filename !== undefined) return false;
+  if (typeof file !== 'object' || file === null) return file === undefined;
+  const { driver: protocol, filename: path } = file as Options;
+  return protocol === undefined && path === undefined;
+}
+
+async function withFormat(
+  graph: BlockGraph,
+  reference: {
+    readonly node: BlockNode;
+    readonly given: Options;
+    readonly link: BackingLink | null;
+  },
+): Promise<Options> {
+  const { node, given, link } = reference;
+  if (link === null) throw new BlockError('invalid-option', 'Must specify either driver or file');
+  const named = await optionsOfName(graph, backingPath(node, link.file));
+  const { driver } = named;
+  const isWhole =
+    typeof driver === 'string' && (await graph.registry.load(driver)).kind !== 'protocol';
+  if (isWhole) return { ...named, ...given };
+  const format = link.format === null ? {} : { driver: link.format };
+  return { ...format, ...given, file: { ...named, ...(given[FILE] as Options | undefined) } };
 }
 
 export async function openNamed(
@@ -377,7 +410,12 @@ function rawUnlessForeign(head: Uint8Array): 'raw' {
       hint: "Specify the format 'luks' for its data, or 'raw' to use its bytes as they are.",
     });
   }
-  throw new BlockError('unsupported', `Image format '${foreign}' is not supported`, {
+  const version = (head[6] ?? 0) * 256 + (head[7] ?? 0);
+  const what =
+    foreign === 'luks' && version !== 1
+      ? `Its LUKS header is of version ${version}, which is not supported`
+      : `Image format '${foreign}' is not supported`;
+  throw new BlockError('unsupported', what, {
     hint: "Specify the format 'raw' explicitly to use its bytes as they are.",
   });
 }

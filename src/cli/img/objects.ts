@@ -5,10 +5,9 @@
 // An iothread is of no use to a program that runs one command, and is refused as the reference
 // does; so is what this program does not have, by its name.
 
-import { BlockError, systemClock } from '../../base/index.js';
-import type { Graph } from '../../block/index.js';
-import { listObjectTypes, listTypeProperties, ObjectRegistry } from '../../engine/index.js';
-import type { ObjectOptions } from '../../engine/index.js';
+import { BlockError } from '../../base/index.js';
+import { listObjectTypes, listTypeProperties } from '../../engine/index.js';
+import type { ObjectOptions, ObjectRegistry } from '../../engine/index.js';
 import { validate } from '../../schema/index.js';
 import { parseObject } from '../object-option.js';
 import { CliError } from '../program.js';
@@ -32,8 +31,7 @@ export function noteObject(program: Program, text: string, status = 1): void {
 }
 
 /** Makes what was noted; throws CliError for the first that cannot be, ListWanted for `help`. */
-export async function makeObjects(program: Program, graph: () => Graph): Promise<ObjectRegistry> {
-  const registry = new ObjectRegistry(systemClock, graph);
+export async function makeObjects(program: Program, registry: ObjectRegistry): Promise<void> {
   const noted = given.get(program) ?? [];
   given.delete(program);
   for (const { text, status } of noted) {
@@ -47,7 +45,6 @@ export async function makeObjects(program: Program, graph: () => Graph): Promise
       throw error;
     }
   }
-  return registry;
 }
 
 async function makeObject(registry: ObjectRegistry, text: string): Promise<void> {

@@ -3,11 +3,10 @@
 // of the command line. Everything opened is closed when the run ends, whichever way.
 
 import { BlockError, escapeControls, Permission, systemClock } from '../../base/index.js';
-import { corruptionText, createGraph, createRegistry, noSecrets } from '../../block/index.js';
+import { corruptionText, createGraph, createRegistry } from '../../block/index.js';
 import type { Backend, DriverRegistry, Graph, Node, OpenPolicy } from '../../block/index.js';
-import { checkedDrivers, DRIVER_LOADERS } from '../../engine/index.js';
+import { checkedDrivers, DRIVER_LOADERS, ObjectRegistry } from '../../engine/index.js';
 import { openDefaultHost } from '../../host/index.js';
-import type { ObjectRegistry } from '../../engine/index.js';
 import type { Host } from '../../host/index.js';
 import { CliError } from '../program.js';
 import type { Program } from '../program.js';
@@ -41,28 +40,31 @@ export async function withSession(
     drivers: checkedDrivers(DRIVER_LOADERS),
     probed: ['qcow2', 'luks'],
   });
-  let objects: ObjectRegistry | null = null;
   const graph: Graph = createGraph({
     host,
     registry,
     clock: systemClock,
     random: host.random,
-    throttleGroup: (name) => objects?.throttleGroup(name) ?? null,
-    secret: (id) => (objects === null ? noSecrets(id) : objects.secret(id)),
+    throttleGroup: (name) => objects.throttleGroup(name),
+    secret: (id) => objects.secret(id),
     // The program's name is not put in front, whoever is asked.
     onCorruption: (_node, report) => program.err(`${corruptionText(report)}\n`),
     onWarning: (text) => program.err(`${program.name}: warning: ${text}\n`),
     onFinding: (line) => program.err(`${escapeControls(line)}\n`),
   });
+  const objects = new ObjectRegistry(systemClock, () => graph);
   const users: Backend[] = [];
   const closeAll = async (): Promise<void> => {
-    for (const user of users.splice(0).reverse()) await user.detach();
-    await graph.closeAll();
-    await objects?.close();
+    try {
+      for (const user of users.splice(0).reverse()) await user.detach();
+      await graph.closeAll();
+    } finally {
+      await objects.close();
+    }
   };
   let finished = false;
   try {
-    objects = await makeObjects(program, () => graph);
+    await makeObjects(program, objects);
     const warn = (text: string): void => program.err(text);
     const status = await run({ program, host, graph, registry, users, warn });
     finished = true;

@@ -8,6 +8,8 @@ import type { DerivationKind, DeriveKey } from './wish.js';
 /** About 20 ms of a processor in all: a LUKS header needs two lengths of key measured. */
 const CARE = { sampleMs: 2.5, samples: 8 };
 const MOST_ITERATIONS = 2 ** 31 - 1;
+/** What the reference multiplies a rate by a time in. */
+const MOST_PRODUCT = 2 ** 64;
 
 /** What is asked of one password: `ms` milliseconds, and `least` iterations. */
 export interface IterationWish extends DerivationKind {
@@ -27,9 +29,10 @@ export async function calibrated(
   const perMs = rate ?? (await iterationsPerMs(kind, derive, CARE));
   const iterations = Math.round(perMs * ms);
   if (iterations <= MOST_ITERATIONS) return Math.max(least, iterations);
-  throw new BlockError(
-    'too-large',
-    `PBKDF iterations ${BigInt(iterations)} larger than ${MOST_ITERATIONS}: ` +
-      'Numerical result out of range',
-  );
+  const perSecond = Math.round(perMs * 1000);
+  const why =
+    perSecond * ms >= MOST_PRODUCT
+      ? `${perSecond} too large to scale`
+      : `${BigInt(iterations)} larger than ${MOST_ITERATIONS}`;
+  throw new BlockError('too-large', `PBKDF iterations ${why}: Numerical result out of range`);
 }

@@ -9,10 +9,10 @@ export function luksFacts(header: LuksHeader): Readonly<Record<string, unknown>>
   const { cipher, mode, ivGenerator, ivHash } = header.spec;
   return {
     'ivgen-alg': ivGenerator ?? 'plain64',
-    ...(ivHash === null ? {} : { 'ivgen-hash-alg': ivHash }),
     'hash-alg': header.hash,
     'cipher-alg': cipher,
     uuid: header.uuid,
+    ...(ivHash === null ? {} : { 'ivgen-hash-alg': ivHash }),
     'cipher-mode': mode,
     slots: header.keyslots.map(({ active, iterations, materialOffset }) => ({
       active,

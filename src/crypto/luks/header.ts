@@ -7,7 +7,7 @@
 // here, in the reference's words and order, which scripts know; that a derivation takes too long
 // is told by whoever derives.
 
-import { BlockError, decodeStruct, encodeStruct, escapeControls } from '../../base/index.js';
+import { BlockError, decodeStruct, encodeStruct, escapeControls, must } from '../../base/index.js';
 import type { CipherSpec, HashName } from '../names.js';
 import { cipherSpecOf, hashOfHeader, keyBytesOf, luksModeOf } from '../names.js';
 import { SECTOR_BYTES } from '../sector-cipher.js';
@@ -19,6 +19,7 @@ import {
   KEYSLOT_COUNT,
   KEYSLOTS_AT,
   LUKS_MAGIC,
+  MATERIAL_ALIGNMENT,
   SlotState,
   STRIPES,
 } from './layout.js';
@@ -65,6 +66,11 @@ export function hasLuksMagic(head: Uint8Array): boolean {
   return LUKS_MAGIC.every((byte, index) => head[index] === byte);
 }
 
+/** Whether these bytes begin a header of version 1. */
+export function isLuks1(head: Uint8Array): boolean {
+  return hasLuksMagic(head) && head[6] === 0 && head[7] === 1;
+}
+
 /**
  * `bytes` are the first 592. Throws kind `corrupt-image` with field and value, `unsupported` for
  * another version, cipher, mode or digest.
@@ -82,8 +88,14 @@ export function parseLuksHeader(bytes: Uint8Array, place: HeaderPlace): LuksHead
   if (raw.mkDigestIterations === 0) {
     throw corrupt('LUKS key iteration count is zero', 'mk_digest_iterations 0');
   }
-  const slots = Array.from({ length: KEYSLOT_COUNT }, (_, index) => keyslotAt(bytes, index));
-  requireApart(raw, slots, place);
+  const slots = Array.from({ length: KEYSLOT_COUNT }, (_, index) => {
+    return decodeStruct(KEYSLOT, bytes.subarray(KEYSLOTS_AT + index * KEYSLOT.size), EXTENT);
+  });
+  requirePayload(raw, place);
+  for (const index of slots.keys()) {
+    requireSound(index, slots);
+    requireApart({ index, slots }, raw, place);
+  }
   return {
     spec: cipherSpecOf({ cipherName, cipherMode, keyBytes: raw.keyBytes }),
     hash: hashOfHeader(hashSpec),
@@ -91,7 +103,7 @@ export function parseLuksHeader(bytes: Uint8Array, place: HeaderPlace): LuksHead
     mkDigest: raw.mkDigest,
     mkDigestSalt: raw.mkDigestSalt,
     mkDigestIterations: raw.mkDigestIterations,
-    uuid: textOf('uuid', raw.uuid),
+    uuid: uuidOf(raw.uuid),
     keyslots: slots.map(({ active, iterations, salt, keyMaterialOffset }) => ({
       active: active === SlotState.active,
       iterations,
@@ -101,10 +113,15 @@ export function parseLuksHeader(bytes: Uint8Array, place: HeaderPlace): LuksHead
   };
 }
 
-function keyslotAt(bytes: Uint8Array, index: number): RawKeyslot {
-  const at = KEYSLOTS_AT + index * KEYSLOT.size;
-  const raw: RawKeyslot = decodeStruct(KEYSLOT, bytes.subarray(at), EXTENT);
-  const { active, iterations, stripes } = raw;
+/** A header takes as much as lies before the first key material of headers that are made here. */
+function requirePayload({ payloadOffset }: RawHeader, { detached }: HeaderPlace): void {
+  if (detached || payloadOffset * SECTOR_BYTES >= MATERIAL_ALIGNMENT) return;
+  const text = 'LUKS payload is overlapping with the header';
+  throw corrupt(text, `payload_offset ${payloadOffset}`);
+}
+
+function requireSound(index: number, slots: readonly RawKeyslot[]): void {
+  const { active, iterations, stripes } = must(slots[index], 'a keyslot');
   // Scripts know the number with a sign.
   if (stripes !== STRIPES) {
     throw corrupt(`Keyslot ${index} is corrupted (stripes ${stripes | 0} != ${STRIPES})`);
@@ -116,47 +133,45 @@ function keyslotAt(bytes: Uint8Array, index: number): RawKeyslot {
   if (active === SlotState.active && iterations === 0) {
     throw corrupt(`Keyslot ${index} iteration count is zero`, 'iterations 0');
   }
-  return raw;
 }
 
-/** Every pair of header, key material and payload. */
+/** The keyslot from the header, the payload, and those that follow. */
 function requireApart(
+  { index, slots }: { readonly index: number; readonly slots: readonly RawKeyslot[] },
   { keyBytes, payloadOffset }: RawHeader,
-  slots: readonly RawKeyslot[],
   { detached }: HeaderPlace,
 ): void {
   const length = materialOf(keyBytes);
-  const payload = payloadOffset * SECTOR_BYTES;
-  const payloadField = `payload_offset ${payloadOffset}`;
-  if (!detached && payload < HEADER_BYTES) {
-    throw corrupt('LUKS payload is overlapping with the header', payloadField);
-  }
   const starts = slots.map(({ keyMaterialOffset }) => keyMaterialOffset * SECTOR_BYTES);
-  for (const [index, start] of starts.entries()) {
-    const field = `key_material_offset ${start / SECTOR_BYTES}`;
-    if (start < HEADER_BYTES) {
-      throw corrupt(`Keyslot ${index} is overlapping with the LUKS header`, field);
-    }
-    if (!detached && start + length > payload) {
-      const text = `Keyslot ${index} is overlapping with the encrypted payload`;
-      throw corrupt(text, `${field}, key_bytes ${keyBytes}, ${payloadField}`);
-    }
-    for (let other = index + 1; other < starts.length; other += 1) {
-      const from = starts[other] ?? 0;
-      if (start >= from + length || from >= start + length) continue;
-      const text = `Keyslots ${index} and ${other} are overlapping in the header`;
-      throw corrupt(text, `${field} and ${from / SECTOR_BYTES}, key_bytes ${keyBytes}`);
-    }
+  const start = must(starts[index], 'a keyslot');
+  const field = `key_material_offset ${start / SECTOR_BYTES}`;
+  if (start < HEADER_BYTES) {
+    throw corrupt(`Keyslot ${index} is overlapping with the LUKS header`, field);
+  }
+  if (!detached && start + length > payloadOffset * SECTOR_BYTES) {
+    const text = `Keyslot ${index} is overlapping with the encrypted payload`;
+    throw corrupt(text, `${field}, key_bytes ${keyBytes}, payload_offset ${payloadOffset}`);
+  }
+  for (let other = index + 1; other < starts.length; other += 1) {
+    const from = must(starts[other], 'a keyslot');
+    if (start >= from + length || from >= start + length) continue;
+    const text = `Keyslots ${index} and ${other} are overlapping in the header`;
+    throw corrupt(text, `${field} and ${from / SECTOR_BYTES}, key_bytes ${keyBytes}`);
   }
 }
 
-/** Ends with NUL and is printable ASCII before that. */
+/** Up to its NUL, fit to be shown. */
 function textOf(field: string, bytes: Uint8Array): string {
   const end = bytes.indexOf(0);
   if (end < 0) throw corrupt(`LUKS header ${field} is not NUL terminated`);
-  const text = Buffer.from(bytes.subarray(0, end)).toString('latin1');
-  if (/^[\x20-\x7e]*$/.test(text)) return text;
-  throw corrupt(`LUKS header ${field} '${escapeControls(text)}' is not printable`);
+  return escapeControls(Buffer.from(bytes.subarray(0, end)).toString('latin1'));
+}
+
+/** Nothing looks at it; but it is shown, and written again with the header. */
+function uuidOf(bytes: Uint8Array): string {
+  const text = textOf('uuid', bytes);
+  if (/^[\x20-\x7e]*$/.test(text) && text.length === bytes.indexOf(0)) return text;
+  throw corrupt(`LUKS header uuid '${text}' is not printable`);
 }
 
 /** The 592 bytes of the header. */

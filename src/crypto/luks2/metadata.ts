@@ -223,10 +223,10 @@ function useOf(fields: Fields, area: Fields, encryption: string): KeyslotUse | B
   try {
     if (!isOwn(fields)) throw unsupported(`type ${quoted(fields.text('type'))} of ${fields.path}`);
     const areaType = area.text('type');
-    if (areaType !== 'raw') throw unsupported(`type ${quoted(areaType)} of ${area.path}`);
+    if (areaType !== 'raw') throw corrupt(`${area.path} has the type ${quoted(areaType)}`);
     const af = fields.object('af');
     const afType = af.text('type');
-    if (afType !== 'luks1') throw unsupported(`type ${quoted(afType)} of ${af.path}`);
+    if (afType !== 'luks1') throw corrupt(`${af.path} has the type ${quoted(afType)}`);
     af.number('stripes', { min: STRIPES, max: STRIPES });
     const keyBytes = fields.number('key_size', KEY);
     if (keyBytes < 1 || keyBytes > MOST_KEY_BYTES) {

@@ -56,10 +56,7 @@ export function planBackup(
     throw new BlockError('invalid-option', 'Source and target cannot be the same');
   }
   const compress = args.compress ?? false;
-  if (compress && !canCompress(target)) {
-    // The name of a device would follow; nodes have none.
-    throw new BlockError('unsupported', 'Compression is not supported for this drive ');
-  }
+  if (compress) requireCompressible(target);
   requireOperation(source, 'backup-source');
   requireOperation(target, 'backup-target');
   const workers = workersOf(args);
@@ -91,12 +88,17 @@ export function planBackup(
   };
 }
 
-function canCompress(target: Node): boolean {
+function requireCompressible(target: Node): void {
   let node: Node | null = target;
   while (node !== null && node.driver.supports.compressedWrite === 'pass') {
     node = node.filtered ?? node.primary;
   }
-  return node?.driver.supports.compressedWrite === 'native';
+  if (node?.driver.supports.compressedWrite !== 'native') {
+    // The name of a device would follow; nodes have none.
+    throw new BlockError('unsupported', 'Compression is not supported for this drive ');
+  }
+  if (node.info.encrypted !== true) return;
+  throw new BlockError('unsupported', 'Compression and encryption not supported at the same time');
 }
 
 /** `incremental` is `bitmap` that is cleared on success. */

@@ -33,6 +33,8 @@ class CreateWork implements JobWork {
   readonly #driver: Driver;
   readonly #options: CreateOptions['options'];
   readonly #backends: Backend[] = [];
+  /** Of references that were asked for. */
+  readonly #nodes = new Map<unknown, Node>();
   readonly #opened: Node[] = [];
   readonly #cancel = new AbortController();
 
@@ -52,6 +54,9 @@ class CreateWork implements JobWork {
         {
           host: graph.host,
           node: (reference) => this.#node(reference),
+          foresee: async (reference) => {
+            await this.#node(reference);
+          },
           secret: graph.secret,
           signal: this.#cancel.signal,
         },
@@ -73,6 +78,8 @@ class CreateWork implements JobWork {
 
   /** Write and resize are asked for, so that an image in use is refused and stays whole. */
   async #node(reference: unknown): Promise<Node> {
+    const known = this.#nodes.get(reference);
+    if (known !== undefined) return known;
     const { graph } = this.#registry;
     let node: Node;
     if (typeof reference === 'string') node = this.#registry.node(reference);
@@ -85,6 +92,7 @@ class CreateWork implements JobWork {
       shared: Permission.all,
     });
     this.#backends.push(backend);
+    this.#nodes.set(reference, backend.node);
     return backend.node;
   }
 

@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 // Derivations in a process of their own: its password goes through a pipe alone, it ends with who
 // waits for it, and one that cannot be started is an error like any other.
-import { execFileSync } from 'node:child_process';
+import { execFileSync, spawn } from 'node:child_process';
 import { pbkdf2Sync } from 'node:crypto';
+import { once } from 'node:events';
 import { readdirSync, readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
 import { deriveInProcess } from '../../../src/crypto/derivation/process.js';
 
+const PROGRAM = new URL('../../../dist/crypto/derivation/process.js', import.meta.url).pathname;
 const PASSWORD = 'PlantedPassword';
 const wish = (iterations: number, length = 40) =>
   ({
@@ -14,19 +16,18 @@ const wish = (iterations: number, length = 40) =>
     iterations, length,
   }) as const;
 
-/** Arguments and environment of each process that this one has started. */
-function children(): string[] {
-  return readdirSync('/proc').flatMap((pid) => {
-    if (!/^\d+$/.test(pid)) return [];
-    try {
-      const stat = readFileSync(`/proc/${pid}/stat`, 'latin1');
-      const [, parent] = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
-      if (Number(parent) !== process.pid) return [];
-      return ['cmdline', 'environ'].map((name) => readFileSync(`/proc/${pid}/${name}`, 'latin1'));
-    } catch {
-      return [];
-    }
-  });
+function ofProcess(pid: number, name: string): string {
+  try {
+    return readFileSync(`/proc/${pid}/${name}`, 'latin1');
+  } catch {
+    return '';
+  }
+}
+
+/** Those that run: not gone, nor gone but for who should ask how they ended. */
+function childrenOf(parent: number): number[] {
+  const pids = readdirSync('/proc').filter((name) => /^\d+$/.test(name)).map(Number);
+  return pids.filter((pid) => new RegExp(`\\) [^ZX] ${parent} `).test(ofProcess(pid, 'stat')));
 }
 
 const turn = (): Promise<void> => new Promise((resolve) => void setImmediate(resolve));
@@ -41,14 +42,35 @@ describe('a process that derives', () => {
 
   it('is told no password by arguments or environment', async () => {
     const { key, stop } = deriveInProcess(wish(2 ** 31 - 1));
-    let seen: string[] = [];
-    while (!seen.some((text) => text.includes('derivation/program.js'))) {
+    let child: number | undefined;
+    while (child === undefined) {
       await turn();
-      seen = children();
+      child = childrenOf(process.pid).find((pid) =>
+        ofProcess(pid, 'cmdline').includes('derivation/program.js'),
+      );
     }
-    expect(seen.join('\n')).not.toContain('Planted');
+    expect(ofProcess(child, 'cmdline') + ofProcess(child, 'environ')).not.toContain('Planted');
     stop();
     await expect(key).rejects.toMatchObject({ kind: 'cancelled' });
+  });
+
+  it('ends when that which waits for it is killed', async () => {
+    const script = `
+      const { deriveInProcess } = await import(process.argv[1]);
+      const wish = { hash: 'sha512', password: Buffer.from('a'), salt: Buffer.from('b'),
+        iterations: 2 ** 31 - 1, length: 64 };
+      void deriveInProcess(wish).key;
+      console.log('begun');
+    `;
+    const words = ['--input-type=module', '-e', script, PROGRAM];
+    const parent = spawn(process.execPath, words, { stdio: ['ignore', 'pipe', 'inherit'] });
+    await once(parent.stdout, 'data');
+    const [child = 0] = childrenOf(parent.pid ?? 0);
+    expect(ofProcess(child, 'cmdline')).toContain('derivation/program.js');
+    const ended = once(parent, 'exit');
+    parent.kill('SIGKILL');
+    await ended;
+    while (/\) [^ZX] /.test(ofProcess(child, 'stat'))) await turn();
   });
 
   it('that cannot be started, for no file may be opened any more, is an error', () => {
@@ -62,8 +84,7 @@ describe('a process that derives', () => {
         iterations: 1, length: 8 };
       await deriveInProcess(wish).key.catch((error) => console.log(error.kind, error.message));
     `;
-    const program = new URL('../../../dist/crypto/derivation/process.js', import.meta.url).pathname;
-    const node = [process.execPath, '--input-type=module', '-e', script, program];
+    const node = [process.execPath, '--input-type=module', '-e', script, PROGRAM];
     const said = execFileSync('/bin/sh', ['-c', 'ulimit -n 60; exec "$@"', 'sh', ...node]);
     expect(said.toString()).toBe('io The process that derives a key ended without it\n');
   });

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // Keys that are not handed out are zeroes afterwards, whether it went well or not.
-import { describe, expect, it } from 'vitest';
-import { SeededRandom } from '../../../src/base/index.js';
-import { deriveKey, makeTwin, NativeSectors } from '../../../src/crypto/index.js';
+import { describe, expect, it, vi } from 'vitest';
+import { BlockError, SeededRandom } from '../../../src/base/index.js';
+import { runLaneTask, ScratchBuffer } from '../../../src/block/copy/lane-task.js';
+import type { LaneTask } from '../../../src/block/copy/lane-task.js';
+import { CipherTable, deriveKey, makeTwin, NativeSectors } from '../../../src/crypto/index.js';
 import type { DeriveKey } from '../../../src/crypto/index.js';
 import { formatLuks, unlockAny } from '../../../src/crypto/luks/index.js';
 import type { LuksArea, LuksHeader } from '../../../src/crypto/luks/index.js';
@@ -122,5 +124,40 @@ describe('expanded keys of OpenSSL', () => {
     for (const way of ['encrypt', 'decrypt'] as const) {
       expect(() => cipher[way](new Uint8Array(512), 0)).toThrow();
     }
+  });
+});
+
+describe('ciphers of a task', () => {
+  const spec = { ...QUICK_SPEC, cipher: 'aes-256' } as const;
+  const cipher = { spec, key: new Uint8Array(32).fill(5), sectorBytes: 512 };
+  const place = { file: 0, offset: 0, cipher: { index: 0, offset: 0 } };
+  const task = (): LaneTask =>
+    ({
+      cancel: new Int32Array(1),
+      ciphers: [cipher],
+      steps: [
+        {
+          parts: [{ kind: 'data', length: 512, ...place }],
+          length: 512,
+          target: { kind: 'file', ...place },
+          zeroGranularity: 0,
+          skipZeroes: false,
+          deflate: false,
+        },
+      ],
+    }) as unknown as LaneTask;
+  const read = (buffer: Uint8Array): number => buffer.fill(7).length;
+
+  it.each(['written', 'error'])('end with it: %s', async (outcome) => {
+    const wipe = vi.spyOn(CipherTable.prototype, 'wipe');
+    const write = (): void => {
+      if (outcome === 'error') throw new BlockError('no-space', 'full');
+    };
+    const files = [{ read, write }];
+    const [result] = await runLaneTask(task(), files, new ScratchBuffer());
+    expect(result?.outcome).toBe(outcome);
+    const [table] = wipe.mock.contexts as CipherTable[];
+    expect(() => table?.encrypt(place.cipher, new Uint8Array(512), 0)).toThrow();
+    wipe.mockRestore();
   });
 });

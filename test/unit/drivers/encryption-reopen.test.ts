@@ -85,6 +85,30 @@ async function keyOf(graph: Graph): Promise<Uint8Array> {
 
 const isWiped = (key: Uint8Array): boolean => key.every((byte) => byte === 0);
 
+describe('a luks image whose header lies apart', () => {
+  it('keeps its key when another payload comes', async () => {
+    const { graph, host, asked } = await makeStage('luks');
+    await graph.close(find(graph, 'top'));
+    const { bytes } = await makeLuks([LUKS_PASSWORD], { spec: XTS, payload: PAYLOAD });
+    host.putFile('head', bytes.slice(0, -PAYLOAD));
+    await graph.open({ driver: 'file', filename: 'head', 'node-name': 'head' });
+    const header = { driver: 'luks', 'node-name': 'top', 'key-secret': 's', header: 'head' };
+    await graph.open({ ...header, file: 'one' });
+    const before = asked();
+    for (const [index, file] of ['two', 'one'].entries()) {
+      await graph.reopen([{ ...header, file }]);
+      const user = await graph.attach(find(graph, 'top'), 'fill', { taken: 3, shared: 15 });
+      await user.write(0, new Uint8Array(PAYLOAD).fill(5 + index));
+      await user.detach();
+      expect(await content(graph)).toEqual([5 + index]);
+    }
+    await graph.reopen([{ ...header, file: 'two' }]);
+    expect(await content(graph)).toEqual([5]);
+    expect(asked()).toBe(before);
+    await graph.closeAll();
+  });
+});
+
 describe.each(['luks', 'luks2', 'qcow2'])('a reopened %s image', (kind) => {
   it('is read with the key of the volume that its file is by then', async () => {
     const { graph, top, asked } = await makeStage(kind);

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Secrets as objects of an engine: held as long as the object, and by nobody else.
-import { beforeEach, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import { BlockError } from '../../../src/base/index.js';
+import { DataCipher } from '../../../src/drivers/formats/qcow2/metadata/data-cipher.js';
+import { Qcow2Node } from '../../../src/drivers/formats/qcow2/node.js';
 import { createEngine } from '../../../src/engine/index.js';
 import type { Engine } from '../../../src/engine/index.js';
 import { makeSecret } from '../../../src/engine/secret-object.js';
@@ -82,4 +85,33 @@ describe.each(['luks', 'qcow2'] as const)('a password of a keyslot: %s', (format
     expect((await stage.onDisk()).slice(0, 3)).toEqual(['one', 'two', 'erased']);
     await stage.end();
   });
+});
+
+describe('the key of an encrypted qcow2 image', () => {
+  afterEach(() => void vi.restoreAllMocks());
+
+  it.each([
+    ['is wiped where the open fails after it was taken out', true],
+    ['is wiped when the node is closed, after a reopen as well', false],
+  ])('%s', async (_, fails) => {
+    const hold = vi.spyOn(DataCipher.prototype, 'hold');
+    const broken = new BlockError('io', 'bitmaps that nobody can read');
+    const load = vi.spyOn(Qcow2Node.prototype, 'loadBitmaps');
+    if (fails) load.mockRejectedValueOnce(broken);
+    const stage = new KeyslotStage(new MemoryHost(), 'qcow2');
+    const started = stage.start((await makeLuks(['one'])).bytes);
+    if (fails) await expect(started).rejects.toThrow('nobody can read');
+    else await reopened(await started);
+    const held = new Set(hold.mock.contexts as DataCipher[]);
+    const keys = [...held].map((cipher) => cipher.rangeAt({ hostOffset: 0, guestOffset: 0 }).key);
+    expect(keys.map(({ key }) => [key.length, isWiped(key)])).toEqual([[16, true]]);
+    await stage.end();
+  });
+
+  async function reopened(stage: KeyslotStage): Promise<void> {
+    const encrypt = { format: 'luks', 'key-secret': 'one' };
+    const node = { driver: 'qcow2', 'node-name': 'l', encrypt, file: 'f', 'read-only': true };
+    await stage.run('blockdev-reopen', { options: [node] });
+    await stage.run('blockdev-del', { 'node-name': 'l' });
+  }
 });

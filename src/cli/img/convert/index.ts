@@ -163,13 +163,15 @@ function refuseCombinations(command: ConvertArguments, values: OptionValues | nu
   if (command.outputFormat !== null && command.outputFormat !== 'qcow2') {
     throw new CliError('Compression not supported for this file format');
   }
-  if (values?.isEncrypted === true) {
-    throw new CliError('Compression and encryption not supported at the same time');
-  }
+  if (values?.isEncrypted === true) throw compressedAndEncrypted();
   const preallocation = values?.get('preallocation') ?? 'off';
   if (preallocation !== 'off') {
     throw new CliError('Compression and preallocation not supported at the same time');
   }
+}
+
+function compressedAndEncrypted(): CliError {
+  return new CliError('Compression and encryption not supported at the same time');
 }
 
 interface TargetRequest {
@@ -206,6 +208,7 @@ async function openTarget(session: Session, request: TargetRequest): Promise<Bac
   if (command.compress && node.driver.name !== 'qcow2') {
     throw new CliError('Compression not supported for this file format');
   }
+  if (command.compress && node.info.encrypted === true) throw compressedAndEncrypted();
   try {
     return await attach(session, node, true);
   } catch (error) {

@@ -49,6 +49,7 @@ export async function createImage(session: Session, request: CreateRequest): Pro
         host: session.host,
         secret: session.graph.secret,
         node: (reference) => files.open(typeof reference === 'string' ? path : dataFile),
+        foresee: (reference) => files.foresee(typeof reference === 'string' ? path : dataFile),
       };
       await driver.create?.(context, members);
     }
@@ -75,12 +76,22 @@ class NewFiles {
 
   async make(path: string, members: Record<string, unknown>): Promise<void> {
     const { host, graph, registry } = this.#session;
-    const existed = (await host.stat(path).catch(() => null)) !== null;
     const driver = await registry.load('file');
-    this.#newest = existed ? null : path;
-    if (!existed) this.#made.push(path);
+    await this.#note(path);
     const context = { host, node: noNode, secret: graph.secret };
     await driver.create?.(context, { filename: path, ...members });
+  }
+
+  /** Tries what make() begins with; a file that is there keeps what it holds. */
+  async foresee(path: string): Promise<void> {
+    const { host } = this.#session;
+    await this.#note(path);
+    const file = await host.createFile(path);
+    try {
+      file.lock({ taken: Permission.write | Permission.resize, unshared: Permission.resize });
+    } finally {
+      await file.close();
+    }
   }
 
   async open(path: string): Promise<Node> {
@@ -92,6 +103,13 @@ class NewFiles {
     this.#users.push(await graph.attach(node, 'create', permissions));
     await graph.close(node);
     return node;
+  }
+
+  async #note(path: string): Promise<void> {
+    const existed = (await this.#session.host.stat(path).catch(() => null)) !== null;
+    const isMade = this.#made.includes(path);
+    this.#newest = existed && !isMade ? null : path;
+    if (!existed && !isMade) this.#made.push(path);
   }
 
   /** After a failure; a file that somebody else has locked is that one's. */

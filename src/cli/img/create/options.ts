@@ -320,8 +320,14 @@ export class OptionValues {
 function memberValue(option: CreateOption, value: string): string | number | boolean {
   if (option.name === 'compat') return version(value);
   if (option.type === 'bool') return value === 'on';
-  if (option.type === 'size' || option.type === 'number') return Number(value);
-  return value;
+  if (option.type === 'number') return memberNumber(option, BigInt(value));
+  return option.type === 'size' ? Number(value) : value;
+}
+
+/** Whoever takes it refuses what is so large that it would not be exact. */
+function memberNumber({ name, member = name }: CreateOption, value: bigint): number {
+  if (value > MOST_SIGNED) throw invalid(`Parameter '${member}' expects integer`);
+  return Math.min(Number(value), Number.MAX_SAFE_INTEGER);
 }
 
 function version(compat: string): string {
@@ -342,6 +348,9 @@ function normalize(option: CreateOption, text: string): string {
     case 'size': {
       const parsed = parseSize(text);
       if (parsed.ok) return String(parsed.bytes);
+      if (parsed.reason === 'range') {
+        throw invalid(`Value '${text}' is out of range for parameter '${option.name}'`);
+      }
       const message = `Parameter '${option.name}' expects a non-negative number below 2^64`;
       throw new OptionMistake(message, SIZE_HINT);
     }
@@ -351,16 +360,18 @@ function normalize(option: CreateOption, text: string): string {
 }
 
 const MOST_NUMBER = 2n ** 64n - 1n;
+const MOST_SIGNED = 2n ** 63n - 1n;
 
-/** Decimal, hexadecimal (0x1f) or octal (017). */
-function wholeNumber({ name }: CreateOption, text: string): string {
-  if (/^0[0-7]+$/.test(text)) return String(Number.parseInt(text, 8));
+/** Decimal, hexadecimal (0x1f) or octal (017), as decimal. */
+function wholeNumber({ name }: CreateOption, written: string): string {
+  const text = written.replace(/^\s*\+?/, '');
+  if (/^0[0-7]+$/.test(text)) return String(BigInt(`0o${text.slice(1)}`));
   if (/^(0|[1-9]\d*|0x[\da-f]+)$/i.test(text)) {
-    if (BigInt(text) <= MOST_NUMBER) return String(Number(text));
+    if (BigInt(text) <= MOST_NUMBER) return String(BigInt(text));
     throw invalid(`Value '${text}' is too large for parameter '${name}'`);
   }
   // A huge one to the reference: whoever uses it refuses it.
-  if (/^-[1-9]\d*$/.test(text)) return String(Number(text));
+  if (/^-[1-9]\d{0,18}$/.test(text)) return text;
   throw invalid(`Parameter '${name}' expects a number`);
 }
 

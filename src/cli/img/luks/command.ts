@@ -4,7 +4,7 @@
 import { BlockError } from '../../../base/index.js';
 import {
   HEADER_BYTES,
-  hasLuksMagic,
+  isLuks1,
   parseAnyLuksHeader,
   parseLuksHeader,
 } from '../../../crypto/luks/index.js';
@@ -64,7 +64,7 @@ export async function findHeader(place: HeaderPlace): Promise<FoundHeader> {
   return named(name, async () => {
     if (place.inQcow2) return { version: 1, header: parseLuksHeader(bytes, { detached: false }) };
     if (isLuks2(bytes)) return { version: 2, header: await readLuks2Header(area, length) };
-    if (!hasLuksMagic(bytes)) {
+    if (!isLuks1(bytes)) {
       const header = await secondCopy(area, length);
       if (header !== null) return { version: 2, header };
     }

@@ -74,7 +74,7 @@ export class OptionFitter {
     const tree = withListedRules(options);
     const given = await this.#driverOf(tree, place);
     const name = given ?? found;
-    if (name === undefined) return this.#fitUnknown(tree);
+    if (name === undefined) return this.#fitUnknown(tree, place);
     const known = (driverOptions as Readonly<Record<string, { members: Members }>>)[name];
     if (known === undefined) throw mistake(`Unknown driver '${name}'`);
     const driver = await this.#session.registry.load(name);
@@ -115,12 +115,16 @@ export class OptionFitter {
       return protocolOf(this.#session.host, filename);
     }
     if (place !== 'protocol' && (typeof file === 'string' || isTree(file))) return undefined;
+    // The header names it, and perhaps its format.
+    if (place === 'backing') return undefined;
     throw mistake('Must specify either driver or file');
   }
 
-  async #fitUnknown(tree: KeyvalTree): Promise<Options> {
+  async #fitUnknown(tree: KeyvalTree, place: Place): Promise<Options> {
     const { file } = tree;
     if (!isTree(file)) return tree;
+    const isNamed = file['filename'] !== undefined || file['driver'] !== undefined;
+    if (place === 'backing' && !isNamed) return tree;
     return { ...tree, file: await this.fit(file, 'protocol') };
   }
 

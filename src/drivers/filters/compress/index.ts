@@ -30,12 +30,16 @@ export const compress = defineDriver<CompressOptions>({
   },
   open(context) {
     const file = context.child('file');
-    const { driver } = file.node;
+    const { driver, info } = file.node;
     if (driver.supports.compressedWrite === 'none') {
       throw new BlockError(
         'unsupported',
         `Compression is not supported for underlying format: ${driver.name}`,
       );
+    }
+    if (info.encrypted === true) {
+      const text = 'Compression and encryption not supported at the same time';
+      throw new BlockError('unsupported', text);
     }
     return Promise.resolve(new CompressNode(file));
   },

@@ -8,7 +8,7 @@
 
 import { BlockError, MAX_OFFSET, must } from '../../../base/index.js';
 import type { CreateContext, Node } from '../../../block/index.js';
-import { passwordOf, readRequest, writeRequest } from '../../../block/index.js';
+import { passwordOf, writeRequest } from '../../../block/index.js';
 import { deriveKey, SECTOR_BYTES } from '../../../crypto/index.js';
 import type { DeriveKey } from '../../../crypto/index.js';
 import {
@@ -19,7 +19,8 @@ import {
   luksWish,
 } from '../../../crypto/luks/index.js';
 import type { FormattedLuks } from '../../../crypto/luks/index.js';
-import { COPY_BYTES, SECOND_MAGIC } from '../../../crypto/luks2/index.js';
+import { eraseCopies2 } from '../../../crypto/luks2/index.js';
+import { headerArea } from './area.js';
 import type { LuksCreateOptions } from './options.js';
 
 /** Throws naming the option that cannot be honoured, before the file is touched. */
@@ -38,6 +39,9 @@ export async function createLuks(
   }
   const password = passwordOf(context, options['key-secret']);
   try {
+    for (const place of [options.file, options.header]) {
+      if (place !== undefined) await context.foresee?.(place);
+    }
     const { host, signal } = context;
     const derive: DeriveKey = (asked) => deriveKey(asked, signal);
     const fill = (buffer: Uint8Array): void => host.fillSecret(buffer);
@@ -94,16 +98,11 @@ async function writeImage(
   await holder.flush();
 }
 
-/** Takes away, for good, what makes it an image of either version. */
+/** Takes away, for good, what makes it an image of either version, or of anything. */
 async function wipe(node: Node): Promise<void> {
   const { length } = node;
   if (length === 0) return;
   await node.write(writeRequest(0, new Uint8Array(Math.min(SECTOR_BYTES, length))));
-  for (const offset of COPY_BYTES.filter((each) => each + SECTOR_BYTES <= length)) {
-    const head = new Uint8Array(SECOND_MAGIC.length);
-    await node.read(readRequest(offset, head));
-    if (Buffer.compare(head, SECOND_MAGIC) !== 0) continue;
-    await node.write(writeRequest(offset, new Uint8Array(SECTOR_BYTES)));
-  }
   await node.flush();
+  await eraseCopies2({ area: headerArea({ node }), length });
 }

@@ -2,7 +2,7 @@
 // Driver `luks`: the encrypted payload behind a LUKS version 1 header.
 
 import { ChildRole, defineDriver } from '../../../block/index.js';
-import { hasLuksMagic } from '../../../crypto/luks/index.js';
+import { isLuks1 } from '../../../crypto/luks/index.js';
 import { createLuks } from './create.js';
 import { measureLuks } from './measure.js';
 import { openLuks } from './open.js';
@@ -35,7 +35,7 @@ export const luksDriver = defineDriver<LuksOptions>({
   },
   strongOptions: ['key-secret', 'header'],
   reopenOptions: [],
-  probe: (head) => (hasLuksMagic(head) && head[6] === 0 && head[7] === 1 ? 100 : 0),
+  probe: (head) => (isLuks1(head) ? 100 : 0),
   open: openLuks,
   create: (context, options) => createLuks(context, options as LuksCreateOptions),
   measure: (options, source, context) => measureLuks(options, source, context ?? {}),

@@ -10,7 +10,7 @@ import { passwordOf, readRequest } from '../../../block/index.js';
 import type { Child, DriverNode, Node, OpenContext } from '../../../block/index.js';
 import { limitedDerive } from '../../../crypto/index.js';
 import type { CipherSpec } from '../../../crypto/index.js';
-import { hasLuksMagic } from '../../../crypto/luks/index.js';
+import { isLuks1 } from '../../../crypto/luks/index.js';
 import {
   isLuks2,
   limitedArgon2,
@@ -34,7 +34,7 @@ export async function version2Header(holder: Child): Promise<Luks2Header | null>
   await holder.node.read(readRequest(0, head));
   const area = headerArea(holder);
   if (isLuks2(head)) return readLuks2Header(area, holder.node.length);
-  if (hasLuksMagic(head)) return null;
+  if (isLuks1(head)) return null;
   try {
     return await readLuks2Header(area, holder.node.length);
   } catch (error) {

@@ -326,9 +326,10 @@ function checkTables(
 /** Its length is bounded, and so is what is looked at of it. */
 function cryptHeaderPlace(
   extensions: readonly HeaderExtension[],
-  { cryptMethod }: HeaderFields,
+  fields: HeaderFields,
   { geometry, fileLength }: { readonly geometry: Geometry; readonly fileLength: number },
 ): CryptHeaderPlace | null {
+  const { cryptMethod } = fields;
   const found = extensions.filter(({ type }) => type === ExtensionType.luksHeader);
   const data = found[0]?.data;
   if (data === undefined) {
@@ -356,9 +357,31 @@ function cryptHeaderPlace(
   if (offset === 0 || length === 0 || length > IMAGE_LIMITS.qcow2CryptHeaderBytes) {
     throw corrupt(`Encryption header of ${length} bytes at offset ${offset} cannot be`);
   }
-  if (offset + length <= fileLength) return { offset, length };
-  const text = 'Encryption header is beyond the end of the file';
-  throw corrupt(`${text} (offset ${offset}, length ${length}, file length ${fileLength})`);
+  if (offset + length > fileLength) {
+    const text = 'Encryption header is beyond the end of the file';
+    throw corrupt(`${text} (offset ${offset}, length ${length}, file length ${fileLength})`);
+  }
+  requireApart({ offset, length }, fields, geometry);
+  return { offset, length };
+}
+
+/** Keyslots that change are written over whatever lies in their place. */
+function requireApart(
+  { offset, length }: CryptHeaderPlace,
+  fields: HeaderFields,
+  { clusterSize }: Geometry,
+): void {
+  const tables = [
+    ['active L1 table', fields.l1TableOffset, fields.l1Size * 8],
+    ['refcount table', fields.refcountTableOffset, fields.refcountTableClusters * clusterSize],
+  ] as const;
+  for (const [name, start, bytes] of tables) {
+    if (start >= offset + length || offset >= start + bytes) continue;
+    throw corrupt(
+      `Encryption header overlaps the ${name}`,
+      `offset ${offset}, length ${length}, table at ${start}`,
+    );
+  }
 }
 
 export function encodeCryptHeaderPlace(place: CryptHeaderPlace): Uint8Array {

@@ -24,9 +24,8 @@ export async function createQcow2(
   const checked = emptyImage(options);
   const plain = layOut(checked);
   const { encryption } = checked;
-  const secret = options.encrypt?.['key-secret'];
   const crypt =
-    encryption === null ? null : await makeCryptHeader(context, encryption, secret);
+    encryption === null ? null : await makeCryptHeader(context, encryption, options);
   const file = await context.node(options.file);
   const data = checked.dataFile === null ? null : await context.node(options['data-file']);
   if (data === file) throw sameNode(file);

@@ -38,16 +38,19 @@ export function newEncryption({
   return { luks, headerBytes: headerAreaBytes(luks.spec) };
 }
 
-/** Asks for the secret; null where nothing of it is stored. */
+/** Asks for the secret and looks at the files; null where nothing of it is stored. */
 export async function makeCryptHeader(
   context: CreateContext,
   encryption: NewEncryption,
-  secret: string | undefined,
+  options: Qcow2CreateOptions,
 ): Promise<FormattedLuks | null> {
-  const password = secretOf(context, secret);
+  const password = secretOf(context, options.encrypt?.['key-secret']);
   const { luks } = encryption;
   try {
     if (luks === null) return null;
+    for (const place of [options.file, options['data-file']]) {
+      if (place !== undefined) await context.foresee?.(place);
+    }
     const { host, signal } = context;
     const derive: DeriveKey = (asked) => deriveKey(asked, signal);
     const iterations = await luksIterations(luks, derive, host);

@@ -32,7 +32,7 @@ export async function readCryptHeader(
   place: CryptHeaderPlace,
 ): Promise<CryptHeader> {
   const area = areaOf(file, place);
-  const bytes = await area.read(0, Math.min(HEADER_BYTES, place.length));
+  const bytes = await area.read(0, HEADER_BYTES);
   return { area, header: parseLuksHeader(bytes, { detached: false }) };
 }
 
@@ -44,9 +44,9 @@ function areaOf(
     start,
     requireInside(offset, length) {
       if (offset + length <= end) return;
-      throw new BlockError('corrupt-image', 'Request for data outside of extension header', {
-        detail: `${length} bytes at ${offset} of ${end}`,
-      });
+      const detail = `${length} bytes at ${offset} of ${end}`;
+      const text = `Request for data outside of extension header (${detail})`;
+      throw new BlockError('corrupt-image', text, { detail });
     },
   });
 }

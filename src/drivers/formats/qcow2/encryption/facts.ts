@@ -8,7 +8,7 @@ import type { LuksHeader } from '../../../../crypto/luks/index.js';
 export function encryptFacts(luks: LuksHeader | null): Readonly<Record<string, unknown>> {
   if (luks === null) return { format: 'aes' };
   const entries = Object.entries(luksFacts(luks));
-  // The reference prints the format behind the UUID.
-  const at = entries.findIndex(([name]) => name === 'uuid') + 1;
+  // Where the reference prints it.
+  const at = entries.findIndex(([name]) => name === 'cipher-mode');
   return Object.fromEntries(entries.toSpliced(at, 0, ['format', 'luks']));
 }
