@@ -8,6 +8,7 @@
 
 import { BlockError, settle } from '../../../../base/index.js';
 import type { CancelTimer, Clock, Eventually } from '../../../../base/index.js';
+import { yieldToLoop } from '../../../../block/copy/index.js';
 import { readRequest, writeRequest } from '../../../../block/index.js';
 import type { Child, CorruptionReport, Node } from '../../../../block/index.js';
 import type { ClusterCodec } from '../../../../codec/index.js';
@@ -363,6 +364,7 @@ export class Qcow2Image {
         { hostOffset: place.hostOffset + at, guestOffset },
         part,
       );
+      await yieldToLoop();
     }
   }
 
