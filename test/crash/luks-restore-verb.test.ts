@@ -58,7 +58,7 @@ describe.each(KINDS)('header-restore: $name', ({ wrap, luksOf }) => {
       }
     };
     expect(await run(host, 'luks', 'header-restore', '-q', '/a', '/b')).toBe('0 ');
-    expect(disks.length).toBeGreaterThan(8);
+    expect(disks.length).toBeGreaterThan(4);
     for (const luks of disks) {
       const found = await slotPasswords(luks, parseAnyLuksHeader(luks), WORDS);
       expect(found.some((word) => WORDS.includes(word)), found.join(' ')).toBe(true);
