@@ -177,6 +177,13 @@ describe('a LUKS version 2 header', () => {
     expect(await refusal(bytes)).toContain("'keyslots' has more than 32 members");
   });
 
+  it('is refused for a text of very many values before it is parsed', async () => {
+    const headerBytes = 4_194_304;
+    const many = { ...luks2Text(headerBytes), x: new Array(200_000).fill(0) };
+    const bytes = luks2Bytes({ text: JSON.stringify(many), headerBytes });
+    expect(await refusal(bytes)).toMatch(/its JSON text has 2\d{5} members, more than 65536$/);
+  });
+
   it('never fails but by one line, whatever its text', async () => {
     const member = fc.constantFrom(
       ...SPOILT.map(([path]) => path),
