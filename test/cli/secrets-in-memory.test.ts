@@ -75,7 +75,7 @@ function putWrapped(text: Buffer): string {
 
 const found = (): readonly string[] => foundInMemory(daemon.pid, secrets);
 
-describe.skipIf(!isNative || !canReadMemory())('of passwords and keys', () => {
+describe.skipIf(!isNative)('of passwords and keys', () => {
   let iv = '';
   beforeAll(async () => {
     folder = mkdtempSync(join(tmpdir(), 'blockwright-memory-'));
@@ -85,7 +85,7 @@ describe.skipIf(!isNative || !canReadMemory())('of passwords and keys', () => {
     await putImage('xts.luks', XTS, one);
     await putImage('essiv.luks', ESSIV, two);
     await putImage('essiv.qcow2', ESSIV, one);
-    writeFileSync(at('new.luks'), '');
+    for (const name of ['new.luks', 'plain.qcow2']) writeFileSync(at(name), '');
     iv = putWrapped(two);
     daemon = await startProgramDaemon(folder);
   });
@@ -101,10 +101,25 @@ describe.skipIf(!isNative || !canReadMemory())('of passwords and keys', () => {
       driver: 'luks', 'node-name': name, 'key-secret': secret,
       file: { driver: 'file', filename: at(`${name}.luks`) },
     });
-  const done = async (name: 'x-blockdev-amend' | 'blockdev-backup', args: object): Promise<void> =>
-    void (await (await daemon.client.start(name, args as never)).completed());
+  const done = async (
+    name: 'x-blockdev-amend' | 'blockdev-backup' | 'blockdev-create',
+    args: object,
+  ): Promise<void> => void (await (await daemon.client.start(name, args as never)).completed());
 
-  it('what is in use is there, and nothing of what was a step on the way', async () => {
+  /** Clusters are deflated by lanes in JavaScript, which decrypt what they read. */
+  async function compressedBackup(): Promise<void> {
+    await run('blockdev-add', { driver: 'file', 'node-name': 'p', filename: at('plain.qcow2') });
+    const options = { driver: 'qcow2', file: 'p', size: 65_536 };
+    await done('blockdev-create', { 'job-id': 'p', options });
+    await run('blockdev-add', { driver: 'qcow2', 'node-name': 'plain', file: 'p' });
+    await done('blockdev-backup', {
+      'job-id': 'd', device: 'xts', target: 'plain', sync: 'full', compress: true,
+    });
+    for (const name of ['plain', 'p']) await run('blockdev-del', { 'node-name': name });
+  }
+
+  it('what is in use is there, and nothing of what was a step on the way', async ({ skip }) => {
+    skip(!canReadMemory(daemon.pid), 'the system lets nobody look');
     await addSecret('one', { file: at('one') });
     await addSecret('k', { file: at('wrapping') });
     const wrapped = { file: at('wrapped'), format: 'base64', keyid: 'k' };
@@ -133,22 +148,21 @@ describe.skipIf(!isNative || !canReadMemory())('of passwords and keys', () => {
     ]);
   });
 
-  it('nothing is left of what was used, refused or made', async () => {
+  it('nothing is left of what was used, refused or made', async ({ skip }) => {
+    skip(!canReadMemory(daemon.pid), 'the system lets nobody look');
     const options = { driver: 'luks', state: 'active', 'new-secret': 'two', 'iter-time': 0 };
     await done('x-blockdev-amend', { 'job-id': 'a', 'node-name': 'xts', options });
     await done('blockdev-backup', {
       'job-id': 'b', device: 'xts', target: 'essiv', sync: 'full',
     });
+    await compressedBackup();
     await run('blockdev-reopen', { options: [{
       driver: 'luks', 'node-name': 'essiv', 'key-secret': 'two', 'read-only': true,
       file: { driver: 'file', filename: at('essiv.luks'), 'read-only': true },
     }] } as never);
     await run('blockdev-add', { driver: 'file', 'node-name': 'f', filename: at('new.luks') });
     const create = { driver: 'luks', file: 'f', size: 65_536, 'key-secret': 'one', 'iter-time': 0 };
-    const job = await daemon.client.start('blockdev-create', {
-      'job-id': 'c', options: create,
-    } as never);
-    await job.completed();
+    await done('blockdev-create', { 'job-id': 'c', options: create });
     // Where a wrong password ends, an id that is taken, and wrapped bytes that are none.
     await run('blockdev-del', { 'node-name': 'essiv' });
     await expect(luks('essiv', 'wrong')).rejects.toThrow('Invalid password');

@@ -4,14 +4,17 @@
 import { describe, expect, it } from 'vitest';
 import { BlockError, SeededRandom } from '../../src/base/index.js';
 import { limitedDerive } from '../../src/crypto/index.js';
+import { backupBytes, parseAnyLuksHeader } from '../../src/crypto/luks/index.js';
 import {
   limitedArgon2,
   parseBackup2,
   readLuks2Header,
+  restoreHeader1,
   restoreHeader2,
   unlockAny2,
 } from '../../src/crypto/luks2/index.js';
 import { CutArea, PowerCut } from '../helpers/cut-area.js';
+import { makeLuks } from '../helpers/luks-images.js';
 import { Luks2Maker } from '../helpers/luks2-images.js';
 import type { HeaderWish } from '../helpers/luks2-images.js';
 
@@ -160,6 +163,29 @@ describe('restoring a LUKS version 2 header of another volume', () => {
         const again = new CutArea(disk);
         await restore(again, copy, { force: true });
         expect(Buffer.compare(again.bytes, copy)).toBe(0);
+      }
+    }
+  });
+});
+
+describe('restoring a header of version 1 where one of version 2 was', () => {
+  it('leaves a header only when all of it is there', async () => {
+    const present = await maker.make({ slots: { 0: slot('mine', 0) }, rooms: 8 });
+    const backup = (await makeLuks(['other'])).bytes;
+    const copy = backup.subarray(0, backupBytes(parseAnyLuksHeader(backup)));
+    const place = (area: CutArea) => ({ area, length: present.length });
+    const whole = new CutArea(present);
+    await restoreHeader1(place(whole), copy);
+    expect(Buffer.compare(whole.bytes.subarray(0, copy.length), copy)).toBe(0);
+    const random = new SeededRandom(3);
+    for (let writes = 0; writes < whole.lengths.length; writes += 1) {
+      const area = new CutArea(present, writes);
+      await expect(restoreHeader1(place(area), copy)).rejects.toThrow(PowerCut);
+      for (const disk of [area.afterCut(random), area.afterCutBefore(32_768)]) {
+        const isNew = Buffer.compare(disk.subarray(0, copy.length), copy) === 0;
+        const open = await opening(disk);
+        expect(isNew || open === null || open.length === 1, `after ${writes} writes`).toBe(true);
+        if (!isNew) expect(() => parseAnyLuksHeader(disk)).toThrow(BlockError);
       }
     }
   });

@@ -33,14 +33,14 @@ const node = (format: Format, name: string, file: string): Line => ({
     : { encrypt: { format: 'luks', 'key-secret': 's0' } }),
 });
 
-function amend(format: Format, members: Line, more: Line = {}): Step {
+function amend(format: Format, members: Line, more: Line = {}, until?: string): Step {
   const options =
     format === 'luks'
       ? { driver: format, ...members }
       : { driver: format, encrypt: { format: 'luks', ...members } };
   const args = { 'job-id': 'j', 'node-name': 'n', options, ...more };
   const id = args['job-id'];
-  return untilEvent(`concluded ${id} or null ${id}`, 'x-blockdev-amend', args);
+  return untilEvent(until ?? `concluded ${id} or null ${id}`, 'x-blockdev-amend', args);
 }
 
 const erase = (format: Format, keyslot: number, more: Line = {}): Step[] => [
@@ -154,4 +154,42 @@ describe.skipIf(!hasReference)('a change of keyslots among others, as in a real 
       ...erase(format, 4),
       command('query-named-block-nodes', { flat: true }),
     ]));
+
+  // What the schema of jobs says of each verb and status, of type `amend`. The rate of its writes
+  // holds the job, until a drain lets them pass.
+  const ENDS = ['goes on', 'is cancelled', 'is paused and cancelled', 'ends with all'] as const;
+  const cases = FORMATS.flatMap((format) => ENDS.map((end) => [format, end] as const));
+  it.each(someOf(cases, 3, 1))(
+    'of %s: a job at work takes the orders that its status allows, and %s',
+    (format, end) =>
+      play(format, () => {
+        const verb = (name: string): string => command(`job-${name}`, { id: 'j' });
+        const drain = command('blockdev-reopen', { options: [node(format, 's', 'h')] });
+        const slow = { 'qom-type': 'throttle-group', id: 't', limits: { 'bps-write': 1 } };
+        const orders = { 'is cancelled': ['cancel', 'cancel'], 'goes on': [] };
+        const last = { ...orders, 'is paused and cancelled': ['pause', 'cancel'] };
+        return [
+          command('blockdev-del', { 'node-name': 'n' }),
+          command('object-add', slow),
+          add({ driver: 'throttle', 'node-name': 'h', file: 'f', 'throttle-group': 't' }),
+          add(node(format, 's', 'h')),
+          amend(format, { state: 'inactive', keyslot: 2 }, { 'node-name': 's' }, 'running j'),
+          jobs,
+          ...['pause', 'pause', 'resume', 'resume', 'complete', 'finalize', 'dismiss'].flatMap(
+            (name) => [verb(name), jobs],
+          ),
+          command('query-block-jobs'),
+          amend(format, { state: 'inactive', keyslot: 3 }, { 'node-name': 's' }),
+          command('object-del', { id: 's0' }),
+          command('object-del', { id: 't' }),
+          command('blockdev-del', { 'node-name': 'h' }),
+          ...(end === 'ends with all'
+            ? [command('quit')]
+            : [{ send: [...last[end].map(verb), drain].join('\n'), until: 'concluded j' }]),
+          // Whether a job that is cancelled at once has begun to write is chance.
+          ...(end === 'ends with all' ? [] : [jobs, verb('dismiss'), jobs]),
+          ...(end === 'goes on' ? [command('query-named-block-nodes', { flat: true })] : []),
+        ];
+      }),
+  );
 });

@@ -8,6 +8,8 @@
 // outlives the instances of an image that is reopened, and is wiped with the last of them.
 
 import { assert } from '../../../../base/index.js';
+import type { Eventually } from '../../../../base/index.js';
+import { yieldToLoop } from '../../../../block/copy/index.js';
 import type { RangeCipher } from '../../../../block/index.js';
 import { makeSectorCipher, SECTOR_BYTES, sharedCipherKey } from '../../../../crypto/index.js';
 import type { CipherKey, CipherSpec, SectorCipher } from '../../../../crypto/index.js';
@@ -22,7 +24,7 @@ export interface DataPlace {
 
 export type EncryptionFormat = 'aes' | 'luks';
 
-/** Bytes that are encrypted and written at a time. */
+/** Bytes that are decrypted, or encrypted and written, in one turn of the event loop. */
 export const CRYPT_PIECE_BYTES = 1024 * 1024;
 
 /** How it is encrypted, and by which volume's key; that is not known of the older method. */
@@ -80,9 +82,19 @@ export class DataCipher {
     return offset / SECTOR_BYTES;
   }
 
-  /** In place. */
-  decrypt(buffer: Uint8Array, sector: number): void {
+  /** In place; other work gets its turn between pieces. */
+  decrypt(buffer: Uint8Array, sector: number): Eventually<void> {
+    if (buffer.length > CRYPT_PIECE_BYTES) return this.#decryptPieces(buffer, sector);
     this.#cipher.decrypt(buffer, sector);
+    return undefined;
+  }
+
+  async #decryptPieces(buffer: Uint8Array, sector: number): Promise<void> {
+    for (let start = 0; start < buffer.length; start += CRYPT_PIECE_BYTES) {
+      const piece = buffer.subarray(start, start + CRYPT_PIECE_BYTES);
+      this.#cipher.decrypt(piece, sector + start / SECTOR_BYTES);
+      await yieldToLoop();
+    }
   }
 
   encrypted(buffer: Uint8Array, sector: number): Uint8Array {

@@ -8,6 +8,7 @@
 
 import { BlockError, settle } from '../../../../base/index.js';
 import type { CancelTimer, Clock, Eventually } from '../../../../base/index.js';
+import { yieldToLoop } from '../../../../block/copy/index.js';
 import { readRequest, writeRequest } from '../../../../block/index.js';
 import type { Child, CorruptionReport, Node } from '../../../../block/index.js';
 import type { ClusterCodec } from '../../../../codec/index.js';
@@ -307,6 +308,15 @@ export class Qcow2Image {
     return this.hasDataFile ? null : this.overlaps.hit(offset, length);
   }
 
+  /**
+   * Whether the last cluster is stored as a whole: others count on zeroes behind the image when
+   * they make it larger. A data file ends with the image, unless zeroes have to be encrypted.
+   */
+  get storesTail(): boolean {
+    if (!this.hasDataFile) return true;
+    return this.cipher !== null && this.data.driverNode.hostFile?.kind !== 'block-device';
+  }
+
   /** Reads the file child; what lies past its end reads as zeroes. */
   readFile(offset: number, buffer: Uint8Array): Eventually<void> {
     return readPadded(this.file, offset, buffer);
@@ -363,6 +373,7 @@ export class Qcow2Image {
         { hostOffset: place.hostOffset + at, guestOffset },
         part,
       );
+      await yieldToLoop();
     }
   }
 
