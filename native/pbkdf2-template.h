@@ -115,6 +115,8 @@ DIGEST_TARGET bool DeriveBlocks(const Keyed<Hash>& keyed, Bytes salt, uint32_t i
     memcpy(blocks + lane * Hash::kDigest, digest, Hash::kDigest);
   }
   explicit_bzero(digest, sizeof digest);
+  explicit_bzero(last, sizeof last);
+  explicit_bzero(sums, sizeof sums);
   return true;
 }
 
