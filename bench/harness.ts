@@ -37,8 +37,10 @@ export interface Result extends Paired {
   readonly startUpIncluded: { readonly ours: number; readonly peer: number | null };
   /** Both results were compared byte by byte; null when there was nothing to compare with. */
   readonly verified: boolean | null;
-  /** Seconds of processor time of the daemon. */
+  /** Seconds of processor time of the command or the daemon. */
   readonly cpu?: Paired;
+  /** As startUpIncluded, of processor time. */
+  readonly startUpCpu?: { readonly ours: number; readonly peer: number | null };
   /** Seconds that a flush of the target took afterwards: 0 when all of it was on disk. */
   readonly flush?: Paired;
 }

@@ -20,7 +20,7 @@ import { bench as stream } from './stream.js';
 const BENCHES: readonly Bench[] = [
   convert, luks, stream, commit, mirror, backup, speed, metadata,
 ];
-const PEERS = ['qemu-img', 'qemu-storage-daemon'];
+const PEERS = ['qemu-img', 'qemu-storage-daemon', 'qemu-io', 'cryptsetup'];
 const MIB = 1024 * 1024;
 
 const USAGE = `usage: npm run bench -- [question…] [options]
@@ -136,7 +136,7 @@ async function runAll(request: BenchRequest, folder: string): Promise<number> {
     log: (line) => process.stderr.write(`${line}\n`),
   };
   for (const [name, path] of peers) {
-    if (path === null) context.log(`${name}: not used, only Blockwright is measured`);
+    if (path === null) context.log(`${name}: not used, Blockwright is measured without it`);
   }
   const results: Result[] = [];
   for (const bench of request.benches) results.push(...(await bench.run(context)));
@@ -156,7 +156,8 @@ function report(
   );
   if (results.some(({ question }) => question.includes('luks'))) {
     process.stdout.write(
-      'Copies of luks images: what starting and unlocking take counts as start-up.\n',
+      'Copies of luks images: what starting and unlocking take counts as start-up. cpu is\n' +
+        'processor time of the command (or the daemon), in seconds, and its two ratios follow.\n',
     );
   }
   if (results.some(({ question }) => question.startsWith('block'))) {
@@ -174,7 +175,7 @@ function report(
       return `${ms(ours)} ours${peer === null ? '' : `, ${ms(peer)} peer`}`;
     }),
   );
-  for (const text of starts) process.stdout.write(`Start-up inside convert: ${text}.\n`);
+  for (const text of starts) process.stdout.write(`Start-up inside commands: ${text}.\n`);
   if (jsonFile === undefined) return;
   const tools = Object.fromEntries(
     [...peers].flatMap(([name, path]) => (path === null ? [] : [[name, version(path)]])),

@@ -19,25 +19,49 @@ interface Row {
   readonly durableRatio: number | null;
   readonly cpu: number | null;
   readonly peerCpu: number | null;
+  /** Processor time of the peer over ours, and the same without start-up. */
+  readonly cpuRatio: number | null;
+  readonly cpuRatioWithoutStartUp: number | null;
 }
 
 function rowOf(result: Result): Row {
   const ours = median(result.ours);
   const peer = result.peer === null ? null : median(result.peer);
   const { startUpIncluded } = result;
-  const work = ours - startUpIncluded.ours;
-  const peerWork = peer === null ? null : peer - (startUpIncluded.peer ?? 0);
+  const cpu = told(medianOrNull(result.cpu?.ours));
+  const peerCpu = told(medianOrNull(result.cpu?.peer));
   return {
     question: result.question,
     mib: result.bytes / MIB,
     ours,
     peer,
     ratio: peer === null ? null : peer / ours,
-    ratioWithoutStartUp: peerWork === null || work <= 0 || peerWork <= 0 ? null : peerWork / work,
+    ratioWithoutStartUp: netRatio({ ours, peer }, startUpIncluded),
     durableRatio: durableRatio(result),
-    cpu: medianOrNull(result.cpu?.ours),
-    peerCpu: medianOrNull(result.cpu?.peer),
+    cpu,
+    peerCpu,
+    cpuRatio: cpu === null || peerCpu === null ? null : peerCpu / cpu,
+    cpuRatioWithoutStartUp:
+      cpu === null || result.startUpCpu === undefined
+        ? null
+        : netRatio({ ours: cpu, peer: peerCpu }, result.startUpCpu),
   };
+}
+
+interface OfBoth {
+  readonly ours: number;
+  readonly peer: number | null;
+}
+
+function netRatio({ ours, peer }: OfBoth, startUp: OfBoth): number | null {
+  const work = ours - startUp.ours;
+  const peerWork = peer === null ? null : peer - (startUp.peer ?? 0);
+  return peerWork === null || work <= 0 || peerWork <= 0 ? null : peerWork / work;
+}
+
+/** Where nobody tells what something cost, the figure is none. */
+function told(value: number | null): number | null {
+  return value === null || Number.isNaN(value) ? null : value;
 }
 
 function medianOrNull(values: readonly number[] | null | undefined): number | null {
@@ -53,7 +77,7 @@ function durableRatio({ ours, peer, flush }: Result): number | null {
 
 const HEADINGS = [
   'question', 'MiB', 'ours s', 'MiB/s', 'peer s', 'MiB/s', 'ratio', 'no start-up',
-  'durable', 'cpu', 'peer cpu', 'verified',
+  'durable', 'cpu', 'peer cpu', 'cpu ratio', 'no start-up', 'verified',
 ];
 
 export function table(results: readonly Result[]): string {
@@ -69,8 +93,10 @@ export function table(results: readonly Result[]): string {
       row.ratio?.toFixed(2) ?? '-',
       row.ratioWithoutStartUp?.toFixed(2) ?? '-',
       row.durableRatio?.toFixed(2) ?? '-',
-      row.cpu?.toFixed(2) ?? '-',
-      row.peerCpu?.toFixed(2) ?? '-',
+      row.cpu?.toFixed(3) ?? '-',
+      row.peerCpu?.toFixed(3) ?? '-',
+      row.cpuRatio?.toFixed(2) ?? '-',
+      row.cpuRatioWithoutStartUp?.toFixed(2) ?? '-',
       result.verified === null ? '-' : result.verified ? 'yes' : 'NO',
     ];
   });

@@ -136,6 +136,11 @@ function run(work, command) {
   }
 }
 
+const LUKS2_COPY = 16384;
+const copiesOf = (bytes) => [0, 1].map((each) => {
+  return bytes.subarray(each * LUKS2_COPY, (each + 1) * LUKS2_COPY);
+});
+
 const BUILT_IN = {
   /** poke FILE OFFSET HEX: overwrites bytes. */
   poke(work, file, offset, hex) {
@@ -156,6 +161,27 @@ const BUILT_IN = {
   /** zero FILE OFFSET LENGTH */
   zero(work, file, offset, length) {
     BUILT_IN.poke(work, file, offset, '00'.repeat(Number(length)));
+  },
+  /** retext FILE OLD NEW: in the JSON text of both copies of a LUKS version 2 header. */
+  retext(work, file, old, other) {
+    const bytes = readFileSync(join(work, file));
+    for (const copy of copiesOf(bytes)) {
+      const area = copy.subarray(4096);
+      const text = area.toString('utf8', 0, area.indexOf(0));
+      if (!text.includes(old)) throw new Error(`${file} does not say ${old}`);
+      area.fill(0);
+      area.write(text.replaceAll(old, other));
+    }
+    writeFileSync(join(work, file), bytes);
+  },
+  /** seal FILE: makes the checksums of both copies right. */
+  seal(work, file) {
+    const bytes = readFileSync(join(work, file));
+    for (const copy of copiesOf(bytes)) {
+      copy.fill(0, 448, 512);
+      copy.set(createHash('sha256').update(copy).digest(), 448);
+    }
+    writeFileSync(join(work, file), bytes);
   },
   cp(work, from, to) {
     writeFileSync(join(work, to), readFileSync(join(work, from)));

@@ -265,6 +265,113 @@ const backingName = (name) => [
   [2048, Buffer.from(name).toString('hex')],
 ];
 
+/** The header of luks1.luks alone, with zeroes for key material and payload. */
+function hostileLuks(name, proves, pokes) {
+  const file = `hostile-luks-${name}.luks`;
+  const head = [`cp luks1.luks ${file}`, `truncate ${file} 1024`, `truncate ${file} 1114112`];
+  return { file, format: 'luks', proves, commands: [...head, ...pokesOf(file, pokes)] };
+}
+
+const pokesOf = (file, pokes) => pokes.map(([at, hex]) => `poke ${file} ${at} ${hex}`);
+
+/** The same of version 2, with another JSON text, other bytes, and checksums that hold. */
+function hostileLuks2(name, proves, { text = [], pokes = [], sums = true }) {
+  const file = `hostile-luks2-${name}.luks`;
+  const commands = [
+    `truncate ${file} 1200000`,
+    'cryptsetup luksFormat --type luks2 --batch-mode --pbkdf pbkdf2 --luks2-metadata-size 16k ' +
+      '--pbkdf-force-iterations 1000 --luks2-keyslots-size 256k --offset 2048 --key-size 256 ' +
+      `--sector-size 512 --key-file key ${file}`,
+    `zero ${file} 32768 1167232`,
+    ...text.map(([old, other]) => `retext ${file} '${old}' '${other}'`),
+    ...pokesOf(file, pokes),
+    ...(sums ? [`seal ${file}`] : []),
+  ];
+  return { file, format: 'luks', proves, commands };
+}
+
+/** The headers of an encrypted image, with zeroes for key material and data. */
+function hostileCrypt(name, proves, pokes) {
+  const recipe = hostile(`luks-${name}`, proves, pokes, 'luks-in-qcow2.qcow2');
+  const { file, commands } = recipe;
+  const cut = [`truncate ${file} 20480`, `truncate ${file} 1069056`];
+  return { ...recipe, commands: [...commands, ...cut] };
+}
+
+const HOSTILE_LUKS = [
+  hostileLuks('slots-overlap', 'two keyslots at one place', [[296, '00000008']]),
+  hostileLuks('slot-on-header', 'a keyslot on top of the header', [[248, '00000000']]),
+  hostileLuks('slot-on-payload', 'a payload within the keyslots', [[104, '00000100']]),
+  hostileLuks('slot-wraps', 'key material that ends beyond 2^32 sectors', [[584, 'ffffff80']]),
+  hostileLuks('stripes', 'a key that is not split', [[252, '00000001']]),
+  hostileLuks('slot-state', 'a keyslot neither in use nor free', [[304, '00000001']]),
+  hostileLuks('slot-iterations', 'a password that takes hours', [[212, 'ffffffff']]),
+  hostileLuks('digest-iterations', 'a digest that takes hours', [[164, 'ffffffff']]),
+  hostileLuks('key-bytes', 'a key of 4 GiB', [[108, 'ffffffff']]),
+  hostileLuks('cipher-endless', 'a cipher name without an end', [[8, '78'.repeat(32)]]),
+  hostileLuks('cipher-escape', 'escapes for the terminal in a cipher name', [
+    [8, '1b5b324a0a00'],
+  ]),
+  hostileLuks('cipher-unknown', 'a cipher that nobody knows', [[8, '726f743133000000']]),
+  hostileLuks('uuid-bytes', 'a UUID of bytes that are no text', [[168, 'fffe80c000']]),
+  hostileLuks('payload-beyond-end', 'a payload beyond the end of the file', [[104, 'ffffffff']]),
+  hostileLuks('version-3', 'a version of the future', [[6, '0003']]),
+  hostileLuks2('area-on-header', 'key material on top of the second copy', {
+    text: [['"offset":"32768"', '"offset":"16384"']],
+  }),
+  hostileLuks2('payload-on-slots', 'a payload within the keyslots', {
+    text: [['"offset":"1048576"', '"offset":"36864"']],
+  }),
+  hostileLuks2('offset-huge', 'a payload beyond 2^64', {
+    text: [['"offset":"1048576"', '"offset":"18446744073710600192"']],
+  }),
+  hostileLuks2('member-twice', 'a member that two programs read differently', {
+    text: [['"config":{', '"config":{},"config":{']],
+  }),
+  hostileLuks2('deep', 'text that nests deeply', {
+    text: [['"tokens":{', `"tokens":{"0":${'['.repeat(2000)}${']'.repeat(2000)}`]],
+  }),
+  hostileLuks2('no-digest', 'a keyslot that no digest verifies', {
+    text: [['"keyslots":["0"]', '"keyslots":[]']],
+  }),
+  hostileLuks2('requirement', 'a requirement of the future', {
+    text: [['"config":{', '"config":{"requirements":{"mandatory":["of-the-future"]},']],
+  }),
+  hostileLuks2('iterations', 'a password that takes hours', {
+    text: [['"iterations":1000', '"iterations":2147483647']],
+  }),
+  hostileLuks2('argon2-memory', 'a password that takes 4 GiB of memory', {
+    text: [
+      [
+        '"type":"pbkdf2","hash":"sha256","iterations":1000,"salt"',
+        '"type":"argon2id","time":4,"memory":4194304,"cpus":4,"salt"',
+      ],
+    ],
+  }),
+  hostileLuks2('size-huge', 'copies of 2^64 bytes, their checksums right', {
+    pokes: [
+      [8, 'ffffffffffffffff'],
+      [16392, 'ffffffffffffffff'],
+    ],
+  }),
+  hostileLuks2('checksums', 'two copies whose checksums are wrong', {
+    pokes: [
+      [448, '00000000'],
+      [16832, '00000000'],
+    ],
+    sums: false,
+  }),
+  hostileCrypt('no-extension', 'no extension names the LUKS header', [[112, '12345678']]),
+  hostileCrypt('extension-short', 'an extension without a length', [[116, '00000008']]),
+  hostileCrypt('extension-twice', 'two LUKS headers', [
+    [136, '0537be7700000010000000000000400000000000001010000000000000000000'],
+  ]),
+  hostileCrypt('area-beyond-end', 'a LUKS header beyond the end', [[120, '0000000100000000']]),
+  hostileCrypt('area-huge', 'a LUKS header of 2^63 bytes', [[128, '7fffffffffffffff']]),
+  hostileCrypt('area-on-l1', 'an L1 table within the LUKS header', [[40, '0000000000005000']]),
+  hostileCrypt('slots-overlap', 'two keyslots at one place', [[16680, '00000008']]),
+];
+
 export const HOSTILE = [
   hostile('version-1', 'version 1 is refused', [[4, '00000001']]),
   hostile('version-4', 'a version of the future is refused', [[4, '00000004']]),
@@ -402,4 +509,5 @@ export const HOSTILE = [
     commands: ['cp v3-4k.qcow2 hostile-truncated-l2.qcow2',
       'truncate hostile-truncated-l2.qcow2 14000'],
   },
+  ...HOSTILE_LUKS,
 ];

@@ -50,8 +50,13 @@ function givenBytes({ data, file }: SecretOptions, sources: SecretSources): Uint
   return sources.readFile(file);
 }
 
-const ALPHABET = Buffer.from('ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/');
-const [PAD, LINE_END] = Buffer.from('=\n');
+const LETTERS = Buffer.from('ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/');
+const PAD = 0x3d;
+const LINE_END = 0x0a;
+/** Six bits of each letter; -1: it is none. */
+const VALUES = new Int8Array(256).fill(-1);
+for (const [value, letter] of LETTERS.entries()) VALUES[letter] = value;
+VALUES[PAD] = 0;
 
 /**
  * Never a string, which nobody could wipe. As the reference reads it: whole groups of four letters,
@@ -59,25 +64,30 @@ const [PAD, LINE_END] = Buffer.from('=\n');
  */
 function decodeBase64(text: Uint8Array): Uint8Array {
   const decoded = secretBytes(Math.floor(text.length / 4) * 3);
-  const group = secretBytes(4);
-  let [filled, length] = [0, 0];
-  for (const letter of text) {
+  let length = 0;
+  let bits = 0;
+  let letters = 0;
+  let count = 3;
+  for (let at = 0; at < text.length; at += 1) {
+    const letter = text[at] ?? PAD;
     if (letter === LINE_END) continue;
-    if (letter !== PAD && !ALPHABET.includes(letter)) {
+    const value = VALUES[letter] ?? -1;
+    if (value < 0) {
       decoded.fill(0);
       throw invalid('Base64 data contains invalid characters');
     }
-    group[filled] = letter;
-    filled += 1;
-    if (filled < 4) continue;
-    filled = 0;
-    const bits = group.reduce((sum, each) => sum * 64 + Math.max(0, ALPHABET.indexOf(each)), 0);
+    if (letter === PAD && letters >= 2) count -= 1;
+    bits = (bits << 6) | value;
+    letters += 1;
+    if (letters < 4) continue;
     decoded[length] = bits >>> 16;
     decoded[length + 1] = bits >>> 8;
     decoded[length + 2] = bits;
-    length += 1 + Number(group[2] !== PAD) + Number(group[3] !== PAD);
+    length += count;
+    bits = 0;
+    letters = 0;
+    count = 3;
   }
-  group.fill(0);
   const bytes = secretCopy(decoded.subarray(0, length));
   decoded.fill(0);
   return bytes;

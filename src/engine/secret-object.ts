@@ -33,7 +33,13 @@ export async function makeSecret(
   const { data: given, file } = options;
   const isRead = file !== undefined && given === undefined;
   const read = isRead ? await host.readWhole(file, CRYPTO_LIMITS.secretFileBytes) : null;
-  const data = loadSecret(options, { secret, readFile: () => read ?? new Uint8Array(0) });
+  const data = loadSecret(options, {
+    secret(id) {
+      if (id !== options.id) return secret(id);
+      throw new BlockError('not-found', `Secret with id '${id}' has no data`);
+    },
+    readFile: () => read ?? new Uint8Array(0),
+  });
   return {
     type: 'secret',
     properties: propertiesOf(options),

@@ -107,6 +107,9 @@ describe('img luks on a qcow2 image', () => {
     expect(line('-f', 'luks', 'e.qcow2')).toContain('Volume is not in LUKS format');
     expect(line('-f', 'qcow2', JSON_NAME)).toContain('Driver specified twice');
     writeFileSync(join(folder, 'none'), Buffer.alloc(512));
+    expect(line('--image-opts', `${IMAGE},foo=bar`)).toContain(
+      "Block format 'qcow2' does not support the option 'foo'",
+    );
     expect(line('-f', 'qcow2', 'none')).toContain('Image is not in qcow2 format');
     const { err } = luks('header-restore', '--force', 'plain.qcow2', 'none');
     expect(err).toContain('Volume is not in LUKS format');
@@ -132,6 +135,8 @@ describe('img luks on a qcow2 image', () => {
     expect(luks('test-passphrase', ...SECRETS, '--secret=two', 'e.qcow2').status).toBe(2);
     expect(Buffer.compare(fileOf('e.qcow2'), before)).toBe(0);
 
+    const readOnly = luks('header-restore', '--image-opts', `${IMAGE},read-only=on`, 'backup');
+    expect(readOnly.err).toContain('Block node is read-only');
     poke('e.qcow2', offset, Buffer.alloc(512));
     const read = ['read -P 7 0 64k', ...SECRETS, '--image-opts', IMAGE];
     expect(run('io -c', read).status).toBe(1);

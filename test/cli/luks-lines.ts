@@ -103,6 +103,7 @@ export const SECRETS = [
   '--object secret,id=s0,data=x,foo=1',
   '--object secret,id=s0,data=x,loaded=off',
   '--object secret,id=s0,data=x --object secret,id=s0,data=y',
+  '--object secret,id=s0,data=x,keyid=s0',
   '--object secret,id=s0,file=nul',
   '--object secret,id=s0,file=.',
   '--object secret,id=s0,data=@@,format=base64',

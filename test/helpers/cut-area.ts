@@ -42,6 +42,13 @@ export class CutArea implements LuksArea {
     this.#changed = [];
   }
 
+  /** As if the disk had written from its end: what lies before `start` is as it was flushed. */
+  afterCutBefore(start: number): Uint8Array {
+    const disk = this.bytes.slice();
+    disk.set(this.#durable.subarray(0, start));
+    return disk;
+  }
+
   /** What a disk holds afterwards: each sector as it was flushed, or as it was written last. */
   afterCut(random: SeededRandom): Uint8Array {
     const disk = this.#durable.slice();

@@ -100,7 +100,8 @@ export async function makeLuks2(
   return { bytes, text };
 }
 
-function putCopies(bytes: Uint8Array, text: string): void {
+/** Writes both copies anew, with this text. */
+export function putCopies(bytes: Uint8Array, text: string): void {
   bytes.set(luks2Copy('primary', { text }));
   bytes.set(luks2Copy('secondary', { text }), SMALL_COPY_BYTES);
 }

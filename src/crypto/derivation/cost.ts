@@ -43,8 +43,7 @@ export async function iterationsPerMs(
   const salt = new Uint8Array(32);
   let iterations = FIRST_ITERATIONS;
   const rates: number[] = [];
-  let longEnough = 0;
-  while (longEnough < samples) {
+  while (rates.length < samples) {
     let ms = -1;
     const onCost = (spent: number): void => {
       ms = spent;
@@ -53,9 +52,9 @@ export async function iterationsPerMs(
     assert(ms >= 0, 'a derivation tells what it cost');
     // A clock that did not move says no more than that one of its steps is longer.
     ms = Math.max(ms, SHORTEST_MS);
-    rates.push(iterations / ms);
-    if (ms * 2 >= sampleMs) longEnough += 1;
+    if (ms * 2 >= sampleMs) rates.push(iterations / ms);
     else {
+      // That it was too short came out late where those before were disturbed.
       rates.length = 0;
       iterations = Math.ceil(iterations * Math.min(MOST_GROWTH, sampleMs / ms));
     }

@@ -11,5 +11,5 @@ export {
   requirePayloadBehind,
 } from './header.js';
 export { type Luks2Tools, ownKeyslots, unlockAny2, unlockSlot2 } from './keyslots.js';
-export { eraseCopies2, restoreHeader2 } from './restore.js';
+export { eraseCopies2, restoreHeader1, restoreHeader2 } from './restore.js';
 export { type Luks2DigestEntry, type Luks2Keyslot, type Luks2Segment, specOf } from './metadata.js';

@@ -13,7 +13,7 @@
 
 import { BlockError } from '../../base/index.js';
 import type { LuksArea } from '../luks/index.js';
-import { hasLuksMagic } from '../luks/index.js';
+import { hasLuksMagic, restoreHeader } from '../luks/index.js';
 import type { Luks2Backup } from './backup.js';
 import { copyPair } from './encode.js';
 import type { CopyPair } from './encode.js';
@@ -58,6 +58,19 @@ export async function restoreHeader2(
   }
   await eraseCopies2({ area, length });
   await replace(area, backup);
+}
+
+/**
+ * A backup of version 1 put back, whatever is there: a second copy of version 2 would be taken for
+ * the header while there is no first one. Durable when it resolves.
+ */
+export async function restoreHeader1(
+  { area, length }: { readonly area: LuksArea; readonly length: number },
+  backup: Uint8Array,
+): Promise<void> {
+  const head = await area.read(0, SECTOR_BYTES);
+  if (!hasLuksMagic(head) || isLuks2(head)) await eraseCopies2({ area, length });
+  await restoreHeader(area, backup);
 }
 
 /** Takes away what begins a header of either version and second copies; durable. */

@@ -57,7 +57,8 @@ describe('the bench report', () => {
   it('gives peer ÷ ours, with and without start-up', () => {
     const row = table([result([1, 1, 1], [2, 2, 2])]).split('\n').at(-1) ?? '';
     expect(row.split(/ {2,}/)).toEqual([
-      'copy', '100', '1.000', '100', '2.000', '50', '2.00', '4.00', '-', '-', '-', 'yes',
+      'copy', '100', '1.000', '100', '2.000', '50', '2.00', '4.00',
+      '-', '-', '-', '-', '-', 'yes',
     ]);
   });
   it('adds the flush afterwards to both times for the durable ratio', () => {
@@ -65,11 +66,22 @@ describe('the bench report', () => {
     const cpu = { ours: [0.5, 0.5, 0.5], peer: [0.25, 0.25, 0.25] };
     const timed = { ...result([1, 1, 1], [2, 2, 2]), flush, cpu };
     const row = table([timed]).split('\n').at(-1) ?? '';
-    expect(row.split(/ {2,}/).slice(8, 11)).toEqual(['3.00', '0.50', '0.25']);
+    expect(row.split(/ {2,}/).slice(8, 11)).toEqual(['3.00', '0.500', '0.250']);
+  });
+  it('gives both ratios of processor time too, where somebody tells it', () => {
+    const cpu = { ours: [0.5, 0.5, 0.5], peer: [1, 1, 1] };
+    const startUpCpu = { ours: 0.25, peer: 0 };
+    const timed = { ...result([1, 1, 1], [2, 2, 2]), cpu, startUpCpu };
+    const unknown = { ...timed, cpu: { ours: [NaN], peer: [NaN] } };
+    const rows = table([timed, unknown]).split('\n').slice(-2);
+    expect(rows.map((row) => row.split(/ {2,}/).slice(9, 13))).toEqual([
+      ['0.500', '1.000', '2.00', '4.00'],
+      ['-', '-', '-', '-'],
+    ]);
   });
   it('leaves the ratio out without a peer', () => {
     const row = table([result([1], null)]).split('\n').at(-1) ?? '';
-    expect(row.split(/ {2,}/).slice(4)).toEqual(['-', '-', '-', '-', '-', '-', '-', 'yes']);
+    expect(row.split(/ {2,}/).slice(4)).toEqual([...Array<string>(9).fill('-'), 'yes']);
   });
   it('keeps every round in the JSON', () => {
     const value = JSON.parse(json([result([1, 2, 3], [4, 5, 6])], { 'qemu-img': '7.2' })) as {

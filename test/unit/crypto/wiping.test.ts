@@ -4,10 +4,13 @@ import { describe, expect, it, vi } from 'vitest';
 import { BlockError, SeededRandom } from '../../../src/base/index.js';
 import { runLaneTask, ScratchBuffer } from '../../../src/block/copy/lane-task.js';
 import type { LaneTask } from '../../../src/block/copy/lane-task.js';
+import { runNatively } from '../../../src/block/copy/native-lanes.js';
 import { CipherTable, deriveKey, makeTwin, NativeSectors } from '../../../src/crypto/index.js';
 import type { DeriveKey } from '../../../src/crypto/index.js';
 import { formatLuks, unlockAny } from '../../../src/crypto/luks/index.js';
 import type { LuksArea, LuksHeader } from '../../../src/crypto/luks/index.js';
+import { unlockSlot2 } from '../../../src/crypto/luks2/index.js';
+import type { Luks2Keyslot } from '../../../src/crypto/luks2/index.js';
 import type { NativeAddon } from '../../../src/host/index.js';
 import { QUICK_SPEC } from '../../helpers/luks-images.js';
 
@@ -93,6 +96,33 @@ describe('keys are wiped', () => {
   });
 });
 
+describe('keys of version 2 are wiped', () => {
+  const kdf = { type: 'pbkdf2', hash: 'sha256', salt: new Uint8Array(8), iterations: 1 } as const;
+  const keyslot = {
+    number: 0,
+    keyBytes: KEY_BYTES,
+    areaOffset: 0,
+    use: { spec: QUICK_SPEC, hash: 'sha256', kdf },
+  } as unknown as Luks2Keyslot;
+  const digest = { ...kdf, number: 0, value: new Uint8Array(32) };
+  const header = { digest } as unknown as Parameters<typeof unlockSlot2>[0]['header'];
+  const material = new Uint8Array(65_536);
+  const area = { read: () => Promise.resolve(material.fill(3)) } as unknown as LuksArea;
+
+  it.each([
+    ['a password is wrong', Infinity],
+    ['their digest cannot be derived', 2],
+  ])('when %s', async (_, failing) => {
+    const watch = new Watch(failing);
+    const tools = { derive: watch.derive, argon2: (): never => expect.unreachable() };
+    const opened = unlockSlot2({ area, header, keyslot }, WISH.password, tools);
+    if (failing === 2) await expect(opened).rejects.toThrow('derived no more');
+    else expect(await opened).toBeNull();
+    const seen = [...watch.derived, ...watch.masterKeys, material];
+    expect(seen.map(isWiped)).toEqual([true, true, true]);
+  });
+});
+
 describe('the key of essiv', () => {
   it('is wiped with its cipher, which encrypts nothing then', () => {
     const seen: Uint8Array[] = [];
@@ -159,5 +189,21 @@ describe('ciphers of a task', () => {
     const [table] = wipe.mock.contexts as CipherTable[];
     expect(() => table?.encrypt(place.cipher, new Uint8Array(512), 0)).toThrow();
     wipe.mockRestore();
+  });
+
+  it.each(['taken', 'refused'])('go to the addon in bytes that are wiped: %s', async (by) => {
+    const seen: Uint8Array[] = [];
+    const addon = {
+      copyLater(_program: unknown, _cancel: unknown, _back: unknown, keys: Uint8Array): unknown {
+        seen.push(keys, keys.slice());
+        if (by === 'refused') throw new TypeError('a whole program is expected');
+        return Promise.resolve(Float64Array.of(0, 0, 512, 0));
+      },
+    } as unknown as NativeAddon;
+    const results = runNatively(addon, { task: task(), descriptors: [0] });
+    if (by === 'refused') await expect(results).rejects.toThrow('a whole program');
+    else expect(await results).toMatchObject([{ outcome: 'written' }]);
+    expect(seen.map(isWiped)).toEqual([true, false]);
+    expect(isWiped(cipher.key)).toBe(false);
   });
 });

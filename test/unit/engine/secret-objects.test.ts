@@ -34,6 +34,13 @@ describe('a secret object', () => {
     await engine.close();
   });
 
+  it('cannot be wrapped by itself', async () => {
+    const wrapped = { ...QOM, data: 'pw', keyid: 's', iv: 'AAAA' };
+    const { message } = await errorOf(() => engine.objects.add(wrapped));
+    expect(message).toBe("Secret with id 's' has no data");
+    await engine.close();
+  });
+
   it('leaves nothing of the file that it was read from', async () => {
     const read: Uint8Array[] = [];
     const readWhole = host.readWhole.bind(host);

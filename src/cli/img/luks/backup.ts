@@ -4,7 +4,9 @@
 // password opens the image, even if that password was erased since.
 
 import { open, unlink } from 'node:fs/promises';
+import { dirname } from 'node:path';
 
+import { errnoText } from '../../../base/index.js';
 import { readBackup } from '../../../crypto/luks/index.js';
 import { readBackup2 } from '../../../crypto/luks2/index.js';
 import { CliError } from '../../program.js';
@@ -43,7 +45,8 @@ async function keep(path: string, bytes: Uint8Array): Promise<void> {
   const fail = (error: unknown): CliError => {
     const code = (error as NodeJS.ErrnoException).code;
     if (code === 'EEXIST') return new CliError(`'${path}' exists already: it is not overwritten`);
-    return new CliError(`Could not write '${path}': ${code ?? String(error)}`);
+    const why = code === undefined ? String(error) : errnoText(code);
+    return new CliError(`Could not write '${path}': ${why}`);
   };
   const file = await open(path, 'wx', PRIVATE).catch((error: unknown) => {
     throw fail(error);
@@ -52,9 +55,20 @@ async function keep(path: string, bytes: Uint8Array): Promise<void> {
     await file.writeFile(bytes);
     await file.sync();
     await file.close();
+    await syncFolder(dirname(path));
   } catch (error) {
     await file.close().catch(() => undefined);
     await unlink(path).catch(() => undefined);
     throw fail(error);
+  }
+}
+
+/** So that the file's name is there after a power cut as well. */
+async function syncFolder(path: string): Promise<void> {
+  const folder = await open(path, 'r');
+  try {
+    await folder.sync();
+  } finally {
+    await folder.close();
   }
 }

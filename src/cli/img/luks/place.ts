@@ -9,8 +9,10 @@
 
 import { assert, BlockError, must, Permission } from '../../../base/index.js';
 import { parseFilename, readRequest } from '../../../block/index.js';
+import { BLOCKDEV_BASE } from '../../../block/options.js';
 import type { Backend, EncryptionHeaderPlace, Node, OpenPolicy } from '../../../block/index.js';
 import type { LuksArea } from '../../../crypto/luks/index.js';
+import { driverOptions } from '../../../drivers/options-catalog.js';
 import type { KeyvalTree } from '../../../schema/index.js';
 import { CliError } from '../../program.js';
 import { attachUser, openImage } from '../session.js';
@@ -131,14 +133,28 @@ function unlockingOf(tree: KeyvalTree): Unlocking {
   };
 }
 
-/** Options of the bytes that the header lies in. */
+/** Options of the bytes that the header lies in; what every node has is theirs. */
 function bytesOf(tree: KeyvalTree): KeyvalTree {
   const { driver, header, file } = tree;
   if (driver !== 'luks' && driver !== 'qcow2' && driver !== undefined) return tree;
+  if (driver !== undefined) refuseUnknown(driver, tree);
   const below = (driver === 'qcow2' ? undefined : header) ?? file;
   if (below === undefined) throw new BlockError('invalid-option', "Parameter 'file' is missing");
   const isName = typeof below === 'string' && driver === undefined;
-  return { driver: 'raw', file: isName ? { driver: 'file', filename: below } : below };
+  const shared = Object.entries(tree).filter(([name]) => Object.hasOwn(BLOCKDEV_BASE, name));
+  return {
+    ...Object.fromEntries(shared),
+    driver: 'raw',
+    file: isName ? { driver: 'file', filename: below } : below,
+  };
+}
+
+function refuseUnknown(driver: 'luks' | 'qcow2', tree: KeyvalTree): void {
+  const known: object = { ...driverOptions[driver].members, ...BLOCKDEV_BASE, driver };
+  const unknown = Object.keys(tree).find((name) => !Object.hasOwn(known, name));
+  if (unknown === undefined) return;
+  const text = `Block format '${driver}' does not support the option '${unknown}'`;
+  throw new BlockError('invalid-option', text);
 }
 
 function requireFormat(format: string | null): void {

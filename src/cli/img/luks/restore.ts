@@ -5,21 +5,14 @@
 // takes --force: no header to replace, another version, UUID, payload or master key, a backup
 // without a keyslot. How a power cut is survived is told in restore.ts of crypto/luks and luks2.
 
-import { BlockError, CRYPTO_LIMITS } from '../../../base/index.js';
-import {
-  backupBytes,
-  hasLuksMagic,
-  HEADER_BYTES,
-  parseBackup,
-  restoreHeader,
-} from '../../../crypto/luks/index.js';
+import { BlockError, CRYPTO_LIMITS, errnoText } from '../../../base/index.js';
+import { backupBytes, parseBackup } from '../../../crypto/luks/index.js';
 import type { LuksHeader } from '../../../crypto/luks/index.js';
 import {
-  eraseCopies2,
   isBackup2,
-  isLuks2,
   ownKeyslots,
   parseBackup2,
+  restoreHeader1,
   restoreHeader2,
 } from '../../../crypto/luks2/index.js';
 import type { Luks2Backup, Luks2Header } from '../../../crypto/luks2/index.js';
@@ -66,7 +59,9 @@ async function readBackupFile({ host }: Session, path: string): Promise<Backup> 
     bytes = await host.readWhole(path, CRYPTO_LIMITS.headerAreaBytes);
   } catch (error) {
     if (!(error instanceof BlockError)) throw error;
-    throw new CliError(`Could not read '${path}': ${error.message}`, 1, error);
+    const { errno } = error.context;
+    const why = errno === undefined ? error.message : errnoText(errno);
+    throw new CliError(`Could not read '${path}': ${why}`);
   }
   return named(path, async () => {
     if (await isBackup2(bytes)) return { version: 2, ...(await parseBackup2(bytes)) };
@@ -85,12 +80,9 @@ function requireRoom({ name, length, inQcow2 }: HeaderPlace, { version, bytes }:
   );
 }
 
-async function restore(place: HeaderPlace, wanted: Backup, force: boolean): Promise<void> {
+function restore(place: HeaderPlace, wanted: Backup, force: boolean): Promise<void> {
   if (wanted.version === 2) return restoreHeader2(place, wanted, { force });
-  const head = await place.area.read(0, Math.min(HEADER_BYTES, place.length));
-  // A second copy of version 2 would be taken for the header while there is no first one.
-  if (!hasLuksMagic(head) || isLuks2(head)) await eraseCopies2(place);
-  await restoreHeader(place.area, wanted.bytes);
+  return restoreHeader1(place, wanted.bytes);
 }
 
 async function refuseOther(place: HeaderPlace, wanted: Backup): Promise<void> {

@@ -70,7 +70,10 @@ function slotNumber(text: string | undefined): number | null {
 
 function givenPassword({ graph }: Session, id: string | null): Uint8Array {
   if (id !== null) return passwordOf(graph, id);
-  throw new CliError("Which secret? --secret ID, or 'key-secret' of --image-opts");
+  throw new CliError(
+    'Which secret? --object secret,id=ID,file=PATH makes one, and --secret ID names it, or ' +
+      "'key-secret' of the image's options",
+  );
 }
 
 interface Trial {

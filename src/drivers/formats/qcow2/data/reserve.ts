@@ -280,7 +280,7 @@ class Reservation implements TargetReservation, EntryWatcher {
     if (linkedTo === piece.length) return;
     // Other programs count on zeroes past the end of the image when they make it larger.
     const tail = (piece.offset + piece.length) % clusterSize;
-    if (tail !== 0 && !image.hasDataFile) {
+    if (tail !== 0 && image.storesTail) {
       await fillZeroes(piece.length, clusterSize - tail);
     }
     await this.#settle(cutRun(piece, hostOffset, { from: linkedTo, to: piece.length }));

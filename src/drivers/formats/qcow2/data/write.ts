@@ -165,7 +165,7 @@ export class Writer implements Stepper<Source> {
   #perform(piece: Piece): Eventually<void> {
     let written: Eventually<void>;
     try {
-      written = this.#writeData(this.#image.hasDataFile ? this.#clipped(piece) : piece);
+      written = this.#writeData(this.#image.storesTail ? piece : this.#clipped(piece));
     } catch (error) {
       this.#giveUp(piece);
       throw error;
@@ -180,7 +180,7 @@ export class Writer implements Stepper<Source> {
     );
   }
 
-  /** A data file is no longer than the image: nothing is written past the end of that. */
+  /** The data file is no longer than the image: nothing is written past the end of that. */
   #clipped(piece: Piece): Piece {
     // What is written itself may lie beyond: the image is about to grow.
     const least = Math.max(this.#reader.end, piece.offset + piece.data.length);

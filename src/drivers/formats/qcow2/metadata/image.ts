@@ -308,6 +308,15 @@ export class Qcow2Image {
     return this.hasDataFile ? null : this.overlaps.hit(offset, length);
   }
 
+  /**
+   * Whether the last cluster is stored as a whole: others count on zeroes behind the image when
+   * they make it larger. A data file ends with the image, unless zeroes have to be encrypted.
+   */
+  get storesTail(): boolean {
+    if (!this.hasDataFile) return true;
+    return this.cipher !== null && this.data.driverNode.hostFile?.kind !== 'block-device';
+  }
+
   /** Reads the file child; what lies past its end reads as zeroes. */
   readFile(offset: number, buffer: Uint8Array): Eventually<void> {
     return readPadded(this.file, offset, buffer);
