@@ -15,8 +15,8 @@ import {
 } from '../../src/crypto/luks2/index.js';
 import { CutArea, PowerCut } from '../helpers/cut-area.js';
 import { makeLuks } from '../helpers/luks-images.js';
-import { Luks2Maker } from '../helpers/luks2-images.js';
-import type { HeaderWish } from '../helpers/luks2-images.js';
+import { Luks2Maker } from '../helpers/luks2-maker.js';
+import type { HeaderWish } from '../helpers/luks2-maker.js';
 import { forEachSeed, runs } from '../helpers/seeds.js';
 
 const maker = new Luks2Maker(5);
