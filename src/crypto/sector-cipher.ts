@@ -170,7 +170,8 @@ class CbcSectors implements SectorCipher {
       vector += BLOCK_BYTES;
     }
     const mixed = this.#blocks.decrypt(data);
-    mix(data, mixed, before);
+    mixIn(mixed, before);
+    data.set(mixed);
     mixed.fill(0);
   }
 
@@ -186,8 +187,9 @@ class XtsSectors implements SectorCipher {
   readonly #vectors: InitialVectors;
   readonly #data: Blocks;
   readonly #tweak: Blocks;
-  /** Used again by the next slice. */
-  #tweaks = new Uint32Array(0);
+  /** Used again by the next slice, which is mixed there wherever in memory it lies. */
+  #slice = new Int32Array(0);
+  #tweaks = new Int32Array(0);
 
   constructor(cipher: CipherKey) {
     const { spec, key, sectorBytes } = cipher;
@@ -206,70 +208,74 @@ class XtsSectors implements SectorCipher {
     this.#eachSlice(data, sector, (slice) => this.#data.decrypt(slice));
   }
 
+  wipe(): void {
+    this.#vectors.wipe();
+    this.#data.wipe();
+    this.#tweak.wipe();
+    this.#slice.fill(0);
+    this.#tweaks.fill(0);
+  }
+
   #eachSlice(data: Uint8Array, sector: number, crypt: (slice: Uint8Array) => Buffer): void {
     const { sectorBytes } = this;
     requireWhole(data, sectorBytes);
     const step = Math.max(1, Math.floor(SLICE_BYTES / sectorBytes)) * sectorBytes;
     for (let start = 0; start < data.length; start += step) {
       const slice = data.subarray(start, start + step);
-      const tweaks = this.#tweaksOf(slice.length, sector + start / sectorBytes);
-      mix(slice, slice, tweaks);
-      const mixed = crypt(slice);
-      mix(slice, mixed, tweaks);
+      if (this.#slice.length * 4 < slice.length) {
+        this.#slice = new Int32Array(slice.length / 4);
+        this.#tweaks = new Int32Array(slice.length / 4);
+      }
+      const bytes = new Uint8Array(this.#slice.buffer, 0, slice.length);
+      bytes.set(slice);
+      this.#mixTweaks(slice.length / sectorBytes, sector + start / sectorBytes);
+      const mixed = crypt(bytes);
+      mixIn(mixed, new Uint8Array(this.#tweaks.buffer));
+      slice.set(mixed);
       mixed.fill(0);
     }
   }
 
-  wipe(): void {
-    this.#vectors.wipe();
-    this.#data.wipe();
-    this.#tweak.wipe();
-    this.#tweaks.fill(0);
-  }
-
   /** One tweak for each block: that of the sector, then each the double of the one before. */
-  #tweaksOf(length: number, sector: number): Uint8Array {
-    const { sectorBytes } = this;
-    const count = length / sectorBytes;
+  #mixTweaks(count: number, sector: number): void {
+    const words = this.#slice;
+    const tweaks = this.#tweaks;
     const first = this.#tweak.encrypt(this.#vectors.of(sector, count));
-    if (this.#tweaks.length < length / 4) this.#tweaks = new Uint32Array(length / 4);
-    const words = this.#tweaks;
     const source = new DataView(first.buffer, first.byteOffset, first.byteLength);
-    const perSector = sectorBytes / 4;
+    const perSector = this.sectorBytes / 4;
     for (let index = 0; index < count; index += 1) {
       const at = index * BLOCK_BYTES;
-      let a = source.getUint32(at, true);
-      let b = source.getUint32(at + 4, true);
-      let c = source.getUint32(at + 8, true);
-      let d = source.getUint32(at + 12, true);
+      let a = source.getInt32(at, true);
+      let b = source.getInt32(at + 4, true);
+      let c = source.getInt32(at + 8, true);
+      let d = source.getInt32(at + 12, true);
       const end = (index + 1) * perSector;
       for (let word = index * perSector; word < end; word += 4) {
-        words[word] = a;
-        words[word + 1] = b;
-        words[word + 2] = c;
-        words[word + 3] = d;
-        const carry = d >>> 31 === 0 ? 0 : 0x87;
+        tweaks[word] = a;
+        tweaks[word + 1] = b;
+        tweaks[word + 2] = c;
+        tweaks[word + 3] = d;
+        words[word] = (words[word] as number) ^ a;
+        words[word + 1] = (words[word + 1] as number) ^ b;
+        words[word + 2] = (words[word + 2] as number) ^ c;
+        words[word + 3] = (words[word + 3] as number) ^ d;
+        const carry = (d >> 31) & 0x87;
         d = (d << 1) | (c >>> 31);
         c = (c << 1) | (b >>> 31);
         b = (b << 1) | (a >>> 31);
         a = (a << 1) ^ carry;
       }
     }
-    return new Uint8Array(words.buffer, 0, length);
   }
 }
 
-/** `target` becomes `left` xor `right`, four bytes at a time where memory lies so. */
-function mix(target: Uint8Array, left: Uint8Array, right: Uint8Array): void {
-  if (target.byteOffset % 4 !== 0 || left.byteOffset % 4 !== 0 || right.byteOffset % 4 !== 0) {
-    for (let at = 0; at < target.length; at += 1) target[at] = (left[at] ?? 0) ^ (right[at] ?? 0);
-    return;
-  }
-  const words = target.length / 4;
-  const out = new Uint32Array(target.buffer, target.byteOffset, words);
-  const one = new Uint32Array(left.buffer, left.byteOffset, words);
-  const two = new Uint32Array(right.buffer, right.byteOffset, words);
-  for (let at = 0; at < words; at += 1) out[at] = (one[at] ?? 0) ^ (two[at] ?? 0);
+/** Four bytes at a time: both begin where Node has put a buffer of theirs. */
+function mixIn(target: Uint8Array, other: Uint8Array): void {
+  const count = target.length / 4;
+  const words = new Int32Array(target.buffer, target.byteOffset, count);
+  const others = new Int32Array(other.buffer, other.byteOffset, count);
+  // No index is past the end, which the types do not know; to ask would take time.
+  for (let at = 0; at < count; at += 1) words[at] = (words[at] as number) ^ (others[at] as number);
 }
 
 function requireWhole(data: Uint8Array, sectorBytes: number): void {
