@@ -24,6 +24,7 @@ const SOURCES = [
   'file-io.cc',
   'locks.cc',
   'pbkdf2.cc',
+  'ripemd160.cc',
   'scan.cc',
   'sha1.cc',
   'sha256.cc',

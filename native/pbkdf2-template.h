@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// PBKDF2 (RFC 8018, section 5.2) with HMAC (RFC 2104) over any digest of the SHA family.
+// PBKDF2 (RFC 8018, section 5.2) with HMAC (RFC 2104), whatever the digest.
 //
 // Included by the file of a digest, once DIGEST_TARGET names the instructions that it may use:
 // what is here must be compiled for the same ones. What HMAC does with the password alone is done
@@ -7,8 +7,9 @@
 // the one before, and blocks do not depend on each other.
 //
 // A Hash has kBlock, kDigest and kStateBytes (of which a digest is the beginning), kLengthBytes (of
-// the message's length in its last block), a State with Initial() and CompressBytes(), the Words of
-// a digest with WordsOf(), Xor() and Store(), and KeyedDigests(): HMAC of digests themselves.
+// the message's length in its last block), kIsLittleEndian (of that length), a State with Initial()
+// and CompressBytes(), the Words of a digest with WordsOf(), Xor() and Store(), and KeyedDigests():
+// HMAC of digests themselves.
 
 #include <string.h>
 
@@ -35,7 +36,8 @@ DIGEST_TARGET void Finish(typename Hash::State* state, Bytes rest, uint64_t tota
   bool fits = rest.length + 1 + Hash::kLengthBytes <= Hash::kBlock;
   size_t end = fits ? Hash::kBlock : 2 * Hash::kBlock;
   for (size_t at = 0; at < 8; at += 1) {
-    padded[end - 1 - at] = static_cast<uint8_t>((total * 8) >> (8 * at));
+    size_t place = Hash::kIsLittleEndian ? end - 8 + at : end - 1 - at;
+    padded[place] = static_cast<uint8_t>((total * 8) >> (8 * at));
   }
   Hash::CompressBytes(state, padded);
   if (!fits) Hash::CompressBytes(state, padded + Hash::kBlock);

@@ -19,7 +19,8 @@ const Deriver* DeriverOf(const char* digest) {
                   {"sha224", Sha224Deriver},
                   {"sha256", Sha256Deriver},
                   {"sha384", Sha384Deriver},
-                  {"sha512", Sha512Deriver}};
+                  {"sha512", Sha512Deriver},
+                  {"ripemd160", Ripemd160Deriver}};
   for (const auto& each : kDigests) {
     if (strcmp(each.name, digest) == 0) return each.deriver();
   }

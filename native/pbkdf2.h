@@ -30,12 +30,13 @@ struct Deriver {
   void (*mix)(Bytes stripes, uint8_t* block, size_t block_bytes);
 };
 
-/** Null where the processor lacks the instructions. */
+/** Null where the processor lacks the instructions, but for the last, which needs none. */
 const Deriver* Sha1Deriver();
 const Deriver* Sha224Deriver();
 const Deriver* Sha256Deriver();
 const Deriver* Sha384Deriver();
 const Deriver* Sha512Deriver();
+const Deriver* Ripemd160Deriver();
 
 /** The same by name (`sha256`); null for other digests too. */
 const Deriver* DeriverOf(const char* digest);

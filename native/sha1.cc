@@ -82,6 +82,7 @@ struct Sha1 {
   static const size_t kDigest = 20;
   static const size_t kStateBytes = 32;
   static const size_t kLengthBytes = 8;
+  static const bool kIsLittleEndian = false;
   static const size_t kLanes = 2;
 
   DIGEST_TARGET static State Initial() {

@@ -100,6 +100,7 @@ struct Sha256 {
   static const size_t kDigest = kDigestBytes;
   static const size_t kStateBytes = 32;
   static const size_t kLengthBytes = 8;
+  static const bool kIsLittleEndian = false;
   static const size_t kLanes = 2;
 
   DIGEST_TARGET static State Initial() {

@@ -141,6 +141,7 @@ struct Sha512 {
   static const size_t kDigest = kDigestBytes;
   static const size_t kStateBytes = 64;
   static const size_t kLengthBytes = 16;
+  static const bool kIsLittleEndian = false;
   static const size_t kLanes = 1;
 
   static State Initial() {
