@@ -18,7 +18,7 @@ import { parseBackup2, restoreHeader2 } from '../../src/crypto/luks2/index.js';
 import { runIn } from '../helpers/command-line.js';
 import { CommandServer } from '../helpers/command-server.js';
 import { CutArea, PowerCut } from '../helpers/cut-area.js';
-import { Luks2Maker } from '../helpers/luks2-images.js';
+import { Luks2Maker } from '../helpers/luks2-maker.js';
 import { peer } from '../helpers/peers.js';
 import { someOf } from '../helpers/seeds.js';
 
@@ -110,7 +110,12 @@ describe.skipIf(cryptsetup === null)('img luks on LUKS version 2 beside cryptset
 
   it('keeps the bytes that cryptsetup keeps, and each restores those of the other', () => {
     setup('luksHeaderBackup', 'a', '--header-backup-file', 'a.theirs');
-    expect(luks('header-backup', 'a', 'a.ours').status).toBe(0);
+    const backup = luks('header-backup', '--output=json', 'a', 'a.ours');
+    const uuid = /UUID:\s+(\S+)/.exec(setup('luksDump', 'a'))?.[1];
+    const facts = { filename: 'a', backup: 'a.ours', version: 2, uuid };
+    expect(JSON.parse(backup.out)).toEqual({ ...facts, bytes: MIB + 32_768 });
+    const restored = luks('header-restore', '--output=json', 'a', 'a.ours');
+    expect(JSON.parse(restored.out)).toEqual(facts);
     expect(isSame('a.ours', 'a.theirs')).toBe(true);
     for (const name of ['x', 'y']) copyFileSync(join(folder, 'a'), join(folder, name));
     for (const name of ['x', 'y']) setup('luksKillSlot', '-q', name, '1');

@@ -54,6 +54,7 @@ const REFUSED: readonly string[] = [
   'map S --image-opts driver=qcow2,encrypt.format=foo,encrypt.key-secret=s,file.filename=luks',
   'map S --image-opts driver=qcow2,encrypt.bla=foo,encrypt.key-secret=s,file.filename=luks',
   'map S --image-opts I=luks',
+  'rebase S -b other -F qcow2 --image-opts I=luks',
   'create -f qcow2 -o encrypt.format=luks x 1M',
   'create -f qcow2 -o encryption=on x 1M',
   'create -f qcow2 -o AES x 1M',

@@ -16,6 +16,8 @@ import {
   unlockSlot,
 } from '../../src/crypto/luks/index.js';
 import { CutArea, PowerCut } from '../helpers/cut-area.js';
+import { slotPasswords } from '../helpers/luks-images.js';
+import { forEachSeed, runs } from '../helpers/seeds.js';
 
 const SPEC: CipherSpec = { cipher: 'aes-128', mode: 'ecb', ivGenerator: null, ivHash: null };
 const random = new SeededRandom(11);
@@ -115,6 +117,34 @@ describe('restoring a header of the same volume', () => {
       await restoreHeader(again, copy);
       expect(Buffer.compare(again.bytes, copy)).toBe(0);
     }
+  });
+
+  it('keeps a password that opens, whatever keyslots there are', async () => {
+    await forEachSeed(runs(2, 30), async (seed) => {
+      const dice = new SeededRandom(seed);
+      const randomSlots = (name: string) => {
+        const slots = Array.from({ length: 8 }, (_, slot) => slot).filter(() => dice.below(4) < 1);
+        const some = slots.length > 0 ? slots : [dice.below(8)];
+        return some.map((slot) => [slot, `${dice.below(3) === 0 ? 'same' : name}${slot}`] as const);
+      };
+      const [now, then] = [randomSlots('now'), randomSlots('then')];
+      const present = await withSlots(volume, now);
+      const copy = await withSlots(volume, then);
+      const words: string[] = [...now, ...then].map(([, word]) => word);
+      const whole = new CutArea(present);
+      await restoreHeader(whole, copy);
+      expect(Buffer.compare(whole.bytes, copy)).toBe(0);
+      for (let writes = 0; writes < whole.lengths.length; writes += 1) {
+        const area = new CutArea(present, writes);
+        await expect(restoreHeader(area, copy)).rejects.toThrow(PowerCut);
+        const disk = area.afterCut(dice);
+        const found = await slotPasswords(disk, parseAnyLuksHeader(disk), words);
+        expect(found.some((word) => words.includes(word)), found.join(' ')).toBe(true);
+        const again = new CutArea(disk);
+        await restoreHeader(again, copy);
+        expect(Buffer.compare(again.bytes, copy)).toBe(0);
+      }
+    });
   });
 
   it('leaves a payload alone that begins in the last page of the backup', async () => {

@@ -15,8 +15,9 @@ import {
 } from '../../src/crypto/luks2/index.js';
 import { CutArea, PowerCut } from '../helpers/cut-area.js';
 import { makeLuks } from '../helpers/luks-images.js';
-import { Luks2Maker } from '../helpers/luks2-images.js';
-import type { HeaderWish } from '../helpers/luks2-images.js';
+import { Luks2Maker } from '../helpers/luks2-maker.js';
+import type { HeaderWish } from '../helpers/luks2-maker.js';
+import { forEachSeed, runs } from '../helpers/seeds.js';
 
 const maker = new Luks2Maker(5);
 const other = new Luks2Maker(6);
@@ -142,6 +143,45 @@ describe('restoring a LUKS version 2 header of the same volume', () => {
     const tools = { derive: limitedDerive(limit), argon2: limitedArgon2(limit) };
     const opened = await unlockAny2({ area: new CutArea(copy), header }, Buffer.from('b'), tools);
     expect(opened?.slot).toBe(1);
+  });
+});
+
+/** Keyslots with random passwords in random places; with three passwords some are the same. */
+function randomWish(random: SeededRandom, rooms: number): HeaderWish {
+  const free = Array.from({ length: rooms }, (_, room) => room);
+  const slots: Record<number, { password: string; room: number }> = {};
+  for (let count = 1 + random.below(rooms); count > 0; count -= 1) {
+    const [room = 0] = free.splice(random.below(free.length), 1);
+    slots[random.below(6)] = slot(`p${random.below(3)}`, room);
+  }
+  return { slots, rooms, sequence: 1 + random.below(4) };
+}
+
+it('keeps a password that opens, whatever keyslots there are', async () => {
+  await forEachSeed(runs(12, 400), async (seed) => {
+    const random = new SeededRandom(seed);
+    const rooms = 1 + random.below(4);
+    const present = await maker.make(randomWish(random, rooms));
+    const copy = await maker.make(randomWish(random, rooms));
+    const broken = random.below(4);
+    if (broken < 2) present.fill(0x55, broken * 16_384 + 4096, broken * 16_384 + 4200);
+    const whole = new CutArea(present);
+    const failure = await restore(whole, copy).catch((error: unknown) => error);
+    if (failure !== undefined) {
+      expect([(failure as BlockError).kind, whole.lengths.length]).toEqual(['no-space', 0]);
+      expect(rooms).toBeLessThan(3);
+      return;
+    }
+    expect(Buffer.compare(whole.bytes, copy)).toBe(0);
+    for (let writes = 0; writes < whole.lengths.length; writes += 1) {
+      const area = new CutArea(present, writes);
+      await expect(restore(area, copy)).rejects.toThrow(PowerCut);
+      const disk = area.afterCut(random);
+      expect((await maker.opening(disk)).length, `after ${writes} writes`).toBeGreaterThan(0);
+      const again = new CutArea(disk);
+      await restore(again, copy, { force: true });
+      expect(Buffer.compare(again.bytes, copy)).toBe(0);
+    }
   });
 });
 

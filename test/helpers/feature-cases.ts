@@ -9,6 +9,7 @@ const SIZE = FEATURE_SIZE;
 
 /** Sectors count from where they lie in the file; the least iterations. */
 const LUKS = 'encrypt.format=luks,encrypt.key-secret=k,encrypt.iter-time=0';
+const ADD = 'encrypt.state=active,encrypt.new-secret=k,encrypt.iter-time=0';
 const LUKS_CBC =
   'encrypt.cipher-alg=aes-128,encrypt.cipher-mode=cbc,encrypt.ivgen-alg=essiv';
 
@@ -139,7 +140,7 @@ const VERBS: readonly Verb[] = [
       /extended|zstd|bits/.test(options),
   },
   {
-    line: 'amend -o encrypt.state=active,encrypt.new-secret=k,refcount_bits=32 /top',
+    line: `amend -o ${ADD},refcount_bits=32 /top`,
     isRefused: ({ options }) => !options.includes('format=luks'),
   },
   { line: 'check -q -r all /top' },

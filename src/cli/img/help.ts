@@ -64,7 +64,7 @@ const VALUES: Readonly<Record<string, string>> = {
 
 const LEGEND = `
   -f first or only image format (probed unless given), -F second or backing format,
-  -O output format: raw or qcow2
+  -O output format: raw, qcow2 or luks
   -b, -B backing file   -u do not look at the backing file   -o options of the new image
   -b (commit) image of the chain that is committed to   -d keep what is committed
   -t, -T cache mode of target and source: none, writeback, writethrough, directsync, unsafe

@@ -163,11 +163,19 @@ interface Base {
   readonly inChain: boolean;
 }
 
+function resolvedName(overlay: string, name: string): string {
+  try {
+    return resolveBackingName(overlay, name);
+  } catch (error) {
+    if (!(error instanceof BlockError)) throw error;
+    throw new CliError(`Could not resolve backing filename: ${error.message}`, 1, error);
+  }
+}
+
 async function openBase(session: Session, overlay: Node, command: RebaseArguments): Promise<Base> {
   const name = command.backing ?? '';
-  let path = name;
+  const path = resolvedName(skipFilters(overlay).filename, name);
   try {
-    path = resolveBackingName(skipFilters(overlay).filename, name);
     const below = await findBelow(session, overlay, path);
     const node =
       below ?? (await session.graph.openImage(path, command.format, true, command.source));

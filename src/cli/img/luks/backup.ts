@@ -9,15 +9,16 @@ import { dirname } from 'node:path';
 import { errnoText } from '../../../base/index.js';
 import { readBackup } from '../../../crypto/luks/index.js';
 import { readBackup2 } from '../../../crypto/luks2/index.js';
+import { writeJson } from '../../../wire/index.js';
 import { CliError } from '../../program.js';
 import { withSession } from '../session.js';
-import { FORCE_SHARE, FORMAT, IMAGE_OPTS, OBJECT } from '../verb.js';
+import { FORCE_SHARE, FORMAT, IMAGE_OPTS, OBJECT, OUTPUT, outputFormat } from '../verb.js';
 import { findHeader, readArguments } from './command.js';
 import type { FoundHeader, LuksCommand } from './command.js';
 import { openHeaderPlace } from './place.js';
 import type { HeaderPlace } from './place.js';
 
-const OPTIONS = [OBJECT, IMAGE_OPTS, FORMAT, FORCE_SHARE] as const;
+const OPTIONS = [OBJECT, IMAGE_OPTS, FORMAT, OUTPUT, FORCE_SHARE] as const;
 const PRIVATE = 0o600;
 
 export const backupCommand: LuksCommand = {
@@ -25,11 +26,18 @@ export const backupCommand: LuksCommand = {
   operands: 'FILE BACKUP',
   async run(args, program) {
     const { image, backup, given } = readArguments(program, args, { specs: OPTIONS, operands: 2 });
+    const shape = outputFormat(given.get('output') ?? 'human');
     return withSession(program, async (session) => {
       const forceShare = given.has('share');
       const place = await openHeaderPlace(session, { image, readOnly: true, forceShare });
-      const bytes = await backupOf(place, await findHeader(place));
+      const found = await findHeader(place);
+      const bytes = await backupOf(place, found);
       await keep(backup, bytes);
+      if (shape === 'json') {
+        const { version, header } = found;
+        const facts = { filename: image.text, backup, version, uuid: header.uuid };
+        program.out(`${writeJson({ ...facts, bytes: bytes.length }, { pretty: true })}\n`);
+      }
       return 0;
     });
   },

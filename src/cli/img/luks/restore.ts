@@ -17,23 +17,26 @@ import {
 } from '../../../crypto/luks2/index.js';
 import type { Luks2Backup, Luks2Header } from '../../../crypto/luks2/index.js';
 import { keyBytesOf } from '../../../crypto/index.js';
+import { writeJson } from '../../../wire/index.js';
 import { CliError } from '../../program.js';
 import type { Session } from '../session.js';
 import { withSession } from '../session.js';
-import { FORMAT, IMAGE_OPTS, OBJECT, QUIET } from '../verb.js';
+import { FORMAT, IMAGE_OPTS, OBJECT, OUTPUT, outputFormat, QUIET } from '../verb.js';
 import { findHeader, named, readArguments } from './command.js';
 import type { FoundHeader, LuksCommand } from './command.js';
 import { hex } from './facts.js';
 import { openHeaderPlace } from './place.js';
 import type { HeaderPlace } from './place.js';
 
-const OPTIONS = [OBJECT, IMAGE_OPTS, FORMAT, QUIET, { name: 'force', long: 'force' }] as const;
+const FORCE = { name: 'force', long: 'force' } as const;
+const OPTIONS = [OBJECT, IMAGE_OPTS, FORMAT, OUTPUT, QUIET, FORCE] as const;
 
 export const restoreCommand: LuksCommand = {
   options: OPTIONS,
   operands: 'FILE BACKUP',
   async run(args, program) {
     const { image, backup, given } = readArguments(program, args, { specs: OPTIONS, operands: 2 });
+    const shape = outputFormat(given.get('output') ?? 'human');
     return withSession(program, async (session) => {
       const wanted = await readBackupFile(session, backup);
       const request = { image, readOnly: false, forceShare: false } as const;
@@ -43,7 +46,11 @@ export const restoreCommand: LuksCommand = {
       if (!force) await refuseOther(place, wanted);
       await named(place.name, () => restore(place, wanted, force));
       await place.close();
-      if (!given.has('quiet')) program.out('Header restored.\n');
+      if (shape === 'json') {
+        const { version, header } = wanted;
+        const facts = { filename: image.text, backup, version, uuid: header.uuid };
+        program.out(`${writeJson(facts, { pretty: true })}\n`);
+      } else if (!given.has('quiet')) program.out('Header restored.\n');
       return 0;
     });
   },

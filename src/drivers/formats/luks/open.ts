@@ -23,7 +23,7 @@ import { KeyslotChanges } from './keyslot-changes.js';
 import { InspectedLuks, LuksNode } from './node.js';
 import type { OpenIfOther } from './node.js';
 import type { LuksOptions } from './options.js';
-import { openVersion2, version2Header } from './version2-open.js';
+import { openVersion2, requireSegment, version2Header } from './version2-open.js';
 
 /** Where a header says in which sector the payload begins; four bytes. */
 const PAYLOAD_OFFSET = 104;
@@ -58,7 +58,10 @@ function otherVolumes(present: Found): OpenIfOther {
     if (context.node.children.has('header')) return null;
     const file = context.child('file');
     const found = await findHeader(file, false);
-    if (isSame(found, present)) return null;
+    if (isSame(found, present)) {
+      if (found.version === 2) requireSegment(file.node, found.header);
+      return null;
+    }
     return openFound(context, options as LuksOptions, { file, holder: file, found });
   };
 }

@@ -51,7 +51,7 @@ export async function openVersion2(
 ): Promise<DriverNode> {
   const { file, holder, header, openIfOther } = place;
   if (holder === file) requireAttached(file.node, header);
-  requireWhole(file.node, header);
+  requireSegment(file.node, header);
   if (context.inspectOnly) return new InspectedLuks2(file, header);
   const { filename } = file.node;
   const limitSeconds = options['key-derivation-limit'];
@@ -108,7 +108,8 @@ function requireAttached({ filename }: Node, header: Luks2Header): void {
   throw new BlockError('invalid-option', text);
 }
 
-function requireWhole({ filename, length }: Node, { segment }: Luks2Header): void {
+/** Where the file ends before what its header says of it, it is not the file that it was. */
+export function requireSegment({ filename, length }: Node, { segment }: Luks2Header): void {
   const end = segment.offset + (segment.size ?? 0);
   if (end <= length) return;
   const text = `'${filename}' ends at ${length}, its segment at ${end}`;
