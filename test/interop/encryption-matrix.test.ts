@@ -343,6 +343,7 @@ describe('encrypted images of all geometries', () => {
         well(ours, 'img', ['create', ...words]);
         if (name.startsWith('nodes')) {
           well(ours, 'io', ['-c', `write -q -P 5 0 ${size}`, ...image]);
+          well(ours, 'img', ['resize', '-q', ...image, String(size + 1024)]);
         } else {
           const target = ['--target-image-opts', `driver=qcow2,${KEY},file.filename=${name}`];
           well(ours, 'img', ['convert', '-n', '-f', 'raw', 'odd', ...target]);

@@ -72,27 +72,37 @@ export interface DataFileGrowth {
 
 /** Before the image grows: the file gets its length, and zeroes where it held something. */
 export async function growDataFile(
-  { data }: Qcow2Image,
+  image: Qcow2Image,
   { from, end, options, shows }: DataFileGrowth,
 ): Promise<void> {
+  const { data } = image;
   const { exact, preallocation } = options;
   const stale = Math.min(data.length, end) - from;
   if (preallocation !== 'off' && stale > 0 && !shows) {
     const flags = preallocation === 'metadata' ? RequestFlag.mayUnmap : 0;
     await data.writeZeroes(zeroRequest(from, stale, flags));
   }
-  if (data.length === end) return;
-  const isLonger = data.length > end || preallocation === 'metadata';
-  await data.truncate(end, { exact, preallocation: isLonger ? 'off' : preallocation });
+  const stop = fileEnd(image, end);
+  if (data.length === stop) return;
+  const isLonger = data.length > stop || preallocation === 'metadata';
+  await data.truncate(stop, { exact, preallocation: isLonger ? 'off' : preallocation });
+}
+
+/** With an image of that size: the rest of a cluster stays where it is stored. */
+function fileEnd({ data, clusterSize, storesTail }: Qcow2Image, end: number): number {
+  const whole = Math.ceil(end / clusterSize) * clusterSize;
+  return storesTail ? Math.max(end, Math.min(data.length, whole)) : end;
 }
 
 /** After nothing on disk names what lies past the end any more. */
 export async function cutDataFile(
-  { data }: Qcow2Image,
+  image: Qcow2Image,
   end: number,
   exact: boolean,
 ): Promise<void> {
-  if (data.length !== end) await data.truncate(end, { exact, preallocation: 'off' });
+  const { data } = image;
+  const stop = fileEnd(image, end);
+  if (data.length !== stop) await data.truncate(stop, { exact, preallocation: 'off' });
 }
 
 /** After nothing on disk names any cluster any more; a hint. */
