@@ -19,7 +19,7 @@ import { misdeeds, measureLine } from '../helpers/measured-run.js';
 import { startProgramDaemon } from '../helpers/program-daemon.js';
 
 const MOST = 2 ** 32 - 1;
-const SLOW_HASH = 'ripemd160';
+const SLOW_HASH = 'md5';
 const SECRET = ['--object', `secret,id=k,data=${LUKS_PASSWORD}`];
 const MAIN = new URL('../../dist/cli/blockwright.js', import.meta.url).pathname;
 
