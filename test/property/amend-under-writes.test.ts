@@ -15,7 +15,7 @@ import { forEachSeed, runs } from '../helpers/seeds.js';
 const FORMATS = ['luks', 'qcow2'] as const;
 const BYTES = 2 ** 20;
 const SECTOR = 512;
-const CHANGES = 12;
+const CHANGES = 8;
 
 class Guest {
   readonly model = new Uint8Array(BYTES);

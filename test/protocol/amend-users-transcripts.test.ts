@@ -159,7 +159,7 @@ describe.skipIf(!hasReference)('a change of keyslots among others, as in a real 
   // holds the job, until a drain lets them pass.
   const ENDS = ['goes on', 'is cancelled', 'is paused and cancelled', 'ends with all'] as const;
   const cases = FORMATS.flatMap((format) => ENDS.map((end) => [format, end] as const));
-  it.each(someOf(cases, 3, 1))(
+  it.each(someOf(cases, 5, 1))(
     'of %s: a job at work takes the orders that its status allows, and %s',
     (format, end) =>
       play(format, () => {
