@@ -156,6 +156,17 @@ describe.skipIf(cryptsetup === null)('a LUKS version 2 header of cryptsetup', ()
     expect(ours('img', 'info', '-f', 'luks', 'apart')).toContain("open that with option 'header'");
   });
 
+  it('opens where it was made of one of version 1, whose digest is shorter', () => {
+    writeFileSync(join(folder, 'made'), '');
+    truncateSync(join(folder, 'made'), 4 * MIB);
+    const slots = PBKDF2.slice(2);
+    setup('luksFormat', '-q', '--type', 'luks1', ...slots, 'made', 'one');
+    setup('convert', '-q', '--type', 'luks2', 'made');
+    expect(ours('img', 'luks', 'dump', 'made')).toBe(setup('luksDump', 'made'));
+    const test = ['luks', 'test-passphrase', '--secret', 'one', 'made'];
+    expect(ours('img', ...test)).toBe('The secret opens keyslot 0.\n');
+  });
+
   it('opens with its second copy when the first is lost', () => {
     const bytes = readFileSync(join(folder, 'pbkdf2'));
     bytes.fill(0, 0, 4096);

@@ -12,7 +12,7 @@ import type { JsonValue } from '../../base/index.js';
 import { JsonSyntaxError, parseJson } from '../../wire/index.js';
 import type { CipherSpec, HashName } from '../names.js';
 import { cipherSpecOf, HASH_BYTES, HASH_NAMES, isOneOf } from '../names.js';
-import { STRIPES } from '../luks/index.js';
+import { DIGEST_BYTES, STRIPES } from '../luks/index.js';
 import { corrupt, Fields, quoted, unsupported } from './fields.js';
 import { requireReferences } from './references.js';
 
@@ -333,10 +333,16 @@ function digestOf([number, fields]: readonly [number, Fields]): Luks2Digest {
     hash,
     iterations: fields.number('iterations', ITERATIONS),
     salt: fields.base64('salt', SALT),
-    value: fields.base64('digest', { min: HASH_BYTES[hash], max: HASH_BYTES[hash] }),
+    value: fields.base64('digest', digestBytesOf(hash)),
     keyslots: fields.numbers('keyslots'),
     segments: fields.numbers('segments'),
   };
+}
+
+/** As long as its hash, or as version 1 had it: volumes made of those keep that digest. */
+function digestBytesOf(hash: HashName): { readonly min: number; readonly max: number } {
+  const lengths = [DIGEST_BYTES, HASH_BYTES[hash]];
+  return { min: Math.min(...lengths), max: Math.max(...lengths) };
 }
 
 function digestEntryOf(entry: readonly [number, Fields]): Luks2DigestEntry {

@@ -117,7 +117,7 @@ const SPOILT: readonly (readonly [path: string, value: unknown, words: string])[
   ['tokens.0', { type: 'x', keyslots: ['9'] }, "'tokens.0.keyslots' names 9, which is not there"],
   ['digests.0.type', 'x', "type 'x' of digests.0 is not supported"],
   ['digests.0.hash', 'md4', "digests.0.hash 'md4' is not supported"],
-  ['digests.0.digest', 'AAAA', "'digests.0.digest' is not base64 of 32 to 32 bytes"],
+  ['digests.0.digest', 'AAAA', "'digests.0.digest' is not base64 of 20 to 32 bytes"],
   ['digests.0.iterations', 0, "'digests.0.iterations' must be from 1 to 2147483647, not 0"],
   ['digests.0.keyslots', ['x'], "'digests.0' has a name or reference that is no number"],
   ['keyslots', [], "'keyslots' is not an object"],
