@@ -81,6 +81,9 @@ export function cipherSpecOf(header: {
     throw unsupported(`Unexpected cipher mode string format '${cipherMode}'`);
   }
   if (!isOneOf(CIPHER_MODES, mode)) throw unsupported(`Cipher mode '${mode}' not supported`);
+  if (mode === 'xts' && keyBytes % 2 !== 0) {
+    throw unsupported('XTS cipher key length should be a multiple of 2');
+  }
   const bytes = mode === 'xts' ? keyBytes / 2 : keyBytes;
   const cipher = cipherName === 'aes' ? aesOfKeyBytes(bytes) : null;
   if (cipher === null) {

@@ -272,9 +272,8 @@ export abstract class DescriptorFile extends FileBase {
       throw new BlockError('invalid-option', 'Cannot grow device files', { path });
     }
     if (size < old && preallocation !== 'off') {
-      throw new BlockError('invalid-option', "Preallocation can't be used for shrinking files", {
-        path,
-      });
+      const text = 'Cannot use preallocation for shrinking files';
+      throw new BlockError('invalid-option', text, { path });
     }
     await this.#setSize(size);
     if (old === 0 && size > 0 && preallocation !== 'full') await this.#allocateFirst(size);

@@ -93,6 +93,13 @@ describe('a LUKS header', () => {
     expect(parseLuksHeader(bytes, PLACE)).toEqual(made.header);
   });
 
+  it('is refused where no two keys of xts are of its length', () => {
+    const bytes = encodeLuksHeader(made.header);
+    bytes[111] = 33;
+    const words = 'XTS cipher key length should be a multiple of 2';
+    expect(() => parseLuksHeader(bytes, PLACE)).toThrow(words);
+  });
+
   it('says how often its keys are hashed, even where nobody waits so long', async () => {
     const bytes = encodeLuksHeader(made.header);
     for (const at of [164, 212]) bytes.fill(0xff, at, at + 4);

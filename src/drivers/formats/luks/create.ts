@@ -84,9 +84,10 @@ async function writeImage(
   // What would be metadata beforehand is there anyway.
   const wanted = options.preallocation ?? 'off';
   const preallocation = wanted === 'metadata' ? 'off' : wanted;
+  const length = (apart === null ? area : 0) + options.size;
+  if (file !== null && preallocation !== 'off' && length < file.length) throw shrinks(file);
   await wipe(holder);
   if (apart !== null) await apart.truncate(area, { exact: false, preallocation: 'off' });
-  const length = (apart === null ? area : 0) + options.size;
   await file?.truncate(length, { exact: false, preallocation });
   const [first] = header.keyslots;
   const bytes = encodeLuksHeader(header);
@@ -96,6 +97,11 @@ async function writeImage(
   if (holder !== file) await file?.flush();
   await holder.write(writeRequest(0, bytes.subarray(0, SECTOR_BYTES)));
   await holder.flush();
+}
+
+function shrinks({ name }: Node): BlockError {
+  const text = 'Cannot use preallocation for shrinking files';
+  return new BlockError('invalid-option', text, { node: name });
 }
 
 /** Takes away, for good, what makes it an image of either version, or of anything. */
