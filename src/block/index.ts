@@ -10,6 +10,7 @@ export { infoBelow, internalSnapshotsOf, vmStateOf } from './inherited-info.js';
 export type * from './node.js';
 export { creationPath, creationPlace, parseFilename, resolveBackingName } from './open/filename.js';
 export type { CreationPlace } from './open/filename.js';
+export { lacksName } from './open/backing-link.js';
 export { looseFlag, looseNumber } from './open/loose-options.js';
 export { hasNamedBacking, headerName } from './open/node-filename.js';
 export { protocolOf } from './open/protocol-of.js';

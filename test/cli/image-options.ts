@@ -182,7 +182,6 @@ export const OBJECTS: readonly string[] = [
   'throttle-group,help',
   '{"qom-type":"iothread","id":"x"}',
   '{"qom-type":"foo","id":"x"}',
-  '{x',
   'memory-backend-ram,id=m,size=1M',
   'throttle-group,id=g,x-bps-total=5,x-bps-read=5',
   'throttle-group,id=type',

@@ -13,6 +13,8 @@ export interface Luks2Wish {
   readonly vectorOffset: number;
   /** Volumes of other numbers have other keys. */
   readonly volume?: number;
+  /** In CBC instead of XTS. */
+  readonly cbc?: boolean;
 }
 
 const KEY_BYTES = 64;
@@ -25,8 +27,10 @@ export async function luks2Head({
   sectorBytes,
   vectorOffset,
   volume = 1,
+  cbc = false,
 }: Luks2Wish): Promise<Uint8Array> {
-  const masterKey = new Uint8Array(KEY_BYTES).map((_, index) => 3 * index + volume);
+  const keyBytes = cbc ? KEY_BYTES / 2 : KEY_BYTES;
+  const masterKey = new Uint8Array(keyBytes).map((_, index) => 3 * index + volume);
   const derive = (password: Uint8Array, length: number): Promise<Uint8Array> => {
     const wish = { hash: 'sha256', salt: SALT, iterations: ITERATIONS } as const;
     return deriveKey({ ...wish, password, length });
@@ -39,12 +43,12 @@ export async function luks2Head({
   const size = String(AREA_BYTES);
   const area = { type: 'raw', offset: String(areaOffset), size, encryption, key_size: KEY_BYTES };
   const af = { type: 'luks1', stripes: STRIPES, hash: 'sha256' };
-  text['keyslots'] = { '0': { type: 'luks2', key_size: KEY_BYTES, af, area, kdf } };
+  text['keyslots'] = { '0': { type: 'luks2', key_size: keyBytes, af, area, kdf } };
   const offset = areaOffset + KEYSLOTS_BYTES;
   text['segments'] = {
     '0': {
       type: 'crypt', offset: String(offset), size: 'dynamic', iv_tweak: String(vectorOffset),
-      encryption, sector_size: sectorBytes,
+      encryption: cbc ? 'aes-cbc-plain64' : encryption, sector_size: sectorBytes,
     },
   };
   const digest = base64(await derive(masterKey, 32));

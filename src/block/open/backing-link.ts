@@ -44,6 +44,16 @@ export function refuseBesideHeader(given: unknown): void {
   }
 }
 
+const STORES: readonly unknown[] = ['file', 'host_device', undefined];
+
+/** Options of a file that do not say where it lies, or none. */
+export function lacksName(file: unknown): file is Options | undefined {
+  if (file === undefined) return true;
+  if (typeof file !== 'object' || file === null) return false;
+  const { driver, filename } = file as Options;
+  return filename === undefined && STORES.includes(driver);
+}
+
 /** The child that a file name goes to. */
 function namedChild(options: unknown): string {
   const driver = memberOf(options, 'driver');

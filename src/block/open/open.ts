@@ -23,6 +23,7 @@ import {
   backingPath,
   guessedTooFar,
   inheritedByBacking,
+  lacksName,
   refuseBesideHeader,
   refuseLoop,
 } from './backing-link.js';
@@ -280,23 +281,21 @@ async function withFile(
   if (leavesFormat(given)) return withFormat(graph, { node, given, link });
   if (typeof given !== 'object' || given === null) return given;
   const { driver: name, file } = given as Options;
-  if (typeof name !== 'string' || file !== undefined) return given;
+  if (typeof name !== 'string' || !lacksName(file)) return given;
   const driver = await graph.registry.load(name);
   if (driver.kind !== 'format' || driver.children['file']?.required !== true) return given;
   if (link === null) {
     throw new BlockError('invalid-option', 'A block device must be specified for "file"');
   }
-  return { ...given, file: await optionsOfName(graph, backingPath(node, link.file)) };
+  const named = await optionsOfName(graph, backingPath(node, link.file));
+  return { ...given, file: { ...named, ...file } };
 }
 
 /** Whether these options say neither of what format a backing file is nor where it lies. */
 function leavesFormat(given: unknown): given is Options {
   if (typeof given !== 'object' || given === null) return false;
   const { driver, file, filename } = given as Options;
-  if (driver !== undefined || filename !== undefined) return false;
-  if (typeof file !== 'object' || file === null) return file === undefined;
-  const { driver: protocol, filename: path } = file as Options;
-  return protocol === undefined && path === undefined;
+  return driver === undefined && filename === undefined && lacksName(file);
 }
 
 async function withFormat(
@@ -315,7 +314,8 @@ async function withFormat(
     typeof driver === 'string' && (await graph.registry.load(driver)).kind !== 'protocol';
   if (isWhole) return { ...named, ...given };
   const format = link.format === null ? {} : { driver: link.format };
-  return { ...format, ...given, file: { ...named, ...(given[FILE] as Options | undefined) } };
+  const { file } = given;
+  return { ...format, ...given, file: lacksName(file) ? { ...named, ...file } : named };
 }
 
 export async function openNamed(

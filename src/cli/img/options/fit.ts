@@ -7,7 +7,7 @@
 // `late`. Options without a driver are those of an image whose format is found: they stay texts.
 
 import { BlockError } from '../../../base/index.js';
-import { ChildRole, declarationOf, protocolOf } from '../../../block/index.js';
+import { ChildRole, declarationOf, lacksName, protocolOf } from '../../../block/index.js';
 import type { Driver } from '../../../block/index.js';
 import { blockdevOptions } from '../../../api/index.js';
 import { BLOCKDEV_BASE } from '../../../block/options.js';
@@ -90,7 +90,9 @@ export class OptionFitter {
       const member = members[key];
       const isCow = ((driver.children[key]?.role ?? 0) & ChildRole.cow) !== 0;
       if (member === undefined || (isCow && this.#noBacking)) this.#noteUnknown(name, key, value);
-      else if (isChild(driver, key)) {
+      else if (place === 'backing' && key === 'file' && isTree(value) && lacksName(value)) {
+        result[key] = value;
+      } else if (isChild(driver, key)) {
         if (key === 'backing' && value === '') warnOfEmptyBacking(this.#session.program);
         result[key] = await this.#fitChild(driver, { key, value, below });
       } else if (driver.childLists?.[key] !== undefined && Array.isArray(value)) {
@@ -123,8 +125,7 @@ export class OptionFitter {
   async #fitUnknown(tree: KeyvalTree, place: Place): Promise<Options> {
     const { file } = tree;
     if (!isTree(file)) return tree;
-    const isNamed = file['filename'] !== undefined || file['driver'] !== undefined;
-    if (place === 'backing' && !isNamed) return tree;
+    if (place === 'backing' && lacksName(file)) return tree;
     return { ...tree, file: await this.fit(file, 'protocol') };
   }
 

@@ -18,7 +18,7 @@ import type {
   TargetReservation,
   TruncateOptions,
 } from '../../../block/index.js';
-import { makeSectorCipher, sharedCipherKey } from '../../../crypto/index.js';
+import { makeSectorCipher, SECTOR_BYTES, sharedCipherKey } from '../../../crypto/index.js';
 import type { CipherKey, SectorCipher } from '../../../crypto/index.js';
 import { encryptedReservation } from './lanes.js';
 
@@ -106,11 +106,20 @@ export class Payload {
   }
 
   planExtents(offset: number, length: number): Eventually<readonly Extent[] | null> {
-    if (!this.#isWhole(offset, length)) return null;
+    if (this.#isChained || !this.#isWhole(offset, length)) return null;
     const { file, start } = this.#place;
     return settle(file.node.planExtents(offset + start, length), (extents) => {
       return extents === null ? null : encryptedExtents(extents, { key: this.#key, offset });
     });
+  }
+
+  /**
+   * What is written into a sector makes others of all blocks behind it. Of sectors longer than the
+   * least request that is more than is known to change: who reads them has to wait for the writer.
+   */
+  get #isChained(): boolean {
+    const { spec, sectorBytes } = this.#key;
+    return spec.mode === 'cbc' && sectorBytes > SECTOR_BYTES;
   }
 
   lease(): Lease {
