@@ -120,6 +120,8 @@ export const CRYPTO_LIMITS = {
   /** Memory that one derivation by Argon2 may take, and parts that it may be cut into. */
   argonBytes: 1024 * MIB,
   argonLanes: 64,
+  /** Lists, objects and what follows a comma in a header's JSON text; usual ones have hundreds. */
+  luks2Members: 64 * KIB,
 } as const;
 
 export const CODEC_LIMITS = {

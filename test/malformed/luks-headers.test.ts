@@ -7,7 +7,7 @@ import { BlockError } from '../../src/base/index.js';
 import { readRequest } from '../../src/block/index.js';
 import type { NodeOptions, OpenPolicy } from '../../src/block/index.js';
 import { makeSectorCipher, SECTOR_BYTES } from '../../src/crypto/index.js';
-import { headerAreaBytes } from '../../src/crypto/luks/index.js';
+import { headerAreaBytes, materialBytes, parseLuksHeader } from '../../src/crypto/luks/index.js';
 import { MemoryHost } from '../../src/host/index.js';
 import { makeGraph } from '../helpers/job-stage.js';
 import { LUKS_PASSWORD } from '../helpers/luks.js';
@@ -21,6 +21,8 @@ const SEEDS = runs(30, 4000);
 const PAYLOAD = 16 * 1024;
 /** Processor time of a refusal, with what it takes to measure how long a key takes. */
 const MOST_SECONDS = 1;
+const SLOTS_AT = 208;
+const SLOT_BYTES = 48;
 const KINDS = ['corrupt-image', 'unsupported', 'permission', 'too-large', 'invalid-option'];
 
 const plain = new Uint8Array(PAYLOAD).map((_, at) => (at % 251) + 1);
@@ -97,6 +99,37 @@ describe('an encryption header with something changed', () => {
     const other = /payload_offset|cipher_|byte/;
     await forEachSeed(SEEDS, async (seed) => {
       await play(luks1Mutant(luks1, seed), { driver: 'luks', expected: plain, other });
+    });
+  });
+
+  it('that opens gains a keyslot and loses it, with nothing else written', async () => {
+    await forEachSeed(SEEDS, async (seed) => {
+      const { name, bytes } = luks1Mutant(luks1, seed);
+      const host = new MemoryHost();
+      host.putFile('image', bytes);
+      const graph = makeGraph(host);
+      const file = { driver: 'file', filename: 'image' };
+      const key = { 'key-secret': 'k', 'key-derivation-limit': 1 };
+      const node = await graph.open({ driver: 'luks', ...key, file } as never).catch(() => null);
+      if (node === null) return;
+      const header = parseLuksHeader(bytes, { detached: false });
+      const free = header.keyslots.findIndex(({ active }) => !active);
+      if (free >= 0) {
+        const context = { force: false, resize: () => Promise.reject(new Error('no resize')) };
+        const added = { state: 'active', 'new-secret': 'k', 'iter-time': 0 };
+        await node.driverNode.amend?.(added, context);
+        await node.driverNode.amend?.({ state: 'inactive', keyslot: free }, context);
+      }
+      await graph.closeAll();
+      const images = [host.fileContents('image'), bytes].map((image) => {
+        const copy = image.slice();
+        const keyslot = header.keyslots[free];
+        if (keyslot === undefined) return copy;
+        const { materialOffset: start } = keyslot;
+        copy.fill(0, start, start + materialBytes(header.spec));
+        return copy.fill(0, SLOTS_AT + SLOT_BYTES * free, SLOTS_AT + SLOT_BYTES * (free + 1));
+      });
+      expect(Buffer.compare(...(images as [Uint8Array, Uint8Array])), name).toBe(0);
     });
   });
 

@@ -118,6 +118,8 @@ const ITERATIONS = { min: 1, max: 2 ** 31 - 1 } as const;
 const MOST_KEY_BYTES = 64;
 const KEY = { min: 0, max: 2 ** 32 - 1 } as const;
 const OPENING = 0x7b;
+/** `,`, `[` and `{`. */
+const MEMBER_BYTES: ReadonlySet<number> = new Set([0x2c, 0x5b, OPENING]);
 
 /** `text` ends with NUL. Throws kinds `corrupt-image` and `unsupported`. */
 export function parseMetadata(text: Uint8Array, copyBytes: number): Luks2Metadata {
@@ -164,6 +166,7 @@ function parsed(bytes: Uint8Array): JsonValue {
   if (bytes.subarray(end).some((byte) => byte !== 0)) {
     throw corrupt(`something lies behind its JSON text of ${end} bytes`);
   }
+  requireFew(bytes.subarray(0, end));
   let text: string;
   try {
     text = new TextDecoder('utf-8', { fatal: true }).decode(bytes.subarray(0, end));
@@ -176,6 +179,14 @@ function parsed(bytes: Uint8Array): JsonValue {
     if (!(error instanceof JsonSyntaxError)) throw error;
     throw corrupt(`its JSON text is broken: ${error.message}`);
   }
+}
+
+/** So that the parser's memory has a bound far below that of the text. */
+function requireFew(text: Uint8Array): void {
+  let members = 0;
+  for (const byte of text) if (MEMBER_BYTES.has(byte)) members += 1;
+  const most = CRYPTO_LIMITS.luks2Members;
+  if (members > most) throw corrupt(`its JSON text has ${members} members, more than ${most}`);
 }
 
 function requireSizes(config: Fields, textBytes: number): void {

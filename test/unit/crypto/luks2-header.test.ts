@@ -177,6 +177,13 @@ describe('a LUKS version 2 header', () => {
     expect(await refusal(bytes)).toContain("'keyslots' has more than 32 members");
   });
 
+  it('is refused for a text of very many values before it is parsed', async () => {
+    const headerBytes = 4_194_304;
+    const many = { ...luks2Text(headerBytes), x: new Array(200_000).fill(0) };
+    const bytes = luks2Bytes({ text: JSON.stringify(many), headerBytes });
+    expect(await refusal(bytes)).toMatch(/its JSON text has 2\d{5} members, more than 65536$/);
+  });
+
   it('never fails but by one line, whatever its text', async () => {
     const member = fc.constantFrom(
       ...SPOILT.map(([path]) => path),
@@ -237,6 +244,32 @@ describe('keyslots of LUKS version 2', () => {
   it('by PBKDF2 that want more time are refused as well', async () => {
     const message = await opened('keyslots.0.kdf.iterations', 2 ** 31 - 1);
     expect(message).toMatch(/^Unlocking 'x' would take about \d+ s/);
+  });
+
+  it('by Argon2 heed a limit that is lower than usual', async () => {
+    const argon2 = limitedArgon2({ image: 'x', limitSeconds: 1 });
+    const salt = new Uint8Array(16);
+    const wish = { type: 'argon2id', password: salt, salt, passes: 40, length: 32 } as const;
+    await expect(argon2({ ...wish, memoryKib: 1_048_576, lanes: 1 })).rejects.toThrow(
+      /would take about \d+ s with 40 passes .* more than the 1 s of 'key-derivation-limit'$/,
+    );
+  });
+
+  it('that wait for their turn end with their signal, before it comes', async () => {
+    const [first, second] = [new AbortController(), new AbortController()];
+    const salt = new Uint8Array(16);
+    const kind = { type: 'argon2id', password: salt, salt, lanes: 1, length: 32 } as const;
+    const wish = { ...kind, passes: 30, memoryKib: 65_536 };
+    const ended: string[] = [];
+    const runs = [first, second].map(({ signal }, index) =>
+      limitedArgon2({ ...LIMIT, signal })(wish).catch(() => void ended.push(`${index}`)),
+    );
+    second.abort();
+    await runs[1];
+    expect(ended).toEqual(['1']);
+    first.abort();
+    await runs[0];
+    expect(ended).toEqual(['1', '0']);
   });
 
   it('end with their signal', async () => {
