@@ -64,6 +64,11 @@ describe('the copies of a LUKS version 2 header', () => {
     expect((await read(bytes)).copies).toEqual(copies);
   });
 
+  it('may write numbers with zeroes in front, as others read them', async () => {
+    const header = await read(luks2Bytes({ text: spoilt('segments.0.offset', '0002097152') }));
+    expect(header.segment.offset).toBe(2_097_152);
+  });
+
   it('are found where sizes are others', async () => {
     for (const headerBytes of [32_768, 65_536]) {
       const roomy = luks2Text(headerBytes);
