@@ -59,9 +59,6 @@ describe('the repository', () => {
   it('has a lock file that npm ci accepts on every platform', () => {
     expect(rules.lockFileIsWhole(tree)).toEqual([]);
   });
-  it('names in its campaign every file that plays a part by default', () => {
-    expect(rules.campaignsAreListed(tree)).toEqual([]);
-  });
   it('keeps the golden images under 5 MiB', () => {
     expect(rules.goldenImagesAreSmall(tree)).toEqual([]);
   });
@@ -84,7 +81,6 @@ const CANARY: Readonly<Record<string, string>> = {
   'src/drivers/index.ts': `export const long = () => {\n${'\n'.repeat(80)}};\n`,
   'src/base/mark.ts': `${SPDX}// ${'TO' + 'DO'}: later\n// ${'x'.repeat(110)}\n`,
   'bench/convert.ts': `${SPDX}import '../src/base/index.js';\n`,
-  'bench/part.test.ts': `${SPDX}someOf([1, 2], 2);\n`,
 };
 
 describe('a tree with seeded breaches', () => {
@@ -138,9 +134,6 @@ describe('a tree with seeded breaches', () => {
       'README.md names src/base/gone.ts, which does not exist',
     ]);
     expect(rules.noForeignPaths(tree)).toHaveLength(1);
-    expect(rules.campaignsAreListed(tree)).toEqual([
-      'bench/part.test.ts plays a part, and test:campaign does not name it',
-    ]);
     expect(rules.topLevelIsAgreed(tree)).toEqual(['top level holds notes.txt']);
   });
 });

@@ -28,6 +28,8 @@ export interface CommandServerOptions {
 export class CommandServer implements Disposable {
   readonly #env: NodeJS.ProcessEnv;
   #pipes: { readonly requests: number; readonly answers: number } | null = null;
+  /** Processor time of the commands since it started. */
+  #spentSeconds = 0;
 
   constructor({ env = {} }: CommandServerOptions = {}) {
     this.#env = { ...process.env, ...env };
@@ -35,10 +37,13 @@ export class CommandServer implements Disposable {
 
   /** `words`: a command and its arguments; `--as NAME` may stand in front. */
   run(cwd: string, words: readonly string[]): ServedOutcome {
+    // Many short commands are no endless work, which the kernel would take them for.
+    if (this.#spentSeconds > PROCESSOR_SECONDS / 2) this.close();
     this.#pipes ??= this.#start();
     writeSync(this.#pipes.requests, `${JSON.stringify({ cwd, words })}\n`);
     const answer = this.#readLine(words);
     const outcome = JSON.parse(answer) as ServedOutcome;
+    this.#spentSeconds += outcome.cpuSeconds;
     return { ...outcome, err: complaintsOf(outcome.err) };
   }
 
@@ -47,6 +52,7 @@ export class CommandServer implements Disposable {
     closeSync(this.#pipes.requests);
     closeSync(this.#pipes.answers);
     this.#pipes = null;
+    this.#spentSeconds = 0;
   }
 
   [Symbol.dispose](): void {

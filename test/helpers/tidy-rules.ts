@@ -319,13 +319,3 @@ export const lockFileIsWhole: Rule = (tree) => {
       .map((name) => `package-lock.json lacks ${name} of ${path}`),
   );
 };
-
-/** What a test plays in part by default, the campaign plays whole. */
-export const campaignsAreListed: Rule = (tree) => {
-  const scripts = readText(tree, 'package.json');
-  return tree.code
-    .filter(({ path }) => path.endsWith('.test.ts') && path !== 'test/tidy.test.ts')
-    .filter(({ text }) => /BLOCKWRIGHT_CAMPAIGN|\b(someOf|runs)\(/.test(text))
-    .filter(({ path }) => !scripts.includes(` ${path}`))
-    .map(({ path }) => `${path} plays a part, and test:campaign does not name it`);
-};

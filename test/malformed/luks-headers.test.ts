@@ -17,7 +17,7 @@ import type { Luks2Base, Mutant } from '../helpers/luks-mutants.js';
 import { makeLuks2 } from '../helpers/luks2-payload.js';
 import { forEachSeed, runs } from '../helpers/seeds.js';
 
-const SEEDS = runs(30, 4000);
+const SEEDS = runs(12, 4000);
 const PAYLOAD = 16 * 1024;
 /** Processor time of a refusal, with what it takes to measure how long a key takes. */
 const MOST_SECONDS = 1;

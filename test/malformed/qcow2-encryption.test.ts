@@ -134,6 +134,14 @@ const ROWS: readonly Row[] = [
     says: 'Encryption header overlaps the active L1 table',
   },
   {
+    name: 'over the snapshot table',
+    change: (view) => {
+      view.setUint32(60, 1);
+      view.setBigUint64(64, BigInt(crypt + CLUSTER));
+    },
+    says: 'Encryption header overlaps the snapshot table',
+  },
+  {
     name: 'over the refcount table',
     change: (view) => view.setBigUint64(48, BigInt(crypt + CLUSTER)),
     says: 'Encryption header overlaps the refcount table',

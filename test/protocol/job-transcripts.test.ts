@@ -15,6 +15,7 @@ import {
   withoutReplies,
 } from '../helpers/reference.js';
 import { command, untilEvent } from '../helpers/transcript.js';
+import type { Line } from '../helpers/transcript.js';
 
 /** A backup that is still running when the next command comes. */
 function limitedBackup(): ReturnType<typeof untilEvent> {
@@ -25,6 +26,12 @@ function limitedBackup(): ReturnType<typeof untilEvent> {
     sync: 'full',
     speed: 65536,
   });
+}
+
+/** What stands in a string that is broken may be a secret, and is not told here. */
+function withoutStrays(line: Line): Line {
+  const text = JSON.stringify(line).replace(/stray '\\"[^']*'/, `stray '\\"'`);
+  return JSON.parse(text) as Line;
 }
 
 describe.skipIf(!hasReference)('as a real daemon runs jobs', () => {
@@ -51,7 +58,7 @@ describe.skipIf(!hasReference)('as a real daemon runs jobs', () => {
       Buffer.from('{"execute":"query-jobs","id":"\xc3("}', 'latin1'),
       `{"execute":"query-jobs","id":${'['.repeat(1024)}${']'.repeat(1024)}}`,
       command('query-jobs'),
-    ]));
+    ], withoutStrays));
 
   it('stream refuses bad arguments with the same words and events', () =>
     compare(

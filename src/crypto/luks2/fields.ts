@@ -56,7 +56,7 @@ export class Fields {
   /** A number of 64 bits, written as a text; only what can be an offset is accepted. */
   offset(name: string): number {
     const text = this.text(name);
-    const value = /^(0|[1-9]\d{0,19})$/.test(text) ? Number(text) : Infinity;
+    const value = /^\d{1,20}$/.test(text) ? Number(text) : Infinity;
     if (value <= MAX_OFFSET) return value;
     throw corrupt(`'${this.#pathOf(name)}' is no offset or size: ${quoted(text)}`);
   }

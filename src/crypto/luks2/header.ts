@@ -92,6 +92,7 @@ export async function readCopies(
 export function headerOf(copies: Luks2Copies): Luks2Header {
   const { raw, text, sequence, size: copyBytes } = newerOf(copies);
   const metadata = parseMetadata(text, copyBytes);
+  requirePayloadBehind(metadata, copyBytes);
   return {
     ...metadata,
     uuid: nameOf('uuid', raw.uuid),
@@ -101,6 +102,13 @@ export function headerOf(copies: Luks2Copies): Luks2Header {
     copyBytes,
     copies: { primary: stateOf(copies.primary), secondary: stateOf(copies.secondary) },
   };
+}
+
+/** Also where it lies in another file; at 0 it always does. */
+function requirePayloadBehind({ segment, keyslotsBytes }: Luks2Metadata, copyBytes: number): void {
+  const end = copyBytes * 2 + keyslotsBytes;
+  if (segment.offset === 0 || segment.offset >= end) return;
+  throw corrupt(`its payload at ${segment.offset} overlaps the area of keyslots up to ${end}`);
 }
 
 /** Whether both have one key and payload, whatever their keyslots. */
@@ -135,13 +143,6 @@ export function headerAreaBytes2({ copyBytes, keyslotsBytes }: Luks2Header): num
   if (bytes <= CRYPTO_LIMITS.headerAreaBytes) return bytes;
   const most = CRYPTO_LIMITS.headerAreaBytes;
   throw new BlockError('unsupported', `LUKS2 header: its area of ${bytes} bytes, above ${most}`);
-}
-
-/** Throws kind `corrupt-image` for a payload that is to follow in the same file and does not. */
-export function requirePayloadBehind({ segment, copyBytes, keyslotsBytes }: Luks2Header): void {
-  const end = copyBytes * 2 + keyslotsBytes;
-  if (segment.offset >= end) return;
-  throw corrupt(`its payload at ${segment.offset} overlaps the area of keyslots up to ${end}`);
 }
 
 function stateOf(copy: Luks2Copy | Broken): CopyState {

@@ -8,7 +8,6 @@ export {
   isSameVolume2,
   type Luks2Header,
   readLuks2Header,
-  requirePayloadBehind,
 } from './header.js';
 export { type Luks2Tools, ownKeyslots, unlockAny2, unlockSlot2 } from './keyslots.js';
 export { eraseCopies2, restoreHeader1, restoreHeader2 } from './restore.js';

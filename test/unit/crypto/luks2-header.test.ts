@@ -64,6 +64,11 @@ describe('the copies of a LUKS version 2 header', () => {
     expect((await read(bytes)).copies).toEqual(copies);
   });
 
+  it('may write numbers with zeroes in front, as others read them', async () => {
+    const header = await read(luks2Bytes({ text: spoilt('segments.0.offset', '0002097152') }));
+    expect(header.segment.offset).toBe(2_097_152);
+  });
+
   it('are found where sizes are others', async () => {
     for (const headerBytes of [32_768, 65_536]) {
       const roomy = luks2Text(headerBytes);
@@ -98,6 +103,7 @@ const SPOILT: readonly (readonly [path: string, value: unknown, words: string])[
   ['segments.0.sector_size', 8192, "'segments.0.sector_size' must be from 512 to 4096, not 8192"],
   ['segments.0.sector_size', '512', "'segments.0.sector_size' must be from 512 to 4096"],
   ['segments.0.offset', '77', "'segments.0.offset' 77 is not in whole sectors"],
+  ['segments.0.offset', '4096', 'its payload at 4096 overlaps the area of keyslots up to 1081344'],
   ['segments.0.offset', '-4096', "'segments.0.offset' is no offset or size"],
   ['segments.0.offset', '18446744073709551615', "'segments.0.offset' is no offset or size"],
   ['segments.0.offset', 4096, "'segments.0.offset' is not a text"],
@@ -179,7 +185,7 @@ describe('a LUKS version 2 header', () => {
 
   it('is refused for a text of very many values before it is parsed', async () => {
     const headerBytes = 4_194_304;
-    const many = { ...luks2Text(headerBytes), x: new Array(200_000).fill(0) };
+    const many = { ...luks2Text(headerBytes), x: Array.from({ length: 200_000 }, () => 0) };
     const bytes = luks2Bytes({ text: JSON.stringify(many), headerBytes });
     expect(await refusal(bytes)).toMatch(/its JSON text has 2\d{5} members, more than 65536$/);
   });

@@ -16,7 +16,6 @@ import {
   limitedArgon2,
   ownKeyslots,
   readLuks2Header,
-  requirePayloadBehind,
   specOf,
   unlockAny2,
 } from '../../../crypto/luks2/index.js';
@@ -103,7 +102,7 @@ function dataSpec({ segment: { encryption } }: Luks2Header, keyBytes: number): C
 
 /** A header that was made to lie apart from its payload is no image without it. */
 function requireAttached({ filename }: Node, header: Luks2Header): void {
-  if (header.segment.offset !== 0) return requirePayloadBehind(header);
+  if (header.segment.offset !== 0) return;
   const text = `'${filename}' is a LUKS header without a payload: open that with option 'header'`;
   throw new BlockError('invalid-option', text);
 }

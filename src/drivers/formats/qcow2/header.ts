@@ -374,9 +374,10 @@ function requireApart(
   const tables = [
     ['active L1 table', fields.l1TableOffset, fields.l1Size * 8],
     ['refcount table', fields.refcountTableOffset, fields.refcountTableClusters * clusterSize],
+    ['snapshot table', fields.snapshotsOffset, fields.nbSnapshots * 40],
   ] as const;
   for (const [name, start, bytes] of tables) {
-    if (start >= offset + length || offset >= start + bytes) continue;
+    if (bytes === 0 || start >= offset + length || offset >= start + bytes) continue;
     throw corrupt(
       `Encryption header overlaps the ${name}`,
       `offset ${offset}, length ${length}, table at ${start}`,
