@@ -330,7 +330,7 @@ describe('making an encrypted image', () => {
     const disk = new CrashDisk();
     const files = await oldLuks();
     disk.putFile('/a', files['/a'] as Uint8Array);
-    const options = { size: SIZE / 2, ...MEMBERS, preallocation: 'full' };
+    const options = { size: 512, ...MEMBERS, preallocation: 'full' };
     const { error } = await make(disk, { driver: 'luks', file: 'a', ...options });
     expect(error).toBe('Cannot use preallocation for shrinking files');
     expect(disk.writeCount).toBe(0);
