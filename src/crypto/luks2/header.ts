@@ -170,7 +170,9 @@ async function readCopy(
   offset: number,
   magic: Uint8Array,
 ): Promise<Luks2Copy | Broken> {
-  if (offset + BINARY_BYTES > length) return NO_MAGIC;
+  if (offset + BINARY_BYTES > length) {
+    return offset > 0 ? NO_MAGIC : { because: `only ${length} of ${BINARY_BYTES} bytes` };
+  }
   const head = await area.read(offset, BINARY_BYTES);
   if (!startsWith(head, magic)) return NO_MAGIC;
   const { version, headerBytes, headerOffset, sequence } = numbersOf(head);
