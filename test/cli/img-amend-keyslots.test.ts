@@ -37,6 +37,8 @@ const REFUSALS = [
   amend('keyslot=-1,state=active,new-secret=new'),
   amend('keyslot=99999999999,state=active,new-secret=new'),
   amend('keyslot=9,state=inactive'),
+  amend('keyslot=-1,state=inactive'),
+  amend('keyslot=2147483648,state=inactive'),
   amend('keyslot=1'),
   amend('state='),
   amend('state=bogus'),

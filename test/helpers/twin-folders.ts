@@ -46,7 +46,7 @@ export class TwinFolders {
   real(line: string, cwd = this.theirs): Outcome {
     const [program = '', ...args] = wordsOf(line);
     const path = PROGRAMS.has(program) ? peer(program) : program;
-    return runIn(cwd, [path ?? program, ...args]);
+    return withoutDescriptions(runIn(cwd, [path ?? program, ...args]));
   }
 
   /** The same words given to Blockwright. */
@@ -54,9 +54,10 @@ export class TwinFolders {
     const [program = '', ...args] = wordsOf(line);
     if (program !== 'qemu-img') return runIn(cwd, [program, ...args]);
     this.#lines += 1;
-    if (this.#lines % STEP === 0) return runIn(cwd, [join(this.folder, 'bin', program), ...args]);
-    const { out, err, status } = this.#server.run(cwd, ['--as', program, 'img', ...args]);
-    return { out, err, status };
+    if (this.#lines % STEP === 0) {
+      return withoutDescriptions(runIn(cwd, [join(this.folder, 'bin', program), ...args]));
+    }
+    return withoutDescriptions(this.#server.run(cwd, ['--as', program, 'img', ...args]));
   }
 
   remove(): void {
@@ -68,4 +69,9 @@ export class TwinFolders {
 /** Words between blanks; 'quoted words' are one. */
 function wordsOf(line: string): string[] {
   return [...line.matchAll(/'([^']*)'|(\S+)/g)].map(([, quoted, plain]) => quoted ?? plain ?? '');
+}
+
+/** Lists of options have the names and types of the reference, and words of their own. */
+function withoutDescriptions({ out, err, status }: Outcome): Outcome {
+  return { out: out.replaceAll(/^( {2}[\w.-]+=<[^>]*>) +- .+$/gm, '$1'), err, status };
 }

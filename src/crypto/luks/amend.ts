@@ -141,7 +141,7 @@ async function slotsToErase(
   }
   const password = oldPassword?.();
   try {
-    if (keyslot !== undefined) requireSlotNumber(keyslot);
+    if (keyslot !== undefined) requireSlotNumber(keyslot, 'inactive');
     const active = place.header.keyslots.flatMap((slot, index) => (slot.active ? [index] : []));
     if (keyslot !== undefined) {
       await requireErasable(place, { keyslot, password, active }, ways);

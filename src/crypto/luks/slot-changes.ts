@@ -136,13 +136,18 @@ function placeOf(slot: number): number {
   return KEYSLOTS_AT + slot * KEYSLOT.size;
 }
 
-/** Throws kind `invalid-option` for a number that no keyslot has. */
-export function requireSlotNumber(slot: number): void {
-  if (Number.isInteger(slot) && slot >= 0 && slot < KEYSLOT_COUNT) return;
-  // As scripts know it: a number of 32 bits without a sign, unless that would be a valid one.
-  const shown = slot >>> 0 < KEYSLOT_COUNT ? slot : slot >>> 0;
+/** Throws kind `invalid-option` for a number that no keyslot has, `state` what it is to be. */
+export function requireSlotNumber(slot: number, state: 'active' | 'inactive' = 'active'): void {
+  if (isSlotNumber(slot)) return;
+  // As scripts know it: 32 bits, with a sign where it is erased, unless those would be a valid one.
+  const bits = state === 'active' ? slot >>> 0 : slot | 0;
   throw new BlockError(
     'invalid-option',
-    `Invalid keyslot ${shown} specified, must be between 0 and ${KEYSLOT_COUNT - 1}`,
+    `Invalid keyslot ${isSlotNumber(bits) ? slot : bits} specified, ` +
+      `must be between 0 and ${KEYSLOT_COUNT - 1}`,
   );
+}
+
+function isSlotNumber(slot: number): boolean {
+  return Number.isInteger(slot) && slot >= 0 && slot < KEYSLOT_COUNT;
 }

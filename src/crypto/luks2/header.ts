@@ -8,7 +8,7 @@
 import { createHash, getHashes, timingSafeEqual } from 'node:crypto';
 
 import { BlockError, CRYPTO_LIMITS, decodeStruct, MAX_OFFSET } from '../../base/index.js';
-import { LUKS_MAGIC } from '../luks/index.js';
+import { isLuks1, LUKS_MAGIC } from '../luks/index.js';
 import type { LuksArea } from '../luks/index.js';
 import { HASH_NAMES, isOneOf } from '../names.js';
 import { corrupt, quoted } from './fields.js';
@@ -78,7 +78,23 @@ export async function readLuks2Header(area: LuksArea, length: number): Promise<L
   return headerOf(await readCopies(area, length));
 }
 
-/** Those that can be believed, whatever their texts say. */
+/** Null where the area begins with a header of version 1, or with none and has no second copy. */
+export async function findLuks2Header(area: LuksArea, length: number): Promise<Luks2Header | null> {
+  const head = await area.read(0, Math.min(VERSION_AT + 2, length));
+  if (isLuks1(head)) return null;
+  try {
+    return await readLuks2Header(area, length);
+  } catch (error) {
+    const isNone = error instanceof BlockError && error.kind === 'corrupt-image';
+    if (isNone && !isLuks2(head)) return null;
+    throw error;
+  }
+}
+
+/**
+ * Those that can be believed, whatever their texts say. Throws kind `unsupported` where the first
+ * is of a later version, to which a second one of this may be of the past.
+ */
 export async function readCopies(
   area: Pick<LuksArea, 'read'>,
   length: number,
@@ -176,6 +192,9 @@ async function readCopy(
   const head = await area.read(offset, BINARY_BYTES);
   if (!startsWith(head, magic)) return NO_MAGIC;
   const { version, headerBytes, headerOffset, sequence } = numbersOf(head);
+  if (version > 2 && offset === 0) {
+    throw new BlockError('unsupported', `LUKS version ${version} is not supported`);
+  }
   if (version !== 2) return { because: `version ${version}` };
   if (headerOffset !== BigInt(offset)) {
     return { because: `hdr_offset ${headerOffset} at ${offset}` };

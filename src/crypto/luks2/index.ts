@@ -3,6 +3,7 @@ export { type DeriveArgon2, limitedArgon2 } from './argon2.js';
 export { isBackup2, type Luks2Backup, parseBackup2, readBackup2 } from './backup.js';
 export { luks2Facts } from './facts.js';
 export {
+  findLuks2Header,
   headerAreaBytes2,
   isLuks2,
   isSameVolume2,

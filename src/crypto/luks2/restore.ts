@@ -13,7 +13,7 @@
 
 import { BlockError } from '../../base/index.js';
 import type { LuksArea } from '../luks/index.js';
-import { hasLuksMagic, restoreHeader } from '../luks/index.js';
+import { hasLuksMagic, isLuks1, restoreHeader } from '../luks/index.js';
 import type { Luks2Backup } from './backup.js';
 import { copyPair } from './encode.js';
 import type { CopyPair } from './encode.js';
@@ -69,7 +69,7 @@ export async function restoreHeader1(
   backup: Uint8Array,
 ): Promise<void> {
   const head = await area.read(0, SECTOR_BYTES);
-  if (!hasLuksMagic(head) || isLuks2(head)) await eraseCopies2({ area, length });
+  if (!isLuks1(head)) await eraseCopies2({ area, length });
   await restoreHeader(area, backup);
 }
 

@@ -64,6 +64,14 @@ describe('the copies of a LUKS version 2 header', () => {
     expect((await read(bytes)).copies).toEqual(copies);
   });
 
+  it('are refused where the first is of a later version, which may say otherwise', async () => {
+    for (const [version, words] of [[3, 'LUKS version 3 is'], [0, 'accepted']] as const) {
+      const bytes = luks2Bytes({ text });
+      bytes[7] = version;
+      expect(await refusal(bytes)).toContain(words);
+    }
+  });
+
   it('may write numbers with zeroes in front, as others read them', async () => {
     const header = await read(luks2Bytes({ text: spoilt('segments.0.offset', '0002097152') }));
     expect(header.segment.offset).toBe(2_097_152);

@@ -30,7 +30,7 @@ export interface CreateFormat {
 const SIZE: CreateOption = {
   name: 'size',
   type: 'size',
-  help: 'Virtual disk size',
+  help: 'Bytes that the guest sees',
   member: 'size',
 };
 
@@ -46,48 +46,48 @@ const EXTENT_SIZE: CreateOption = {
 };
 
 const LUKS_MEMBERS = [
-  ['cipher-alg', 'Name of encryption cipher algorithm'],
-  ['cipher-mode', 'Name of encryption cipher mode'],
-  ['ivgen-alg', 'Name of IV generator algorithm'],
-  ['ivgen-hash-alg', 'Name of IV generator hash algorithm'],
-  ['hash-alg', 'Name of encryption hash algorithm'],
-  ['iter-time', 'Time to spend in PBKDF in milliseconds'],
+  ['cipher-alg', 'Cipher and length of its key, as in aes-256'],
+  ['cipher-mode', 'How the cipher is used: xts, cbc or ecb'],
+  ['ivgen-alg', 'Initial vectors: plain64, plain or essiv'],
+  ['ivgen-hash-alg', 'Digest of essiv'],
+  ['hash-alg', 'Digest by which keys come of passwords'],
+  ['iter-time', 'Milliseconds that trying a password may take'],
 ] as const;
 
 const QCOW2_OPTIONS: readonly CreateOption[] = [
   {
     name: 'encryption',
     type: 'bool',
-    help: "Encrypt the image with format 'aes'. (Deprecated in favor of encrypt.format=aes)",
+    help: 'Encrypt by the older method, which encrypt.format=aes also names',
     member: 'encryption',
   },
-  encryptOption('format', "Encrypt the image, format choices: 'aes', 'luks'"),
-  encryptOption('key-secret', 'ID of secret providing qcow AES key or LUKS passphrase'),
+  encryptOption('format', 'Encrypt: luks, or aes by the older method'),
+  encryptOption('key-secret', 'Id of the secret that holds the password'),
   ...LUKS_MEMBERS.map(([name, help]) => encryptOption(name, help)),
   {
     name: 'cluster_size',
     type: 'size',
-    help: 'qcow2 cluster size',
+    help: 'Bytes of a cluster',
     fallback: '65536',
     member: 'cluster-size',
   },
   {
     name: 'extended_l2',
     type: 'bool',
-    help: 'Extended L2 tables',
+    help: 'Divide clusters into 32 parts',
     fallback: 'off',
     member: 'extended-l2',
   },
   {
     name: 'preallocation',
     type: 'string',
-    help: 'Preallocation mode (allowed values: off, metadata, falloc, full)',
+    help: 'What is reserved at once: off, metadata, falloc or full',
     member: 'preallocation',
   },
   {
     name: 'compression_type',
     type: 'string',
-    help: 'Compression method used for image cluster compression',
+    help: 'How clusters are compressed: zlib or zstd',
     fallback: 'zlib',
     member: 'compression-type',
   },
@@ -95,44 +95,44 @@ const QCOW2_OPTIONS: readonly CreateOption[] = [
   {
     name: 'compat',
     type: 'string',
-    help: 'Compatibility level (v2 [0.10] or v3 [1.1])',
+    help: '0.10 for version 2, 1.1 for version 3',
     member: 'version',
   },
   {
     name: 'backing_file',
     type: 'string',
-    help: 'File name of a base image',
+    help: 'Image that is read where this one holds nothing',
     member: 'backing-file',
   },
   {
     name: 'backing_fmt',
     type: 'string',
-    help: 'Image format of the base image',
+    help: 'Format of the backing file',
     member: 'backing-fmt',
   },
   {
     name: 'data_file',
     type: 'string',
-    help: 'File name of an external data file',
+    help: 'File that holds the guest data',
     member: 'data-file',
   },
   {
     name: 'data_file_raw',
     type: 'bool',
-    help: 'The external data file must stay valid as a raw image',
+    help: 'Keep the data file readable as a raw image',
     member: 'data-file-raw',
   },
   {
     name: 'lazy_refcounts',
     type: 'bool',
-    help: 'Postpone refcount updates',
+    help: 'Write reference counts late',
     fallback: 'off',
     member: 'lazy-refcounts',
   },
   {
     name: 'refcount_bits',
     type: 'number',
-    help: 'Width of a reference count entry in bits',
+    help: 'Bits of a reference count: 1, 2, 4 to 64',
     fallback: '16',
     member: 'refcount-bits',
   },
@@ -151,7 +151,7 @@ const RAW_OPTIONS: readonly CreateOption[] = [
   {
     name: 'preallocation',
     type: 'string',
-    help: 'Preallocation mode (allowed values: off, falloc, full)',
+    help: 'What is reserved at once: off, falloc or full',
     member: 'preallocation',
   },
   EXTENT_SIZE,
@@ -159,7 +159,7 @@ const RAW_OPTIONS: readonly CreateOption[] = [
 
 const LUKS_OPTIONS: readonly CreateOption[] = [
   SIZE,
-  luksOption('key-secret', 'ID of the secret that provides the keyslot passphrase'),
+  luksOption('key-secret', 'Id of the secret that holds the password'),
   ...LUKS_MEMBERS.map(([name, help]) => luksOption(name, help)),
   {
     name: 'detached-header',
@@ -177,19 +177,11 @@ function luksOption(name: string, help: string): CreateOption {
 }
 
 const KEYSLOT_OPTIONS: readonly CreateOption[] = [
-  {
-    name: 'state',
-    type: 'string',
-    help: 'Select new state of affected keyslots (active/inactive)',
-  },
-  {
-    name: 'new-secret',
-    type: 'string',
-    help: 'New secret to set in the matching keyslots. Empty string to erase',
-  },
-  { name: 'old-secret', type: 'string', help: 'Select all keyslots that match this password' },
-  { name: 'keyslot', type: 'number', help: 'Select a single keyslot to modify explicitly' },
-  { name: 'iter-time', type: 'number', help: 'Time to spend in PBKDF in milliseconds' },
+  { name: 'state', type: 'string', help: 'active adds a password, inactive erases' },
+  { name: 'new-secret', type: 'string', help: 'Id of the secret with the password that is added' },
+  { name: 'old-secret', type: 'string', help: 'Id of the secret whose keyslots are erased' },
+  { name: 'keyslot', type: 'number', help: 'Number of the keyslot that is meant' },
+  { name: 'iter-time', type: 'number', help: 'Milliseconds that trying a password may take' },
 ];
 
 const AMENDABLE = new Set([
@@ -202,11 +194,11 @@ const QCOW2_AMENDMENTS: CreateFormat = {
   backing: true,
   options: [
     ...QCOW2_OPTIONS.filter(({ name }) => AMENDABLE.has(name)),
-    { name: 'data_file', type: 'string', help: 'File name of an external data file' },
+    { name: 'data_file', type: 'string', help: 'File that holds the guest data' },
     {
       name: 'data_file_raw',
       type: 'bool',
-      help: 'The external data file must stay valid as a raw image',
+      help: 'Keep the data file readable as a raw image',
     },
     ...KEYSLOT_OPTIONS.map((each) => ({ ...each, name: `encrypt.${each.name}` })),
   ],

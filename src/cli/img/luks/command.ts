@@ -2,14 +2,9 @@
 // What the commands of `img luks` share: their arguments, and the header that they begin with.
 
 import { BlockError } from '../../../base/index.js';
-import {
-  HEADER_BYTES,
-  isLuks1,
-  parseAnyLuksHeader,
-  parseLuksHeader,
-} from '../../../crypto/luks/index.js';
-import type { LuksArea, LuksHeader } from '../../../crypto/luks/index.js';
-import { isLuks2, readLuks2Header } from '../../../crypto/luks2/index.js';
+import { HEADER_BYTES, parseAnyLuksHeader, parseLuksHeader } from '../../../crypto/luks/index.js';
+import type { LuksHeader } from '../../../crypto/luks/index.js';
+import { findLuks2Header } from '../../../crypto/luks2/index.js';
 import type { Luks2Header } from '../../../crypto/luks2/index.js';
 import type { OptionSpec } from '../../getopt.js';
 import { CliError } from '../../program.js';
@@ -63,22 +58,10 @@ export async function findHeader(place: HeaderPlace): Promise<FoundHeader> {
   const bytes = await area.read(0, Math.min(HEADER_BYTES, length));
   return named(name, async () => {
     if (place.inQcow2) return { version: 1, header: parseLuksHeader(bytes, { detached: false }) };
-    if (isLuks2(bytes)) return { version: 2, header: await readLuks2Header(area, length) };
-    if (!isLuks1(bytes)) {
-      const header = await secondCopy(area, length);
-      if (header !== null) return { version: 2, header };
-    }
+    const second = await findLuks2Header(area, length);
+    if (second !== null) return { version: 2, header: second };
     return { version: 1, header: parseAnyLuksHeader(bytes) };
   });
-}
-
-async function secondCopy(area: LuksArea, length: number): Promise<Luks2Header | null> {
-  try {
-    return await readLuks2Header(area, length);
-  } catch (error) {
-    if (error instanceof BlockError && error.kind === 'corrupt-image') return null;
-    throw error;
-  }
 }
 
 /** What is wrong with a file, with its name. */

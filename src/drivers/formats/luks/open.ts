@@ -16,14 +16,14 @@ import {
   unlockAny,
 } from '../../../crypto/luks/index.js';
 import type { LuksHeader } from '../../../crypto/luks/index.js';
-import { isSameVolume2 } from '../../../crypto/luks2/index.js';
+import { findLuks2Header, isSameVolume2 } from '../../../crypto/luks2/index.js';
 import type { Luks2Header } from '../../../crypto/luks2/index.js';
 import { headerArea } from './area.js';
 import { KeyslotChanges } from './keyslot-changes.js';
 import { InspectedLuks, LuksNode } from './node.js';
 import type { OpenIfOther } from './node.js';
 import type { LuksOptions } from './options.js';
-import { openVersion2, requireSegment, version2Header } from './version2-open.js';
+import { openVersion2, requireSegment } from './version2-open.js';
 
 /** Where a header says in which sector the payload begins; four bytes. */
 const PAYLOAD_OFFSET = 104;
@@ -47,7 +47,7 @@ export async function openLuks(context: OpenContext, options: LuksOptions): Prom
 }
 
 async function findHeader(holder: Child, detached: boolean): Promise<Found> {
-  const second = await version2Header(holder);
+  const second = await findLuks2Header(headerArea(holder), holder.node.length);
   if (second !== null) return { version: 2, header: second };
   return { version: 1, header: await readLuksHeader(holder.node, detached) };
 }

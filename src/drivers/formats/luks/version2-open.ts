@@ -6,16 +6,13 @@
 // does, and an image of version 2 is raw to it.
 
 import { BlockError } from '../../../base/index.js';
-import { passwordOf, readRequest } from '../../../block/index.js';
+import { passwordOf } from '../../../block/index.js';
 import type { Child, DriverNode, Node, OpenContext } from '../../../block/index.js';
 import { limitedDerive } from '../../../crypto/index.js';
 import type { CipherSpec } from '../../../crypto/index.js';
-import { isLuks1 } from '../../../crypto/luks/index.js';
 import {
-  isLuks2,
   limitedArgon2,
   ownKeyslots,
-  readLuks2Header,
   specOf,
   unlockAny2,
 } from '../../../crypto/luks2/index.js';
@@ -24,23 +21,6 @@ import { headerArea } from './area.js';
 import type { LuksOptions } from './options.js';
 import { InspectedLuks2, Luks2Node } from './version2-node.js';
 import type { Luks2Parts } from './version2-node.js';
-
-const HEAD_BYTES = 8;
-
-/** The header where it is one of version 2, if only its second copy is left; else null. */
-export async function version2Header(holder: Child): Promise<Luks2Header | null> {
-  const head = new Uint8Array(Math.min(HEAD_BYTES, holder.node.length));
-  await holder.node.read(readRequest(0, head));
-  const area = headerArea(holder);
-  if (isLuks2(head)) return readLuks2Header(area, holder.node.length);
-  if (isLuks1(head)) return null;
-  try {
-    return await readLuks2Header(area, holder.node.length);
-  } catch (error) {
-    if (error instanceof BlockError && error.kind === 'corrupt-image') return null;
-    throw error;
-  }
-}
 
 /** Throws kind `permission` where the secret opens no keyslot. */
 export async function openVersion2(
