@@ -26,6 +26,8 @@ import { forEachSeed, runs, someOf } from '../helpers/seeds.js';
 import { command, Conversation } from '../helpers/transcript.js';
 
 const isCampaign = process.env['BLOCKWRIGHT_CAMPAIGN'] !== undefined;
+/** The reference measures for two seconds, and often in vain. */
+const SEED_MS = 60_000;
 const TIMES = runs(1, Number(process.env['BLOCKWRIGHT_CAMPAIGN'] ?? 1));
 const isMissing = [peer('qemu-img'), peer('qemu-storage-daemon')].includes(null);
 
@@ -225,7 +227,7 @@ describe.skipIf(isMissing)('random changes of keyslots and the reference', () =>
       } finally {
         server.close();
       }
-    }));
+    }), TIMES * SEED_MS);
 
   it.each(someOf(FORMATS, 2, 1))('x-blockdev-amend of %s keeps to the model', (format) =>
     forEachSeed(TIMES, (seed) =>
@@ -239,5 +241,5 @@ describe.skipIf(isMissing)('random changes of keyslots and the reference', () =>
         ];
         await play({ format, by: 'qmp', players }, seed);
       }),
-    ));
+    ), TIMES * SEED_MS);
 });

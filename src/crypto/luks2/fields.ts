@@ -38,6 +38,10 @@ export class Fields {
       .toSorted(([left], [right]) => left - right);
   }
 
+  isText(name: string): boolean {
+    return typeof this.#member(name) === 'string';
+  }
+
   text(name: string): string {
     const value = this.#member(name);
     if (typeof value !== 'string') throw corrupt(`'${this.#pathOf(name)}' is not a text`);

@@ -364,12 +364,12 @@ function digestEntryOf(entry: readonly [number, Fields]): Luks2DigestEntry {
 
 function tokenOf([number, fields]: readonly [number, Fields]): Luks2Token {
   const type = fields.text('type');
-  const isKeyring = type === 'luks2-keyring';
+  const isDescribed = type === 'luks2-keyring' && fields.isText('key_description');
   return {
     number,
     type,
     keyslots: fields.numbers('keyslots'),
-    keyDescription: isKeyring ? fields.text('key_description') : null,
+    keyDescription: isDescribed ? fields.text('key_description') : null,
   };
 }
 

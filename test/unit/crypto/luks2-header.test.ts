@@ -184,6 +184,12 @@ describe('a LUKS version 2 header', () => {
     expect(await refusal(luks2Bytes({ text: broken }))).toContain(words);
   });
 
+  it('says nothing of a token whose description is no text, as others read it', async () => {
+    const token = { type: 'luks2-keyring', keyslots: ['0'], key_description: 512 };
+    const { tokens } = await read(luks2Bytes({ text: spoilt('tokens.0', token) }));
+    expect(tokens).toMatchObject([{ type: 'luks2-keyring', keyDescription: null }]);
+  });
+
   it('is refused for too many members, in no time', async () => {
     const headerBytes = 65_536;
     const many = luks2Text(headerBytes);
