@@ -10,8 +10,8 @@ import { type Cost, Meter, startCost } from './costs.js';
 import { warm, writeContent } from './data.js';
 import type { Bench, BenchContext, Result } from './harness.js';
 import { alternate, timeCommand } from './harness.js';
-import { create, encrypted, imgTools, type NewImage, raw, referenceOf } from './luks-images.js';
-import { SECRET } from './luks-images.js';
+import { create, encrypted, imgTools, raw, referenceOf, SECRET } from './luks-images.js';
+import type { NewImage } from './luks-images.js';
 import { creation, openingCost, unlocking } from './luks-unlock.js';
 
 const MIB = 1024 * 1024;
