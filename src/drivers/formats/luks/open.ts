@@ -60,6 +60,7 @@ function otherVolumes(present: Found): OpenIfOther {
     const found = await findHeader(file, false);
     if (isSame(found, present)) {
       if (found.version === 2) requireSegment(file.node, found.header);
+      else requireWhole(file.node, found.header);
       return null;
     }
     return openFound(context, options as LuksOptions, { file, holder: file, found });
