@@ -15,6 +15,7 @@ export { looseFlag, looseNumber } from './open/loose-options.js';
 export { hasNamedBacking, headerName } from './open/node-filename.js';
 export { protocolOf } from './open/protocol-of.js';
 export * from './users/op-blockers.js';
+export { requireTwoNodes } from './permissions.js';
 export * from './registry.js';
 export * from './request.js';
 export * from './open/node-area.js';

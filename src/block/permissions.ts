@@ -18,6 +18,7 @@ import {
 import type { BlockNode } from './block-node.js';
 import type { Edge } from './child.js';
 import { ChildRole, declarationOf } from './driver.js';
+import type { Node } from './node.js';
 import type { Step } from './transaction.js';
 
 export const NO_PERMISSIONS: PermissionPair = { taken: Permission.none, shared: Permission.all };
@@ -120,6 +121,21 @@ function conflictBetween(user: Edge, refuser: Edge): BlockError | null {
     `Permission conflict on node '${user.node.name}': permissions '${permissionText(clash)}' are ` +
       `both required by ${describeUser(user)} and unshared by ${describeUser(refuser)}.`,
     { node: user.node.name },
+  );
+}
+
+/**
+ * Throws kind `permission` where two children of an image that is to be made are one node, which
+ * cannot have the length that each of them gets. `children`: by name, null where there is none.
+ */
+export function requireTwoNodes(children: Readonly<Record<string, Node | null>>): void {
+  const [[one, node] = ['', null], [other, same] = ['', null]] = Object.entries(children);
+  if (node === null || node !== same) return;
+  throw new BlockError(
+    'permission',
+    `Permission conflict on node '${node.name}': permissions 'resize' are both required and ` +
+      `unshared by the children '${one}' and '${other}' of one image`,
+    { node: node.name },
   );
 }
 

@@ -14,11 +14,9 @@ import { join } from 'node:path';
 
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 
-import { runIn } from '../helpers/command-line.js';
 import { CommandServer } from '../helpers/command-server.js';
-import { peer } from '../helpers/peers.js';
+import { cryptsetup, cryptsetupIn } from '../helpers/cryptsetup.js';
 
-const cryptsetup = peer('cryptsetup');
 const QUICK = ['-q', '--pbkdf-force-iterations', '1000'];
 
 const folder = mkdtempSync(join(tmpdir(), 'blockwright-img-luks-'));
@@ -34,11 +32,7 @@ function luks(...words: string[]): { out: string; err: string; status: number | 
   return { out, err, status };
 }
 
-function setup(...words: string[]): string {
-  const { out, err, status } = runIn(folder, [cryptsetup ?? '', ...words]);
-  if (status !== 0) throw new Error(`cryptsetup ${words.join(' ')}: ${err}`);
-  return out;
-}
+const setup = cryptsetupIn(folder);
 
 const fileOf = (name: string): Buffer => readFileSync(join(folder, name));
 const SECRETS = ['one', 'two', 'bad'].flatMap((id) => ['--object', `secret,id=${id},file=${id}`]);

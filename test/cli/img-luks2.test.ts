@@ -17,12 +17,11 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { parseBackup2, restoreHeader2 } from '../../src/crypto/luks2/index.js';
 import { runIn } from '../helpers/command-line.js';
 import { CommandServer } from '../helpers/command-server.js';
+import { cryptsetup, cryptsetupIn } from '../helpers/cryptsetup.js';
 import { CutArea, PowerCut } from '../helpers/cut-area.js';
 import { Luks2Maker } from '../helpers/luks2-maker.js';
-import { peer } from '../helpers/peers.js';
 import { someOf } from '../helpers/seeds.js';
 
-const cryptsetup = peer('cryptsetup');
 const MIB = 1024 * 1024;
 const AREA = ['--luks2-metadata-size', '16k', '--luks2-keyslots-size', '1m', '--offset', '4096'];
 const QUICK = ['-q', '--pbkdf', 'pbkdf2', '--pbkdf-force-iterations', '1000'];
@@ -41,11 +40,7 @@ function luks(...words: string[]) {
   return { out, err, status };
 }
 
-function setup(...words: string[]): string {
-  const { out, err, status } = runIn(folder, [cryptsetup ?? '', ...words]);
-  if (status !== 0) throw new Error(`cryptsetup ${words.join(' ')}: ${err}`);
-  return out;
-}
+const setup = cryptsetupIn(folder);
 
 const fileOf = (name: string): Buffer => readFileSync(join(folder, name));
 const isSame = (left: string, right: string): boolean =>

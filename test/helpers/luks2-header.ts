@@ -2,6 +2,7 @@
 // Headers of LUKS version 2 made in memory, right or wrong in any place.
 import { createHash } from 'node:crypto';
 
+import { STRIPES } from '../../src/crypto/luks/index.js';
 import type { LuksArea } from '../../src/crypto/luks/index.js';
 
 export const COPY_BYTES = 16_384;
@@ -80,18 +81,27 @@ export function luks2Text(headerBytes = COPY_BYTES): Record<string, unknown> {
 }
 
 function keyslot(offset: number): Record<string, unknown> {
+  const area = { offset, size: 258_048, encryption: 'aes-xts-plain64' };
+  return luks2KeyslotText({ ...area, keyBytes: 64, iterations: 1000, salt: base64(32) });
+}
+
+/** `offset` and `size` are those of its area, `salt` is in base64. */
+export function luks2KeyslotText(wish: {
+  readonly offset: number;
+  readonly size: number;
+  readonly encryption: string;
+  readonly keyBytes: number;
+  readonly iterations: number;
+  readonly salt: string;
+}): Record<string, unknown> {
+  const { offset, size, encryption, keyBytes, iterations, salt } = wish;
+  const place = { offset: String(offset), size: String(size) };
   return {
     type: 'luks2',
-    key_size: 64,
-    af: { type: 'luks1', stripes: 4000, hash: 'sha256' },
-    area: {
-      type: 'raw',
-      offset: String(offset),
-      size: '258048',
-      encryption: 'aes-xts-plain64',
-      key_size: 64,
-    },
-    kdf: { type: 'pbkdf2', hash: 'sha256', iterations: 1000, salt: base64(32) },
+    key_size: keyBytes,
+    af: { type: 'luks1', stripes: STRIPES, hash: 'sha256' },
+    area: { type: 'raw', ...place, encryption, key_size: keyBytes },
+    kdf: { type: 'pbkdf2', hash: 'sha256', iterations, salt },
   };
 }
 

@@ -8,7 +8,7 @@ import { STRIPES } from '../../src/crypto/luks/index.js';
 import type { LuksArea } from '../../src/crypto/luks/index.js';
 import { ownKeyslots, readLuks2Header } from '../../src/crypto/luks2/index.js';
 import { splitKey } from '../../src/crypto/luks/anti-forensic.js';
-import { COPY_BYTES, luks2Copy } from './luks2-header.js';
+import { COPY_BYTES, luks2Copy, luks2KeyslotText } from './luks2-header.js';
 
 const SPEC: CipherSpec = { cipher: 'aes-128', mode: 'ecb', ivGenerator: null, ivHash: null };
 const KEY_BYTES = 16;
@@ -130,19 +130,8 @@ const SEGMENT = {
 };
 
 function keyslotText(offset: number, salt: string): Record<string, unknown> {
-  return {
-    type: 'luks2',
-    key_size: KEY_BYTES,
-    af: { type: 'luks1', stripes: STRIPES, hash: 'sha256' },
-    area: {
-      type: 'raw',
-      offset: String(offset),
-      size: String(SLOT_BYTES),
-      encryption: 'aes-ecb',
-      key_size: KEY_BYTES,
-    },
-    kdf: { type: 'pbkdf2', hash: 'sha256', iterations: 1, salt },
-  };
+  const area = { offset, size: SLOT_BYTES, encryption: 'aes-ecb' };
+  return luks2KeyslotText({ ...area, keyBytes: KEY_BYTES, iterations: 1, salt });
 }
 
 function derive(password: Uint8Array, salt: Uint8Array, length: number): Promise<Uint8Array> {

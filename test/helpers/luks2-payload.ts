@@ -4,13 +4,13 @@
 import { SeededRandom } from '../../src/base/index.js';
 import { deriveKey, makeSectorCipher } from '../../src/crypto/index.js';
 import type { CipherSpec } from '../../src/crypto/index.js';
+import { STRIPES } from '../../src/crypto/luks/index.js';
 import { splitKey } from '../../src/crypto/luks/anti-forensic.js';
 import { LUKS_PASSWORD } from './luks.js';
-import { luks2Copy } from './luks2-header.js';
+import { luks2Copy, luks2KeyslotText } from './luks2-header.js';
 
 export const SMALL_COPY_BYTES = 16_384;
 const KEY_BYTES = 32;
-const STRIPES = 4000;
 const AREA_BYTES = 131_072;
 const SLOTS = 2;
 const ENCRYPTION = 'aes-xts-plain64';
@@ -27,19 +27,8 @@ function areaOffset(slot: number): number {
 }
 
 function keyslot(slot: number, salt: Uint8Array): Record<string, unknown> {
-  return {
-    type: 'luks2',
-    key_size: KEY_BYTES,
-    af: { type: 'luks1', stripes: STRIPES, hash: 'sha256' },
-    area: {
-      type: 'raw',
-      offset: String(areaOffset(slot)),
-      size: String(AREA_BYTES),
-      encryption: ENCRYPTION,
-      key_size: KEY_BYTES,
-    },
-    kdf: { type: 'pbkdf2', hash: 'sha256', iterations: 1, salt: base64(salt) },
-  };
+  const area = { offset: areaOffset(slot), size: AREA_BYTES, encryption: ENCRYPTION };
+  return luks2KeyslotText({ ...area, keyBytes: KEY_BYTES, iterations: 1, salt: base64(salt) });
 }
 
 /** The file, and the text of its headers. The payload, decrypted, is `plain` in whole sectors. */

@@ -7,11 +7,9 @@ import { join } from 'node:path';
 
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 
-import { runIn } from '../helpers/command-line.js';
 import { CommandServer } from '../helpers/command-server.js';
-import { peer } from '../helpers/peers.js';
+import { cryptsetup, cryptsetupIn } from '../helpers/cryptsetup.js';
 
-const cryptsetup = peer('cryptsetup');
 const MIB = 1024 ** 2;
 const folder = mkdtempSync(join(tmpdir(), 'blockwright-luks2-'));
 const server = new CommandServer();
@@ -21,11 +19,7 @@ afterAll(() => {
   rmSync(folder, { recursive: true, force: true });
 });
 
-function setup(...words: string[]): string {
-  const { out, err, status } = runIn(folder, [cryptsetup ?? '', ...words]);
-  if (status !== 0) throw new Error(`cryptsetup ${words.join(' ')}: ${err}`);
-  return out;
-}
+const setup = cryptsetupIn(folder);
 
 const SECRETS = ['--object', 'secret,id=one,file=one', '--object', 'secret,id=bad,data=bad'];
 

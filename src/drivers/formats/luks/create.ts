@@ -8,7 +8,7 @@
 
 import { BlockError, MAX_OFFSET, must } from '../../../base/index.js';
 import type { CreateContext, Node } from '../../../block/index.js';
-import { passwordOf, writeRequest } from '../../../block/index.js';
+import { passwordOf, requireTwoNodes, writeRequest } from '../../../block/index.js';
 import { deriveKey, SECTOR_BYTES } from '../../../crypto/index.js';
 import type { DeriveKey } from '../../../crypto/index.js';
 import {
@@ -53,20 +53,11 @@ export async function createLuks(
     made.masterKey.fill(0);
     const file = options.file === undefined ? null : await context.node(options.file);
     const header = detached ? await context.node(options.header) : null;
-    if (header !== null && header === file) throw sameNode(header);
+    requireTwoNodes({ file, header });
     await writeImage({ file, header }, made, { area, options });
   } finally {
     password.fill(0);
   }
-}
-
-function sameNode({ name }: Node): BlockError {
-  return new BlockError(
-    'permission',
-    `Permission conflict on node '${name}': permissions 'resize' are both required and unshared ` +
-      "by the children 'file' and 'header' of one image",
-    { node: name },
-  );
 }
 
 /** `header`: what gets it in place of the file; one of them is there. */

@@ -7,7 +7,13 @@
 
 import { BlockError } from '../../../../base/index.js';
 import type { CreateContext, Node } from '../../../../block/index.js';
-import { readRequest, RequestFlag, writeRequest, zeroRequest } from '../../../../block/index.js';
+import {
+  readRequest,
+  RequestFlag,
+  requireTwoNodes,
+  writeRequest,
+  zeroRequest,
+} from '../../../../block/index.js';
 import { SECTOR_SIZE } from '../layout.js';
 import type { Qcow2CreateOptions } from '../options.js';
 import { emptyImage } from './empty-image.js';
@@ -28,7 +34,7 @@ export async function createQcow2(
     encryption === null ? null : await makeCryptHeader(context, encryption, options);
   const file = await context.node(options.file);
   const data = checked.dataFile === null ? null : await context.node(options['data-file']);
-  if (data === file) throw sameNode(file);
+  requireTwoNodes({ file, 'data-file': data });
   const image = data === null ? checked : { ...checked, dataFile: data.filename };
   const { header, tables, fileLength, cryptHeader } = data === null ? plain : layOut(image);
   if (file.length > 0) await wipe(file, Math.min(SECTOR_SIZE, file.length));
@@ -82,15 +88,6 @@ async function sizeDataFile(data: Node, { size, preallocation }: EmptyImage): Pr
     throw new BlockError('no-space', `The data file is too small: ${size} bytes are needed`);
   }
   await data.flush();
-}
-
-function sameNode({ name }: Node): BlockError {
-  return new BlockError(
-    'permission',
-    `Permission conflict on node '${name}': permissions 'resize' are both required and unshared ` +
-      "by the children 'file' and 'data-file' of one image",
-    { node: name },
-  );
 }
 
 /** So many bytes from the start, for good. */
